@@ -1,0 +1,57 @@
+#include "base/mapfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+
+nibble_status nb_mapfile_open(const char *path, nb_mapfile *out, nibble_error *err) {
+  *out = (nb_mapfile){0};
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) {
+    if (errno == ENOENT || errno == ENOTDIR) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: no such file", path);
+    return nb_fail_errno(err, "%s", path);
+  }
+  nibble_status status = NIBBLE_OK;
+  struct stat info;
+  if (fstat(fd, &info) != 0) {
+    status = nb_fail_errno(err, "%s", path);
+  } else if (!S_ISREG(info.st_mode)) {
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: not a regular file", path);
+  } else if (info.st_size > 0) {
+    void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data == MAP_FAILED) {
+      status = nb_fail_errno(err, "%s: cannot map it", path);
+    } else {
+      *out = (nb_mapfile){.data = data, .size = (uint64_t)info.st_size};
+    }
+  }
+  close(fd);
+  return status;
+}
+
+void nb_mapfile_close(nb_mapfile *map) {
+  if (map->data) munmap((void *)(uintptr_t)map->data, (size_t)map->size);
+  *map = (nb_mapfile){0};
+}
+
+static void advise(const nb_mapfile *map, uint64_t begin, uint64_t end, int advice) {
+  if (map->data && begin < end) madvise((void *)(uintptr_t)(map->data + begin), (size_t)(end - begin), advice);
+}
+
+void nb_mapfile_will_read(const nb_mapfile *map, uint64_t offset, uint64_t length) {
+  if (!nb_range_inside(offset, length, map->size)) return;
+  uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+  advise(map, offset / page * page, offset + length, MADV_WILLNEED);
+}
+
+void nb_mapfile_release(const nb_mapfile *map, uint64_t offset, uint64_t length) {
+  if (!nb_range_inside(offset, length, map->size)) return;
+  uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+  uint64_t begin = (offset + page - 1) / page * page;
+  uint64_t end = offset + length == map->size ? map->size : (offset + length) / page * page;
+  advise(map, begin, end, MADV_DONTNEED);
+}

@@ -1,0 +1,18 @@
+/* The one way to run in parallel: a range cut into bands of fixed size, each given to whichever thread is free.
+ * The cut does not depend on the number of threads, so neither does a result that is put together band by band. */
+#ifndef NB_BASE_PARALLEL_H
+#define NB_BASE_PARALLEL_H
+
+#include <stdint.h>
+
+/* Works on items [begin, end). `thread` is in [0, nb_threads()) and picks this thread's scratch memory. */
+typedef void (*nb_band_fn)(void *ctx, int64_t begin, int64_t end, int thread);
+
+/* Calls fn for every band [k*band, min(n, (k+1)*band)). Runs inline where there is one band or one thread, and when
+ * called from inside a band. */
+void nb_parallel(int64_t n, int64_t band, nb_band_fn fn, void *ctx);
+
+/* Threads that nb_parallel uses; set by nibble_set_threads. */
+int nb_threads(void);
+
+#endif

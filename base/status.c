@@ -1,0 +1,58 @@
+#include "base/status.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A message is one line of text whatever a file's names hold: control bytes would let it draw on the terminal. */
+static void make_printable(char *s) {
+  for (; *s; s++) {
+    unsigned char c = (unsigned char)*s;
+    if (c < 0x20 || c == 0x7f) *s = '?';
+  }
+}
+
+nibble_status nb_fail(nibble_error *err, nibble_status status, const char *format, ...) {
+  if (!err) return status;
+  err->status = status;
+  va_list args;
+  va_start(args, format);
+  vsnprintf(err->message, sizeof err->message, format, args);
+  va_end(args);
+  make_printable(err->message);
+  return status;
+}
+
+nibble_status nb_fail_errno(nibble_error *err, const char *format, ...) {
+  int saved = errno;
+  if (!err) return NIBBLE_SYSTEM;
+  err->status = NIBBLE_SYSTEM;
+  va_list args;
+  va_start(args, format);
+  vsnprintf(err->message, sizeof err->message, format, args);
+  va_end(args);
+  size_t used = strlen(err->message);
+  snprintf(err->message + used, sizeof err->message - used, ": %s", strerror(saved));
+  make_printable(err->message);
+  return NIBBLE_SYSTEM;
+}
+
+nibble_status nb_fail_memory(nibble_error *err, size_t bytes) {
+  return nb_fail(err, NIBBLE_SYSTEM, "out of memory: %zu bytes were refused", bytes);
+}
+
+void nb_warn(const nibble_progress *progress, const char *format, ...) {
+  if (!progress || !progress->warning) return;
+  char message[NIBBLE_MESSAGE_MAX];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(message, sizeof message, format, args);
+  va_end(args);
+  make_printable(message);
+  progress->warning(progress->ctx, message);
+}
+
+void nb_step(const nibble_progress *progress, const char *what, uint64_t done, uint64_t total, const char *unit) {
+  if (progress && progress->step) progress->step(progress->ctx, what, done, total, unit);
+}

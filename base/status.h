@@ -1,0 +1,27 @@
+/* Errors as values. A function that can fail returns a nibble_status and takes `nibble_error *err` last; it fails with
+ *   return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s': offset %llu is past the end", path, name, at);
+ * and a caller passes a failure on unchanged, or puts the file's name before it with nb_fail_in. Names that came from
+ * a file are printed through nb_printable, so that a hostile one cannot write control characters to a terminal.
+ * err may be NULL where the caller wants the status only. */
+#ifndef NB_BASE_STATUS_H
+#define NB_BASE_STATUS_H
+
+#include "nibble.h"
+
+/* Fills *err (cut at NIBBLE_MESSAGE_MAX, control characters replaced by '?') and returns `status`. */
+nibble_status nb_fail(nibble_error *err, nibble_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* As nb_fail with NIBBLE_SYSTEM, followed by ": " and the text of `errno` as it was at the call. */
+nibble_status nb_fail_errno(nibble_error *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* NIBBLE_SYSTEM for an allocation of `bytes` that malloc refused. */
+nibble_status nb_fail_memory(nibble_error *err, size_t bytes);
+
+/* Reports a warning to `progress` (which may be NULL, as may its callback). */
+void nb_warn(const nibble_progress *progress, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Reports a step to `progress` (which may be NULL, as may its callback). */
+void nb_step(const nibble_progress *progress, const char *what, uint64_t done, uint64_t total, const char *unit);
+
+#endif
