@@ -1,0 +1,45 @@
+/* Writes a safetensors checkpoint as a stream: one file, or shards with an index, named as transformers names them.
+ * A caller first declares every tensor in the order it will write them (name, dtype, shape), which fixes the shards and
+ * the room for each header; then writes each tensor's bytes, in any order inside the tensor and from any thread.
+ * A header's JSON is written last, into space that was reserved and padded, so nothing is ever held back in memory.
+ *
+ *   nb_writer_open(&w, folder, max_shard_size);
+ *   nb_writer_declare(w, "a.weight", NB_U8, shape, 2, err); ...
+ *   nb_writer_begin(w, i, bytes) -> pwrite at any offset of the tensor -> next tensor
+ *   nb_writer_finish(w); nb_writer_close(w) */
+#ifndef NB_CONVERT_WRITER_H
+#define NB_CONVERT_WRITER_H
+
+#include "base/dtype.h"
+#include "base/status.h"
+
+typedef struct nb_writer nb_writer;
+
+/* max_shard_size in bytes; 0 means transformers' default, 50 GB (one file for most). `single_file` is NULL, or the
+ * file's path when the output is one named file rather than model*.safetensors in `folder`. */
+nibble_status nb_writer_open(const char *folder, const char *single_file, uint64_t max_shard_size, nb_writer **out,
+                             nibble_error *err);
+
+/* Declares the next tensor. Where its length is known only later (a quant state's JSON), ndim is 1 and shape[0] is the
+ * most it can be. Names are checked: not empty, no duplicate. */
+nibble_status nb_writer_declare(nb_writer *writer, const char *name, nb_dtype dtype, const int64_t *shape, int ndim,
+                                nibble_error *err);
+
+/* Starts tensor `index` (the order of declaration; each must be begun in turn). For a 1-D tensor `count` may be below
+ * the declared extent; otherwise it is the product of the shape. */
+nibble_status nb_writer_begin(nb_writer *writer, size_t index, int64_t count, nibble_error *err);
+
+/* Writes n bytes at byte `offset` inside a tensor that was begun. Any thread. */
+nibble_status nb_writer_write(nb_writer *writer, size_t index, uint64_t offset, const void *bytes, uint64_t n,
+                              nibble_error *err);
+
+/* Writes the headers (with {"format": "pt"} as metadata) and, for more than one shard, model.safetensors.index.json. */
+nibble_status nb_writer_finish(nb_writer *writer, nibble_error *err);
+
+/* Closes and frees. Files of an unfinished writer stay where they are: they lie in a staged folder. */
+void nb_writer_close(nb_writer *writer);
+
+/* Bytes of all tensors written. */
+uint64_t nb_writer_bytes(const nb_writer *writer);
+
+#endif

@@ -1,0 +1,67 @@
+/* The packed formats: how a weight matrix lies in memory, and the arithmetic on one that does not care where it came
+ * from. A matrix is one descriptor, nb_packed; what differs between formats is one row of the table in formats.c.
+ * Data goes in through quantize (a run of the flattened weights at a time), comes out through dequantize (any tile)
+ * and is multiplied as it lies through nb_matmul (matmul.h). Nothing here allocates or knows a file. */
+#ifndef NB_KERNELS_FORMATS_H
+#define NB_KERNELS_FORMATS_H
+
+#include "base/dtype.h"
+
+typedef enum nb_format {
+  NB_FORMAT_F32,
+  NB_FORMAT_F16,
+  NB_FORMAT_BF16,
+  NB_FORMAT_NF4, /* bitsandbytes, Dettmers et al. 2023, arXiv:2305.14314 */
+  NB_FORMAT_FP4,
+  NB_FORMAT_INT8, /* a scale a row, Dettmers et al. 2022, arXiv:2208.07339 */
+  NB_FORMAT_COUNT
+} nb_format;
+
+/* A weight [rows, cols] = [out_features, in_features], row-major. The buffers are borrowed. */
+typedef struct nb_packed {
+  nb_format format;
+  int64_t rows, cols;
+  const void *codes; /* f32, f16, bf16: the values; int8: I8 [rows, cols]; nf4, fp4: two codes a byte, the first in
+                        the high half, over the flattened matrix, U8 [ceil(rows*cols/2)] */
+
+  /* nf4, fp4: blocks of block_size weights run across rows; the last may be shorter. */
+  int64_t block_size;
+  const float *quant_map; /* [16], the value of each code */
+  const float *absmax;    /* [ceil(rows*cols/block_size)]; NULL with double quantization. int8: SCB, [rows] */
+
+  /* Double quantization: absmax[b] = quant_map8[absmax_codes[b]] * nested_absmax[b / nested_block_size] + offset. */
+  const uint8_t *absmax_codes;
+  const float *nested_quant_map; /* [256] */
+  const float *nested_absmax;    /* [ceil(blocks/nested_block_size)] */
+  int64_t nested_block_size;
+  float nested_offset;
+} nb_packed;
+
+/* Writes the tile [row, row+rows) x [col, col+cols) as float32 to out, `stride` floats from row to row. */
+typedef void (*nb_dequantize_fn)(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
+                                 int64_t stride);
+
+typedef struct nb_format_row {
+  const char *name; /* "nf4", as --method and reports spell it */
+  double bits;      /* a weight, without scales */
+  nb_dtype plain;   /* the dtype of a format that is no more than that; else NB_U8 or NB_I8 */
+  bool is_packed;   /* false: a plain dtype */
+  nb_dequantize_fn dequantize;
+} nb_format_row;
+
+const nb_format_row *nb_format_info(nb_format format);
+
+/* The format of a plain float dtype; false if there is none. */
+bool nb_format_of_dtype(nb_dtype dtype, nb_format *out);
+
+/* absmax of block b, whichever way it is stored (nf4, fp4). */
+float nb_block_absmax(const nb_packed *m, int64_t block);
+
+/* Bytes that the matrix's buffers take, scales and maps included. */
+int64_t nb_packed_bytes(const nb_packed *m);
+
+/* The 16 values of nf4 and fp4 in code order, as bitsandbytes 0.50 writes them to quant_map. */
+extern const float nb_nf4_map[16];
+extern const float nb_fp4_map[16];
+
+#endif
