@@ -18,6 +18,8 @@
 extern "C" {
 #endif
 
+#pragma GCC visibility push(default)
+
 #define NIBBLE_VERSION "0.1.0"
 
 /* The values are the exit codes of the command line. */
@@ -51,6 +53,8 @@ void nibble_set_threads(int threads);
 
 /* High-water mark of this process's resident memory, in bytes. */
 uint64_t nibble_peak_rss(void);
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

@@ -32,32 +32,39 @@ typedef enum nb_dim {
 typedef enum nb_when {
   NB_ALWAYS,
   NB_IF_ATTENTION_BIAS,
+  NB_IF_OUTPUT_BIAS, /* attention_bias, in a family where it reaches o_proj */
   NB_IF_MLP_BIAS,
   NB_IF_QK_NORM,
-  NB_IF_UNTIED, /* !tie_word_embeddings */
+  NB_IF_HEAD,   /* a class with an output embedding, not tied to the input's */
+  NB_IF_POOLER, /* BERT's base class */
 } nb_when;
 
 /* GGUF's llama keeps the rows of Q and K in another order (pairs interleaved); reading puts them back. */
 typedef enum nb_permute { NB_PERMUTE_NONE, NB_PERMUTE_Q, NB_PERMUTE_K } nb_permute;
 
 typedef struct nb_tensor_rule {
-  const char *name; /* Hugging Face; "{}" stands for the layer's number */
+  const char *name; /* Hugging Face, without base_prefix; "{}" stands for the layer's number */
   const char *gguf; /* GGUF; NULL if it has none */
   nb_role role;
   nb_dim shape[2]; /* [out, in], or [n, NONE] */
   nb_when when;
-  nb_permute permute; /* in GGUF files */
+  nb_permute permute; /* in llama's GGUF files */
 } nb_tensor_rule;
 
 struct nb_arch {
   const char *model_type;
-  const char *causal_lm; /* class written to "architectures" when made from GGUF; NULL: not made from GGUF */
-  const char *gguf_arch; /* general.architecture; NULL if it has none */
-  bool runnable;         /* the runner can compute it */
-  bool decoder;          /* causal attention and a KV cache */
-  bool always_qk_norm;
-  bool qkv_bias_default; /* attention_bias where the config does not say (Qwen2: q, k and v only) */
-  bool o_bias_follows;   /* attention_bias also gives o_proj a bias (Llama, not Qwen2) */
+  const char *causal_lm;   /* class written to "architectures" when made from GGUF; NULL: has no such class */
+  const char *base_class;  /* the class whose checkpoints have no base_prefix */
+  const char *base_prefix; /* before every tensor's name of the other classes, but for the head: "model." */
+  const char *gguf_arch;   /* general.architecture; NULL if it has none */
+  bool runnable;           /* the runner can compute it */
+  bool decoder;            /* causal attention and a KV cache */
+  bool qk_norm;
+  bool tie_default;      /* tie_word_embeddings where the config does not say */
+  bool qkv_bias_default; /* attention_bias where the config does not say */
+  bool output_bias;      /* attention_bias gives o_proj a bias too */
+  bool sliding_window;   /* heeds the config's sliding_window even where use_sliding_window is not said */
+  double norm_eps_default;
   const nb_tensor_rule *rules;
   size_t rule_count;
 };
@@ -85,9 +92,9 @@ typedef struct nb_model_tensors {
 nibble_status nb_model_tensors_list(const nb_config *config, nb_model_tensors *out, nibble_error *err);
 void nb_model_tensors_free(nb_model_tensors *tensors);
 
-/* The role of the tensor `name` with `ndim` dimensions. By the table if config->arch knows the name (a prefix that some
- * checkpoints put before every name, such as "bert.", is skipped); otherwise by the rule for unknown models: a 2-D
- * "*.weight" that is no embedding and no norm is linear. */
+/* The role of the tensor `name` with `ndim` dimensions. By the table if config->arch knows the name, with or without
+ * the family's prefix; otherwise by the rule for unknown models: a 2-D "*.weight" that is no embedding, no norm and no
+ * head is linear. */
 nb_role nb_tensor_role(const nb_config *config, const char *name, int ndim);
 
 /* Translates a GGUF tensor name; the result is malloc'd, with *permute set. NULL if the table has no such name (then

@@ -10,10 +10,12 @@
 
 typedef struct nb_arch nb_arch;
 
-typedef enum nb_rope_type { NB_ROPE_DEFAULT, NB_ROPE_LINEAR, NB_ROPE_LLAMA3 } nb_rope_type;
+/* NB_ROPE_OTHER: a scaling this project does not compute ("yarn", "longrope"); the runner refuses it by name. */
+typedef enum nb_rope_type { NB_ROPE_DEFAULT, NB_ROPE_LINEAR, NB_ROPE_LLAMA3, NB_ROPE_OTHER } nb_rope_type;
 
 typedef struct nb_rope {
   nb_rope_type type;
+  const char *type_name; /* as the config spells it */
   double theta, factor;
   double low_freq_factor, high_freq_factor; /* llama3 */
   int64_t original_max_position_embeddings; /* llama3 */

@@ -1,0 +1,181 @@
+#include "model/config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/archs.h"
+
+/* Larger than any model there is, small enough that products of three stay inside an int64. */
+enum { MAX_EXTENT = 1 << 20, MAX_LAYERS = 1 << 14, MAX_VOCAB = 1 << 24, MAX_POSITIONS = 1 << 30 };
+
+static nibble_status parse_identity(const char *where, nb_config *c, nibble_error *err) {
+  c->model_type = c->architecture = "";
+  nibble_status status = nb_json_string(where, c->json, "model_type", &c->model_type, err);
+  if (status != NIBBLE_OK) return status;
+  const cJSON *classes = cJSON_GetObjectItemCaseSensitive(c->json, "architectures");
+  const cJSON *first = cJSON_IsArray(classes) ? cJSON_GetArrayItem(classes, 0) : NULL;
+  if (cJSON_IsString(first)) c->architecture = first->valuestring;
+  if (!*c->model_type && !*c->architecture)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: neither \"model_type\" nor \"architectures\": no model's configuration",
+                   where);
+  c->arch = nb_arch_by_model_type(c->model_type);
+
+  const char *dtype = NULL;
+  if ((status = nb_json_string(where, c->json, "torch_dtype", &dtype, err)) != NIBBLE_OK) return status;
+  if ((status = nb_json_string(where, c->json, "dtype", &dtype, err)) != NIBBLE_OK) return status;
+  c->dtype = NB_F32;
+  if (dtype && (!nb_dtype_parse(dtype, &c->dtype) || !nb_dtype_is_float(c->dtype)))
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: dtype \"%s\" is no float dtype", where, dtype);
+  return NIBBLE_OK;
+}
+
+static nibble_status parse_quantization(const char *where, nb_config *c, nibble_error *err) {
+  nb_quant_config *q = &c->quant;
+  const cJSON *json = nb_json_object(c->json, "quantization_config");
+  *q = (nb_quant_config){.present = json != NULL, .method = "", .quant_type = "fp4", .int8_threshold = 6.0};
+  if (!json) return NIBBLE_OK;
+  nibble_status status = nb_json_string(where, json, "quant_method", &q->method, err);
+  if (status == NIBBLE_OK) status = nb_json_bool(where, json, "load_in_4bit", &q->load_in_4bit, err);
+  if (status == NIBBLE_OK) status = nb_json_bool(where, json, "load_in_8bit", &q->load_in_8bit, err);
+  if (status == NIBBLE_OK) status = nb_json_bool(where, json, "bnb_4bit_use_double_quant", &q->double_quant, err);
+  if (status == NIBBLE_OK) status = nb_json_string(where, json, "bnb_4bit_quant_type", &q->quant_type, err);
+  if (status == NIBBLE_OK) status = nb_json_double(where, json, "llm_int8_threshold", &q->int8_threshold, err);
+  /* transformers wrote no quant_method before 4.32. */
+  if (status == NIBBLE_OK && !*q->method && (q->load_in_4bit || q->load_in_8bit)) q->method = "bitsandbytes";
+  return status;
+}
+
+static nibble_status parse_sizes(const char *where, nb_config *c, nibble_error *err) {
+  const struct {
+    const char *key;
+    int64_t *out, min, max;
+    bool needed;
+  } sizes[] = {
+      {"hidden_size", &c->hidden_size, 1, MAX_EXTENT, true},
+      {"intermediate_size", &c->intermediate_size, 1, MAX_EXTENT, true},
+      {"num_hidden_layers", &c->num_hidden_layers, 0, MAX_LAYERS, true},
+      {"num_attention_heads", &c->num_attention_heads, 1, MAX_EXTENT, true},
+      {"num_key_value_heads", &c->num_key_value_heads, 1, MAX_EXTENT, false},
+      {"head_dim", &c->head_dim, 1, MAX_EXTENT, false},
+      {"vocab_size", &c->vocab_size, 1, MAX_VOCAB, true},
+      {"max_position_embeddings", &c->max_position_embeddings, 1, MAX_POSITIONS, false},
+      {"type_vocab_size", &c->type_vocab_size, 1, MAX_VOCAB, false},
+      {"sliding_window", &c->sliding_window, 0, MAX_POSITIONS, false},
+      {"bos_token_id", &c->bos_token_id, -1, MAX_VOCAB, false},
+  };
+  c->max_position_embeddings = c->arch->decoder ? 2048 : 512;
+  c->type_vocab_size = 2;
+  c->bos_token_id = -1;
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    nibble_status status = (sizes[i].needed ? nb_json_need_int : nb_json_int)(
+        where, c->json, sizes[i].key, sizes[i].min, sizes[i].max, sizes[i].out, err);
+    if (status != NIBBLE_OK) return status;
+  }
+  if (!c->num_key_value_heads) c->num_key_value_heads = c->num_attention_heads;
+  if (!c->head_dim) {
+    if (c->hidden_size % c->num_attention_heads != 0)
+      return nb_fail(err, NIBBLE_BAD_INPUT, "%s: hidden_size %lld is no multiple of num_attention_heads %lld", where,
+                     (long long)c->hidden_size, (long long)c->num_attention_heads);
+    c->head_dim = c->hidden_size / c->num_attention_heads;
+  }
+  if (c->num_attention_heads % c->num_key_value_heads != 0)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: num_attention_heads %lld is no multiple of num_key_value_heads %lld",
+                   where, (long long)c->num_attention_heads, (long long)c->num_key_value_heads);
+  if (c->head_dim > MAX_EXTENT / c->num_attention_heads)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: head_dim %lld times num_attention_heads %lld is too large", where,
+                   (long long)c->head_dim, (long long)c->num_attention_heads);
+  return NIBBLE_OK;
+}
+
+static nibble_status parse_switches(const char *where, nb_config *c, nibble_error *err) {
+  c->tie_word_embeddings = c->arch->tie_default;
+  c->attention_bias = c->arch->qkv_bias_default;
+  c->qk_norm = c->arch->qk_norm;
+  c->norm_eps = c->arch->norm_eps_default;
+  c->hidden_act = c->arch->decoder ? "silu" : "gelu";
+  bool use_sliding_window = c->arch->sliding_window; /* a switch that Qwen's configs have */
+  nibble_status status = nb_json_bool(where, c->json, "tie_word_embeddings", &c->tie_word_embeddings, err);
+  if (status == NIBBLE_OK) status = nb_json_bool(where, c->json, "attention_bias", &c->attention_bias, err);
+  if (status == NIBBLE_OK) status = nb_json_bool(where, c->json, "mlp_bias", &c->mlp_bias, err);
+  if (status == NIBBLE_OK) status = nb_json_bool(where, c->json, "use_sliding_window", &use_sliding_window, err);
+  if (status == NIBBLE_OK) status = nb_json_double(where, c->json, "layer_norm_eps", &c->norm_eps, err);
+  if (status == NIBBLE_OK) status = nb_json_double(where, c->json, "rms_norm_eps", &c->norm_eps, err);
+  if (status == NIBBLE_OK) status = nb_json_string(where, c->json, "hidden_act", &c->hidden_act, err);
+  if (!use_sliding_window) c->sliding_window = 0;
+  if (status == NIBBLE_OK && !(c->norm_eps >= 0 && c->norm_eps < 1))
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: rms_norm_eps %g is out of range", where, c->norm_eps);
+  return status;
+}
+
+static nibble_status parse_eos(const char *where, nb_config *c, nibble_error *err) {
+  const cJSON *eos = cJSON_GetObjectItemCaseSensitive(c->json, "eos_token_id");
+  const cJSON *item = cJSON_IsArray(eos) ? eos->child : eos;
+  for (; item && !cJSON_IsNull(item); item = cJSON_IsArray(eos) ? item->next : NULL) {
+    double id = item->valuedouble;
+    if (!cJSON_IsNumber(item) || id < 0 || id > MAX_VOCAB || id != (double)(int64_t)id)
+      return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"eos_token_id\" must be a token's number, or a list of them", where);
+    if (c->eos_token_count == (int)(sizeof c->eos_token_ids / sizeof *c->eos_token_ids))
+      return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"eos_token_id\" has more than %d entries", where, c->eos_token_count);
+    c->eos_token_ids[c->eos_token_count++] = (int64_t)id;
+  }
+  return NIBBLE_OK;
+}
+
+/* transformers 5 keeps all of it in rope_parameters; before, rope_theta stood at the top and the rest in rope_scaling.
+ */
+static nibble_status parse_rope(const char *where, nb_config *c, nibble_error *err) {
+  nb_rope *r = &c->rope;
+  *r = (nb_rope){.type_name = "default", .theta = 10000, .factor = 1, .low_freq_factor = 1, .high_freq_factor = 4};
+  r->original_max_position_embeddings = c->max_position_embeddings;
+  const cJSON *scaling = nb_json_object(c->json, "rope_parameters");
+  if (!scaling) scaling = nb_json_object(c->json, "rope_scaling");
+  nibble_status status = nb_json_double(where, c->json, "rope_theta", &r->theta, err);
+  if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "rope_theta", &r->theta, err);
+  if (status == NIBBLE_OK) status = nb_json_string(where, scaling, "type", &r->type_name, err);
+  if (status == NIBBLE_OK) status = nb_json_string(where, scaling, "rope_type", &r->type_name, err);
+  if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "factor", &r->factor, err);
+  if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "low_freq_factor", &r->low_freq_factor, err);
+  if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "high_freq_factor", &r->high_freq_factor, err);
+  if (status == NIBBLE_OK)
+    status = nb_json_int(where, scaling, "original_max_position_embeddings", 1, MAX_POSITIONS,
+                         &r->original_max_position_embeddings, err);
+  if (status != NIBBLE_OK) return status;
+  static const char *const names[] = {
+      [NB_ROPE_DEFAULT] = "default", [NB_ROPE_LINEAR] = "linear", [NB_ROPE_LLAMA3] = "llama3"};
+  r->type = NB_ROPE_DEFAULT;
+  while (r->type < NB_ROPE_OTHER && strcmp(r->type_name, names[r->type]) != 0) r->type++;
+  if (!(r->theta > 0) || !(r->factor > 0) || !(r->low_freq_factor > 0) || !(r->high_freq_factor > r->low_freq_factor))
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: the rope parameters are out of range", where);
+  return NIBBLE_OK;
+}
+
+nibble_status nb_config_parse(const char *where, cJSON *json, nb_config *out, nibble_error *err) {
+  *out = (nb_config){.json = json};
+  nibble_status status = NIBBLE_OK;
+  if (!cJSON_IsObject(json)) {
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: not a JSON object", where);
+    goto done;
+  }
+  if ((status = parse_identity(where, out, err)) != NIBBLE_OK) goto done;
+  if ((status = parse_quantization(where, out, err)) != NIBBLE_OK) goto done;
+  if (!out->arch) goto done;
+  if ((status = parse_sizes(where, out, err)) != NIBBLE_OK) goto done;
+  if ((status = parse_switches(where, out, err)) != NIBBLE_OK) goto done;
+  if ((status = parse_eos(where, out, err)) != NIBBLE_OK) goto done;
+  status = parse_rope(where, out, err);
+done:
+  if (status != NIBBLE_OK) nb_config_free(out);
+  return status;
+}
+
+nibble_status nb_config_load(const char *path, nb_config *out, nibble_error *err) {
+  cJSON *json;
+  *out = (nb_config){0};
+  nibble_status status = nb_json_load(path, &json, err);
+  return status == NIBBLE_OK ? nb_config_parse(path, json, out, err) : status;
+}
+
+void nb_config_free(nb_config *config) {
+  cJSON_Delete(config->json);
+  *config = (nb_config){0};
+}
