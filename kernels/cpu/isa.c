@@ -1,0 +1,78 @@
+#include "kernels/cpu/isa.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+static const struct {
+  const char *name;
+  nb_isa fallback;
+} isas[NB_ISA_COUNT] = {
+    [NB_ISA_SCALAR] = {"scalar", NB_ISA_SCALAR},
+    [NB_ISA_AVX2] = {"avx2", NB_ISA_SCALAR},
+    [NB_ISA_AVX512] = {"avx512", NB_ISA_AVX2},
+    [NB_ISA_NEON] = {"neon", NB_ISA_SCALAR},
+};
+
+/* One more than the instruction set in use; 0 while nobody has asked. */
+static atomic_int in_use;
+
+#if defined(__x86_64__)
+/* __builtin_cpu_supports also asks whether the system saves the wide registers; it does not know F16C everywhere. */
+static bool has_f16c(void) {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
+
+static bool has_avx512(void) {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
+bool nb_isa_available(nb_isa isa) {
+#if defined(__x86_64__)
+  if (isa == NB_ISA_AVX2) return has_avx2();
+  if (isa == NB_ISA_AVX512) return has_avx512();
+#elif defined(__aarch64__)
+  if (isa == NB_ISA_NEON) return true;
+#endif
+  return isa == NB_ISA_SCALAR;
+}
+
+/* NIBBLE_ISA if it names one that is here, else the best. */
+static nb_isa choose(void) {
+  const char *wish = getenv("NIBBLE_ISA");
+  for (int i = 0; wish && i < NB_ISA_COUNT; i++) {
+    if (!strcmp(wish, isas[i].name) && nb_isa_available((nb_isa)i)) return (nb_isa)i;
+  }
+  for (int i = NB_ISA_COUNT - 1; i > 0; i--) {
+    if (nb_isa_available((nb_isa)i)) return (nb_isa)i;
+  }
+  return NB_ISA_SCALAR;
+}
+
+nb_isa nb_isa_current(void) {
+  int isa = atomic_load_explicit(&in_use, memory_order_relaxed);
+  if (isa) return (nb_isa)(isa - 1);
+  nb_isa chosen = choose();
+  atomic_store_explicit(&in_use, (int)chosen + 1, memory_order_relaxed);
+  return chosen;
+}
+
+bool nb_isa_use(nb_isa isa) {
+  if (!nb_isa_available(isa)) return false;
+  atomic_store_explicit(&in_use, (int)isa + 1, memory_order_relaxed);
+  return true;
+}
+
+nb_isa nb_isa_fallback(nb_isa isa) { return isas[isa].fallback; }
+
+const char *nb_isa_name(nb_isa isa) { return isas[isa].name; }
