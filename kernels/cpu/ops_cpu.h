@@ -1,0 +1,26 @@
+/* The inner loops of ops.c, a table of them for each instruction set. The scalar one is the specification. */
+#ifndef NB_KERNELS_CPU_OPS_CPU_H
+#define NB_KERNELS_CPU_OPS_CPU_H
+
+#include "kernels/cpu/isa.h"
+#include "kernels/ops.h"
+
+/* New tokens that one call of attention_tile handles. Keys and values are read once a tile, so more is less traffic;
+ * its scores and its queries have to fit the first-level cache. */
+enum { NB_QUERY_TILE = 32 };
+
+typedef struct nb_cpu_ops {
+  void (*rmsnorm_row)(const float *x, const float *weight, int64_t cols, float eps, float *y);
+  void (*layernorm_row)(const float *x, const float *weight, const float *bias, int64_t cols, float eps, float *y);
+  void (*silu_mul)(const float *gate, const float *up, int64_t n, float *y);
+  /* New tokens [first, first + tokens) of one head, tokens <= NB_QUERY_TILE. */
+  void (*attention_tile)(const nb_attention *a, int64_t sequence, int64_t head, int64_t first, int64_t tokens);
+  int64_t (*argmax)(const float *x, int64_t n);            /* n >= 1 */
+  double (*sum_exp)(const float *x, int64_t n, float max); /* sum of exp(x - max) */
+} nb_cpu_ops;
+
+const nb_cpu_ops *nb_cpu_ops_for(nb_isa isa);
+
+extern const nb_cpu_ops nb_cpu_ops_scalar, nb_cpu_ops_avx2, nb_cpu_ops_avx512, nb_cpu_ops_neon;
+
+#endif

@@ -1,0 +1,152 @@
+#include "kernels/ops.h"
+
+#include <math.h>
+
+#include "base/checked.h"
+#include "base/parallel.h"
+#include "kernels/cpu/ops_cpu.h"
+
+/* Rows, or runs of elements, that one band works through: enough to outweigh handing it to a thread. */
+enum { ROW_BAND = 8, ELEMENT_BAND = 16384, LOGIT_ROW_BAND = 1 };
+
+static const nb_cpu_ops *ops(void) { return nb_cpu_ops_for(nb_isa_current()); }
+
+typedef struct norm_job {
+  const float *x, *weight, *bias;
+  float *y;
+  int64_t cols;
+  float eps;
+} norm_job;
+
+static void rmsnorm_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const norm_job *job = ctx;
+  for (int64_t r = begin; r < end; r++) {
+    ops()->rmsnorm_row(job->x + r * job->cols, job->weight, job->cols, job->eps, job->y + r * job->cols);
+  }
+}
+
+void nb_rmsnorm(const float *x, const float *weight, int64_t rows, int64_t cols, float eps, float *y) {
+  norm_job job = {.x = x, .weight = weight, .y = y, .cols = cols, .eps = eps};
+  nb_parallel(rows, ROW_BAND, rmsnorm_band, &job);
+}
+
+static void layernorm_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const norm_job *job = ctx;
+  for (int64_t r = begin; r < end; r++) {
+    ops()->layernorm_row(job->x + r * job->cols, job->weight, job->bias, job->cols, job->eps, job->y + r * job->cols);
+  }
+}
+
+void nb_layernorm(const float *x, const float *weight, const float *bias, int64_t rows, int64_t cols, float eps,
+                  float *y) {
+  norm_job job = {.x = x, .weight = weight, .bias = bias, .y = y, .cols = cols, .eps = eps};
+  nb_parallel(rows, ROW_BAND, layernorm_band, &job);
+}
+
+typedef struct elementwise_job {
+  const float *a, *b;
+  float *y;
+} elementwise_job;
+
+static void silu_mul_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const elementwise_job *job = ctx;
+  ops()->silu_mul(job->a + begin, job->b + begin, end - begin, job->y + begin);
+}
+
+void nb_silu_mul(const float *gate, const float *up, int64_t n, float *y) {
+  elementwise_job job = {.a = gate, .b = up, .y = y};
+  nb_parallel(n, ELEMENT_BAND, silu_mul_band, &job);
+}
+
+static void add_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const elementwise_job *job = ctx;
+  for (int64_t i = begin; i < end; i++) job->y[i] += job->a[i];
+}
+
+void nb_add(const float *x, int64_t n, float *y) {
+  elementwise_job job = {.a = x, .y = y};
+  nb_parallel(n, ELEMENT_BAND, add_band, &job);
+}
+
+typedef struct rotary_job {
+  float *x;
+  const float *cos, *sin;
+  int64_t stride, heads, head_dim, half, period;
+} rotary_job;
+
+static void rotary_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const rotary_job *job = ctx;
+  for (int64_t r = begin; r < end; r++) {
+    const float *cos = job->cos + r % job->period * job->half, *sin = job->sin + r % job->period * job->half;
+    for (int64_t h = 0; h < job->heads; h++) {
+      float *restrict low = job->x + r * job->stride + h * job->head_dim, *restrict high = low + job->half;
+      for (int64_t i = 0; i < job->half; i++) {
+        float a = low[i], b = high[i];
+        low[i] = a * cos[i] - b * sin[i];
+        high[i] = b * cos[i] + a * sin[i];
+      }
+    }
+  }
+}
+
+void nb_rotary(float *x, int64_t stride, int64_t rows, int64_t heads, int64_t head_dim, int64_t rotary_dim,
+               int64_t period, const float *cos, const float *sin) {
+  rotary_job job = {.x = x,
+                    .cos = cos,
+                    .sin = sin,
+                    .stride = stride,
+                    .heads = heads,
+                    .head_dim = head_dim,
+                    .half = rotary_dim / 2,
+                    .period = period};
+  nb_parallel(rows, ROW_BAND, rotary_band, &job);
+}
+
+/* One item is NB_QUERY_TILE new tokens of one query head of one sequence. */
+static void attention_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const nb_attention *a = ctx;
+  int64_t tiles = nb_ceil_div(a->tokens, NB_QUERY_TILE);
+  for (int64_t item = begin; item < end; item++) {
+    int64_t tile = item % tiles, head = item / tiles % a->heads, sequence = item / tiles / a->heads;
+    int64_t first = tile * NB_QUERY_TILE, tokens = nb_min_i64(NB_QUERY_TILE, a->tokens - first);
+    ops()->attention_tile(a, sequence, head, first, tokens);
+  }
+}
+
+void nb_attention_run(const nb_attention *a) {
+  int64_t tiles = nb_ceil_div(a->tokens, NB_QUERY_TILE);
+  nb_parallel(a->sequences * a->heads * tiles, 1, attention_band, (void *)a);
+}
+
+typedef struct logprob_job {
+  const float *logits;
+  const int32_t *targets;
+  double *logprob;
+  int32_t *argmax;
+  int64_t stride, vocab;
+} logprob_job;
+
+static void logprob_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const logprob_job *job = ctx;
+  for (int64_t r = begin; r < end; r++) {
+    const float *row = job->logits + r * job->stride;
+    int64_t argmax = ops()->argmax(row, job->vocab);
+    double sum = ops()->sum_exp(row, job->vocab, row[argmax]);
+    job->logprob[r] = (double)row[job->targets[r]] - (double)row[argmax] - log(sum);
+    if (job->argmax) job->argmax[r] = (int32_t)argmax;
+  }
+}
+
+void nb_logprob(const float *logits, int64_t stride, int64_t rows, int64_t vocab, const int32_t *targets,
+                double *logprob, int32_t *argmax) {
+  logprob_job job = {
+      .logits = logits, .targets = targets, .logprob = logprob, .argmax = argmax, .stride = stride, .vocab = vocab};
+  nb_parallel(rows, LOGIT_ROW_BAND, logprob_band, &job);
+}

@@ -1,0 +1,56 @@
+/* What a forward pass does between its matrix products, on float32: norms, gated activation, rotary positions,
+ * attention over a cache, log-softmax. Matrices are row-major; where a stride is given it counts floats from row to
+ * row, elsewhere rows follow each other. An output may be the input itself where that is said, and never overlaps it
+ * otherwise. Each function spreads its rows over the threads itself; results do not depend on how many there are. */
+#ifndef NB_KERNELS_OPS_H
+#define NB_KERNELS_OPS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* y = x / sqrt(mean(x^2) + eps) * weight, row by row. x, y [rows, cols], weight [cols]; y may be x. */
+void nb_rmsnorm(const float *x, const float *weight, int64_t rows, int64_t cols, float eps, float *y);
+
+/* y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias; bias may be NULL. Shapes as for nb_rmsnorm; y may be x. */
+void nb_layernorm(const float *x, const float *weight, const float *bias, int64_t rows, int64_t cols, float eps,
+                  float *y);
+
+/* y = silu(gate) * up with silu(v) = v / (1 + exp(-v)), n floats each; y may be either input. */
+void nb_silu_mul(const float *gate, const float *up, int64_t n, float *y);
+
+/* y += x, n floats. */
+void nb_add(const float *x, int64_t n, float *y);
+
+/* Turns pairs (i, i + rotary_dim/2) of every head by the angle of the row's position, as transformers' Llama does
+ * (arXiv:2104.09864, in the half-split form). x [rows, heads * head_dim] in place, `stride` floats from row to row.
+ * Row r uses row r % period of cos and sin [period, rotary_dim/2]; elements from rotary_dim on are left alone. */
+void nb_rotary(float *x, int64_t stride, int64_t rows, int64_t heads, int64_t head_dim, int64_t rotary_dim,
+               int64_t period, const float *cos, const float *sin);
+
+/* Softmax(q k^T * scale) v for a batch of sequences that each have `past` tokens in the cache and then `tokens` new
+ * ones, whose keys and values are in the cache already. Query head h reads key head h / (heads / kv_heads). */
+typedef struct nb_attention {
+  const float *q; /* [sequences * tokens, heads * head_dim], q_stride floats from token to token */
+  float *out;     /* the same shape, out_stride floats from token to token */
+  int64_t q_stride, out_stride;
+
+  /* The key of token t, head h of sequence s: head_dim floats at
+   * k + s * kv_sequence_stride + t * kv_token_stride + h * kv_head_stride. v lies likewise. */
+  const float *k, *v;
+  int64_t kv_sequence_stride, kv_token_stride, kv_head_stride;
+
+  int64_t sequences, tokens, past;
+  int64_t heads, kv_heads, head_dim; /* heads is a multiple of kv_heads */
+  float scale;                       /* 1 / sqrt(head_dim) as a rule */
+  bool causal;                       /* token i of the new ones sees past + i + 1 keys; else all past + tokens */
+} nb_attention;
+
+void nb_attention_run(const nb_attention *a);
+
+/* log softmax(logits[row])[target], computed in double from float32 logits [rows, vocab], `stride` floats from row to
+ * row. logprob [rows]; argmax [rows] is the index of the largest logit (the first of equals), or NULL. A target is in
+ * [0, vocab). */
+void nb_logprob(const float *logits, int64_t stride, int64_t rows, int64_t vocab, const int32_t *targets,
+                double *logprob, int32_t *argmax);
+
+#endif

@@ -1,0 +1,220 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <vector>
+
+extern "C" {
+#include "kernels/cpu/isa.h"
+#include "kernels/ops.h"
+#include "nibble.h"
+}
+
+namespace {
+
+std::vector<float> Random(size_t n, unsigned seed, float spread = 1) {
+  std::mt19937 rng(seed);
+  std::normal_distribution<float> normal(0, spread);
+  std::vector<float> v(n);
+  for (float &x : v) x = normal(rng);
+  return v;
+}
+
+/* Runs `fn` once for every instruction set of this machine. */
+template <typename Fn>
+void ForEachIsa(Fn fn) {
+  nb_isa before = nb_isa_current();
+  for (int i = 0; i < NB_ISA_COUNT; i++) {
+    if (!nb_isa_use(static_cast<nb_isa>(i))) continue;
+    SCOPED_TRACE(nb_isa_name(static_cast<nb_isa>(i)));
+    fn();
+  }
+  nb_isa_use(before);
+}
+
+const int64_t kRagged[] = {1, 3, 7, 8, 9, 16, 31, 63, 64, 65, 127, 257, 576};
+
+TEST(Ops, RmsnormMatchesDoubleArithmetic) {
+  ForEachIsa([] {
+    for (int64_t cols : kRagged) {
+      auto x = Random(3 * cols, 1), w = Random(cols, 2);
+      std::vector<float> y(3 * cols);
+      nb_rmsnorm(x.data(), w.data(), 3, cols, 1e-5f, y.data());
+      for (int64_t r = 0; r < 3; r++) {
+        double squares = 0;
+        for (int64_t i = 0; i < cols; i++) squares += double(x[r * cols + i]) * x[r * cols + i];
+        for (int64_t i = 0; i < cols; i++) {
+          double want = x[r * cols + i] / std::sqrt(squares / cols + 1e-5) * w[i];
+          ASSERT_NEAR(y[r * cols + i], want, 2e-6 * std::abs(want) + 1e-30) << cols << ": " << r << ", " << i;
+        }
+      }
+    }
+  });
+}
+
+TEST(Ops, LayernormMatchesDoubleArithmetic) {
+  ForEachIsa([] {
+    for (int64_t cols : kRagged) {
+      auto x = Random(3 * cols, 1), w = Random(cols, 2), b = Random(cols, 3);
+      std::vector<float> y(3 * cols), no_bias(3 * cols);
+      nb_layernorm(x.data(), w.data(), b.data(), 3, cols, 1e-5f, y.data());
+      nb_layernorm(x.data(), w.data(), nullptr, 3, cols, 1e-5f, no_bias.data());
+      for (int64_t r = 0; r < 3; r++) {
+        double mean = 0, squares = 0;
+        for (int64_t i = 0; i < cols; i++) mean += double(x[r * cols + i]) / cols;
+        for (int64_t i = 0; i < cols; i++) squares += std::pow(x[r * cols + i] - mean, 2);
+        for (int64_t i = 0; i < cols; i++) {
+          double want = (x[r * cols + i] - mean) / std::sqrt(squares / cols + 1e-5) * w[i];
+          ASSERT_NEAR(no_bias[r * cols + i], want, 1e-5) << cols << ": " << r << ", " << i;
+          ASSERT_NEAR(y[r * cols + i], want + b[i], 1e-5) << cols << ": " << r << ", " << i;
+        }
+      }
+    }
+  });
+}
+
+TEST(Ops, SiluMulMatchesDoubleArithmetic) {
+  ForEachIsa([] {
+    for (int64_t n : {int64_t(1), int64_t(7), int64_t(9), int64_t(33), int64_t(40000)}) {
+      auto gate = Random(n, 1, 6), up = Random(n, 2);
+      if (n > 20) {
+        gate[0] = -200, gate[1] = 200, gate[2] = -88, gate[3] = -87, gate[4] = 88.5f, gate[5] = 0, gate[6] = -1e30f;
+        gate[7] = 1e30f, gate[8] = 1e-30f, gate[9] = -104;
+      }
+      std::vector<float> y(n);
+      nb_silu_mul(gate.data(), up.data(), n, y.data());
+      for (int64_t i = 0; i < n; i++) {
+        double want = gate[i] / (1 + std::exp(-double(gate[i]))) * up[i];
+        ASSERT_NEAR(y[i], want, 1e-6 * std::abs(want) + 1e-35) << n << ": " << i << " gate " << gate[i];
+      }
+    }
+  });
+}
+
+TEST(Ops, RotaryTurnsHalfSplitPairs) {
+  const int64_t rows = 11, heads = 3, head_dim = 20, rotary_dim = 12, period = 4, stride = heads * head_dim + 5;
+  auto x = Random(rows * stride, 1), angle = Random(period * rotary_dim / 2, 2);
+  std::vector<float> cos, sin, y = x;
+  for (float a : angle) cos.push_back(std::cos(a)), sin.push_back(std::sin(a));
+  nb_rotary(y.data(), stride, rows, heads, head_dim, rotary_dim, period, cos.data(), sin.data());
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t i = 0; i < stride; i++) {
+      int64_t in_head = i % head_dim, half = rotary_dim / 2, at = r % period * half + in_head % half;
+      double want = x[r * stride + i];
+      if (i < heads * head_dim && in_head < rotary_dim) {
+        double other = x[r * stride + (in_head < half ? i + half : i - half)];
+        want = want * cos[at] + (in_head < half ? -other : other) * sin[at];
+      }
+      ASSERT_NEAR(y[r * stride + i], want, 1e-5) << r << ", " << i;
+    }
+  }
+}
+
+struct AttentionCase {
+  int64_t sequences, tokens, past, heads, kv_heads, head_dim;
+  bool causal;
+  float spread;
+};
+
+/* out in double arithmetic, softmax written down plainly. */
+std::vector<double> PlainAttention(const nb_attention &a) {
+  std::vector<double> out(a.sequences * a.tokens * a.heads * a.head_dim);
+  for (int64_t s = 0; s < a.sequences; s++) {
+    for (int64_t t = 0; t < a.tokens; t++) {
+      for (int64_t h = 0; h < a.heads; h++) {
+        int64_t keys = a.past + (a.causal ? t + 1 : a.tokens), kv = h / (a.heads / a.kv_heads);
+        const float *q = a.q + (s * a.tokens + t) * a.q_stride + h * a.head_dim;
+        std::vector<double> score(keys);
+        double max = -INFINITY, sum = 0;
+        for (int64_t j = 0; j < keys; j++) {
+          const float *k = a.k + s * a.kv_sequence_stride + j * a.kv_token_stride + kv * a.kv_head_stride;
+          for (int64_t i = 0; i < a.head_dim; i++) score[j] += double(q[i]) * k[i];
+          score[j] *= a.scale;
+          max = std::max(max, score[j]);
+        }
+        for (double &x : score) sum += x = std::exp(x - max);
+        for (int64_t j = 0; j < keys; j++) {
+          const float *v = a.v + s * a.kv_sequence_stride + j * a.kv_token_stride + kv * a.kv_head_stride;
+          for (int64_t i = 0; i < a.head_dim; i++) {
+            out[((s * a.tokens + t) * a.heads + h) * a.head_dim + i] += score[j] / sum * v[i];
+          }
+        }
+      }
+    }
+  }
+  return out;
+}
+
+TEST(Ops, AttentionMatchesPlainSoftmax) {
+  const AttentionCase cases[] = {
+      {1, 1, 0, 1, 1, 8, true, 1},      {1, 1, 100, 9, 3, 64, true, 1},  {2, 33, 0, 6, 2, 64, true, 1},
+      {1, 70, 5, 4, 4, 20, true, 1},    {2, 40, 0, 2, 1, 33, false, 1},  {1, 130, 64, 2, 1, 128, true, 1},
+      {1, 1, 1300, 4, 2, 64, true, 1},  {1, 3, 700, 4, 1, 80, true, 1},  {1, 65, 0, 2, 2, 1, true, 1},
+      {1, 200, 0, 3, 3, 64, true, 30},  {3, 2, 17, 8, 2, 256, true, 10}, {1, 1, 63, 9, 3, 64, true, 1},
+      {1, 257, 31, 3, 1, 64, false, 3},
+  };
+  ForEachIsa([&] {
+    for (const AttentionCase &c : cases) {
+      int64_t keys = c.past + c.tokens, width = c.heads * c.head_dim;
+      auto q = Random(c.sequences * c.tokens * (width + 3), 1, c.spread);
+      auto k = Random(c.sequences * (keys + 2) * c.kv_heads * c.head_dim, 2);
+      auto v = Random(c.sequences * (keys + 2) * c.kv_heads * c.head_dim, 3);
+      for (bool head_major : {false, true}) {
+        std::vector<float> out(c.sequences * c.tokens * (width + 1), NAN);
+        nb_attention a = {};
+        a.q = q.data(), a.k = k.data(), a.v = v.data(), a.out = out.data();
+        a.q_stride = width + 3, a.out_stride = width + 1;
+        a.kv_sequence_stride = (keys + 2) * c.kv_heads * c.head_dim;
+        a.kv_token_stride = head_major ? c.head_dim : c.kv_heads * c.head_dim;
+        a.kv_head_stride = head_major ? (keys + 2) * c.head_dim : c.head_dim;
+        a.sequences = c.sequences, a.tokens = c.tokens, a.past = c.past;
+        a.heads = c.heads, a.kv_heads = c.kv_heads, a.head_dim = c.head_dim;
+        a.scale = 1 / std::sqrt(float(c.head_dim)), a.causal = c.causal;
+        nb_attention_run(&a);
+        auto want = PlainAttention(a);
+        for (int64_t row = 0; row < c.sequences * c.tokens; row++) {
+          for (int64_t i = 0; i < width; i++) {
+            ASSERT_NEAR(out[row * (width + 1) + i], want[row * width + i], 1e-5 * std::max(1.0f, c.spread))
+                << "tokens " << c.tokens << " past " << c.past << " head_dim " << c.head_dim << ": row " << row << ", "
+                << i;
+          }
+          ASSERT_TRUE(std::isnan(out[row * (width + 1) + width])) << "wrote past the end of row " << row;
+        }
+      }
+    }
+  });
+}
+
+TEST(Ops, LogprobMatchesDoubleArithmetic) {
+  ForEachIsa([] {
+    for (int64_t vocab : {1, 5, 8, 63, 100, 1027, 49152}) {
+      const int64_t rows = 5, stride = vocab + 3;
+      auto logits = Random(rows * stride, unsigned(vocab), 8);
+      std::vector<int32_t> targets, argmax(rows);
+      std::vector<double> got(rows);
+      for (int64_t r = 0; r < rows; r++) targets.push_back(int32_t((r * 7919) % vocab));
+      nb_logprob(logits.data(), stride, rows, vocab, targets.data(), got.data(), argmax.data());
+      for (int64_t r = 0; r < rows; r++) {
+        const float *row = &logits[r * stride];
+        double max = *std::max_element(row, row + vocab), sum = 0;
+        for (int64_t i = 0; i < vocab; i++) sum += std::exp(row[i] - max);
+        ASSERT_NEAR(got[r], row[targets[r]] - max - std::log(sum), 1e-6) << vocab << ": " << r;
+        ASSERT_EQ(argmax[r], std::max_element(row, row + vocab) - row) << vocab << ": " << r;
+      }
+    }
+  });
+}
+
+TEST(Ops, LogprobTakesTheFirstOfEqualMaxima) {
+  ForEachIsa([] {
+    std::vector<float> logits(100, 1.0f);
+    logits[37] = logits[53] = logits[90] = 2.0f;
+    int32_t target = 0, argmax = -1;
+    double logprob;
+    nb_logprob(logits.data(), 100, 1, 100, &target, &logprob, &argmax);
+    EXPECT_EQ(argmax, 37);
+  });
+}
+
+}  // namespace
