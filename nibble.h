@@ -54,6 +54,98 @@ void nibble_set_threads(int threads);
 /* High-water mark of this process's resident memory, in bytes. */
 uint64_t nibble_peak_rss(void);
 
+/* ---- inspect ---------------------------------------------------------------------------------------------------- */
+
+/* One tensor of a checkpoint as it lies in its file. */
+typedef struct nibble_tensor_info {
+  const char *name;
+  const char *dtype;  /* "BF16", or a GGUF block format's name */
+  const char *format; /* "nf4", "int8", ... on the main tensor of a packed weight; "part" on what belongs to one; else
+                         the same as dtype */
+  int ndim;
+  int64_t shape[8];
+  uint64_t bytes;
+  const char *file; /* the file's name, without folders */
+} nibble_tensor_info;
+
+/* All weights of one format. */
+typedef struct nibble_format_total {
+  const char *format;
+  size_t tensors;
+  int64_t parameters;
+  uint64_t bytes; /* with scales and maps */
+} nibble_format_total;
+
+typedef struct nibble_inspection {
+  const char *kind;         /* "safetensors", "pytorch", "gguf" */
+  const char *model_type;   /* "" if the config does not say */
+  const char *architecture; /* class name, "" if the config does not say */
+  bool known_family;        /* nibble has a row for this model_type */
+  bool runnable;            /* and can run it */
+  const char *quant_method; /* from quantization_config, "" if none */
+  nibble_tensor_info *tensors;
+  size_t tensor_count;
+  nibble_format_total *formats;
+  size_t format_count;
+  int64_t parameters; /* logical weights: a packed one counts as what it stands for */
+  uint64_t tensor_bytes, file_bytes;
+  size_t missing_count, extra_count; /* against what the config promises; 0 for an unknown family */
+  char **missing;                    /* names of the first few */
+  size_t missing_listed;
+} nibble_inspection;
+
+/* Reads the headers of MODEL; no weight is touched. Free with nibble_inspection_free. */
+nibble_status nibble_inspect(const char *model, nibble_inspection **out, nibble_error *err);
+void nibble_inspection_free(nibble_inspection *inspection);
+
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
+
+/* What a model needs when its weights are held in one format. */
+typedef struct nibble_memory_row {
+  const char *format;        /* "f32", "f16", "int8", "nf4", "nf4-double-quant", "gptq-4bit-g128", or "as stored" */
+  uint64_t weight_bytes;     /* all tensors, those that are not quantized in 16 bits */
+  uint64_t kv_cache_bytes;   /* 16-bit keys and values, batch * ctx positions */
+  uint64_t activation_bytes; /* the widest moment of one forward pass over batch * ctx tokens */
+  uint64_t total_bytes;
+} nibble_memory_row;
+
+typedef struct nibble_memory_options {
+  const char *model; /* MODEL, or a config.json without weights */
+  int64_t ctx;       /* tokens; 0: 2048, or the model's limit if that is less */
+  int64_t batch;     /* sequences; 0: 1 */
+} nibble_memory_options;
+
+typedef struct nibble_memory_result {
+  char model_type[64];
+  int64_t parameters, quantizable_parameters; /* the second: in linear layers that quantize packs */
+  int64_t ctx, batch;
+  nibble_memory_row rows[8];
+  size_t row_count;
+} nibble_memory_result;
+
+nibble_status nibble_memory(const nibble_memory_options *options, nibble_memory_result *out, nibble_error *err);
+
+/* ---- init ------------------------------------------------------------------------------------------------------- */
+
+typedef struct nibble_init_options {
+  const char *config, *dst; /* config.json (or a folder that has one), and the folder to make */
+  uint64_t seed;
+  const char *dtype;       /* "bfloat16", ...; NULL: the config's */
+  uint64_t max_shard_size; /* bytes; 0: 5 GB */
+  bool force, no_sync;
+  nibble_progress progress;
+} nibble_init_options;
+
+typedef struct nibble_init_result {
+  int64_t parameters;
+  uint64_t file_bytes;
+  double seconds;
+} nibble_init_result;
+
+/* Writes a model with random weights (normal, the config's initializer_range; norms 1, biases 0) as a stream. The same
+ * seed gives the same bytes, whatever the threads and shards. */
+nibble_status nibble_init(const nibble_init_options *options, nibble_init_result *out, nibble_error *err);
+
 #pragma GCC visibility pop
 
 #ifdef __cplusplus

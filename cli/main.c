@@ -1,2 +1,55 @@
+/* nibble SUBCOMMAND ...: a table of subcommands. */
+#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
-int main(void) { puts("nibble"); return 0; }
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+typedef struct subcommand {
+  const char *name;
+  int (*run)(int argc, char **argv);
+  const char *summary;
+} subcommand;
+
+static const subcommand subcommands[] = {
+    {"memory", cli_memory, "what a model needs in each format: weights, KV cache, activations"},
+};
+
+enum { SUBCOMMANDS = sizeof subcommands / sizeof *subcommands };
+
+static void usage(FILE *out) {
+  fputs("Usage: nibble SUBCOMMAND [OPTION...] ARGS\n\n", out);
+  for (int i = 0; i < SUBCOMMANDS; i++) fprintf(out, "  %-10s %s\n", subcommands[i].name, subcommands[i].summary);
+  fputs(
+      "\n`nibble SUBCOMMAND --help` says more, with an example. A MODEL is a Hugging Face folder, a .gguf file, or a\n"
+      ".safetensors file with its config.json beside it.\n",
+      out);
+}
+
+int main(int argc, char **argv) {
+  signal(SIGPIPE, SIG_IGN); /* a closed stdout is reported as an error, with its exit code */
+  if (argc < 2) {
+    usage(stderr);
+    return NIBBLE_USAGE;
+  }
+  if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+    usage(stdout);
+    return cli_finish(NIBBLE_OK, NULL);
+  }
+  if (strcmp(argv[1], "--version") == 0) {
+    puts("nibble " NIBBLE_VERSION);
+    return cli_finish(NIBBLE_OK, NULL);
+  }
+  for (int i = 0; i < SUBCOMMANDS; i++) {
+    if (strcmp(argv[1], subcommands[i].name) != 0) continue;
+    static char name[64];
+    snprintf(name, sizeof name, "nibble %s", subcommands[i].name);
+    argv[1] = name;
+    program_invocation_short_name = program_invocation_name = name; /* what argp puts before its messages */
+    return subcommands[i].run(argc - 1, argv + 1);
+  }
+  fprintf(stderr, "nibble: no subcommand '%s'; `nibble --help` lists them\n", argv[1]);
+  return NIBBLE_USAGE;
+}

@@ -1,0 +1,176 @@
+#include "cli/cli.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { OPT_JSON = 0x1000, OPT_THREADS, OPT_DEVICE, OPT_QUIET, BAR_WIDTH = 24 };
+
+static const double BAR_AFTER_SECONDS = 2.0, BAR_EVERY_SECONDS = 0.1;
+
+static double now_seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static struct {
+  double start, last; /* seconds; start is 0 before the first step */
+  bool drawn;
+} bar;
+
+static void erase_bar(void) {
+  if (bar.drawn) fputs("\r\033[K", stderr);
+  bar.drawn = false;
+}
+
+static void show_step(void *ctx, const char *what, uint64_t done, uint64_t total, const char *unit) {
+  (void)ctx;
+  double now = now_seconds();
+  if (bar.start == 0) bar.start = now;
+  double elapsed = now - bar.start;
+  if (elapsed < BAR_AFTER_SECONDS || now - bar.last < BAR_EVERY_SECONDS) return;
+  bar.last = now;
+  double share = total ? fmin(1, (double)done / (double)total) : 0;
+  double rate = (double)done / elapsed, left = rate > 0 ? (double)(total - done) / rate : 0;
+  bool bytes = strcmp(unit, "bytes") == 0;
+  char cells[BAR_WIDTH + 1];
+  for (int i = 0; i < BAR_WIDTH; i++) cells[i] = i < (int)(share * BAR_WIDTH) ? '#' : '.';
+  cells[BAR_WIDTH] = 0;
+  fprintf(stderr, "\r\033[K[%s] %3.0f%%  %.1f %s/s  %.0f s left  %.40s", cells, 100 * share, bytes ? rate / 1e6 : rate,
+          bytes ? "MB" : unit, left, what ? what : "");
+  fflush(stderr);
+  bar.drawn = true;
+}
+
+static void show_warning(void *ctx, const char *message) {
+  (void)ctx;
+  erase_bar();
+  fprintf(stderr, "nibble: warning: %s\n", message);
+}
+
+static error_t parse_common(int key, char *arg, struct argp_state *state) {
+  cli_common *common = state->input;
+  switch (key) {
+    case OPT_JSON: common->json = true; return 0;
+    case OPT_QUIET: common->quiet = true; return 0;
+    case OPT_THREADS: nibble_set_threads((int)cli_int(state, "--threads", arg, 1, 1024)); return 0;
+    case OPT_DEVICE: /* refused, not ignored: a figure measured on the wrong device would mislead */
+      if (strcmp(arg, "cpu") != 0 && strcmp(arg, "auto") != 0)
+        argp_error(state, "--device %s: this build computes on the cpu only", arg);
+      return 0;
+    case ARGP_KEY_END:
+      if (!common->quiet) common->progress.warning = show_warning;
+      if (!common->quiet && isatty(STDERR_FILENO)) common->progress.step = show_step;
+      return 0;
+    default: return ARGP_ERR_UNKNOWN;
+  }
+}
+
+static const struct argp_option common_options[] = {
+    {"json", OPT_JSON, NULL, 0, "Print the result as JSON", 0},
+    {"threads", OPT_THREADS, "N", 0, "Use N threads (default: one a core)", 0},
+    {"device", OPT_DEVICE, "cpu|auto", 0, "Where to compute", 0},
+    {"quiet", OPT_QUIET, NULL, 0, "No progress and no warnings", 0},
+    {0},
+};
+
+static const struct argp common_argp = {.options = common_options, .parser = parse_common};
+
+/* argp gives a child parser the input that its parent names for it. Every subcommand's input begins with a cli_common,
+ * so this parser above both can name the same address for the two. */
+static error_t parse_nothing(int key, char *arg, struct argp_state *state) {
+  (void)arg;
+  if (key != ARGP_KEY_INIT) return ARGP_ERR_UNKNOWN;
+  state->child_inputs[0] = state->child_inputs[1] = state->input;
+  return 0;
+}
+
+void cli_parse(const struct argp *argp, int argc, char **argv, void *options) {
+  const struct argp own = {.options = argp->options, .parser = argp->parser};
+  const struct argp_child children[] = {{&own, 0, NULL, 0}, {&common_argp, 0, "Common options:", 10}, {0}};
+  const struct argp both = {
+      .parser = parse_nothing, .args_doc = argp->args_doc, .doc = argp->doc, .children = children};
+  argp_err_exit_status = NIBBLE_USAGE;
+  error_t failed = argp_parse(&both, argc, argv, 0, NULL, options);
+  if (failed) {
+    fprintf(stderr, "%s: %s\n", argv[0], strerror(failed));
+    exit(NIBBLE_USAGE);
+  }
+}
+
+int cli_finish(nibble_status status, const nibble_error *err) {
+  erase_bar();
+  if (fflush(stdout) != 0 || ferror(stdout)) {
+    fputs("nibble: cannot write to standard output\n", stderr);
+    if (status == NIBBLE_OK) return NIBBLE_SYSTEM;
+  }
+  if (status != NIBBLE_OK) fprintf(stderr, "nibble: %s\n", err->message);
+  return (int)status;
+}
+
+void cli_print_json(cJSON *json) {
+  char *text = json ? cJSON_Print(json) : NULL;
+  puts(text ? text : "null");
+  cJSON_free(text);
+  cJSON_Delete(json);
+}
+
+uint64_t cli_size(const struct argp_state *state, const char *option, const char *text) {
+  static const struct {
+    const char *name;
+    double factor;
+  } units[] = {{"", 1},         {"b", 1},        {"k", 1e3},      {"kb", 1e3},    {"m", 1e6},
+               {"mb", 1e6},     {"g", 1e9},      {"gb", 1e9},     {"t", 1e12},    {"tb", 1e12},
+               {"kib", 1024.0}, {"mib", 0x1p20}, {"gib", 0x1p30}, {"tib", 0x1p40}};
+  char *end;
+  double value = strtod(text, &end);
+  while (*end == ' ') end++;
+  for (size_t i = 0; end != text && i < sizeof units / sizeof *units; i++) {
+    double bytes = value * units[i].factor;
+    if (strcasecmp(end, units[i].name) == 0 && bytes >= 1 && bytes < 0x1p62) return (uint64_t)bytes;
+  }
+  argp_error(state, "%s %s: a size such as 5GB, 200MB or 24GiB is wanted", option, text);
+  return 0;
+}
+
+int64_t cli_int(const struct argp_state *state, const char *option, const char *text, int64_t min, int64_t max) {
+  char *end;
+  long long value = strtoll(text, &end, 10);
+  if (end == text || *end || value < min || value > max)
+    argp_error(state, "%s %s: a whole number from %lld to %lld is wanted", option, text, (long long)min,
+               (long long)max);
+  return value;
+}
+
+double cli_double(const struct argp_state *state, const char *option, const char *text, double min, double max) {
+  char *end;
+  double value = strtod(text, &end);
+  if (end == text || *end || !(value >= min && value <= max))
+    argp_error(state, "%s %s: a number from %g to %g is wanted", option, text, min, max);
+  return value;
+}
+
+const char *cli_bytes(char *buffer, uint64_t bytes) {
+  static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+  double value = (double)bytes;
+  int unit = 0;
+  while (value >= 999.5 && unit < 4) {
+    value /= 1000;
+    unit++;
+  }
+  snprintf(buffer, 32, unit ? "%.3g %s" : "%.0f %s", value, units[unit]);
+  return buffer;
+}
+
+bool cli_take_argument(const char **slots[], int count, const char *text) {
+  for (int i = 0; i < count; i++) {
+    if (*slots[i]) continue;
+    *slots[i] = text;
+    return true;
+  }
+  return false;
+}

@@ -1,0 +1,50 @@
+/* What every subcommand shares: the common options, messages, the progress bar and JSON output. A subcommand is one
+ * file with one function `int cli_NAME(int argc, char **argv)` and a row in main.c's table; it parses its options with
+ * argp through cli_parse, which adds the common ones, calls one function of nibble.h, and prints the result. argv[0] is
+ * "nibble NAME".
+ *
+ *   typedef struct options { cli_common common; ... } options;     common must come first
+ *   cli_parse(&argp, argc, argv, &options)                         exits with 2 on wrong usage
+ *   return cli_finish(status, &err)                                the exit code; prints the error, if any */
+#ifndef NB_CLI_CLI_H
+#define NB_CLI_CLI_H
+
+#include <argp.h>
+#include <cjson/cJSON.h>
+
+#include "nibble.h"
+
+typedef struct cli_common {
+  bool json, quiet;
+  nibble_progress progress; /* hand this to the library */
+} cli_common;
+
+/* Parses argv into `options`, whose first member is a cli_common, with the subcommand's own argp and the common options
+ * (--json, --threads, --device, --quiet). Exits with NIBBLE_USAGE on wrong usage. */
+void cli_parse(const struct argp *argp, int argc, char **argv, void *options);
+
+/* Ends the progress bar, prints the error (if status is not NIBBLE_OK) to stderr, flushes stdout and returns the exit
+ * code; NIBBLE_SYSTEM if stdout could not be written. */
+int cli_finish(nibble_status status, const nibble_error *err);
+
+/* Prints one JSON value, indented, with a newline, and frees it. */
+void cli_print_json(cJSON *json);
+
+/* "5GB", "200MB", "24GiB", "1.5k" or plain bytes; calls argp_error (which exits) if it is none of these. */
+uint64_t cli_size(const struct argp_state *state, const char *option, const char *text);
+
+/* A whole number in [min, max]; calls argp_error otherwise. */
+int64_t cli_int(const struct argp_state *state, const char *option, const char *text, int64_t min, int64_t max);
+double cli_double(const struct argp_state *state, const char *option, const char *text, double min, double max);
+
+/* "1.5 GB" into a buffer of at least 32 bytes, which is returned. */
+const char *cli_bytes(char *buffer, uint64_t bytes);
+
+/* Takes positional arguments in order: stores `text` in the first empty slot of `slots`; false if all are taken. */
+bool cli_take_argument(const char **slots[], int count, const char *text);
+
+int cli_inspect(int argc, char **argv);
+int cli_memory(int argc, char **argv);
+int cli_init(int argc, char **argv);
+
+#endif

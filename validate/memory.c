@@ -1,0 +1,114 @@
+/* What a model needs in each format, from its config alone. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/checked.h"
+#include "base/stage.h"
+#include "model/archs.h"
+#include "model/config.h"
+
+/* Bytes of a quantized linear layer of [out, in]; the rest of the model stays in `plain_bytes` a parameter. */
+typedef struct footprint_row {
+  const char *format;
+  int plain_bytes;
+  int64_t (*linear_bytes)(int64_t out, int64_t in);
+} footprint_row;
+
+enum { BNB_BLOCK = 64, NESTED_BLOCK = 256, GPTQ_GROUP = 128 };
+
+static int64_t f32_bytes(int64_t out, int64_t in) { return out * in * 4; }
+static int64_t f16_bytes(int64_t out, int64_t in) { return out * in * 2; }
+static int64_t int8_bytes(int64_t out, int64_t in) { return out * in + out * 4; }
+
+static int64_t nf4_bytes(int64_t out, int64_t in) {
+  return nb_ceil_div(out * in, 2) + nb_ceil_div(out * in, BNB_BLOCK) * 4 + 16 * 4;
+}
+
+static int64_t nf4_double_bytes(int64_t out, int64_t in) {
+  int64_t blocks = nb_ceil_div(out * in, BNB_BLOCK);
+  return nb_ceil_div(out * in, 2) + blocks + nb_ceil_div(blocks, NESTED_BLOCK) * 4 + (16 + 256 + 1) * 4;
+}
+
+static int64_t gptq_bytes(int64_t out, int64_t in) {
+  int64_t groups = nb_ceil_div(in, GPTQ_GROUP);
+  return nb_ceil_div(in, 8) * 4 * out + groups * nb_ceil_div(out, 8) * 4 + groups * out * 2 + in * 4;
+}
+
+static const footprint_row footprints[] = {
+    {"f32", 4, f32_bytes},
+    {"f16", 2, f16_bytes},
+    {"int8", 2, int8_bytes},
+    {"nf4", 2, nf4_bytes},
+    {"nf4-double-quant", 2, nf4_double_bytes},
+    {"gptq-4bit-g128", 2, gptq_bytes},
+};
+
+enum { FOOTPRINTS = sizeof footprints / sizeof *footprints };
+
+static void add_tensor(nibble_memory_result *out, nb_role role, const int64_t *shape, int ndim) {
+  int64_t count = 1;
+  for (int i = 0; i < ndim; i++) count *= shape[i];
+  bool quantizable = role == NB_ROLE_LINEAR && ndim == 2;
+  out->parameters += count;
+  if (quantizable) out->quantizable_parameters += count;
+  for (int f = 0; f < FOOTPRINTS; f++) {
+    int64_t bytes = quantizable ? footprints[f].linear_bytes(shape[0], shape[1]) : count * footprints[f].plain_bytes;
+    out->rows[f].weight_bytes += (uint64_t)bytes;
+  }
+}
+
+/* Keys and values in 16 bits; the residual stream, its norm, and the wider of attention's and the MLP's intermediates
+ * in 16 bits a token; the last token's logits in float32. */
+static void add_state(const nb_config *c, nibble_memory_result *out) {
+  int64_t q = c->num_attention_heads * c->head_dim, kv = c->num_key_value_heads * c->head_dim;
+  double tokens = (double)out->ctx * (double)out->batch;
+  double cache = c->arch->decoder ? 2.0 * (double)c->num_hidden_layers * (double)kv * tokens * 2 : 0;
+  double widest = (double)nb_max_i64(2 * q + 2 * kv, 2 * c->intermediate_size);
+  double activations = (2.0 * (double)c->hidden_size + widest) * tokens * 2;
+  if (c->arch->decoder) activations += 4.0 * (double)c->vocab_size * (double)out->batch;
+  for (size_t i = 0; i < out->row_count; i++) {
+    out->rows[i].kv_cache_bytes = (uint64_t)cache;
+    out->rows[i].activation_bytes = (uint64_t)activations;
+  }
+}
+
+static nibble_status config_path(const char *model, char **out, nibble_error *err) {
+  struct stat info;
+  if (stat(model, &info) != 0) {
+    if (errno == ENOENT || errno == ENOTDIR) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: no such file", model);
+    return nb_fail_errno(err, "%s", model);
+  }
+  *out = S_ISDIR(info.st_mode) ? nb_path_join(model, "config.json") : strdup(model);
+  return *out ? NIBBLE_OK : nb_fail_memory(err, strlen(model));
+}
+
+nibble_status nibble_memory(const nibble_memory_options *options, nibble_memory_result *out, nibble_error *err) {
+  *out = (nibble_memory_result){.row_count = FOOTPRINTS, .batch = options->batch ? options->batch : 1};
+  for (int f = 0; f < FOOTPRINTS; f++) out->rows[f].format = footprints[f].format;
+  nb_config config = {0};
+  nb_model_tensors tensors = {0};
+  char *path = NULL;
+  nibble_status status = config_path(options->model, &path, err);
+  if (status != NIBBLE_OK) goto done;
+  if ((status = nb_config_load(path, &config, err)) != NIBBLE_OK) goto done;
+  if (!config.arch) {
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: model_type \"%s\" is not known", path, config.model_type);
+    goto done;
+  }
+  snprintf(out->model_type, sizeof out->model_type, "%s", config.model_type);
+  out->ctx = options->ctx ? options->ctx : nb_min_i64(2048, config.max_position_embeddings);
+  if ((status = nb_model_tensors_list(&config, &tensors, err)) != NIBBLE_OK) goto done;
+  for (size_t i = 0; i < tensors.count; i++)
+    add_tensor(out, tensors.items[i].role, tensors.items[i].shape, tensors.items[i].ndim);
+  add_state(&config, out);
+  for (size_t i = 0; i < out->row_count; i++)
+    out->rows[i].total_bytes = out->rows[i].weight_bytes + out->rows[i].kv_cache_bytes + out->rows[i].activation_bytes;
+done:
+  nb_model_tensors_free(&tensors);
+  nb_config_free(&config);
+  free(path);
+  return status;
+}
