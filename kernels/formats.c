@@ -111,6 +111,6 @@ int64_t nb_packed_bytes(const nb_packed *m) {
   if (!formats[m->format].is_packed) return count * (int64_t)nb_dtype_size(formats[m->format].plain);
   if (m->format == NB_FORMAT_INT8) return count + m->rows * 4;
   int64_t blocks = (count + m->block_size - 1) / m->block_size, bytes = (count + 1) / 2 + 16 * 4;
-  if (m->absmax) return bytes + blocks * 4;
+  if (!m->nested_block_size) return bytes + blocks * 4;
   return bytes + blocks + (blocks + m->nested_block_size - 1) / m->nested_block_size * 4 + 256 * 4 + 4;
 }

@@ -33,7 +33,7 @@ typedef struct nb_packed {
   const uint8_t *absmax_codes;
   const float *nested_quant_map; /* [256] */
   const float *nested_absmax;    /* [ceil(blocks/nested_block_size)] */
-  int64_t nested_block_size;
+  int64_t nested_block_size; /* 0: none */
   float nested_offset;
 } nb_packed;
 
@@ -57,7 +57,7 @@ bool nb_format_of_dtype(nb_dtype dtype, nb_format *out);
 /* absmax of block b, whichever way it is stored (nf4, fp4). */
 float nb_block_absmax(const nb_packed *m, int64_t block);
 
-/* Bytes that the matrix's buffers take, scales and maps included. */
+/* Bytes that the matrix's buffers take, scales and maps included. Looks at the shape only. */
 int64_t nb_packed_bytes(const nb_packed *m);
 
 /* The 16 values of nf4 and fp4 in code order, as bitsandbytes 0.50 writes them to quant_map. */

@@ -1,0 +1,348 @@
+#include "convert/layout_bnb.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "model/json.h"
+
+/* A quant state is some 200 bytes; a longer text is not one. */
+enum { MAX_STATE_BYTES = 4096, NESTED_CODES = 256, CODES = 16 };
+
+static const char state_infix[] = ".quant_state.bitsandbytes__";
+static const nb_format formats_4bit[] = {NB_FORMAT_NF4, NB_FORMAT_FP4};
+
+/* The tensor called main's name without its last `cut` characters + suffix; NULL if there is none. */
+static const nb_tensor *find_part(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut,
+                                  const char *suffix) {
+  size_t keep = strlen(main->name) - cut, room = keep + strlen(suffix) + 1;
+  char *name = malloc(room);
+  if (!name) return NULL;
+  snprintf(name, room, "%.*s%s", (int)keep, main->name, suffix);
+  const nb_tensor *tensor = nb_checkpoint_find(checkpoint, name);
+  free(name);
+  return tensor;
+}
+
+static bool ends_with(const char *name, const char *suffix) {
+  size_t n = strlen(name), m = strlen(suffix);
+  return n > m && strcmp(name + n - m, suffix) == 0;
+}
+
+static nibble_status part_fail(const nb_checkpoint *checkpoint, const nb_tensor *main, const char *suffix,
+                               nibble_error *err) {
+  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is packed, but its '%s' is missing",
+                 checkpoint->files[main->file].path, main->name, suffix);
+}
+
+/* Finds a part and checks its dtype and count. */
+static nibble_status need_part(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut, const char *suffix,
+                               nb_dtype dtype, int64_t count, const nb_tensor **out, nibble_error *err) {
+  *out = find_part(checkpoint, main, cut, suffix);
+  if (!*out) return part_fail(checkpoint, main, suffix, err);
+  if (!(*out)->is_blocks && (*out)->dtype == dtype && (*out)->count == count) return NIBBLE_OK;
+  char what[128];
+  snprintf(what, sizeof what, "has %lld elements of %s, not %lld of %s", (long long)(*out)->count,
+           nb_dtype_name((*out)->dtype), (long long)count, nb_dtype_name(dtype));
+  return nb_tensor_fail(checkpoint, *out, what, err);
+}
+
+/* A float32 part, aligned, every value finite. */
+static nibble_status load_floats(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut, const char *suffix,
+                                 int64_t count, nb_weight *weight, const float **out, nibble_error *err) {
+  const nb_tensor *part;
+  const void *values = NULL;
+  nibble_status status = need_part(checkpoint, main, cut, suffix, NB_F32, count, &part, err);
+  if (status == NIBBLE_OK) status = nb_weight_view(checkpoint, part, weight, &values, err);
+  if (status != NIBBLE_OK) return status;
+  *out = values;
+  for (int64_t i = 0; i < count; i++) {
+    if (isfinite((*out)[i])) continue;
+    char what[64];
+    snprintf(what, sizeof what, "is not finite at index %lld", (long long)i);
+    return nb_tensor_fail(checkpoint, part, what, err);
+  }
+  return NIBBLE_OK;
+}
+
+/* ---- 4 bits ---- */
+
+static const nb_tensor *find_state(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_format *format) {
+  for (size_t i = 0; i < sizeof formats_4bit / sizeof *formats_4bit; i++) {
+    char suffix[64];
+    snprintf(suffix, sizeof suffix, "%s%s", state_infix, nb_format_info(formats_4bit[i])->name);
+    const nb_tensor *state = find_part(checkpoint, main, 0, suffix);
+    *format = formats_4bit[i];
+    if (state) return state;
+  }
+  return NULL;
+}
+
+bool nb_bnb4_owns(const nb_checkpoint *checkpoint, const nb_tensor *main) {
+  nb_format format;
+  if (!ends_with(main->name, "weight") || main->is_blocks) return false;
+  /* Whichever of the two is missing is then reported as missing. */
+  return find_state(checkpoint, main, &format) || (main->dtype == NB_U8 && find_part(checkpoint, main, 0, ".absmax"));
+}
+
+bool nb_bnb4_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
+  static const char *const suffixes[] = {".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"};
+  const char *at = strstr(tensor->name, state_infix);
+  for (size_t i = 0; !at && i < sizeof suffixes / sizeof *suffixes; i++) {
+    if (ends_with(tensor->name, suffixes[i])) at = tensor->name + strlen(tensor->name) - strlen(suffixes[i]);
+  }
+  const nb_tensor *main = at ? find_part(checkpoint, tensor, strlen(at), "") : NULL;
+  return main && nb_bnb4_owns(checkpoint, main);
+}
+
+static nibble_status parse_shape(const char *where, const cJSON *json, nb_packed *out, nibble_error *err) {
+  const cJSON *shape = cJSON_IsObject(json) ? cJSON_GetObjectItemCaseSensitive(json, "shape") : NULL;
+  int64_t extent[2] = {0, 0}, count;
+  bool ok = cJSON_IsArray(shape) && cJSON_GetArraySize(shape) == 2;
+  for (int i = 0; ok && i < 2; i++) {
+    double v = cJSON_GetArrayItem(shape, i)->valuedouble;
+    ok = cJSON_IsNumber(cJSON_GetArrayItem(shape, i)) && v >= 1 && v <= 9e15 && v == floor(v);
+    if (ok) extent[i] = (int64_t)v;
+  }
+  if (!ok || !nb_shape_count(extent, 2, &count))
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"shape\" must be two positive numbers", where);
+  out->rows = extent[0];
+  out->cols = extent[1];
+  return NIBBLE_OK;
+}
+
+static nibble_status parse_state_json(const char *where, const cJSON *json, nb_format expected, nb_packed *out,
+                                      nb_dtype *source_dtype, nibble_error *err) {
+  const char *quant_type = "", *dtype = "", *nested_dtype = "float32";
+  double offset = 0;
+  bool nested = cJSON_IsObject(json) && cJSON_HasObjectItem(json, "nested_offset");
+  nibble_status status = nb_json_string(where, json, "quant_type", &quant_type, err);
+  if (status == NIBBLE_OK) status = nb_json_string(where, json, "dtype", &dtype, err);
+  if (status == NIBBLE_OK) status = nb_json_string(where, json, "nested_dtype", &nested_dtype, err);
+  if (status == NIBBLE_OK) status = nb_json_double(where, json, "nested_offset", &offset, err);
+  if (status == NIBBLE_OK) status = nb_json_need_int(where, json, "blocksize", 32, 4096, &out->block_size, err);
+  if (status == NIBBLE_OK && nested)
+    status = nb_json_need_int(where, json, "nested_blocksize", 1, 1 << 20, &out->nested_block_size, err);
+  if (status == NIBBLE_OK) status = parse_shape(where, json, out, err);
+  if (status != NIBBLE_OK) return status;
+
+  if (strcmp(quant_type, nb_format_info(expected)->name) != 0)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"quant_type\" is \"%s\", the tensor's name says \"%s\"", where,
+                   quant_type, nb_format_info(expected)->name);
+  if (out->block_size & (out->block_size - 1))
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"blocksize\" %lld is not a power of two", where,
+                   (long long)out->block_size);
+  nb_format plain;
+  if (!nb_dtype_parse(dtype, source_dtype) || !nb_format_of_dtype(*source_dtype, &plain))
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"dtype\" is \"%s\", not float32, float16 or bfloat16", where, dtype);
+  out->nested_offset = (float)offset;
+  if (strcmp(nested_dtype, "float32") != 0 || !isfinite(out->nested_offset))
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"nested_dtype\" and \"nested_offset\" must be float32", where);
+  return NIBBLE_OK;
+}
+
+nibble_status nb_bnb_state_parse(const char *where, const char *text, size_t n, nb_format expected, nb_packed *out,
+                                 nb_dtype *source_dtype, nibble_error *err) {
+  cJSON *json;
+  *out = (nb_packed){.format = expected};
+  if (n > MAX_STATE_BYTES)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: %zu bytes are too many for a quant state", where, n);
+  nibble_status status = nb_json_parse(where, text, n, &json, err);
+  if (status != NIBBLE_OK) return status;
+  status = parse_state_json(where, json, expected, out, source_dtype, err);
+  cJSON_Delete(json);
+  return status;
+}
+
+static nibble_status describe_4bit(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
+                                   nb_dtype *source_dtype, nibble_error *err) {
+  nb_format format;
+  const nb_tensor *state = find_state(checkpoint, main, &format);
+  if (!state) return part_fail(checkpoint, main, state_infix + 1, err);
+  const char *text = nb_tensor_view(checkpoint, state);
+  if (!text || state->dtype != NB_U8) return nb_tensor_fail(checkpoint, state, "is not of dtype U8", err);
+  char where[NIBBLE_MESSAGE_MAX / 2];
+  snprintf(where, sizeof where, "%s: tensor '%s'", checkpoint->files[state->file].path, state->name);
+  nibble_status status = nb_bnb_state_parse(where, text, state->bytes, format, out, source_dtype, err);
+  if (status != NIBBLE_OK) return status;
+
+  /* bnb_4bit_quant_storage may have put the same bytes under another dtype. */
+  uint64_t bytes = (uint64_t)nb_ceil_div(out->rows * out->cols, 2);
+  if (main->bytes == bytes) return NIBBLE_OK;
+  char what[160];
+  snprintf(what, sizeof what, "has %llu bytes, but its quant state's shape [%lld, %lld] takes %llu",
+           (unsigned long long)main->bytes, (long long)out->rows, (long long)out->cols, (unsigned long long)bytes);
+  return nb_tensor_fail(checkpoint, main, what, err);
+}
+
+nibble_status nb_bnb4_describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
+                               nibble_error *err) {
+  nb_dtype source_dtype;
+  return describe_4bit(checkpoint, main, out, &source_dtype, err);
+}
+
+static nibble_status load_nested_absmax(const nb_checkpoint *checkpoint, const nb_tensor *main, int64_t blocks,
+                                        nb_weight *out, nibble_error *err) {
+  nb_packed *m = &out->packed;
+  const nb_tensor *codes;
+  nibble_status status = need_part(checkpoint, main, 0, ".absmax", NB_U8, blocks, &codes, err);
+  if (status != NIBBLE_OK) return status;
+  m->absmax_codes = nb_tensor_view(checkpoint, codes);
+  int64_t nested_blocks = nb_ceil_div(blocks, m->nested_block_size);
+  status = load_floats(checkpoint, main, 0, ".nested_absmax", nested_blocks, out, &m->nested_absmax, err);
+  if (status != NIBBLE_OK) return status;
+  return load_floats(checkpoint, main, 0, ".nested_quant_map", NESTED_CODES, out, &m->nested_quant_map, err);
+}
+
+nibble_status nb_bnb4_load(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err) {
+  nb_packed *m = &out->packed;
+  nibble_status status = describe_4bit(checkpoint, main, m, &out->source_dtype, err);
+  if (status != NIBBLE_OK) return status;
+  m->codes = nb_tensor_view(checkpoint, main);
+  if (!m->codes) return nb_tensor_fail(checkpoint, main, "cannot be packed in a file of this kind", err);
+  int64_t blocks = nb_ceil_div(m->rows * m->cols, m->block_size);
+  status = load_floats(checkpoint, main, 0, ".quant_map", CODES, out, &m->quant_map, err);
+  if (status != NIBBLE_OK) return status;
+  if (m->nested_block_size) return load_nested_absmax(checkpoint, main, blocks, out, err);
+  return load_floats(checkpoint, main, 0, ".absmax", blocks, out, &m->absmax, err);
+}
+
+/* ---- int8 ---- */
+
+static const size_t weight_length = sizeof "weight" - 1;
+
+bool nb_bnb8_owns(const nb_checkpoint *checkpoint, const nb_tensor *main) {
+  (void)checkpoint;
+  return main->dtype == NB_I8 && !main->is_blocks && main->ndim == 2 && ends_with(main->name, ".weight");
+}
+
+bool nb_bnb8_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
+  static const char *const suffixes[] = {"SCB", "weight_format"};
+  for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+    char dotted[24];
+    snprintf(dotted, sizeof dotted, ".%s", suffixes[i]);
+    if (!ends_with(tensor->name, dotted)) continue;
+    const nb_tensor *main = find_part(checkpoint, tensor, strlen(suffixes[i]), "weight");
+    if (main && nb_bnb8_owns(checkpoint, main)) return true;
+  }
+  return false;
+}
+
+nibble_status nb_bnb8_describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
+                               nibble_error *err) {
+  if (main->shape[0] < 1 || main->shape[1] < 1) return nb_tensor_fail(checkpoint, main, "is empty", err);
+  *out = (nb_packed){.format = NB_FORMAT_INT8, .rows = main->shape[0], .cols = main->shape[1]};
+  return NIBBLE_OK;
+}
+
+nibble_status nb_bnb8_load(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err) {
+  nb_packed *m = &out->packed;
+  nibble_status status = nb_bnb8_describe(checkpoint, main, m, err);
+  if (status != NIBBLE_OK) return status;
+  out->source_dtype = NB_F16;
+  m->codes = nb_tensor_view(checkpoint, main);
+  if (!m->codes) return nb_tensor_fail(checkpoint, main, "cannot be packed in a file of this kind", err);
+
+  /* Formats other than 0, row-major, belonged to old GPUs; bitsandbytes refuses them too. */
+  const nb_tensor *format = find_part(checkpoint, main, weight_length, "weight_format");
+  const uint8_t *value = format ? nb_tensor_view(checkpoint, format) : NULL;
+  if (format && (!value || format->dtype != NB_U8 || format->count != 1 || *value != 0))
+    return nb_tensor_fail(checkpoint, format, "is not 0 (row-major), the only int8 order there is today", err);
+  return load_floats(checkpoint, main, weight_length, "SCB", m->rows, out, &m->absmax, err);
+}
+
+/* ---- writing ---- */
+
+static bool add_part(nb_part *parts, int *count, nb_part_role role, const char *name, size_t keep, const char *suffix,
+                     nb_dtype dtype, int64_t rows) {
+  size_t room = keep + strlen(suffix) + 1;
+  nb_part *part = &parts[*count];
+  *part = (nb_part){.role = role, .name = malloc(room), .dtype = dtype, .ndim = 1, .shape = {rows, 0}};
+  if (!part->name) return false;
+  snprintf(part->name, room, "%.*s%s", (int)keep, name, suffix);
+  ++*count;
+  return true;
+}
+
+static bool add_int8_parts(const nb_packed *m, const char *name, nb_part *out, int *n) {
+  size_t whole = strlen(name), module = whole > weight_length ? whole - weight_length : 0;
+  if (!add_part(out, n, NB_PART_CODES, name, whole, "", NB_I8, m->rows)) return false;
+  out[0].ndim = 2;
+  out[0].shape[1] = m->cols;
+  if (!add_part(out, n, NB_PART_ABSMAX, name, module, "SCB", NB_F32, m->rows)) return false;
+  if (!add_part(out, n, NB_PART_FORMAT, name, module, "weight_format", NB_U8, 1)) return false;
+  out[2].ndim = 0;
+  return true;
+}
+
+static bool add_4bit_parts(const nb_packed *m, const char *name, nb_part *out, int *n) {
+  size_t whole = strlen(name);
+  int64_t count = m->rows * m->cols, blocks = nb_ceil_div(count, m->block_size);
+  bool nested = m->nested_block_size > 0;
+  char state[64];
+  snprintf(state, sizeof state, "%s%s", state_infix, nb_format_info(m->format)->name);
+  /* The longest state: a plain one, or one whose offset is the longest float there is. */
+  nb_packed longest = *m;
+  longest.nested_offset = -1.2345678e-38f;
+  nb_buf json = {0};
+  nb_layout_state_json(&longest, NB_BF16, &json);
+  int64_t state_bytes = (int64_t)json.length + (nested ? 8 : 0);
+  bool ok = !json.failed;
+  nb_buf_free(&json);
+
+  ok = ok && add_part(out, n, NB_PART_CODES, name, whole, "", NB_U8, nb_ceil_div(count, 2));
+  if (!ok) return false;
+  out[0].ndim = 2;
+  out[0].shape[1] = 1;
+  ok = add_part(out, n, NB_PART_ABSMAX, name, whole, ".absmax", nested ? NB_U8 : NB_F32, blocks);
+  if (nested) {
+    int64_t nested_blocks = nb_ceil_div(blocks, m->nested_block_size);
+    ok = ok && add_part(out, n, NB_PART_NESTED_ABSMAX, name, whole, ".nested_absmax", NB_F32, nested_blocks);
+    ok = ok && add_part(out, n, NB_PART_NESTED_QUANT_MAP, name, whole, ".nested_quant_map", NB_F32, NESTED_CODES);
+  }
+  ok = ok && add_part(out, n, NB_PART_QUANT_MAP, name, whole, ".quant_map", NB_F32, CODES);
+  return ok && add_part(out, n, NB_PART_STATE, name, whole, state, NB_U8, state_bytes);
+}
+
+int nb_layout_parts(const nb_packed *packed, const char *name, nb_part out[NB_MAX_PARTS]) {
+  int count = 0;
+  bool ok = packed->format == NB_FORMAT_INT8 ? add_int8_parts(packed, name, out, &count)
+                                             : add_4bit_parts(packed, name, out, &count);
+  if (ok) return count;
+  nb_layout_parts_free(out, count);
+  return -1;
+}
+
+void nb_layout_parts_free(nb_part *parts, int count) {
+  for (int i = 0; i < count; i++) free(parts[i].name);
+}
+
+/* The shortest decimal that reads back as v, spelled as Python's repr spells it: exponents below -4 and from 16 on in
+ * scientific notation with at least two digits, otherwise positional with at least one digit after the point. */
+static void append_python_float(nb_buf *out, double v) {
+  char text[40];
+  int digits = 0;
+  do snprintf(text, sizeof text, "%.*e", digits, v);
+  while (strtod(text, NULL) != v && ++digits < 17);
+  int exponent = atoi(strchr(text, 'e') + 1);
+  if (exponent < -4 || exponent >= 16) {
+    nb_buf_puts(out, text);
+  } else {
+    int decimals = digits - exponent;
+    nb_buf_printf(out, "%.*f", decimals > 1 ? decimals : 1, v);
+  }
+}
+
+void nb_layout_state_json(const nb_packed *m, nb_dtype source_dtype, nb_buf *out) {
+  nb_buf_printf(out, "{\"quant_type\": \"%s\", \"blocksize\": %lld, \"dtype\": \"%s\", \"shape\": [%lld, %lld]",
+                nb_format_info(m->format)->name, (long long)m->block_size, nb_dtype_torch_name(source_dtype),
+                (long long)m->rows, (long long)m->cols);
+  if (m->nested_block_size > 0) {
+    nb_buf_printf(out, ", \"nested_blocksize\": %lld, \"nested_dtype\": \"float32\", \"nested_offset\": ",
+                  (long long)m->nested_block_size);
+    append_python_float(out, m->nested_offset);
+  }
+  nb_buf_puts(out, "}");
+}

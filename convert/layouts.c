@@ -1,0 +1,143 @@
+#include "convert/layouts.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "convert/layout_bnb.h"
+
+typedef struct layout {
+  const char *name;
+  bool (*owns)(const nb_checkpoint *checkpoint, const nb_tensor *main);
+  bool (*is_part)(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
+  nibble_status (*describe)(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out, nibble_error *err);
+  nibble_status (*load)(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err);
+} layout;
+
+/* The first row that owns a weight reads it; plain owns what is left. */
+static const layout layouts[] = {
+    {"bitsandbytes 4-bit", nb_bnb4_owns, nb_bnb4_is_part, nb_bnb4_describe, nb_bnb4_load},
+    {"bitsandbytes int8", nb_bnb8_owns, nb_bnb8_is_part, nb_bnb8_describe, nb_bnb8_load},
+};
+
+enum { LAYOUTS = sizeof layouts / sizeof *layouts };
+
+static const layout *layout_of(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
+  for (int i = 0; i < LAYOUTS; i++) {
+    if (layouts[i].owns(checkpoint, tensor)) return &layouts[i];
+  }
+  return NULL;
+}
+
+nibble_status nb_tensor_fail(const nb_checkpoint *checkpoint, const nb_tensor *tensor, const char *what,
+                             nibble_error *err) {
+  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' %s", checkpoint->files[tensor->file].path, tensor->name, what);
+}
+
+nibble_status nb_weight_own(nb_weight *weight, uint64_t bytes, void **out, nibble_error *err) {
+  for (size_t i = 0; i < sizeof weight->owned / sizeof *weight->owned; i++) {
+    if (weight->owned[i]) continue;
+    *out = weight->owned[i] = nb_alloc_aligned(bytes ? bytes : 1, 1);
+    return *out ? NIBBLE_OK : nb_fail_memory(err, (size_t)bytes);
+  }
+  return nb_fail(err, NIBBLE_SYSTEM, "a weight has more than four buffers of its own");
+}
+
+nibble_status nb_weight_view(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_weight *weight,
+                             const void **out, nibble_error *err) {
+  const void *bytes = nb_tensor_view(checkpoint, tensor);
+  size_t size = tensor->is_blocks ? 1 : nb_dtype_size(tensor->dtype);
+  if (bytes && (uintptr_t)bytes % size == 0) {
+    *out = bytes;
+    return NIBBLE_OK;
+  }
+  void *copy;
+  nibble_status status = nb_weight_own(weight, (uint64_t)tensor->count * nb_dtype_size(tensor->dtype), &copy, err);
+  if (status == NIBBLE_OK) status = nb_tensor_read(checkpoint, tensor, 0, tensor->count, tensor->dtype, copy, err);
+  *out = copy;
+  return status;
+}
+
+static nibble_status describe_plain(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_packed *out,
+                                    nibble_error *err) {
+  *out = (nb_packed){.rows = 1, .cols = tensor->count};
+  if (tensor->ndim >= 2 && tensor->shape[0] > 0) {
+    out->rows = tensor->shape[0];
+    out->cols = tensor->count / out->rows;
+  }
+  if (tensor->is_blocks) {
+    out->format = tensor->format;
+    return NIBBLE_OK;
+  }
+  if (nb_format_of_dtype(tensor->dtype, &out->format)) return NIBBLE_OK;
+  char what[64];
+  snprintf(what, sizeof what, "is of dtype %s, which is no weight's", nb_dtype_name(tensor->dtype));
+  return nb_tensor_fail(checkpoint, tensor, what, err);
+}
+
+/* GGUF blocks whose rows lie interleaved are put back in order as they are: rows are whole blocks. */
+static nibble_status own_rows_in_order(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_weight *out,
+                                       nibble_error *err) {
+  uint64_t row_bytes = tensor->bytes / (uint64_t)tensor->shape[0];
+  int64_t head_rows = tensor->shape[0] / tensor->permute_heads, half = head_rows / 2;
+  void *copy;
+  nibble_status status = nb_weight_own(out, tensor->bytes, &copy, err);
+  if (status != NIBBLE_OK) return status;
+  const char *from = nb_tensor_raw(checkpoint, tensor);
+  for (int64_t row = 0; row < tensor->shape[0]; row++) {
+    int64_t head = row / head_rows, within = row % head_rows;
+    int64_t source = head * head_rows + within % half * 2 + within / half;
+    memcpy((char *)copy + (uint64_t)row * row_bytes, from + (uint64_t)source * row_bytes, row_bytes);
+  }
+  out->packed.codes = copy;
+  return NIBBLE_OK;
+}
+
+static nibble_status load_plain(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_weight *out,
+                                nibble_error *err) {
+  nibble_status status = describe_plain(checkpoint, tensor, &out->packed, err);
+  if (status != NIBBLE_OK) return status;
+  out->source_dtype = tensor->dtype;
+  if (!tensor->is_blocks) return nb_weight_view(checkpoint, tensor, out, &out->packed.codes, err);
+  if (tensor->permute_heads > 0) return own_rows_in_order(checkpoint, tensor, out, err);
+  out->packed.codes = nb_tensor_raw(checkpoint, tensor);
+  return NIBBLE_OK;
+}
+
+nibble_status nb_weight_load(const nb_checkpoint *checkpoint, const char *name, int64_t rows, int64_t cols,
+                             nb_weight *out, nibble_error *err) {
+  *out = (nb_weight){0};
+  const nb_tensor *tensor = nb_checkpoint_find(checkpoint, name);
+  if (!tensor) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is missing", checkpoint->path, name);
+  const layout *row = layout_of(checkpoint, tensor);
+  nibble_status status = row ? row->load(checkpoint, tensor, out, err) : load_plain(checkpoint, tensor, out, err);
+  const nb_packed *m = &out->packed;
+  bool is_matrix = row || tensor->ndim == 2;
+  if (status == NIBBLE_OK && (!is_matrix || m->rows != rows || m->cols != cols)) {
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is [%lld, %lld], the config asks for [%lld, %lld]",
+                     checkpoint->files[tensor->file].path, name, (long long)m->rows, (long long)m->cols,
+                     (long long)rows, (long long)cols);
+  }
+  if (status != NIBBLE_OK) nb_weight_free(out);
+  return status;
+}
+
+void nb_weight_free(nb_weight *weight) {
+  for (size_t i = 0; i < sizeof weight->owned / sizeof *weight->owned; i++) free(weight->owned[i]);
+  *weight = (nb_weight){0};
+}
+
+bool nb_layout_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
+  for (int i = 0; i < LAYOUTS; i++) {
+    if (layouts[i].is_part(checkpoint, tensor)) return true;
+  }
+  return false;
+}
+
+nibble_status nb_layout_describe(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_packed *out,
+                                 nibble_error *err) {
+  const layout *row = layout_of(checkpoint, tensor);
+  return row ? row->describe(checkpoint, tensor, out, err) : describe_plain(checkpoint, tensor, out, err);
+}
