@@ -19,6 +19,7 @@ TEST(Includes, GoOneWayOnly) {
   std::regex quoted("^\\s*#\\s*include\\s*\"([^\"]+)\"");
   int files = 0;
   for (auto &[folder, level] : kLevel) {
+    if (!fs::exists(fs::path(NIBBLE_SOURCE_DIR) / folder)) continue;
     for (auto &entry : fs::recursive_directory_iterator(fs::path(NIBBLE_SOURCE_DIR) / folder)) {
       std::string ending = entry.path().extension();
       if (ending != ".c" && ending != ".h" && ending != ".cu" && ending != ".cuh") continue;
