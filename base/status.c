@@ -42,6 +42,17 @@ nibble_status nb_fail_memory(nibble_error *err, size_t bytes) {
   return nb_fail(err, NIBBLE_SYSTEM, "out of memory: %zu bytes were refused", bytes);
 }
 
+void nb_shared_error_set(nb_shared_error *shared, nibble_status status, const nibble_error *err) {
+  if (__atomic_exchange_n(&shared->taken, 1, __ATOMIC_ACQ_REL)) return;
+  shared->err = *err;
+  shared->status = status;
+}
+
+nibble_status nb_shared_error_get(const nb_shared_error *shared, nibble_error *err) {
+  if (shared->status != NIBBLE_OK && err) *err = shared->err;
+  return shared->status;
+}
+
 void nb_warn(const nibble_progress *progress, const char *format, ...) {
   if (!progress || !progress->warning) return;
   char message[NIBBLE_MESSAGE_MAX];

@@ -18,6 +18,20 @@ nibble_status nb_fail_errno(nibble_error *err, const char *format, ...) __attrib
 /* NIBBLE_SYSTEM for an allocation of `bytes` that malloc refused. */
 nibble_status nb_fail_memory(nibble_error *err, size_t bytes);
 
+/* The first failure of work that runs in parallel bands. Zero it, hand it to every band, look at `status` afterwards.
+ */
+typedef struct nb_shared_error {
+  int taken;
+  nibble_status status;
+  nibble_error err;
+} nb_shared_error;
+
+/* Keeps a failure, if it is the first; safe from any thread. */
+void nb_shared_error_set(nb_shared_error *shared, nibble_status status, const nibble_error *err);
+
+/* After the bands: the kept status, its message copied to *err. */
+nibble_status nb_shared_error_get(const nb_shared_error *shared, nibble_error *err);
+
 /* Reports a warning to `progress` (which may be NULL, as may its callback). */
 void nb_warn(const nibble_progress *progress, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
