@@ -26,6 +26,8 @@ typedef struct nb_tensor {
   uint64_t offset;       /* bytes from the start of that file */
   uint64_t bytes;        /* stored */
   int64_t permute_heads; /* >0: GGUF's interleaved rows over this many heads, put back by nb_tensor_read */
+  bool is_strided;       /* a torch view that is not contiguous; `bytes` then spans its first to its last element */
+  int64_t stride[NB_MAX_DIMS]; /* if is_strided: elements */
 } nb_tensor;
 
 typedef struct nb_checkpoint_file {
@@ -40,20 +42,21 @@ typedef struct nb_checkpoint {
   nb_checkpoint_file *files;
   int file_count;
   nb_tensor *tensors; /* sorted as they lie: by file, then offset */
-  size_t tensor_count;
+  size_t tensor_count, tensor_capacity;
   nb_strmap by_name;    /* name -> index into tensors */
   nb_config config;     /* for a .gguf: made from its metadata */
   struct nb_gguf *gguf; /* metadata of a .gguf, for its tokenizer; else NULL */
 } nb_checkpoint;
 
-/* Opens a MODEL. Free with nb_checkpoint_close (also harmless on a zeroed struct). */
+/* Opens a MODEL. A folder without config.json, or a lone .safetensors without one beside it, gets an empty config
+ * (model_type ""). Free with nb_checkpoint_close (also harmless on a zeroed struct, and after a failure). */
 nibble_status nb_checkpoint_open(const char *path, nb_checkpoint *out, nibble_error *err);
 void nb_checkpoint_close(nb_checkpoint *checkpoint);
 
 const nb_tensor *nb_checkpoint_find(const nb_checkpoint *checkpoint, const char *name);
 
 /* The stored bytes in the mapped file, if they are exactly the tensor, contiguous and in order (no block format, no
- * permuted rows); else NULL. The address has no alignment to count on. */
+ * permuted rows, no strides); else NULL. The address has no alignment to count on. */
 const void *nb_tensor_view(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
 
 /* The stored bytes as they lie. */
@@ -64,7 +67,8 @@ const void *nb_tensor_raw(const nb_checkpoint *checkpoint, const nb_tensor *tens
 nibble_status nb_tensor_read(const nb_checkpoint *checkpoint, const nb_tensor *tensor, int64_t first, int64_t count,
                              nb_dtype dtype, void *out, nibble_error *err);
 
-/* Gives the pages of elements [first, first + count) back. */
+/* Gives the pages of elements [first, first + count) back, a few neighbours' included: they are read again if touched
+ * again. Any thread. */
 void nb_tensor_release(const nb_checkpoint *checkpoint, const nb_tensor *tensor, int64_t first, int64_t count);
 
 #endif
