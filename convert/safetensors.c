@@ -35,8 +35,7 @@ static bool read_shape(const cJSON *array, nb_tensor *tensor) {
   return true;
 }
 
-static nibble_status add_entry(nb_checkpoint *c, int file, uint64_t data_start, const cJSON *entry,
-                               nibble_error *err) {
+static nibble_status add_entry(nb_checkpoint *c, int file, uint64_t data_start, const cJSON *entry, nibble_error *err) {
   const char *path = c->files[file].path;
   nb_tensor tensor = {.name = entry->string, .file = file};
   const cJSON *named = cJSON_GetObjectItemCaseSensitive(entry, "dtype");

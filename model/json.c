@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/buf.h"
 #include "base/stage.h"
 
 enum { MAX_JSON_BYTES = 256 << 20 };
@@ -37,22 +36,22 @@ nibble_status nb_json_load(const char *path, cJSON **out, nibble_error *err) {
   return status;
 }
 
-static void write_string(nb_buf *buf, const char *s) {
+void nb_json_put_string(nb_buf *buf, const char *text) {
   cJSON item = {.type = cJSON_String};
-  item.valuestring = (char *)(uintptr_t)s; /* printed only */
-  char *text = cJSON_PrintUnformatted(&item);
-  if (!text) {
+  item.valuestring = (char *)(uintptr_t)text; /* printed only */
+  char *quoted = cJSON_PrintUnformatted(&item);
+  if (!quoted) {
     buf->failed = true;
     return;
   }
-  nb_buf_puts(buf, text);
-  cJSON_free(text);
+  nb_buf_puts(buf, quoted);
+  cJSON_free(quoted);
 }
 
 /* cJSON indents with tabs; Hugging Face files use two spaces, and a diff against them should be short. */
 static void write_value(nb_buf *buf, const cJSON *value, int indent) {
   if (cJSON_IsString(value)) {
-    write_string(buf, value->valuestring);
+    nb_json_put_string(buf, value->valuestring);
     return;
   }
   if (!cJSON_IsArray(value) && !cJSON_IsObject(value)) {
@@ -74,7 +73,7 @@ static void write_value(nb_buf *buf, const cJSON *value, int indent) {
   for (const cJSON *item = value->child; item; item = item->next) {
     nb_buf_printf(buf, "%*s", 2 * (indent + 1), "");
     if (object) {
-      write_string(buf, item->string);
+      nb_json_put_string(buf, item->string);
       nb_buf_puts(buf, ": ");
     }
     write_value(buf, item, indent + 1);

@@ -7,6 +7,7 @@
 
 #include <cjson/cJSON.h>
 
+#include "base/buf.h"
 #include "base/status.h"
 
 /* Parses n bytes, all of them (white space may follow the value). Free *out with cJSON_Delete. */
@@ -17,6 +18,9 @@ nibble_status nb_json_load(const char *path, cJSON **out, nibble_error *err);
 
 /* Writes `json` to a file, indented as Python's json.dump(indent=2) does, with a newline at the end. */
 nibble_status nb_json_save(const char *path, const cJSON *json, nibble_error *err);
+
+/* Appends a string in quotes, escaped. */
+void nb_json_put_string(nb_buf *buf, const char *text);
 
 nibble_status nb_json_int(const char *where, const cJSON *object, const char *key, int64_t min, int64_t max,
                           int64_t *out, nibble_error *err);
