@@ -248,7 +248,7 @@ nibble_status nb_checkpoint_open(const char *path, nb_checkpoint *out, nibble_er
     if (status == NIBBLE_OK) status = index_names(out, err);
   }
   if (status == NIBBLE_OK && out->folder) status = load_config(out, err);
-  if (status == NIBBLE_OK) status = nb_conform(out, err);
+  if (status == NIBBLE_OK) status = nb_conform_shapes(out, err);
 done:
   if (status != NIBBLE_OK) nb_checkpoint_close(out);
   return status;

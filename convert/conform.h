@@ -1,12 +1,17 @@
 /* Whether a checkpoint's tensors are those that its config promises: a model of another kind, or of another size, is
- * found when it is opened and not in the middle of the work. */
+ * found when it is opened and not in the middle of the work.
+ * Both functions fail with NIBBLE_BAD_INPUT; a model without a row in model/archs.c passes both. */
 #ifndef NB_CONVERT_CONFORM_H
 #define NB_CONVERT_CONFORM_H
 
 #include "convert/checkpoint.h"
 
-/* NIBBLE_BAD_INPUT names the first tensor that is missing or of another shape. Weights in a packed layout are checked
- * when they are loaded (layouts.h). Models without a row in model/archs.c are not checked. */
-nibble_status nb_conform(const nb_checkpoint *checkpoint, nibble_error *err);
+/* Names the first tensor that is of another shape than the config makes it. Weights in a packed layout are checked
+ * when they are loaded (layouts.h). nb_checkpoint_open calls this. */
+nibble_status nb_conform_shapes(const nb_checkpoint *checkpoint, nibble_error *err);
+
+/* Names the first tensor that the config promises and the checkpoint lacks. For whoever needs the whole model; inspect
+ * can do without. */
+nibble_status nb_conform_complete(const nb_checkpoint *checkpoint, nibble_error *err);
 
 #endif

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "checkpoint_files.h"
-#include "temp_dir.h"
+#include "support.h"
 
 extern "C" {
 #include "convert/checkpoint.h"
@@ -15,6 +15,12 @@ extern "C" {
 }
 
 namespace {
+
+// Writes a file into a folder and returns its path.
+std::string Put(const TempFolder &dir, const std::string &name, const std::string &bytes) {
+  WriteFile(dir / name, bytes);
+  return dir / name;
+}
 
 struct Checkpoint : nb_checkpoint {
   nibble_error err = {};
@@ -49,14 +55,14 @@ struct Writer {
 };
 
 TEST(Safetensors, ReadsEveryFloatDtypeAndCopiesTheRest) {
-  TempDir dir;
+  TempFolder dir;
   std::string header = "{" + Entry("f", "F32", "2", 0, 8) + "," + Entry("h", "F16", "1,2", 8, 12) + "," +
                        Entry("b", "BF16", "2", 12, 16) + "," + Entry("d", "F64", "", 16, 24) + "," +
                        Entry("i", "I64", "1", 24, 32) + "," + Entry("e", "F32", "0,3", 32, 32) + "," +
                        Entry("odd", "U8", "3", 32, 35) + "}";
   std::string data = Bytes<float>({1.5f, -2}) + Bytes<uint16_t>({0x3c00, 0xc000, 0x3f80, 0x4000}) +
                      Bytes<double>({0.25}) + Bytes<int64_t>({-7}) + "abc";
-  Checkpoint c(dir.Write("x.safetensors", Safetensors(header, data)));
+  Checkpoint c(Put(dir, "x.safetensors", Safetensors(header, data)));
   ASSERT_EQ(c.status, NIBBLE_OK) << c.err.message;
   EXPECT_STREQ(c.kind, "safetensors");
   EXPECT_STREQ(c.config.model_type, "");
@@ -81,10 +87,10 @@ TEST(Safetensors, ReadsEveryFloatDtypeAndCopiesTheRest) {
 }
 
 TEST(Safetensors, PutsInterleavedRowsBack) {
-  TempDir dir;
+  TempFolder dir;
   std::vector<float> stored;
   for (int i = 0; i < 16; i++) stored.push_back((float)i);
-  Checkpoint c(dir.Write("x.safetensors", Safetensors("{" + Entry("q", "F32", "8,2", 0, 64) + "}", Bytes(stored))));
+  Checkpoint c(Put(dir, "x.safetensors", Safetensors("{" + Entry("q", "F32", "8,2", 0, 64) + "}", Bytes(stored))));
   ASSERT_EQ(c.status, NIBBLE_OK) << c.err.message;
   c.tensors[0].permute_heads = 2; /* rows 0..3 of the file are (i, half) of head 0 */
   EXPECT_EQ(c.Floats("q"), (std::vector<float>{0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15}));
@@ -96,11 +102,11 @@ TEST(Safetensors, PutsInterleavedRowsBack) {
 }
 
 TEST(Shards, AreReadThroughTheirIndex) {
-  TempDir dir;
-  dir.Write("a.safetensors", Safetensors("{" + Entry("x", "F32", "1", 0, 4) + "}", Bytes<float>({1})));
-  dir.Write("b.safetensors", Safetensors("{" + Entry("y", "F32", "1", 0, 4) + "}", Bytes<float>({2})));
-  dir.Write("model.safetensors.index.json",
-            R"({"metadata": {}, "weight_map": {"y": "b.safetensors", "x": "a.safetensors"}})");
+  TempFolder dir;
+  Put(dir, "a.safetensors", Safetensors("{" + Entry("x", "F32", "1", 0, 4) + "}", Bytes<float>({1})));
+  Put(dir, "b.safetensors", Safetensors("{" + Entry("y", "F32", "1", 0, 4) + "}", Bytes<float>({2})));
+  Put(dir, "model.safetensors.index.json",
+      R"({"metadata": {}, "weight_map": {"y": "b.safetensors", "x": "a.safetensors"}})");
   Checkpoint c(dir.path());
   ASSERT_EQ(c.status, NIBBLE_OK) << c.err.message;
   EXPECT_EQ(c.file_count, 2);
@@ -115,7 +121,7 @@ TEST(Writer, LaysTensorsOutAsTheSafetensorsLibraryDoes) {
       R"("a":{"dtype":"F32","shape":[1,2],"data_offsets":[8,16]},"e":{"dtype":"F32","shape":[0,4],"data_offsets":[16,16]},)"
       R"("z":{"dtype":"BF16","shape":[1],"data_offsets":[16,18]},"é\"\n":{"dtype":"F16","shape":[],"data_offsets":[18,20]},)"
       R"("b":{"dtype":"U8","shape":[3],"data_offsets":[20,23]},"bool":{"dtype":"BOOL","shape":[1],"data_offsets":[23,24]}})";
-  TempDir dir;
+  TempFolder dir;
   Writer w(dir.path(), 0);
   w.Declare("b", NB_U8, {3});
   w.Declare("a", NB_F32, {1, 2});
@@ -142,7 +148,7 @@ TEST(Writer, LaysTensorsOutAsTheSafetensorsLibraryDoes) {
 TEST(Writer, CutsShardsAsTransformersDoes) {
   /* huggingface_hub.split_torch_state_dict_into_shards of sizes 8, 40, 12, 16, 8 bytes with max_shard_size 24: the
    * large one is numbered first, then {a, c}, then {d, e}. */
-  TempDir dir;
+  TempFolder dir;
   Writer w(dir.path(), 24);
   const std::vector<std::pair<const char *, int64_t>> tensors = {{"a", 2}, {"b", 10}, {"c", 3}, {"d", 4}, {"e", 2}};
   for (auto &t : tensors) ASSERT_EQ(w.Declare(t.first, NB_F32, {t.second}), NIBBLE_OK);
@@ -169,7 +175,7 @@ TEST(Writer, CutsShardsAsTransformersDoes) {
 }
 
 TEST(Writer, TakesLengthsThatAreKnownLate) {
-  TempDir dir;
+  TempFolder dir;
   std::string path = dir / "one.safetensors";
   Writer w("", 0, path.c_str());
   ASSERT_EQ(nb_writer_declare_upto(w.w, "s1", 1000, &w.err), NIBBLE_OK);
@@ -188,7 +194,7 @@ TEST(Writer, TakesLengthsThatAreKnownLate) {
 }
 
 TEST(Writer, RefusesWhatCannotBeAFile) {
-  TempDir dir;
+  TempFolder dir;
   Writer w(dir.path(), 0);
   ASSERT_EQ(w.Declare("a", NB_F32, {2}), NIBBLE_OK);
   EXPECT_EQ(w.Declare("a", NB_F32, {2}), NIBBLE_BAD_INPUT);

@@ -5,12 +5,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <vector>
 
 class TempFolder {
  public:
@@ -44,6 +46,16 @@ inline std::string ReadFile(const std::string &path) {
 
 inline void WriteFile(const std::string &path, const std::string &bytes) {
   std::ofstream(path, std::ios::binary).write(bytes.data(), (std::streamsize)bytes.size());
+}
+
+inline bool Exists(const std::string &path) { return std::filesystem::exists(std::filesystem::symlink_status(path)); }
+
+// The names in a folder, sorted.
+inline std::vector<std::string> ListFolder(const std::string &path) {
+  std::vector<std::string> names;
+  for (const auto &entry : std::filesystem::directory_iterator(path)) names.push_back(entry.path().filename());
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 // Runs `nibble ARGS` through the shell; a redirection in ARGS wins over ours.
