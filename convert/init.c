@@ -1,0 +1,162 @@
+/* A model of a given config with random weights, for tests and measurements at any size. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/parallel.h"
+#include "base/stage.h"
+#include "convert/writer.h"
+#include "model/archs.h"
+
+enum { BAND = 1 << 20, CHUNK = 1 << 12 };
+
+static const uint64_t DEFAULT_SHARD = 5000000000u; /* transformers' "5GB" */
+
+typedef struct fill_job {
+  nb_writer *writer;
+  size_t index;
+  nb_dtype dtype;
+  uint64_t key; /* of this tensor: seed and name */
+  float mean, deviation;
+  nb_shared_error error;
+} fill_job;
+
+/* SplitMix64 (Steele, Lea & Flood 2014) of a counter: element i of a tensor depends on nothing but its key and i. */
+static uint64_t mix(uint64_t z) {
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+  return z ^ z >> 31;
+}
+
+static uint64_t tensor_key(uint64_t seed, const char *name) {
+  uint64_t key = mix(seed + 0x9e3779b97f4a7c15u);
+  for (; *name; name++) key = mix(key + (unsigned char)*name);
+  return key;
+}
+
+/* The sum of four 16-bit uniforms is close to normal and costs one multiplication a number; 37837 is its deviation. */
+static float bell(uint64_t random) {
+  uint32_t sum = (uint32_t)(random & 0xffff) + (uint32_t)(random >> 16 & 0xffff) + (uint32_t)(random >> 32 & 0xffff) +
+                 (uint32_t)(random >> 48);
+  return ((float)sum - 131070.0f) * (1.0f / 37837.0f);
+}
+
+static void fill_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  fill_job *job = ctx;
+  float values[CHUNK];
+  uint8_t stored[CHUNK * sizeof(double)];
+  size_t size = nb_dtype_size(job->dtype);
+  for (int64_t at = begin; at < end; at += CHUNK) {
+    int64_t n = nb_min_i64(CHUNK, end - at);
+    for (int64_t i = 0; i < n; i++) {
+      float noise =
+          job->deviation == 0 ? 0 : job->deviation * bell(mix(job->key + (uint64_t)(at + i) * 0x9e3779b97f4a7c15u));
+      values[i] = job->mean + noise;
+    }
+    nb_from_f32(job->dtype, values, (size_t)n, stored);
+    nibble_error err;
+    nibble_status status =
+        nb_writer_write(job->writer, job->index, (uint64_t)at * size, stored, (uint64_t)n * size, &err);
+    if (status == NIBBLE_OK) continue;
+    nb_shared_error_set(&job->error, status, &err);
+    return;
+  }
+}
+
+static nibble_status write_tensors(const nibble_init_options *o, const nb_model_tensors *tensors, double range,
+                                   nb_dtype dtype, nb_writer *writer, nibble_init_result *out, nibble_error *err) {
+  int64_t total = 0, done = 0;
+  for (size_t i = 0; i < tensors->count; i++) {
+    const nb_model_tensor *t = &tensors->items[i];
+    int64_t count;
+    if (!nb_shape_count(t->shape, t->ndim, &count) || __builtin_add_overflow(total, count, &total))
+      return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is too large", o->config, t->name);
+    nibble_status status = nb_writer_declare(writer, t->name, dtype, t->shape, t->ndim, err);
+    if (status != NIBBLE_OK) return status;
+  }
+  for (size_t i = 0; i < tensors->count; i++) {
+    const nb_model_tensor *t = &tensors->items[i];
+    size_t n = strlen(t->name);
+    bool one = t->role == NB_ROLE_NORM && n > 7 && strcmp(t->name + n - 7, ".weight") == 0;
+    bool random = t->role == NB_ROLE_LINEAR || t->role == NB_ROLE_EMBEDDING || t->role == NB_ROLE_HEAD;
+    int64_t count = 0;
+    nb_shape_count(t->shape, t->ndim, &count);
+    nibble_status status = nb_writer_begin(writer, i, count, err);
+    if (status != NIBBLE_OK) return status;
+    fill_job job = {.writer = writer, .index = i, .dtype = dtype, .key = tensor_key(o->seed, t->name)};
+    job.mean = one ? 1 : 0;
+    job.deviation = random ? (float)range : 0;
+    nb_parallel(count, BAND, fill_band, &job);
+    if ((status = nb_shared_error_get(&job.error, err)) != NIBBLE_OK) return status;
+    done += count;
+    nb_step(&o->progress, t->name, (uint64_t)done, (uint64_t)total, "weights");
+  }
+  out->parameters = total;
+  return NIBBLE_OK;
+}
+
+static nibble_status load_config(const char *path, nb_config *config, nibble_error *err) {
+  struct stat info;
+  char *inside = stat(path, &info) == 0 && S_ISDIR(info.st_mode) ? nb_path_join(path, "config.json") : NULL;
+  nibble_status status = nb_config_load(inside ? inside : path, config, err);
+  free(inside);
+  if (status == NIBBLE_OK && !config->arch)
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: no table for model_type \"%s\", so its tensors are not known", path,
+                     config->model_type);
+  return status;
+}
+
+static nibble_status save_config(const nb_config *config, nb_dtype dtype, const char *folder, nibble_error *err) {
+  cJSON *json = cJSON_Duplicate(config->json, true);
+  char *path = nb_path_join(folder, "config.json");
+  nibble_status status = NIBBLE_OK;
+  if (json && path) {
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "torch_dtype");
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "dtype");
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "quantization_config");
+    cJSON_AddStringToObject(json, "dtype", nb_dtype_torch_name(dtype));
+    status = nb_json_save(path, json, err);
+  } else {
+    status = nb_fail_memory(err, 0);
+  }
+  cJSON_Delete(json);
+  free(path);
+  return status;
+}
+
+nibble_status nibble_init(const nibble_init_options *o, nibble_init_result *out, nibble_error *err) {
+  double start = nb_seconds(), range = 0.02;
+  *out = (nibble_init_result){0};
+  nb_config config = {0};
+  nb_model_tensors tensors = {0};
+  nb_stage stage = {0};
+  nb_writer *writer = NULL;
+  nb_dtype dtype;
+  nibble_status status = load_config(o->config, &config, err);
+  if (status != NIBBLE_OK) goto done;
+  dtype = config.dtype;
+  if (o->dtype && (!nb_dtype_parse(o->dtype, &dtype) || !nb_dtype_is_float(dtype) || nb_dtype_size(dtype) == 1)) {
+    status = nb_fail(err, NIBBLE_USAGE, "dtype %s: one of float32, float16, bfloat16 is wanted", o->dtype);
+    goto done;
+  }
+  if ((status = nb_json_double(o->config, config.json, "initializer_range", &range, err)) != NIBBLE_OK) goto done;
+  if ((status = nb_model_tensors_list(&config, &tensors, err)) != NIBBLE_OK) goto done;
+  if ((status = nb_stage_begin(&stage, o->dst, o->force, err)) != NIBBLE_OK) goto done;
+  status = nb_writer_open(stage.path, NULL, o->max_shard_size ? o->max_shard_size : DEFAULT_SHARD, &writer, err);
+  if (status != NIBBLE_OK) goto done;
+  if ((status = write_tensors(o, &tensors, range, dtype, writer, out, err)) != NIBBLE_OK) goto done;
+  if ((status = nb_writer_finish(writer, err)) != NIBBLE_OK) goto done;
+  if ((status = save_config(&config, dtype, stage.path, err)) != NIBBLE_OK) goto done;
+  status = nb_stage_commit(&stage, !o->no_sync, err);
+  out->file_bytes = nb_writer_bytes(writer);
+  out->seconds = nb_seconds() - start;
+done:
+  nb_writer_close(writer);
+  nb_stage_abort(&stage);
+  nb_model_tensors_free(&tensors);
+  nb_config_free(&config);
+  return status;
+}
