@@ -1,0 +1,77 @@
+#include "convert/manifest.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/stage.h"
+
+struct nb_manifest {
+  cJSON *json;
+  cJSON *settings, *tensors; /* in `json` */
+};
+
+/* The last part of a path, slashes at its end left out. */
+static char *base_name(const char *path) {
+  size_t end = strlen(path);
+  while (end > 1 && path[end - 1] == '/') end--;
+  size_t begin = end;
+  while (begin > 0 && path[begin - 1] != '/') begin--;
+  return strndup(path + begin, end - begin);
+}
+
+nibble_status nb_manifest_begin(const char *command, const nb_checkpoint *source, nb_manifest **out,
+                                nibble_error *err) {
+  nb_manifest *m = *out = nb_alloc(1, sizeof *m);
+  char *name = base_name(source->path);
+  bool ok = m && name && (m->json = cJSON_CreateObject()) &&
+            cJSON_AddStringToObject(m->json, "nibble", NIBBLE_VERSION) &&
+            cJSON_AddStringToObject(m->json, "command", command) &&
+            (m->settings = cJSON_AddObjectToObject(m->json, "settings"));
+  cJSON *from = ok ? cJSON_AddObjectToObject(m->json, "source") : NULL;
+  ok = from && cJSON_AddStringToObject(from, "name", name) && cJSON_AddStringToObject(from, "kind", source->kind) &&
+       (m->tensors = cJSON_AddObjectToObject(m->json, "tensors"));
+  free(name);
+  if (ok) return NIBBLE_OK;
+  nb_manifest_free(m);
+  *out = NULL;
+  return nb_fail_memory(err, sizeof *m);
+}
+
+void nb_manifest_free(nb_manifest *m) {
+  if (m) cJSON_Delete(m->json);
+  free(m);
+}
+
+cJSON *nb_manifest_settings(nb_manifest *m) { return m->settings; }
+
+nibble_status nb_manifest_add(nb_manifest *m, const char *name, const char hash[NB_HASH_CHARS], cJSON *details,
+                              nibble_error *err) {
+  cJSON *entry = cJSON_CreateObject();
+  bool ok = entry && cJSON_AddStringToObject(entry, "source_xxh3_128", hash);
+  for (cJSON *item; ok && details && (item = details->child);) {
+    cJSON_DetachItemViaPointer(details, item);
+    ok = cJSON_AddItemToObject(entry, item->string, item);
+    if (!ok) cJSON_Delete(item);
+  }
+  cJSON_Delete(details);
+  if (ok && cJSON_AddItemToObject(m->tensors, name, entry)) return NIBBLE_OK;
+  cJSON_Delete(entry);
+  return nb_fail_memory(err, strlen(name) + sizeof(cJSON));
+}
+
+nibble_status nb_manifest_save(const nb_manifest *m, const char *folder, nibble_error *err) {
+  char *path = nb_path_join(folder, "nibble.json");
+  nibble_status status = path ? nb_json_save(path, m->json, err) : nb_fail_memory(err, strlen(folder));
+  free(path);
+  return status;
+}
+
+void nb_hash_print(XXH128_hash_t hash, char out[NB_HASH_CHARS]) {
+  snprintf(out, NB_HASH_CHARS, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
+}
+
+void nb_tensor_hash(const nb_checkpoint *c, const nb_tensor *t, char out[NB_HASH_CHARS]) {
+  nb_hash_print(XXH3_128bits(nb_tensor_raw(c, t), (size_t)t->bytes), out);
+}

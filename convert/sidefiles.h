@@ -1,0 +1,18 @@
+/* What belongs to a model besides its tensors: tokenizer, generation settings, chat templates, licence, model card,
+ * remote code, and the small folders of sentence-transformers. It comes along whatever is made of the model. */
+#ifndef NB_CONVERT_SIDEFILES_H
+#define NB_CONVERT_SIDEFILES_H
+
+#include "convert/checkpoint.h"
+
+/* Copies them from where `source` lies to the folder `dst`. Never copied: weights and their indexes, nibble.json, and
+ * config.json, which the caller writes as it becomes. Nothing is copied for a .gguf, nor for a lone file without a
+ * config.json beside it, whose folder may hold anything. */
+nibble_status nb_sidefiles_copy(const nb_checkpoint *source, const char *dst, nibble_error *err);
+
+/* Writes dst/config.json: the source's own, with the members of `changes` (an object; the caller's) put in place of
+ * those that are there, or removed where a change is null. The dtype's key keeps the spelling that the source has,
+ * "torch_dtype" or "dtype", if the change is called "dtype". Nothing is written where the source has no config. */
+nibble_status nb_config_save(const nb_config *config, const cJSON *changes, const char *dst, nibble_error *err);
+
+#endif
