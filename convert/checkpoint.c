@@ -27,6 +27,20 @@ static const struct {
     {"pytorch_model.bin.index.json", true},
 };
 
+bool nb_checkpoint_has_weights(const char *path) {
+  struct stat info;
+  if (stat(path, &info) != 0) return false;
+  size_t n = strlen(path);
+  if (!S_ISDIR(info.st_mode)) return n < 5 || strcmp(path + n - 5, ".json") != 0;
+  bool found = false;
+  for (size_t i = 0; i < sizeof folder_files / sizeof *folder_files && !found; i++) {
+    char *file = nb_path_join(path, folder_files[i].name);
+    found = file && access(file, F_OK) == 0;
+    free(file);
+  }
+  return found;
+}
+
 static nibble_status find_reader(const char *path, const nb_reader **out, nibble_error *err) {
   uint8_t head[NB_PROBE_BYTES] = {0};
   nb_mapfile map;

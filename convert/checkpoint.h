@@ -48,6 +48,9 @@ typedef struct nb_checkpoint {
   struct nb_gguf *gguf; /* metadata of a .gguf, for its tokenizer; else NULL */
 } nb_checkpoint;
 
+/* True if `path` names weights, not only a configuration: any file but a .json, or a folder that holds a checkpoint. */
+bool nb_checkpoint_has_weights(const char *path);
+
 /* Opens a MODEL. A folder without config.json, or a lone .safetensors without one beside it, gets an empty config
  * (model_type ""). Free with nb_checkpoint_close (also harmless on a zeroed struct, and after a failure). */
 nibble_status nb_checkpoint_open(const char *path, nb_checkpoint *out, nibble_error *err);

@@ -136,6 +136,10 @@ bool nb_layout_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor)
   return false;
 }
 
+bool nb_layout_is_packed(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
+  return layout_of(checkpoint, tensor) != NULL;
+}
+
 nibble_status nb_layout_describe(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_packed *out,
                                  nibble_error *err) {
   const layout *row = layout_of(checkpoint, tensor);

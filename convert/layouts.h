@@ -28,6 +28,9 @@ void nb_weight_free(nb_weight *weight);
 /* True if the tensor is an auxiliary part of a packed weight (absmax, quant_map, SCB, ...), not a weight itself. */
 bool nb_layout_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
 
+/* True if the tensor is the main tensor of a packed weight. */
+bool nb_layout_is_packed(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
+
 /* The logical format and shape of the weight that `tensor` is the main tensor of, for inspect and memory: a matrix of
  * one row where the tensor has no rows. The buffers stay NULL. NIBBLE_BAD_INPUT if no format has the tensor's dtype
  * (int64 position ids, say) or its quant state is damaged. */

@@ -1,4 +1,4 @@
-/* What a model needs in each format, from its config alone. */
+/* What a model needs in each format, from its config alone; where there are weights, also what they take as stored. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,8 +7,9 @@
 
 #include "base/checked.h"
 #include "base/stage.h"
+#include "convert/checkpoint.h"
+#include "convert/layouts.h"
 #include "model/archs.h"
-#include "model/config.h"
 
 /* Bytes of a quantized linear layer of [out, in]; the rest of the model stays in `plain_bytes` a parameter. */
 typedef struct footprint_row {
@@ -85,30 +86,74 @@ static nibble_status config_path(const char *model, char **out, nibble_error *er
   return *out ? NIBBLE_OK : nb_fail_memory(err, strlen(model));
 }
 
+/* By the config's table: what is not in the files (a head to be trained, say) counts as well. */
+static nibble_status add_promised(const nb_config *config, nibble_memory_result *out, nibble_error *err) {
+  nb_model_tensors tensors;
+  nibble_status status = nb_model_tensors_list(config, &tensors, err);
+  if (status != NIBBLE_OK) return status;
+  for (size_t i = 0; i < tensors.count; i++)
+    add_tensor(out, tensors.items[i].role, tensors.items[i].shape, tensors.items[i].ndim);
+  nb_model_tensors_free(&tensors);
+  return NIBBLE_OK;
+}
+
+/* For a family without a table: by the tensors themselves. */
+static nibble_status add_stored(const nb_checkpoint *checkpoint, nibble_memory_result *out, nibble_error *err) {
+  for (size_t i = 0; i < checkpoint->tensor_count; i++) {
+    const nb_tensor *t = &checkpoint->tensors[i];
+    const int64_t *shape = t->shape;
+    int ndim = t->ndim;
+    int64_t logical[2];
+    if (nb_layout_is_part(checkpoint, t)) continue;
+    if (nb_layout_is_packed(checkpoint, t)) {
+      nb_packed packed;
+      nibble_status status = nb_layout_describe(checkpoint, t, &packed, err);
+      if (status != NIBBLE_OK) return status;
+      logical[0] = packed.rows;
+      logical[1] = packed.cols;
+      shape = logical;
+      ndim = 2;
+    }
+    add_tensor(out, nb_tensor_role(&checkpoint->config, t->name, ndim), shape, ndim);
+  }
+  return NIBBLE_OK;
+}
+
 nibble_status nibble_memory(const nibble_memory_options *options, nibble_memory_result *out, nibble_error *err) {
   *out = (nibble_memory_result){.row_count = FOOTPRINTS, .batch = options->batch ? options->batch : 1};
   for (int f = 0; f < FOOTPRINTS; f++) out->rows[f].format = footprints[f].format;
-  nb_config config = {0};
-  nb_model_tensors tensors = {0};
+  nb_config bare = {0};
+  nb_checkpoint checkpoint = {0};
+  const nb_config *config = &bare;
   char *path = NULL;
   nibble_status status = config_path(options->model, &path, err);
   if (status != NIBBLE_OK) goto done;
-  if ((status = nb_config_load(path, &config, err)) != NIBBLE_OK) goto done;
-  if (!config.arch) {
-    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: model_type \"%s\" is not known", path, config.model_type);
+  if (nb_checkpoint_has_weights(options->model)) {
+    if ((status = nb_checkpoint_open(options->model, &checkpoint, err)) != NIBBLE_OK) goto done;
+    config = &checkpoint.config;
+    nibble_memory_row *stored = &out->rows[out->row_count++];
+    stored->format = "as stored";
+    for (size_t i = 0; i < checkpoint.tensor_count; i++) stored->weight_bytes += checkpoint.tensors[i].bytes;
+  } else if ((status = nb_config_load(path, &bare, err)) != NIBBLE_OK) {
     goto done;
   }
-  snprintf(out->model_type, sizeof out->model_type, "%s", config.model_type);
-  out->ctx = options->ctx ? options->ctx : nb_min_i64(2048, config.max_position_embeddings);
-  if ((status = nb_model_tensors_list(&config, &tensors, err)) != NIBBLE_OK) goto done;
-  for (size_t i = 0; i < tensors.count; i++)
-    add_tensor(out, tensors.items[i].role, tensors.items[i].shape, tensors.items[i].ndim);
-  add_state(&config, out);
+  snprintf(out->model_type, sizeof out->model_type, "%s", config->model_type);
+  if (config->arch) {
+    out->ctx = options->ctx ? options->ctx : nb_min_i64(2048, config->max_position_embeddings);
+    if ((status = add_promised(config, out, err)) != NIBBLE_OK) goto done;
+    add_state(config, out);
+  } else if (checkpoint.tensor_count) {
+    if ((status = add_stored(&checkpoint, out, err)) != NIBBLE_OK) goto done;
+  } else {
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: no table for model_type \"%s\", and no weights to go by", path,
+                     config->model_type);
+    goto done;
+  }
   for (size_t i = 0; i < out->row_count; i++)
     out->rows[i].total_bytes = out->rows[i].weight_bytes + out->rows[i].kv_cache_bytes + out->rows[i].activation_bytes;
 done:
-  nb_model_tensors_free(&tensors);
-  nb_config_free(&config);
+  nb_checkpoint_close(&checkpoint);
+  nb_config_free(&bare);
   free(path);
   return status;
 }

@@ -1,0 +1,129 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "convert/checkpoint.h"
+#include "convert/layouts.h"
+#include "model/archs.h"
+
+enum { MAX_MISSING_LISTED = 8, MAX_FORMATS = NB_FORMAT_COUNT + NB_DTYPE_COUNT };
+
+/* The public struct first, so that one pointer serves both; what its strings point into comes along. */
+typedef struct inspection {
+  nibble_inspection public;
+  nb_checkpoint checkpoint;
+} inspection;
+
+static void add_to_total(nibble_inspection *in, const char *format, int64_t parameters, uint64_t bytes) {
+  size_t i = 0;
+  while (i < in->format_count && strcmp(in->formats[i].format, format) != 0) i++;
+  if (i == in->format_count) {
+    if (i == MAX_FORMATS) return;
+    in->formats[in->format_count++] = (nibble_format_total){.format = format};
+  }
+  in->formats[i].tensors++;
+  in->formats[i].parameters += parameters;
+  in->formats[i].bytes += bytes;
+}
+
+static nibble_status describe_tensor(inspection *in, const nb_tensor *t, nibble_tensor_info *info, nibble_error *err) {
+  const char *path = in->checkpoint.files[t->file].path, *slash = strrchr(path, '/');
+  *info = (nibble_tensor_info){.name = t->name,
+                               .dtype = t->is_blocks ? nb_format_info(t->format)->name : nb_dtype_name(t->dtype),
+                               .ndim = t->ndim,
+                               .bytes = t->bytes,
+                               .file = slash ? slash + 1 : path};
+  memcpy(info->shape, t->shape, sizeof t->shape);
+  info->format = info->dtype;
+  in->public.tensor_bytes += t->bytes;
+  if (nb_layout_is_part(&in->checkpoint, t)) {
+    info->format = "part";
+    return NIBBLE_OK;
+  }
+  bool is_float = t->is_blocks || nb_dtype_is_float(t->dtype);
+  int64_t parameters = is_float ? t->count : 0; /* position ids and the like are no parameters */
+  uint64_t bytes = t->bytes;
+  if (nb_layout_is_packed(&in->checkpoint, t)) {
+    nb_packed packed;
+    nibble_status status = nb_layout_describe(&in->checkpoint, t, &packed, err);
+    if (status != NIBBLE_OK) return status;
+    info->format = nb_format_info(packed.format)->name;
+    parameters = packed.rows * packed.cols;
+    bytes = (uint64_t)nb_packed_bytes(&packed);
+  }
+  in->public.parameters += parameters;
+  add_to_total(&in->public, info->format, parameters, bytes);
+  return NIBBLE_OK;
+}
+
+/* Compares the names with what the config promises. */
+static nibble_status compare_with_config(inspection *in, nibble_error *err) {
+  nibble_inspection *p = &in->public;
+  const nb_config *config = &in->checkpoint.config;
+  if (!config->arch) return NIBBLE_OK;
+  nb_model_tensors promised;
+  nibble_status status = nb_model_tensors_list(config, &promised, err);
+  if (status != NIBBLE_OK) return status;
+  size_t found = 0;
+  for (size_t i = 0; i < promised.count; i++) {
+    if (nb_checkpoint_find(&in->checkpoint, promised.items[i].name)) {
+      found++;
+      continue;
+    }
+    p->missing_count++;
+    if (p->missing_listed < MAX_MISSING_LISTED && (p->missing[p->missing_listed] = strdup(promised.items[i].name)))
+      p->missing_listed++;
+  }
+  size_t weights = 0;
+  for (size_t i = 0; i < p->tensor_count; i++) weights += strcmp(p->tensors[i].format, "part") != 0;
+  p->extra_count = weights - found;
+  nb_model_tensors_free(&promised);
+  return NIBBLE_OK;
+}
+
+nibble_status nibble_inspect(const char *model, nibble_inspection **out, nibble_error *err) {
+  *out = NULL;
+  inspection *in = nb_alloc(1, sizeof *in);
+  if (!in) return nb_fail_memory(err, sizeof *in);
+  nibble_inspection *p = &in->public;
+  nibble_status status = nb_checkpoint_open(model, &in->checkpoint, err);
+  if (status != NIBBLE_OK) goto done;
+  const nb_checkpoint *c = &in->checkpoint;
+  p->kind = c->kind;
+  p->model_type = c->config.model_type ? c->config.model_type : "";
+  p->architecture = c->config.architecture ? c->config.architecture : "";
+  p->known_family = c->config.arch != NULL;
+  p->runnable = p->known_family && c->config.arch->runnable;
+  p->quant_method = c->config.quant.present ? c->config.quant.method : "";
+  p->tensors = nb_alloc(c->tensor_count, sizeof *p->tensors);
+  p->formats = nb_alloc(MAX_FORMATS, sizeof *p->formats);
+  p->missing = nb_alloc(MAX_MISSING_LISTED, sizeof *p->missing);
+  if (!p->tensors || !p->formats || !p->missing) {
+    status = nb_fail_memory(err, c->tensor_count * sizeof *p->tensors);
+    goto done;
+  }
+  for (p->tensor_count = 0; p->tensor_count < c->tensor_count; p->tensor_count++) {
+    status = describe_tensor(in, &c->tensors[p->tensor_count], &p->tensors[p->tensor_count], err);
+    if (status != NIBBLE_OK) goto done;
+  }
+  for (int i = 0; i < c->file_count; i++) p->file_bytes += c->files[i].map.size;
+  status = compare_with_config(in, err);
+done:
+  if (status == NIBBLE_OK) {
+    *out = p;
+  } else {
+    nibble_inspection_free(p);
+  }
+  return status;
+}
+
+void nibble_inspection_free(nibble_inspection *inspected) {
+  if (!inspected) return;
+  inspection *in = (inspection *)inspected;
+  for (size_t i = 0; i < inspected->missing_listed; i++) free(inspected->missing[i]);
+  free(inspected->missing);
+  free(inspected->tensors);
+  free(inspected->formats);
+  nb_checkpoint_close(&in->checkpoint);
+  free(in);
+}
