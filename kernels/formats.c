@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "kernels/gguf_blocks.h"
+
 /* Quantiles of the normal distribution, 0 among them (arXiv:2305.14314, appendix E). */
 const float nb_nf4_map[16] = {
     -1.0f,
@@ -92,6 +94,16 @@ static const nb_format_row formats[NB_FORMAT_COUNT] = {
     [NB_FORMAT_NF4] = {"nf4", 4, NB_U8, true, dequantize_4bit},
     [NB_FORMAT_FP4] = {"fp4", 4, NB_U8, true, dequantize_4bit},
     [NB_FORMAT_INT8] = {"int8", 8, NB_I8, true, dequantize_int8},
+    [NB_FORMAT_Q4_0] = {"q4_0", 4, NB_U8, true, nb_gguf_dequantize, 32, 18},
+    [NB_FORMAT_Q4_1] = {"q4_1", 4, NB_U8, true, nb_gguf_dequantize, 32, 20},
+    [NB_FORMAT_Q5_0] = {"q5_0", 5, NB_U8, true, nb_gguf_dequantize, 32, 22},
+    [NB_FORMAT_Q5_1] = {"q5_1", 5, NB_U8, true, nb_gguf_dequantize, 32, 24},
+    [NB_FORMAT_Q8_0] = {"q8_0", 8, NB_U8, true, nb_gguf_dequantize, 32, 34},
+    [NB_FORMAT_Q2_K] = {"q2_k", 2, NB_U8, true, nb_gguf_dequantize, 256, 84},
+    [NB_FORMAT_Q3_K] = {"q3_k", 3, NB_U8, true, nb_gguf_dequantize, 256, 110},
+    [NB_FORMAT_Q4_K] = {"q4_k", 4, NB_U8, true, nb_gguf_dequantize, 256, 144},
+    [NB_FORMAT_Q5_K] = {"q5_k", 5, NB_U8, true, nb_gguf_dequantize, 256, 176},
+    [NB_FORMAT_Q6_K] = {"q6_k", 6, NB_U8, true, nb_gguf_dequantize, 256, 210},
 };
 
 const nb_format_row *nb_format_info(nb_format format) { return &formats[format]; }
@@ -109,6 +121,8 @@ bool nb_format_of_dtype(nb_dtype dtype, nb_format *out) {
 int64_t nb_packed_bytes(const nb_packed *m) {
   int64_t count = m->rows * m->cols;
   if (!formats[m->format].is_packed) return count * (int64_t)nb_dtype_size(formats[m->format].plain);
+  if (formats[m->format].block_weights)
+    return count / formats[m->format].block_weights * formats[m->format].block_bytes;
   if (m->format == NB_FORMAT_INT8) return count + m->rows * 4;
   int64_t blocks = (count + m->block_size - 1) / m->block_size, bytes = (count + 1) / 2 + 16 * 4;
   if (!m->nested_block_size) return bytes + blocks * 4;

@@ -14,6 +14,16 @@ typedef enum nb_format {
   NB_FORMAT_NF4, /* bitsandbytes, Dettmers et al. 2023, arXiv:2305.14314 */
   NB_FORMAT_FP4,
   NB_FORMAT_INT8, /* a scale a row, Dettmers et al. 2022, arXiv:2208.07339 */
+  NB_FORMAT_Q4_0, /* GGUF's blocks; gguf_blocks.h */
+  NB_FORMAT_Q4_1,
+  NB_FORMAT_Q5_0,
+  NB_FORMAT_Q5_1,
+  NB_FORMAT_Q8_0,
+  NB_FORMAT_Q2_K,
+  NB_FORMAT_Q3_K,
+  NB_FORMAT_Q4_K,
+  NB_FORMAT_Q5_K,
+  NB_FORMAT_Q6_K,
   NB_FORMAT_COUNT
 } nb_format;
 
@@ -22,7 +32,8 @@ typedef struct nb_packed {
   nb_format format;
   int64_t rows, cols;
   const void *codes; /* f32, f16, bf16: the values; int8: I8 [rows, cols]; nf4, fp4: two codes a byte, the first in
-                        the high half, over the flattened matrix, U8 [ceil(rows*cols/2)] */
+                        the high half, over the flattened matrix, U8 [ceil(rows*cols/2)]; GGUF: blocks, row by row,
+                        as the file has them */
 
   /* nf4, fp4: blocks of block_size weights run across rows; the last may be shorter. */
   int64_t block_size;
@@ -47,6 +58,7 @@ typedef struct nb_format_row {
   nb_dtype plain;   /* the dtype of a format that is no more than that; else NB_U8 or NB_I8 */
   bool is_packed;   /* false: a plain dtype */
   nb_dequantize_fn dequantize;
+  int block_weights, block_bytes; /* GGUF's: a block holds its own scales, cols is a multiple; else 0 */
 } nb_format_row;
 
 const nb_format_row *nb_format_info(nb_format format);
