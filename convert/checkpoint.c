@@ -10,10 +10,12 @@
 #include "base/checked.h"
 #include "base/stage.h"
 #include "convert/conform.h"
+#include "convert/gguf.h"
 #include "convert/reader.h"
 
 static const nb_reader readers[] = {
     {.kind = "safetensors", .probe = nb_safetensors_probe, .open = nb_safetensors_open},
+    {.kind = "gguf", .self_contained = true, .probe = nb_gguf_probe, .open = nb_gguf_open},
 };
 
 /* What a folder is looked through for, the order being transformers'. */
@@ -161,7 +163,7 @@ static nibble_status check_index(const nb_checkpoint *c, const char *path, const
 }
 
 static nibble_status open_file(nb_checkpoint *c, const char *path, nibble_error *err) {
-  const nb_reader *reader;
+  const nb_reader *reader = NULL;
   nibble_status status = find_reader(path, &reader, err);
   if (status != NIBBLE_OK) return status;
   if (c->kind && strcmp(c->kind, reader->kind) != 0)
@@ -278,6 +280,7 @@ void nb_checkpoint_close(nb_checkpoint *c) {
   }
   free(c->files);
   nb_config_free(&c->config);
+  nb_gguf_free(c->gguf);
   free(c->folder);
   free(c->path);
   *c = (nb_checkpoint){0};

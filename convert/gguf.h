@@ -62,7 +62,7 @@ typedef struct nb_gguf {
 } nb_gguf;
 
 /* For the table of readers. */
-bool nb_gguf_probe(const uint8_t *head, uint64_t file_size);
+bool nb_gguf_probe(const uint8_t *head, uint64_t file_size); /* an nb_reader's probe */
 nibble_status nb_gguf_open(nb_checkpoint *checkpoint, const char *path, nibble_error *err);
 void nb_gguf_free(nb_gguf *gguf); /* harmless on NULL */
 

@@ -1,6 +1,7 @@
 /* From what a GGUF file says of itself to a checkpoint: its config as Hugging Face writes it, its tensors under their
  * Hugging Face names. Which keys become which is that of transformers' import (integrations/ggml.py). */
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,0 +1,126 @@
+// GGUF: block formats and the reader, against files and values that the gguf package made.
+#include <gtest/gtest.h>
+
+#include <openssl/sha.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "support.h"
+
+extern "C" {
+#include "convert/checkpoint.h"
+#include "convert/gguf.h"
+#include "kernels/gguf_blocks.h"
+#include "model/json.h"
+}
+
+namespace {
+
+struct Checkpoint {
+  nb_checkpoint c{};
+  nibble_error err{};
+  nibble_status status;
+  explicit Checkpoint(const std::string &path) { status = nb_checkpoint_open(path.c_str(), &c, &err); }
+  ~Checkpoint() { nb_checkpoint_close(&c); }
+};
+
+std::vector<float> ReadAll(const nb_checkpoint &c, const nb_tensor &t) {
+  std::vector<float> values((size_t)t.count);
+  nibble_error err;
+  EXPECT_EQ(nb_tensor_read(&c, &t, 0, t.count, NB_F32, values.data(), &err), NIBBLE_OK) << err.message;
+  return values;
+}
+
+void ExpectSameBits(const float *got, const float *expected, size_t n, const std::string &what) {
+  for (size_t i = 0; i < n; i++) {
+    if (memcmp(&got[i], &expected[i], 4) == 0) continue;
+    ADD_FAILURE() << what << "[" << i << "] is " << got[i] << ", expected " << expected[i];
+    return;
+  }
+}
+
+TEST(Gguf, ReadsEveryTypeAsTheGgufPackageDoes) {
+  Checkpoint tiny(Golden("gguf/tiny.gguf")), expected(Golden("gguf/expected.safetensors"));
+  ASSERT_EQ(tiny.status, NIBBLE_OK) << tiny.err.message;
+  ASSERT_EQ(expected.status, NIBBLE_OK) << expected.err.message;
+  ASSERT_EQ(tiny.c.tensor_count, expected.c.tensor_count);
+  int block_formats = 0;
+  for (size_t i = 0; i < tiny.c.tensor_count; i++) {
+    const nb_tensor &t = tiny.c.tensors[i];
+    const nb_tensor *e = nb_checkpoint_find(&expected.c, t.name);
+    ASSERT_NE(e, nullptr) << t.name;
+    ASSERT_EQ(t.ndim, e->ndim) << t.name;
+    for (int d = 0; d < t.ndim; d++) ASSERT_EQ(t.shape[d], e->shape[d]) << t.name;
+    ExpectSameBits(ReadAll(tiny.c, t).data(), ReadAll(expected.c, *e).data(), (size_t)t.count, t.name);
+    block_formats |= t.is_blocks ? 1 << t.format : 0;
+  }
+  for (int f = NB_FORMAT_Q4_0; f <= NB_FORMAT_Q6_K; f++) EXPECT_TRUE(block_formats & 1 << f) << f;
+}
+
+TEST(Gguf, DequantizesAnyTile) {
+  Checkpoint tiny(Golden("gguf/tiny.gguf"));
+  ASSERT_EQ(tiny.status, NIBBLE_OK) << tiny.err.message;
+  for (size_t i = 0; i < tiny.c.tensor_count; i++) {
+    const nb_tensor &t = tiny.c.tensors[i];
+    if (!t.is_blocks || t.permute_heads) continue;
+    std::vector<float> whole = ReadAll(tiny.c, t);
+    nb_packed packed = {};
+    packed.format = t.format;
+    packed.rows = t.shape[0];
+    packed.cols = t.shape[1];
+    packed.codes = nb_tensor_raw(&tiny.c, &t);
+    EXPECT_EQ((uint64_t)nb_packed_bytes(&packed), t.bytes) << t.name;
+    for (int64_t col : {0, 1, 31, 32, 33, 100, 255}) {
+      for (int64_t cols : {1, 3, 31, 32, 65, 127, 256}) {
+        if (col + cols > t.shape[1]) continue;
+        float tile[2 * 300];
+        nb_format_info(t.format)->dequantize(&packed, 1, 2, col, cols, tile, 300);
+        for (int64_t r = 0; r < 2; r++)
+          ExpectSameBits(tile + r * 300, &whole[(size_t)((r + 1) * t.shape[1] + col)], (size_t)cols,
+                         std::string(t.name) + " from column " + std::to_string(col));
+      }
+    }
+  }
+}
+
+// The real model, where quickstart has put it; "" if it is not there.
+std::string RealModel() {
+  if (const char *set = getenv("NIBBLE_MODEL_GGUF")) return set;
+  const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+  std::string folder = cache ? cache : std::string(home ? home : "") + "/.cache";
+  std::string path = folder + "/nibble/SmolLM2-135M-Instruct.Q4_1.gguf";
+  return Exists(path) ? path : "";
+}
+
+std::string Sha256(const void *bytes, size_t n) {
+  unsigned char digest[SHA256_DIGEST_LENGTH];
+  SHA256((const unsigned char *)bytes, n, digest);
+  std::string hex;
+  for (unsigned char b : digest) hex += "0123456789abcdef"[b >> 4], hex += "0123456789abcdef"[b & 15];
+  return hex;
+}
+
+TEST(Gguf, RealModelHasTheReferencesTensors) {
+  std::string model = RealModel(), reference = Shared("data/smollm2-135m/reference.json");
+  if (model.empty()) GTEST_SKIP() << "skipped: SmolLM2-135M-Instruct.Q4_1.gguf is not in the cache; see quickstart";
+  if (reference.empty()) GTEST_SKIP() << "skipped: no shared data beside the repository";
+  Checkpoint m(model);
+  ASSERT_EQ(m.status, NIBBLE_OK) << m.err.message;
+  cJSON *json = nullptr;
+  ASSERT_EQ(nb_json_load(reference.c_str(), &json, &m.err), NIBBLE_OK) << m.err.message;
+  const cJSON *tensors = nb_json_object(json, "tensors");
+  EXPECT_EQ((int)m.c.tensor_count, cJSON_GetArraySize(tensors));
+  for (const cJSON *want = tensors->child; want; want = want->next) {
+    const nb_tensor *t = nb_checkpoint_find(&m.c, want->string);
+    ASSERT_NE(t, nullptr) << want->string;
+    std::vector<uint16_t> values((size_t)t->count);
+    ASSERT_EQ(nb_tensor_read(&m.c, t, 0, t->count, NB_BF16, values.data(), &m.err), NIBBLE_OK) << m.err.message;
+    EXPECT_EQ(Sha256(values.data(), values.size() * 2), cJSON_GetObjectItem(want, "sha256")->valuestring)
+        << want->string;
+  }
+  cJSON_Delete(json);
+}
+
+}  // namespace
