@@ -54,12 +54,6 @@ static void dequantize_plain(const nb_packed *m, int64_t row, int64_t rows, int6
   }
 }
 
-float nb_block_absmax(const nb_packed *m, int64_t block) {
-  if (m->absmax) return m->absmax[block];
-  return m->nested_quant_map[m->absmax_codes[block]] * m->nested_absmax[block / m->nested_block_size] +
-         m->nested_offset;
-}
-
 static void dequantize_4bit(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
                             int64_t stride) {
   const uint8_t *codes = m->codes;

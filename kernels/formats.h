@@ -44,7 +44,7 @@ typedef struct nb_packed {
   const uint8_t *absmax_codes;
   const float *nested_quant_map; /* [256] */
   const float *nested_absmax;    /* [ceil(blocks/nested_block_size)] */
-  int64_t nested_block_size; /* 0: none */
+  int64_t nested_block_size;     /* 0: none */
   float nested_offset;
 } nb_packed;
 
@@ -53,11 +53,11 @@ typedef void (*nb_dequantize_fn)(const nb_packed *m, int64_t row, int64_t rows, 
                                  int64_t stride);
 
 typedef struct nb_format_row {
-  const char *name; /* "nf4", as --method and reports spell it */
-  double bits;      /* a weight, without scales */
-  nb_dtype plain;   /* the dtype of a format that is no more than that; else NB_U8 or NB_I8 */
-  bool is_packed;   /* false: a plain dtype */
-  nb_dequantize_fn dequantize;
+  const char *name;               /* "nf4", as --method and reports spell it */
+  double bits;                    /* a weight, without scales */
+  nb_dtype plain;                 /* the dtype of a format that is no more than that; else NB_U8 or NB_I8 */
+  bool is_packed;                 /* false: a plain dtype */
+  nb_dequantize_fn dequantize;    /* plain C; the fast ones are in kernels/cpu/kernels.h */
   int block_weights, block_bytes; /* GGUF's: a block holds its own scales, cols is a multiple; else 0 */
 } nb_format_row;
 
@@ -67,7 +67,12 @@ const nb_format_row *nb_format_info(nb_format format);
 bool nb_format_of_dtype(nb_dtype dtype, nb_format *out);
 
 /* absmax of block b, whichever way it is stored (nf4, fp4). */
-float nb_block_absmax(const nb_packed *m, int64_t block);
+static inline float nb_block_absmax(const nb_packed *m, int64_t block) {
+  if (m->absmax) return m->absmax[block];
+  /* bitsandbytes writes 256, and a division by a variable would show in a dot kernel. */
+  int64_t nested = m->nested_block_size == 256 ? block / 256 : block / m->nested_block_size;
+  return m->nested_quant_map[m->absmax_codes[block]] * m->nested_absmax[nested] + m->nested_offset;
+}
 
 /* Bytes that the matrix's buffers take, scales and maps included. Looks at the shape only. */
 int64_t nb_packed_bytes(const nb_packed *m);

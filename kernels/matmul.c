@@ -2,43 +2,59 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
+#include "kernels/cpu/products.h"
 
-enum { ROW_BAND = 16, COL_TILE = 512 };
+enum {
+  /* From this many rows of x on, unpacking the weights to memory once costs less than unpacking them in registers
+   * for a few rows at a time. */
+  PREFILL_FROM = 9,
+  SCALAR_BAND = 16,
+  X_ROWS = 64,
+  COL_TILE = 512,
+};
 
-typedef struct matmul_job {
+typedef struct scalar_job {
   const nb_product *product;
-  int64_t n;
-} matmul_job;
+  int64_t x_begin, n;
+} scalar_job;
 
-/* Output features [begin, end) of a product; the specification of all other kernels. */
+/* Plain C: the specification of all other kernels. */
 static void scalar_band(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
-  const matmul_job *job = ctx;
+  const scalar_job *job = ctx;
   const nb_product *p = job->product;
   nb_dequantize_fn dequantize = nb_format_info(p->w->format)->dequantize;
-  float tile[COL_TILE];
+  float tile[COL_TILE], sums[X_ROWS];
   for (int64_t row = begin; row < end; row++) {
-    for (int64_t i = 0; i < job->n; i++) {
-      float *y = &p->y[i * p->ldy + row];
-      *y = (p->accumulate ? *y : 0) + (p->bias ? p->bias[row] : 0);
-    }
+    for (int64_t i = 0; i < job->n; i++) sums[i] = 0;
     for (int64_t col = 0; col < p->w->cols; col += COL_TILE) {
       int64_t cols = nb_min_i64(COL_TILE, p->w->cols - col);
       dequantize(p->w, row, 1, col, cols, tile, cols);
       for (int64_t i = 0; i < job->n; i++) {
-        const float *x = p->x + i * p->ldx + col;
-        float sum = 0;
-        for (int64_t c = 0; c < cols; c++) sum += x[c] * tile[c];
-        p->y[i * p->ldy + row] += sum;
+        const float *x = p->x + (job->x_begin + i) * p->ldx + col;
+        for (int64_t c = 0; c < cols; c++) sums[i] += x[c] * tile[c];
       }
     }
+    for (int64_t i = 0; i < job->n; i++) nb_finish(p, job->x_begin + i, row, sums[i]);
+  }
+}
+
+static void scalar_product(const nb_product *product, int64_t n) {
+  for (int64_t begin = 0; begin < n; begin += X_ROWS) {
+    scalar_job job = {.product = product, .x_begin = begin, .n = nb_min_i64(X_ROWS, n - begin)};
+    nb_parallel(product->w->rows, SCALAR_BAND, scalar_band, &job);
   }
 }
 
 void nb_matmul_many(const nb_product *products, int count, int64_t n) {
-  for (int i = 0; i < count; i++) {
-    matmul_job job = {.product = &products[i], .n = n};
-    nb_parallel(products[i].w->rows, ROW_BAND, scalar_band, &job);
+  const nb_cpu_gemm *gemm = nb_cpu_gemm_for(nb_isa_current());
+  for (int i = 0; i < count; i += NB_PRODUCTS_MAX) {
+    int some = count - i < NB_PRODUCTS_MAX ? count - i : NB_PRODUCTS_MAX;
+    if (!gemm) {
+      for (int j = i; j < i + some; j++) scalar_product(&products[j], n);
+    } else if (n < PREFILL_FROM || !nb_prefill(products + i, some, n, gemm)) {
+      nb_decode(products + i, some, n, gemm);
+    }
   }
 }
 

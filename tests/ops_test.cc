@@ -2,43 +2,22 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 #include <vector>
 
+#include "random_packed.h"
+
 extern "C" {
-#include "kernels/cpu/isa.h"
 #include "kernels/ops.h"
-#include "nibble.h"
 }
 
 namespace {
-
-std::vector<float> Random(size_t n, unsigned seed, float spread = 1) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal(0, spread);
-  std::vector<float> v(n);
-  for (float &x : v) x = normal(rng);
-  return v;
-}
-
-/* Runs `fn` once for every instruction set of this machine. */
-template <typename Fn>
-void ForEachIsa(Fn fn) {
-  nb_isa before = nb_isa_current();
-  for (int i = 0; i < NB_ISA_COUNT; i++) {
-    if (!nb_isa_use(static_cast<nb_isa>(i))) continue;
-    SCOPED_TRACE(nb_isa_name(static_cast<nb_isa>(i)));
-    fn();
-  }
-  nb_isa_use(before);
-}
 
 const int64_t kRagged[] = {1, 3, 7, 8, 9, 16, 31, 63, 64, 65, 127, 257, 576};
 
 TEST(Ops, RmsnormMatchesDoubleArithmetic) {
   ForEachIsa([] {
     for (int64_t cols : kRagged) {
-      auto x = Random(3 * cols, 1), w = Random(cols, 2);
+      auto x = RandomFloats(3 * cols, 1), w = RandomFloats(cols, 2);
       std::vector<float> y(3 * cols);
       nb_rmsnorm(x.data(), w.data(), 3, cols, 1e-5f, y.data());
       for (int64_t r = 0; r < 3; r++) {
@@ -56,7 +35,7 @@ TEST(Ops, RmsnormMatchesDoubleArithmetic) {
 TEST(Ops, LayernormMatchesDoubleArithmetic) {
   ForEachIsa([] {
     for (int64_t cols : kRagged) {
-      auto x = Random(3 * cols, 1), w = Random(cols, 2), b = Random(cols, 3);
+      auto x = RandomFloats(3 * cols, 1), w = RandomFloats(cols, 2), b = RandomFloats(cols, 3);
       std::vector<float> y(3 * cols), no_bias(3 * cols);
       nb_layernorm(x.data(), w.data(), b.data(), 3, cols, 1e-5f, y.data());
       nb_layernorm(x.data(), w.data(), nullptr, 3, cols, 1e-5f, no_bias.data());
@@ -77,7 +56,7 @@ TEST(Ops, LayernormMatchesDoubleArithmetic) {
 TEST(Ops, SiluMulMatchesDoubleArithmetic) {
   ForEachIsa([] {
     for (int64_t n : {int64_t(1), int64_t(7), int64_t(9), int64_t(33), int64_t(40000)}) {
-      auto gate = Random(n, 1, 6), up = Random(n, 2);
+      auto gate = RandomFloats(n, 1, 6), up = RandomFloats(n, 2);
       if (n > 20) {
         gate[0] = -200, gate[1] = 200, gate[2] = -88, gate[3] = -87, gate[4] = 88.5f, gate[5] = 0, gate[6] = -1e30f;
         gate[7] = 1e30f, gate[8] = 1e-30f, gate[9] = -104;
@@ -94,7 +73,7 @@ TEST(Ops, SiluMulMatchesDoubleArithmetic) {
 
 TEST(Ops, RotaryTurnsHalfSplitPairs) {
   const int64_t rows = 11, heads = 3, head_dim = 20, rotary_dim = 12, period = 4, stride = heads * head_dim + 5;
-  auto x = Random(rows * stride, 1), angle = Random(period * rotary_dim / 2, 2);
+  auto x = RandomFloats(rows * stride, 1), angle = RandomFloats(period * rotary_dim / 2, 2);
   std::vector<float> cos, sin, y = x;
   for (float a : angle) cos.push_back(std::cos(a)), sin.push_back(std::sin(a));
   nb_rotary(y.data(), stride, rows, heads, head_dim, rotary_dim, period, cos.data(), sin.data());
@@ -157,9 +136,9 @@ TEST(Ops, AttentionMatchesPlainSoftmax) {
   ForEachIsa([&] {
     for (const AttentionCase &c : cases) {
       int64_t keys = c.past + c.tokens, width = c.heads * c.head_dim;
-      auto q = Random(c.sequences * c.tokens * (width + 3), 1, c.spread);
-      auto k = Random(c.sequences * (keys + 2) * c.kv_heads * c.head_dim, 2);
-      auto v = Random(c.sequences * (keys + 2) * c.kv_heads * c.head_dim, 3);
+      auto q = RandomFloats(c.sequences * c.tokens * (width + 3), 1, c.spread);
+      auto k = RandomFloats(c.sequences * (keys + 2) * c.kv_heads * c.head_dim, 2);
+      auto v = RandomFloats(c.sequences * (keys + 2) * c.kv_heads * c.head_dim, 3);
       for (bool head_major : {false, true}) {
         std::vector<float> out(c.sequences * c.tokens * (width + 1), NAN);
         nb_attention a = {};
@@ -190,7 +169,7 @@ TEST(Ops, LogprobMatchesDoubleArithmetic) {
   ForEachIsa([] {
     for (int64_t vocab : {1, 5, 8, 63, 100, 1027, 49152}) {
       const int64_t rows = 5, stride = vocab + 3;
-      auto logits = Random(rows * stride, unsigned(vocab), 8);
+      auto logits = RandomFloats(rows * stride, unsigned(vocab), 8);
       std::vector<int32_t> targets, argmax(rows);
       std::vector<double> got(rows);
       for (int64_t r = 0; r < rows; r++) targets.push_back(int32_t((r * 7919) % vocab));

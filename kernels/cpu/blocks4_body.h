@@ -1,0 +1,69 @@
+/* nf4 and fp4, whose matrix is a flat run of codes, two a byte, the first in the high half, in blocks that have a scale
+ * each and need not begin or end where a row does. The including file has included a vec_*.h before and defined
+ *   tables4                 the 16 values in the form that its registers look them up in
+ *   make_tables4(map)
+ *   unpack_group(codes, tables, out)         32 bytes of codes to NB_GROUP4 / VF vectors, in any order,
+ *   prepare_4bit(x, cols, out)               and a row of x to that order
+ *   unpack_32(codes, tables, scale, out)     16 bytes of codes to NB_STEP4 floats in natural order, scaled */
+#include "base/checked.h"
+
+/* True if rows are whole blocks and blocks are whole groups, as in any ordinary model. */
+static bool fits_4bit(const nb_packed *w) { return w->block_size % NB_GROUP4 == 0 && w->cols % w->block_size == 0; }
+
+/* n (a constant) rows of x against one row of weights: each block is summed, then scaled. */
+static inline __attribute__((always_inline)) void dot_row_4bit(int n, const nb_packed *w, int64_t row,
+                                                               const tables4 *tables, const float *x, int64_t ldx,
+                                                               float *sums) {
+  const uint8_t *codes = (const uint8_t *)w->codes + row * w->cols / 2;
+  int64_t blocks = w->cols / w->block_size, first = row * blocks;
+  vf sum[NB_DOT_MAX];
+  for (int i = 0; i < n; i++) sum[i] = vf_zero();
+  for (int64_t b = 0; b < blocks; b++) {
+    vf part[NB_DOT_MAX];
+    for (int i = 0; i < n; i++) part[i] = vf_zero();
+    for (int64_t g = 0; g < w->block_size; g += NB_GROUP4, codes += NB_GROUP4 / 2, x += NB_GROUP4) {
+      vf weight[NB_GROUP4 / VF];
+      unpack_group(codes, tables, weight);
+      for (int i = 0; i < n; i++) {
+        for (int v = 0; v < NB_GROUP4 / VF; v++) part[i] = vf_fma(weight[v], vf_load(x + i * ldx + v * VF), part[i]);
+      }
+    }
+    vf scale = vf_set1(nb_block_absmax(w, first + b));
+    for (int i = 0; i < n; i++) sum[i] = vf_fma(part[i], scale, sum[i]);
+  }
+  for (int i = 0; i < n; i++) sums[i] = vf_sum(sum[i]);
+}
+
+static void dot_4bit(const nb_packed *w, int64_t begin, int64_t end, const float *x, int64_t ldx, int64_t n, float *out,
+                     int64_t ldout) {
+  tables4 tables = make_tables4(w->quant_map);
+  for (int64_t r = begin; r < end; r++) {
+    float sums[NB_DOT_MAX];
+    switch (n) {
+      case 1: dot_row_4bit(1, w, r, &tables, x, ldx, sums); break;
+      case 2: dot_row_4bit(2, w, r, &tables, x, ldx, sums); break;
+      case 3: dot_row_4bit(3, w, r, &tables, x, ldx, sums); break;
+      default: dot_row_4bit(4, w, r, &tables, x, ldx, sums); break;
+    }
+    for (int64_t i = 0; i < n; i++) out[i * ldout + r - begin] = sums[i];
+  }
+}
+
+/* A run of codes begins and ends with a row, a block or in the middle of a byte: those ends are done one by one. */
+static void dequantize_4bit(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
+                            int64_t stride) {
+  tables4 tables = make_tables4(m->quant_map);
+  const uint8_t *codes = m->codes;
+  for (int64_t r = 0; r < rows; r++, out += stride) {
+    int64_t start = (row + r) * m->cols + col, end = start + cols, at = start;
+    for (int64_t block = at / m->block_size; at < end; block++) {
+      int64_t stop = nb_min_i64(end, (block + 1) * m->block_size);
+      float scale = nb_block_absmax(m, block);
+      if (at & 1) out[at - start] = m->quant_map[codes[at >> 1] & 15] * scale, at++;
+      for (; at + NB_STEP4 <= stop; at += NB_STEP4) unpack_32(codes + (at >> 1), &tables, scale, out + (at - start));
+      for (; at < stop; at++) {
+        out[at - start] = m->quant_map[at & 1 ? codes[at >> 1] & 15 : codes[at >> 1] >> 4] * scale;
+      }
+    }
+  }
+}

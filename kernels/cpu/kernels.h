@@ -1,0 +1,40 @@
+/* What is particular to a packed format in a product, for each instruction set: unpacking a tile to float32 (prefill
+ * then multiplies it as gemm.h does) and multiplying packed rows with a few rows of x at once (decode). A row a format;
+ * a hole is filled by the next lesser instruction set, in the end by nb_format_row.dequantize. */
+#ifndef NB_KERNELS_CPU_KERNELS_H
+#define NB_KERNELS_CPU_KERNELS_H
+
+#include "kernels/cpu/isa.h"
+#include "kernels/formats.h"
+
+enum {
+  NB_DOT_MAX = 4, /* rows of x that one call of a dot kernel takes */
+  NB_GROUP4 = 64, /* 4-bit weights that a dot kernel unpacks at a time: the usual block */
+  NB_STEP4 = 32,  /* and those that dequantization does */
+};
+
+/* out[i * ldout + r - begin] = x[i] . W[r] for weight rows [begin, end) and i < n <= NB_DOT_MAX. x is as `prepare`
+ * left it, ldx floats from row to row. */
+typedef void (*nb_dot_fn)(const nb_packed *w, int64_t begin, int64_t end, const float *x, int64_t ldx, int64_t n,
+                          float *out, int64_t ldout);
+
+typedef struct nb_format_kernels {
+  nb_dequantize_fn dequantize;
+
+  bool (*fits)(const nb_packed *w); /* whether `dot` can do this shape; NULL: any */
+  /* Copies a row of x [cols] in the order in which the registers of `dot` hold the weights: x is put in that order
+   * once, so that the weights need not be put in theirs for every row. NULL: x as it is. */
+  void (*prepare)(const float *x, int64_t cols, float *out);
+  nb_dot_fn dot;
+} nb_format_kernels;
+
+/* The dequantize function for the instruction set in use. */
+nb_dequantize_fn nb_dequantizer(nb_format format);
+
+/* The row whose `dot` multiplies this matrix on the instruction set in use; NULL if there is none. */
+const nb_format_kernels *nb_dot_kernels(const nb_packed *w);
+
+extern const nb_format_kernels nb_kernels_avx2[NB_FORMAT_COUNT], nb_kernels_avx512[NB_FORMAT_COUNT],
+    nb_kernels_neon[NB_FORMAT_COUNT];
+
+#endif

@@ -1,0 +1,134 @@
+/* Many rows of x: x is packed into tiles, and each panel of weights is unpacked once and multiplied with all of them.
+ *
+ *   for X_ROWS rows of x                              one item of work: its sums, PANEL_ROWS x X_ROWS, stay with it
+ *     for PANEL_COLS columns
+ *       unpack PANEL_ROWS x PANEL_COLS weights        to the second-level cache
+ *       for each tile of x                            lanes x PANEL_COLS, from the first-level cache
+ *         sums += panel . tile                        the block product of gemm.h */
+#include "base/checked.h"
+#include "base/parallel.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/products.h"
+#include "kernels/cpu/scratch.h"
+
+enum {
+  /* A panel takes 61 KB, a tile 20 KB (AVX2) or 40 KB (AVX-512). 48 is a multiple of the 6 and 12 rows that the block
+   * product likes, PANEL_COLS of the 64 weights that formats like. */
+  PANEL_ROWS = 48,
+  PANEL_COLS = 320,
+  /* Enough rows to make unpacking a panel cheap, few enough for their sums (48 KB) to stay in the cache beside it. */
+  X_ROWS = 256,
+  /* Rows of x that are packed at a time, as long as PACKED_MAX floats (32 MB) hold them. */
+  PACKED_ROWS = 1024,
+  PACKED_MAX = 8 << 20,
+};
+
+typedef struct prefill_job {
+  const nb_product *products;
+  int count;
+  const nb_cpu_gemm *gemm;
+  int64_t x_begin, n;                  /* the rows of x that are packed */
+  float *packed[NB_PRODUCTS_MAX];      /* tiles of [cols][lanes] */
+  int shares[NB_PRODUCTS_MAX];         /* the first product with the same x */
+  int64_t first_item[NB_PRODUCTS_MAX]; /* items of work are numbered through all products */
+} prefill_job;
+
+/* Lanes of the tile that begins at row i of n: a narrow one where it holds the rest. */
+static int64_t tile_lanes(const nb_cpu_gemm *gemm, int64_t i, int64_t n) {
+  return n - i <= gemm->narrow ? gemm->narrow : gemm->lanes;
+}
+
+/* Packed rows: full tiles, then one tile that is padded. */
+static int64_t padded_rows(const nb_cpu_gemm *gemm, int64_t n) {
+  int64_t full = n / gemm->lanes * gemm->lanes;
+  return full == n ? n : full + tile_lanes(gemm, full, n);
+}
+
+/* One item is one tile of one product's x. */
+static void pack_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const prefill_job *job = ctx;
+  int64_t tiles = nb_ceil_div(job->n, job->gemm->lanes);
+  for (int64_t item = begin; item < end; item++) {
+    int index = (int)(item / tiles);
+    const nb_product *p = &job->products[index];
+    if (job->shares[index] != index) continue;
+    int64_t i = item % tiles * job->gemm->lanes, lanes = tile_lanes(job->gemm, i, job->n);
+    job->gemm->pack(p->x + (job->x_begin + i) * p->ldx, p->ldx, nb_min_i64(lanes, job->n - i), p->w->cols, lanes,
+                    job->packed[index] + i * p->w->cols);
+  }
+}
+
+/* y [i, i + n) x [row, row + rows), where i counts from the first packed row. */
+static void multiply_block(const prefill_job *job, const nb_product *p, const float *packed, int64_t i, int64_t n,
+                           int64_t row, int64_t rows) {
+  _Alignas(64) float panel[PANEL_ROWS * PANEL_COLS], sums[PANEL_ROWS * X_ROWS];
+  const nb_cpu_gemm *gemm = job->gemm;
+  nb_dequantize_fn dequantize = nb_dequantizer(p->w->format);
+  for (int64_t col = 0; col < p->w->cols; col += PANEL_COLS) {
+    int64_t cols = nb_min_i64(PANEL_COLS, p->w->cols - col);
+    dequantize(p->w, row, rows, col, cols, panel, PANEL_COLS);
+    for (int64_t t = 0; t < n; t += gemm->lanes) {
+      int64_t lanes = tile_lanes(gemm, i + t, job->n);
+      const float *tile = packed + (i + t) * p->w->cols + col * lanes;
+      gemm->multiply(lanes, rows, cols, tile, panel, PANEL_COLS, 1, sums + t * PANEL_ROWS, col > 0);
+    }
+  }
+  for (int64_t t = 0; t < n; t += gemm->lanes) {
+    int64_t lanes = tile_lanes(gemm, i + t, job->n);
+    gemm->unpack(sums + t * PANEL_ROWS, lanes, nb_min_i64(lanes, n - t), rows, p->bias ? p->bias + row : NULL,
+                 p->accumulate, p->y + (job->x_begin + i + t) * p->ldy + row, p->ldy);
+  }
+}
+
+static void multiply_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const prefill_job *job = ctx;
+  for (int64_t item = begin; item < end; item++) {
+    int index = job->count - 1;
+    while (item < job->first_item[index]) index--;
+    const nb_product *p = &job->products[index];
+    int64_t panels = nb_ceil_div(p->w->rows, PANEL_ROWS), local = item - job->first_item[index];
+    int64_t row = local % panels * PANEL_ROWS, i = local / panels * X_ROWS;
+    multiply_block(job, p, job->packed[job->shares[index]], i, nb_min_i64(X_ROWS, job->n - i), row,
+                   nb_min_i64(PANEL_ROWS, p->w->rows - row));
+  }
+}
+
+/* Finds out which products share an x; returns the floats in one row of all distinct ones. */
+static int64_t share(prefill_job *job) {
+  int64_t floats = 0;
+  for (int i = 0; i < job->count; i++) {
+    int same = 0;
+    while (!nb_same_x(&job->products[same], &job->products[i])) same++;
+    job->shares[i] = same;
+    if (same == i) floats += job->products[i].w->cols;
+  }
+  return floats;
+}
+
+static void prefill_rows(prefill_job *job, float *memory) {
+  int64_t items = 0, padded = padded_rows(job->gemm, job->n), tiles = nb_ceil_div(job->n, job->gemm->lanes);
+  for (int i = 0; i < job->count; i++) {
+    job->first_item[i] = items;
+    items += nb_ceil_div(job->products[i].w->rows, PANEL_ROWS) * nb_ceil_div(job->n, X_ROWS);
+    if (job->shares[i] != i) continue;
+    job->packed[i] = memory;
+    memory += padded * job->products[i].w->cols;
+  }
+  nb_parallel(tiles * job->count, 1, pack_band, job);
+  nb_parallel(items, 1, multiply_band, job);
+}
+
+bool nb_prefill(const nb_product *products, int count, int64_t n, const nb_cpu_gemm *gemm) {
+  prefill_job job = {.products = products, .count = count, .gemm = gemm};
+  int64_t floats = share(&job), rows = nb_min_i64(PACKED_ROWS, nb_max_i64(PACKED_MAX / nb_max_i64(floats, 1), 1));
+  rows = nb_max_i64(rows / X_ROWS * X_ROWS, X_ROWS);
+  float *memory = nb_scratch(padded_rows(gemm, nb_min_i64(rows, n)) * floats);
+  if (!memory) return false;
+  for (; job.x_begin < n; job.x_begin += rows) {
+    job.n = nb_min_i64(rows, n - job.x_begin);
+    prefill_rows(&job, memory);
+  }
+  return true;
+}

@@ -1,0 +1,91 @@
+/* Vectors of floats, AVX2: the few operations that ops_body.h and gemm_body.h are written in. vec_avx512.h and
+ * vec_neon.h give the same names their own meaning. */
+#ifndef NB_KERNELS_CPU_VEC_AVX2_H
+#define NB_KERNELS_CPU_VEC_AVX2_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+typedef __m256 vf;
+
+enum {
+  VF = 8,           /* floats in a vector */
+  GEMM_VECTORS = 2, /* 2 x 6 sums, 2 vectors of x and a broadcast weight are 15 of the 16 registers, */
+  GEMM_ROWS = 6,    /* and 8 loads for 12 multiply-adds keep the two load ports behind the two multipliers */
+};
+
+static inline vf vf_zero(void) { return _mm256_setzero_ps(); }
+static inline vf vf_set1(float x) { return _mm256_set1_ps(x); }
+static inline vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void vf_store(float *p, vf v) { _mm256_storeu_ps(p, v); }
+static inline vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
+static inline vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+static inline vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+static inline vf vf_div(vf a, vf b) { return _mm256_div_ps(a, b); }
+static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); } /* a * b + c */
+static inline vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
+
+static inline __m256i vf_part_mask(int64_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+/* The first n < VF floats; the rest are 0 and their memory is not touched. */
+static inline vf vf_load_part(const float *p, int64_t n) { return _mm256_maskload_ps(p, vf_part_mask(n)); }
+static inline void vf_store_part(float *p, vf v, int64_t n) { _mm256_maskstore_ps(p, vf_part_mask(n), v); }
+
+/* VF weights of a plain format, widened. */
+static inline vf vf_load_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128(p)); }
+static inline vf vf_load_bf16(const void *p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16));
+}
+static inline vf vf_load_i8(const void *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p))); }
+
+static inline float vf_sum(vf v) {
+  __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+}
+static inline float vf_largest(vf v) {
+  __m128 x = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
+
+/* floor(x + 0.5) for |x| < 2^22, and p * 2^n for a whole n in [-126, 128]. */
+static inline vf vf_round(vf x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vf vf_scale(vf p, vf n) {
+  /* In two steps: 2^128 has no exponent of its own. */
+  __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), bias = _mm256_set1_epi32(127);
+  __m256i rest = _mm256_sub_epi32(whole, half);
+  vf a = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+  vf b = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+  return _mm256_mul_ps(_mm256_mul_ps(p, a), b);
+}
+/* v where x >= bound, else 0; NaN in x keeps v. */
+static inline vf vf_zero_below(vf v, vf x, float bound) {
+  return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(bound), _CMP_LT_OQ), v);
+}
+/* x limited to [low, high]; NaN stays NaN. */
+static inline vf vf_clamp(vf x, float low, float high) {
+  return _mm256_min_ps(_mm256_set1_ps(high), _mm256_max_ps(_mm256_set1_ps(low), x));
+}
+
+/* out[j * ldout + i] = in[i * ldin + j] for i, j < VF. */
+static inline void vf_transpose(const float *in, int64_t ldin, float *out, int64_t ldout) {
+  /* Halves of rows i and i+4 share a register, so that only 16 shuffles are left:
+   * a[i] = in[i][0..3] | in[i+4][0..3], b[i] = in[i][4..7] | in[i+4][4..7]. */
+  for (int half = 0; half < 2; half++, in += 4, out += 4 * ldout) {
+    __m256 a[4];
+    for (int i = 0; i < 4; i++) {
+      a[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in + i * ldin)),
+                                  _mm_loadu_ps(in + (i + 4) * ldin), 1);
+    }
+    __m256 ab = _mm256_unpacklo_ps(a[0], a[1]), cd = _mm256_unpacklo_ps(a[2], a[3]);
+    __m256 ef = _mm256_unpackhi_ps(a[0], a[1]), gh = _mm256_unpackhi_ps(a[2], a[3]);
+    _mm256_storeu_ps(out, _mm256_shuffle_ps(ab, cd, 0x44));
+    _mm256_storeu_ps(out + ldout, _mm256_shuffle_ps(ab, cd, 0xee));
+    _mm256_storeu_ps(out + 2 * ldout, _mm256_shuffle_ps(ef, gh, 0x44));
+    _mm256_storeu_ps(out + 3 * ldout, _mm256_shuffle_ps(ef, gh, 0xee));
+  }
+}
+
+#endif
