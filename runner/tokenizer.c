@@ -1,0 +1,196 @@
+#include "runner/tokenizer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "runner/text.h"
+#include "runner/tokenizer_parts.h"
+
+void nb_ids_append(nb_ids *ids, const int32_t *more, size_t n) {
+  if (ids->failed || n == 0) return;
+  if (n > ids->capacity - ids->length) {
+    size_t capacity = ids->capacity ? ids->capacity : 64;
+    while (capacity - ids->length < n && capacity <= SIZE_MAX / 16) capacity *= 2;
+    int32_t *data = realloc(ids->data, capacity * sizeof *data);
+    if (!data || capacity - ids->length < n) {
+      ids->failed = true;
+      if (data) ids->data = data;
+      return;
+    }
+    ids->data = data;
+    ids->capacity = capacity;
+  }
+  memcpy(ids->data + ids->length, more, n * sizeof *more);
+  ids->length += n;
+}
+
+void nb_ids_free(nb_ids *ids) {
+  free(ids->data);
+  *ids = (nb_ids){0};
+}
+
+void nb_tokenizer_close(nb_tokenizer *t) {
+  if (!t) return;
+  nb_bpe_free(&t->bpe);
+  nb_normalizer_free(&t->normalizer);
+  nb_pre_tokenizer_free(&t->pre);
+  nb_decoder_free(&t->decoder);
+  nb_added_free(t);
+  nb_ids_free(&t->template);
+  nb_buf_free(&t->repaired);
+  nb_buf_free(&t->normal);
+  nb_buf_free(&t->scratch);
+  free(t);
+}
+
+/* --- encode --- */
+
+typedef struct encoder {
+  nb_tokenizer *t;
+  nb_ids *ids;
+  const char *text; /* of the parts that are being cut */
+  bool at_start;    /* text[0] is the input's first character */
+} encoder;
+
+static nibble_status encode_word(void *ctx, const char *word, size_t n, nibble_error *err) {
+  encoder *e = ctx;
+  return nb_bpe_word(&e->t->bpe, word, n, e->t->pre.raw, e->ids, err);
+}
+
+/* A part of the normalized text. */
+static nibble_status encode_normalized(void *ctx, size_t begin, size_t end, int32_t id, nibble_error *err) {
+  encoder *e = ctx;
+  if (id >= 0) {
+    nb_ids_append(e->ids, &id, 1);
+    return NIBBLE_OK;
+  }
+  return nb_pre_tokenize(&e->t->pre, e->text + begin, end - begin, e->at_start && begin == 0, encode_word, e, err);
+}
+
+/* A part of the text as given. */
+static nibble_status encode_verbatim(void *ctx, size_t begin, size_t end, int32_t id, nibble_error *err) {
+  encoder *e = ctx;
+  if (id >= 0) {
+    nb_ids_append(e->ids, &id, 1);
+    return NIBBLE_OK;
+  }
+  nb_tokenizer *t = e->t;
+  encoder inner = {.t = t, .ids = e->ids, .text = e->text + begin, .at_start = begin == 0};
+  size_t n = end - begin;
+  if (t->normalizer.count > 0) {
+    t->normal.length = 0;
+    nb_buf_append(&t->normal, e->text + begin, n);
+    nibble_status status = nb_normalize(&t->normalizer, &t->normal, &t->scratch, &inner.at_start, err);
+    if (status != NIBBLE_OK) return status;
+    inner.text = t->normal.data;
+    n = t->normal.length;
+  }
+  return nb_added_cut(t, &t->normalized, inner.text, n, encode_normalized, &inner, err);
+}
+
+static nibble_status encode_text(nb_tokenizer *t, const char *text, size_t n, nb_ids *ids, nibble_error *err) {
+  if (nb_utf8_valid(text, n) < n) {
+    t->repaired.length = 0;
+    nb_utf8_repair(text, n, &t->repaired);
+    if (t->repaired.failed) return nb_fail_memory(err, n);
+    text = t->repaired.data;
+    n = t->repaired.length;
+  }
+  encoder e = {.t = t, .ids = ids, .text = text, .at_start = true};
+  return nb_added_cut(t, &t->verbatim, text, n, encode_verbatim, &e, err);
+}
+
+nibble_status nb_tokenizer_encode(nb_tokenizer *t, const char *text, size_t n, int flags, nb_ids *ids,
+                                  nibble_error *err) {
+  if (n > NB_TEXT_MAX)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "a text of %zu bytes is longer than the %d allowed", n, NB_TEXT_MAX);
+  size_t before = ids->length, pieces = t->template.length;
+  nibble_status status = NIBBLE_OK;
+  if (pieces == 0) status = encode_text(t, text, n, ids, err);
+  for (size_t i = 0; i < pieces && status == NIBBLE_OK; i++) {
+    int32_t id = t->template.data[i];
+    if (id < 0)
+      status = encode_text(t, text, n, ids, err);
+    else if (flags & NB_ADD_SPECIAL)
+      nb_ids_append(ids, &id, 1);
+  }
+  if (status == NIBBLE_OK && ids->failed) status = nb_fail_memory(err, ids->length * sizeof *ids->data);
+  if (status != NIBBLE_OK) ids->length = before;
+  return status;
+}
+
+/* --- decode --- */
+
+nibble_status nb_tokenizer_decode(const nb_tokenizer *t, const int32_t *ids, size_t n, int flags, nb_buf *text,
+                                  nibble_error *err) {
+  nb_token *tokens = calloc(n ? n : 1, sizeof *tokens);
+  if (!tokens) return nb_fail_memory(err, n * sizeof *tokens);
+  size_t count = 0;
+  for (size_t i = 0; i < n; i++) {
+    if (ids[i] < 0 || ids[i] >= t->bpe.token_count) continue;
+    const nb_token *token = &t->bpe.tokens[ids[i]];
+    if (token->text && !(token->special && flags & NB_SKIP_SPECIAL)) tokens[count++] = *token;
+  }
+  nibble_status status = nb_decode(&t->decoder, tokens, count, text, err);
+  free(tokens);
+  return status;
+}
+
+int32_t nb_tokenizer_vocab_size(const nb_tokenizer *t) { return t->bpe.token_count; }
+
+int32_t nb_tokenizer_id(const nb_tokenizer *t, const char *token, size_t n) {
+  int64_t id;
+  return nb_strmap_find(&t->bpe.ids, token, n, &id) ? (int32_t)id : -1;
+}
+
+const char *nb_tokenizer_token(const nb_tokenizer *t, int32_t id, size_t *n) {
+  if (id < 0 || id >= t->bpe.token_count || !t->bpe.tokens[id].text) return NULL;
+  *n = t->bpe.tokens[id].length;
+  return t->bpe.tokens[id].text;
+}
+
+bool nb_tokenizer_is_special(const nb_tokenizer *t, int32_t id) {
+  return id >= 0 && id < t->bpe.token_count && t->bpe.tokens[id].special;
+}
+
+/* --- one id after the other --- */
+
+static bool ends_unfinished(const nb_buf *text) {
+  return text->length >= 3 && memcmp(text->data + text->length - 3, "\xef\xbf\xbd", 3) == 0;
+}
+
+/* The window begins with ids whose text was handed out, since decoders treat a text's first token specially; once the
+ * text grows by whole characters, those that came last begin the next window. */
+static nibble_status step(nb_token_stream *stream, bool last, nb_buf *text, nibble_error *err) {
+  enum { HELD_BACK = 16 }; /* ids without a whole character among them: it will not come any more */
+  nb_buf whole = {0};
+  nb_ids *window = &stream->window;
+  if (window->length - stream->context > HELD_BACK) last = true;
+  nibble_status status =
+      nb_tokenizer_decode(stream->tokenizer, window->data, window->length, stream->flags, &whole, err);
+  if (status != NIBBLE_OK || whole.length <= stream->emitted || (!last && ends_unfinished(&whole))) goto done;
+  nb_buf_append(text, whole.data + stream->emitted, whole.length - stream->emitted);
+  size_t old = stream->context;
+  window->length -= old;
+  if (window->length > 0) memmove(window->data, window->data + old, window->length * sizeof *window->data);
+  stream->context = window->length;
+  whole.length = 0;
+  status = nb_tokenizer_decode(stream->tokenizer, window->data, window->length, stream->flags, &whole, err);
+  stream->emitted = whole.length;
+  if (status == NIBBLE_OK && text->failed) status = nb_fail_memory(err, text->length);
+done:
+  nb_buf_free(&whole);
+  return status;
+}
+
+nibble_status nb_token_stream_push(nb_token_stream *stream, int32_t id, nb_buf *text, nibble_error *err) {
+  nb_ids_append(&stream->window, &id, 1);
+  return stream->window.failed ? nb_fail_memory(err, sizeof id) : step(stream, false, text, err);
+}
+
+nibble_status nb_token_stream_end(nb_token_stream *stream, nb_buf *text, nibble_error *err) {
+  nibble_status status = step(stream, true, text, err);
+  nb_ids_free(&stream->window);
+  stream->context = stream->emitted = 0;
+  return status;
+}
