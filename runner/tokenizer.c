@@ -131,7 +131,7 @@ nibble_status nb_tokenizer_decode(const nb_tokenizer *t, const int32_t *ids, siz
     const nb_token *token = &t->bpe.tokens[ids[i]];
     if (token->text && !(token->special && flags & NB_SKIP_SPECIAL)) tokens[count++] = *token;
   }
-  nibble_status status = nb_decode(&t->decoder, tokens, count, text, err);
+  nibble_status status = nb_decode_tokens(&t->decoder, tokens, count, text, err);
   free(tokens);
   return status;
 }

@@ -249,8 +249,8 @@ static nibble_status each_step(const nb_decode_step *step, const list *in, list 
   return status;
 }
 
-nibble_status nb_decode(const nb_decoder *decoder, const nb_token *tokens, size_t count, nb_buf *text,
-                        nibble_error *err) {
+nibble_status nb_decode_tokens(const nb_decoder *decoder, const nb_token *tokens, size_t count, nb_buf *text,
+                               nibble_error *err) {
   list now = {0}, next = {0};
   nibble_status status = NIBBLE_OK;
   for (size_t i = 0; i < count; i++) {

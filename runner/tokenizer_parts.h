@@ -162,8 +162,8 @@ typedef struct nb_decoder {
 nibble_status nb_decoder_parse(const char *where, const cJSON *json, nb_decoder *out, nibble_error *err);
 
 /* Appends the text of `count` tokens. */
-nibble_status nb_decode(const nb_decoder *decoder, const nb_token *tokens, size_t count, nb_buf *text,
-                        nibble_error *err);
+nibble_status nb_decode_tokens(const nb_decoder *decoder, const nb_token *tokens, size_t count, nb_buf *text,
+                               nibble_error *err);
 void nb_decoder_free(nb_decoder *decoder);
 
 /* --- helpers of the parsers --- */
