@@ -146,6 +146,31 @@ typedef struct nibble_init_result {
  * seed gives the same bytes, whatever the threads and shards. */
 nibble_status nibble_init(const nibble_init_options *options, nibble_init_result *out, nibble_error *err);
 
+/* ---- convert ---------------------------------------------------------------------------------------------------- */
+
+typedef struct nibble_convert_options {
+  const char *src, *dst; /* MODEL, and the Hugging Face folder to make */
+  const char *dtype;     /* of all float tensors: "float32", "float16", "bfloat16" or their short names. NULL or "keep":
+                            as they are; a .gguf: bfloat16 if it holds blocks, else the dtype of most of its weights */
+  uint64_t max_shard_size; /* bytes; 0: 5 GB */
+  bool dequantize;         /* packed weights become float again, in `dtype` or the config's */
+  bool force, no_sync;
+  nibble_progress progress;
+} nibble_convert_options;
+
+typedef struct nibble_convert_result {
+  size_t tensors;        /* written */
+  size_t overflowed;     /* tensors with values that `dtype` cannot hold: they became infinite, with a warning each */
+  uint64_t tensor_bytes; /* written */
+  uint64_t source_bytes; /* read */
+  char dtype[16];        /* "keep", or as config.json spells it */
+  double seconds;
+} nibble_convert_result;
+
+/* Rewrites a checkpoint as safetensors, as a stream, with its config, its side files and a nibble.json. DST appears
+ * whole or not at all. */
+nibble_status nibble_convert(const nibble_convert_options *options, nibble_convert_result *out, nibble_error *err);
+
 #pragma GCC visibility pop
 
 #ifdef __cplusplus

@@ -48,10 +48,11 @@ void nb_mapfile_will_read(const nb_mapfile *map, uint64_t offset, uint64_t lengt
   advise(map, offset / page * page, offset + length, MADV_WILLNEED);
 }
 
+/* A touch maps the pages around it too where they are cached (fault_around_bytes, 64 KiB), so giving back only what was
+ * read would leave a few pages behind at each end, and over a large file they add up. */
 void nb_mapfile_release(const nb_mapfile *map, uint64_t offset, uint64_t length) {
-  if (!nb_range_inside(offset, length, map->size)) return;
-  uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-  uint64_t begin = (offset + page - 1) / page * page;
-  uint64_t end = offset + length == map->size ? map->size : (offset + length) / page * page;
-  advise(map, begin, end, MADV_DONTNEED);
+  const uint64_t around = 64 * 1024;
+  if (length == 0 || !nb_range_inside(offset, length, map->size)) return;
+  uint64_t end = (offset + length + around - 1) / around * around;
+  advise(map, offset / around * around, end < map->size ? end : map->size, MADV_DONTNEED);
 }

@@ -17,7 +17,7 @@ void nb_mapfile_close(nb_mapfile *map);
 /* Tells the system that [offset, offset + length) will be read soon, front to back. */
 void nb_mapfile_will_read(const nb_mapfile *map, uint64_t offset, uint64_t length);
 
-/* Gives the whole pages inside [offset, offset + length) back; they are read again if touched again. */
+/* Gives the pages of [offset, offset + length) back, and a few beside them; they are read again if touched again. */
 void nb_mapfile_release(const nb_mapfile *map, uint64_t offset, uint64_t length);
 
 #endif

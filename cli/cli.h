@@ -43,6 +43,7 @@ const char *cli_bytes(char *buffer, uint64_t bytes);
 /* Takes positional arguments in order: stores `text` in the first empty slot of `slots`; false if all are taken. */
 bool cli_take_argument(const char **slots[], int count, const char *text);
 
+int cli_convert(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_memory(int argc, char **argv);
 int cli_init(int argc, char **argv);

@@ -14,6 +14,7 @@ typedef struct subcommand {
 } subcommand;
 
 static const subcommand subcommands[] = {
+    {"convert", cli_convert, "rewrites a checkpoint as a Hugging Face folder: from GGUF, .bin, packed weights"},
     {"inspect", cli_inspect, "architecture, tensors, packed formats and totals of a checkpoint"},
     {"init", cli_init, "a model of a given config with random weights"},
     {"memory", cli_memory, "what a model needs in each format: weights, KV cache, activations"},

@@ -16,6 +16,7 @@
 static const nb_reader readers[] = {
     {.kind = "safetensors", .probe = nb_safetensors_probe, .open = nb_safetensors_open},
     {.kind = "gguf", .self_contained = true, .probe = nb_gguf_probe, .open = nb_gguf_open},
+    {.kind = "pytorch", .probe = nb_torch_probe, .open = nb_torch_open},
 };
 
 /* What a folder is looked through for, the order being transformers'. */
@@ -284,6 +285,15 @@ void nb_checkpoint_close(nb_checkpoint *c) {
   free(c->folder);
   free(c->path);
   *c = (nb_checkpoint){0};
+}
+
+nibble_status nb_checkpoint_protect(const nb_checkpoint *c, const char *dst, nibble_error *err) {
+  char *source = realpath(c->path, NULL), *output = realpath(dst, NULL); /* NULL: there is nothing to replace */
+  size_t n = output ? strlen(output) : 0;
+  bool above = source && output && strncmp(source, output, n) == 0 && (source[n] == '/' || source[n] == 0);
+  free(source);
+  free(output);
+  return above ? nb_fail(err, NIBBLE_USAGE, "%s: the output would replace the source, %s", dst, c->path) : NIBBLE_OK;
 }
 
 const nb_tensor *nb_checkpoint_find(const nb_checkpoint *c, const char *name) {

@@ -43,9 +43,10 @@ typedef struct nb_checkpoint {
   int file_count;
   nb_tensor *tensors; /* sorted as they lie: by file, then offset */
   size_t tensor_count, tensor_capacity;
-  nb_strmap by_name;    /* name -> index into tensors */
-  nb_config config;     /* for a .gguf: made from its metadata */
-  struct nb_gguf *gguf; /* metadata of a .gguf, for its tokenizer; else NULL */
+  size_t skipped_values; /* of a torch file: entries of its dict that are no tensors */
+  nb_strmap by_name;     /* name -> index into tensors */
+  nb_config config;      /* for a .gguf: made from its metadata */
+  struct nb_gguf *gguf;  /* metadata of a .gguf, for its tokenizer; else NULL */
 } nb_checkpoint;
 
 /* True if `path` names weights, not only a configuration: any file but a .json, or a folder that holds a checkpoint. */
@@ -55,6 +56,10 @@ bool nb_checkpoint_has_weights(const char *path);
  * (model_type ""). Free with nb_checkpoint_close (also harmless on a zeroed struct, and after a failure). */
 nibble_status nb_checkpoint_open(const char *path, nb_checkpoint *out, nibble_error *err);
 void nb_checkpoint_close(nb_checkpoint *checkpoint);
+
+/* NIBBLE_USAGE if an output put at `dst` would take the place of the checkpoint itself, or of a folder that it lies in.
+ */
+nibble_status nb_checkpoint_protect(const nb_checkpoint *checkpoint, const char *dst, nibble_error *err);
 
 const nb_tensor *nb_checkpoint_find(const nb_checkpoint *checkpoint, const char *name);
 

@@ -12,8 +12,6 @@
 
 enum { BAND = 1 << 20, CHUNK = 1 << 12 };
 
-static const uint64_t DEFAULT_SHARD = 5000000000u; /* transformers' "5GB" */
-
 typedef struct fill_job {
   nb_writer *writer;
   size_t index;
@@ -145,7 +143,7 @@ nibble_status nibble_init(const nibble_init_options *o, nibble_init_result *out,
   if ((status = nb_json_double(o->config, config.json, "initializer_range", &range, err)) != NIBBLE_OK) goto done;
   if ((status = nb_model_tensors_list(&config, &tensors, err)) != NIBBLE_OK) goto done;
   if ((status = nb_stage_begin(&stage, o->dst, o->force, err)) != NIBBLE_OK) goto done;
-  status = nb_writer_open(stage.path, NULL, o->max_shard_size ? o->max_shard_size : DEFAULT_SHARD, &writer, err);
+  status = nb_writer_open(stage.path, NULL, o->max_shard_size, &writer, err);
   if (status != NIBBLE_OK) goto done;
   if ((status = write_tensors(o, &tensors, range, dtype, writer, out, err)) != NIBBLE_OK) goto done;
   if ((status = nb_writer_finish(writer, err)) != NIBBLE_OK) goto done;

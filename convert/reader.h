@@ -31,6 +31,10 @@ bool nb_name_is_safe(const char *name);
 bool nb_safetensors_probe(const uint8_t head[NB_PROBE_BYTES], uint64_t file_size);
 nibble_status nb_safetensors_open(nb_checkpoint *checkpoint, const char *path, nibble_error *err);
 
+/* The zip form; the form of before torch 1.6 is recognized and refused. */
+bool nb_torch_probe(const uint8_t head[NB_PROBE_BYTES], uint64_t file_size);
+nibble_status nb_torch_open(nb_checkpoint *checkpoint, const char *path, nibble_error *err);
+
 /* model.safetensors.index.json and pytorch_model.bin.index.json: which shard holds which tensor. */
 typedef struct nb_shard_index {
   cJSON *json;

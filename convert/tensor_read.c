@@ -4,10 +4,7 @@
 #include "base/checked.h"
 #include "convert/checkpoint.h"
 
-enum {
-  CHUNK = 2048,             /* elements on their way through float32; on the stack */
-  FAULT_AROUND = 64 * 1024, /* the system maps this much around a page that is touched, and more than we gave back */
-};
+enum { CHUNK = 2048 }; /* elements on their way through float32; on the stack */
 
 const void *nb_tensor_raw(const nb_checkpoint *c, const nb_tensor *t) {
   return t->bytes ? c->files[t->file].map.data + t->offset : (const uint8_t *)"";
@@ -116,9 +113,5 @@ void nb_tensor_release(const nb_checkpoint *c, const nb_tensor *t, int64_t first
     begin = (uint64_t)((double)from * scale);
     end = to == t->count ? t->bytes : (uint64_t)((double)to * scale);
   }
-  const nb_mapfile *map = &c->files[t->file].map;
-  begin = (t->offset + begin) / FAULT_AROUND * FAULT_AROUND;
-  end = (t->offset + end + FAULT_AROUND - 1) / FAULT_AROUND * FAULT_AROUND;
-  if (end > map->size) end = map->size;
-  nb_mapfile_release(map, begin, end - begin);
+  nb_mapfile_release(&c->files[t->file].map, t->offset + begin, end - begin);
 }

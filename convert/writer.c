@@ -13,7 +13,7 @@
 #include "base/strmap.h"
 #include "convert/reader.h"
 
-static const uint64_t DEFAULT_SHARD = 50ull * 1000 * 1000 * 1000;
+static const uint64_t DEFAULT_SHARD = 5000000000u; /* what huggingface_hub cuts at */
 
 enum { LENGTH_BYTES = 8, ALIGNMENT = 8 };
 

@@ -16,7 +16,7 @@
 
 typedef struct nb_writer nb_writer;
 
-/* max_shard_size in bytes; 0 means transformers' default, 50 GB (one file for most). `single_file` is NULL, or the
+/* max_shard_size in bytes; 0 means 5 GB. `single_file` is NULL, or the
  * file's path when the output is one named file rather than model*.safetensors in `folder`. */
 nibble_status nb_writer_open(const char *folder, const char *single_file, uint64_t max_shard_size, nb_writer **out,
                              nibble_error *err);
