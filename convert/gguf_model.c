@@ -161,6 +161,22 @@ static nibble_status add_rope(const model *m, cJSON *config) {
   return linear || yarn ? NIBBLE_OK : llama3_scaling(m, theta, rope);
 }
 
+/* The places that transformers 4 looks in; 5 takes them for the same. */
+static nibble_status add_old_rope(const model *m, cJSON *config) {
+  const cJSON *rope = nb_json_object(config, "rope_parameters");
+  const char *type = "";
+  nibble_status status = nb_json_string(m->gguf->path, rope, "rope_type", &type, m->err);
+  if (status != NIBBLE_OK) return status;
+  cJSON *theta = cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(rope, "rope_theta"), true);
+  bool ok = cJSON_AddItemToObject(config, "rope_theta", theta);
+  if (strcmp(type, "default") != 0) {
+    cJSON *scaling = cJSON_Duplicate(rope, true);
+    cJSON_DeleteItemFromObjectCaseSensitive(scaling, "rope_theta");
+    ok = ok && cJSON_AddItemToObject(config, "rope_scaling", scaling);
+  }
+  return ok ? NIBBLE_OK : nb_fail_memory(m->err, sizeof(cJSON));
+}
+
 /* The rotary part of a head is all of it in every family that is known. */
 static nibble_status add_head_dim(const model *m, cJSON *config) {
   char key[128];
@@ -228,12 +244,23 @@ static nibble_status add_switches(const model *m, cJSON *config) {
   return ok ? NIBBLE_OK : nb_fail_memory(m->err, sizeof(cJSON));
 }
 
+/* A token that the file does not have is null: left out, transformers would take LlamaConfig's 1 and 2. */
 static nibble_status add_token_ids(const model *m, cJSON *config) {
-  nibble_status status = copy_int(m, "tokenizer.ggml.bos_token_id", config, "bos_token_id");
-  if (status == NIBBLE_OK) status = copy_int(m, "tokenizer.ggml.eos_token_id", config, "eos_token_id");
-  if (status == NIBBLE_OK) status = copy_int(m, "tokenizer.ggml.padding_token_id", config, "pad_token_id");
-  if (status == NIBBLE_OK) status = copy_int(m, "tokenizer.ggml.unknown_token_id", config, "unk_token_id");
-  return status;
+  static const struct {
+    const char *key, *name;
+  } rows[] = {
+      {"tokenizer.ggml.bos_token_id", "bos_token_id"},
+      {"tokenizer.ggml.eos_token_id", "eos_token_id"},
+      {"tokenizer.ggml.padding_token_id", "pad_token_id"},
+  };
+  nibble_status status = NIBBLE_OK;
+  for (size_t i = 0; status == NIBBLE_OK && i < sizeof rows / sizeof *rows; i++) {
+    status = copy_int(m, rows[i].key, config, rows[i].name);
+    if (status == NIBBLE_OK && !cJSON_HasObjectItem(config, rows[i].name) &&
+        !cJSON_AddNullToObject(config, rows[i].name))
+      status = nb_fail_memory(m->err, sizeof(cJSON));
+  }
+  return status == NIBBLE_OK ? copy_int(m, "tokenizer.ggml.unknown_token_id", config, "unk_token_id") : status;
 }
 
 static cJSON *string_of(nb_gguf_string s) {
@@ -263,6 +290,7 @@ static nibble_status build_config(const model *m, cJSON *config) {
   status = add_numbers(m, config);
   if (status == NIBBLE_OK) status = add_head_dim(m, config);
   if (status == NIBBLE_OK) status = add_rope(m, config);
+  if (status == NIBBLE_OK) status = add_old_rope(m, config);
   if (status == NIBBLE_OK) status = add_switches(m, config);
   if (status == NIBBLE_OK) status = add_token_ids(m, config);
   return status;

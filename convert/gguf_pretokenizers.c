@@ -26,9 +26,15 @@ static const nb_pretokenizer pretokenizers[] = {
         .gpt2 = true,
     },
     {
-        .names = "smollm starcoder refact command-r codeshell exaone minerva-7b mellum2",
+        .names = "smollm starcoder refact codeshell exaone minerva-7b mellum2",
         .digits = true,
         .gpt2 = true,
+    },
+    {
+        .names = "command-r",
+        .digits = true,
+        .gpt2 = true,
+        .nfc = true,
     },
     {
         .names = "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
