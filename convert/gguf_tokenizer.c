@@ -38,7 +38,8 @@ typedef struct vocabulary {
 static bool is_utf8(nb_gguf_string s) {
   utf8proc_int32_t code;
   for (size_t i = 0; i < s.length;) {
-    utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)s.data + i, (utf8proc_ssize_t)(s.length - i), &code);
+    utf8proc_ssize_t n =
+        utf8proc_iterate((const utf8proc_uint8_t *)s.data + i, (utf8proc_ssize_t)(s.length - i), &code);
     if (n <= 0) return false;
     i += (size_t)n;
   }
@@ -146,7 +147,8 @@ static nibble_status cut_piece(vocabulary *v, size_t id, size_t *capacity) {
   for (size_t cut = 1; cut < piece.length; cut++) {
     int64_t left, right;
     left_chars += is_character(piece.data[cut - 1]);
-    if (!is_character(piece.data[cut]) || !find_id(v, piece.data, cut, &left) || type_of(v, (size_t)left) != TYPE_NORMAL)
+    if (!is_character(piece.data[cut]) || !find_id(v, piece.data, cut, &left) ||
+        type_of(v, (size_t)left) != TYPE_NORMAL)
       continue;
     if (!find_id(v, piece.data + cut, piece.length - cut, &right) || type_of(v, (size_t)right) != TYPE_NORMAL) continue;
     if (v->derived_count == *capacity) {
@@ -190,8 +192,9 @@ static nibble_status load_kind(vocabulary *v) {
   if (!kind.data) return nb_fail(v->err, NIBBLE_BAD_INPUT, "%s: it holds no tokenizer", v->gguf->path);
   if (nb_gguf_is(kind, "llama")) return NIBBLE_OK;
   if (!nb_gguf_is(kind, "gpt2"))
-    return nb_fail(v->err, NIBBLE_BAD_INPUT, "%s: a tokenizer of kind '%.*s' cannot be converted; 'gpt2' and 'llama' can",
-                   v->gguf->path, (int)nb_min_i64((int64_t)kind.length, 64), kind.data);
+    return nb_fail(v->err, NIBBLE_BAD_INPUT,
+                   "%s: a tokenizer of kind '%.*s' cannot be converted; 'gpt2' and 'llama' can", v->gguf->path,
+                   (int)nb_min_i64((int64_t)kind.length, 64), kind.data);
   if (!(v->words = nb_pretokenizer_find(pre)))
     return nb_fail(v->err, NIBBLE_BAD_INPUT, "%s: pre-tokenizer '%.*s' is not known", v->gguf->path,
                    (int)nb_min_i64((int64_t)pre.length, 64), pre.data);
@@ -339,7 +342,8 @@ static void put_special_token(nb_buf *out, const vocabulary *v, int64_t id) {
   put_token(out, v, id);
   nb_buf_puts(out, ": {\n        \"id\": ");
   put_token(out, v, id);
-  nb_buf_printf(out, ",\n        \"ids\": [\n          %lld\n        ],\n        \"tokens\": [\n          ", (long long)id);
+  nb_buf_printf(out, ",\n        \"ids\": [\n          %lld\n        ],\n        \"tokens\": [\n          ",
+                (long long)id);
   put_token(out, v, id);
   nb_buf_puts(out, "\n        ]\n      }");
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/stage.h"
+#include "convert/gguf.h"
 
 static const char *const wanted[] = {"*.json", "*.jsonl",  "*.txt",   "*.model",  "*.jinja",    "*.md",
                                      "*.py",   "LICENSE*", "NOTICE*", "LICENCE*", "*.tiktoken", NULL};
@@ -81,7 +82,9 @@ static nibble_status copy_folder(const char *from, const char *to, int depth, ni
   return status;
 }
 
-nibble_status nb_sidefiles_copy(const nb_checkpoint *source, const char *dst, nibble_error *err) {
+nibble_status nb_sidefiles_copy(const nb_checkpoint *source, const char *dst, const nibble_progress *progress,
+                                nibble_error *err) {
+  if (source->gguf) return nb_gguf_write_sidefiles(source, dst, progress, err);
   bool has_config = source->config.json && source->config.json->child;
   return source->folder && has_config ? copy_folder(source->folder, dst, 0, err) : NIBBLE_OK;
 }

@@ -6,9 +6,10 @@
 #include "convert/checkpoint.h"
 
 /* Copies them from where `source` lies to the folder `dst`. Never copied: weights and their indexes, nibble.json, and
- * config.json, which the caller writes as it becomes. Nothing is copied for a .gguf, nor for a lone file without a
- * config.json beside it, whose folder may hold anything. */
-nibble_status nb_sidefiles_copy(const nb_checkpoint *source, const char *dst, nibble_error *err);
+ * config.json, which the caller writes as it becomes. For a .gguf they are made from its metadata. Nothing is copied
+ * for a lone file without a config.json beside it, whose folder may hold anything. */
+nibble_status nb_sidefiles_copy(const nb_checkpoint *source, const char *dst, const nibble_progress *progress,
+                                nibble_error *err);
 
 /* Writes dst/config.json: the source's own, with the members of `changes` (an object; the caller's) put in place of
  * those that are there, or removed where a change is null. The dtype's key keeps the spelling that the source has,

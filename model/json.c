@@ -1,6 +1,7 @@
 #include "model/json.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,10 +49,27 @@ void nb_json_put_string(nb_buf *buf, const char *text) {
   cJSON_free(quoted);
 }
 
+/* As few digits as give the same number again; cJSON stops at 15, which a float's double does not survive. */
+static void put_number(nb_buf *buf, double v) {
+  char text[40];
+  int digits = 15;
+  if (v == floor(v) && fabs(v) < 1e15) {
+    nb_buf_printf(buf, "%.0f", v);
+    return;
+  }
+  do snprintf(text, sizeof text, "%.*g", digits++, v);
+  while (digits <= 17 && strtod(text, NULL) != v);
+  nb_buf_puts(buf, isfinite(v) ? text : "null");
+}
+
 /* cJSON indents with tabs; Hugging Face files use two spaces, and a diff against them should be short. */
 static void write_value(nb_buf *buf, const cJSON *value, int indent) {
   if (cJSON_IsString(value)) {
     nb_json_put_string(buf, value->valuestring);
+    return;
+  }
+  if (cJSON_IsNumber(value)) {
+    put_number(buf, value->valuedouble);
     return;
   }
   if (!cJSON_IsArray(value) && !cJSON_IsObject(value)) {

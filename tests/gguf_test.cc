@@ -4,9 +4,11 @@
 #include <openssl/sha.h>
 
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "gguf_files.h"
 #include "support.h"
 
 extern "C" {
@@ -121,6 +123,48 @@ TEST(Gguf, RealModelHasTheReferencesTensors) {
         << want->string;
   }
   cJSON_Delete(json);
+}
+
+TEST(Gguf, RealModelsTokenizerIsTheReferencesByteForByte) {
+  std::string model = RealModel(), reference = Shared("data/smollm2-135m/tokenizer.json");
+  if (model.empty()) GTEST_SKIP() << "skipped: SmolLM2-135M-Instruct.Q4_1.gguf is not in the cache; see quickstart";
+  if (reference.empty()) GTEST_SKIP() << "skipped: no shared data beside the repository";
+  Checkpoint m(model);
+  ASSERT_EQ(m.status, NIBBLE_OK) << m.err.message;
+  nb_buf text = {};
+  ASSERT_EQ(nb_gguf_tokenizer_json(&m.c, &text, &m.err), NIBBLE_OK) << m.err.message;
+  EXPECT_TRUE(std::string(text.data, text.length) == ReadFile(reference));
+  nb_buf_free(&text);
+}
+
+// Llama 3's scaling is in the file only as what each frequency is divided by.
+GgufFile WithRopeFactors(const std::vector<float> &factors) {
+  GgufFile f = TinyLlama();
+  f.Set("llama.rope.freq_base", F32Value(500000.0f));
+  f.tensors.push_back({"rope_freqs.weight", {factors.size()}, 0, std::string(), -1});
+  f.tensors.back().data.assign((const char *)factors.data(), factors.size() * sizeof(float));
+  return f;
+}
+
+TEST(Gguf, FindsLlama3sRopeScalingInItsFactors) {
+  TempFolder dir;
+  auto open = [&dir](const std::vector<float> &factors) {
+    WriteFile(dir / "m.gguf", WithRopeFactors(factors).Build());
+    return std::make_unique<Checkpoint>(dir / "m.gguf");
+  };
+  // As llama.cpp's converter computes them for heads of 16.
+  std::vector<float> factors = {1, 1, 1, 1, 2.6945297f, 8, 8, 8}, wrong = {1, 1, 1, 1, 2.8f, 8, 8, 8};
+  auto ones = open(std::vector<float>(8, 1.0f)), llama3 = open(factors), other = open(wrong);
+  ASSERT_EQ(ones->status, NIBBLE_OK) << ones->err.message;
+  EXPECT_EQ(ones->c.config.rope.type, NB_ROPE_DEFAULT);
+  EXPECT_EQ(ones->c.config.rope.theta, 500000);
+  ASSERT_EQ(llama3->status, NIBBLE_OK) << llama3->err.message;
+  EXPECT_EQ(llama3->c.config.rope.type, NB_ROPE_LLAMA3);
+  EXPECT_EQ(llama3->c.config.rope.factor, 8);
+  EXPECT_EQ(llama3->c.config.rope.original_max_position_embeddings, 8192);
+  EXPECT_EQ(nb_checkpoint_find(&llama3->c, "rope_freqs.weight"), nullptr);
+  EXPECT_EQ(other->status, NIBBLE_BAD_INPUT);
+  EXPECT_NE(std::string(other->err.message).find("rope_freqs.weight"), std::string::npos) << other->err.message;
 }
 
 }  // namespace

@@ -33,7 +33,7 @@ TEST(Sidefiles, ComeAlongWithoutWeights) {
   nb_checkpoint c;
   nibble_error err;
   ASSERT_EQ(nb_checkpoint_open(dir.path().c_str(), &c, &err), NIBBLE_OK) << err.message;
-  ASSERT_EQ(nb_sidefiles_copy(&c, out.path().c_str(), &err), NIBBLE_OK) << err.message;
+  ASSERT_EQ(nb_sidefiles_copy(&c, out.path().c_str(), nullptr, &err), NIBBLE_OK) << err.message;
   EXPECT_EQ(ListFolder(out.path()),
             (std::vector<std::string>{"1_Pooling", "LICENSE", "README.md", "chat_template.jinja", "modeling_x.py",
                                       "spiece.model", "tokenizer.json", "vocab.txt"}));
@@ -48,7 +48,7 @@ TEST(Sidefiles, StayWhereNoConfigSaysThatTheyBelongToTheModel) {
   nb_checkpoint c;
   nibble_error err;
   ASSERT_EQ(nb_checkpoint_open((dir / kModel).c_str(), &c, &err), NIBBLE_OK) << err.message;
-  ASSERT_EQ(nb_sidefiles_copy(&c, out.path().c_str(), &err), NIBBLE_OK);
+  ASSERT_EQ(nb_sidefiles_copy(&c, out.path().c_str(), nullptr, &err), NIBBLE_OK);
   ASSERT_EQ(nb_config_save(&c.config, nullptr, out.path().c_str(), &err), NIBBLE_OK);
   EXPECT_TRUE(ListFolder(out.path()).empty());
   nb_checkpoint_close(&c);

@@ -2,13 +2,16 @@
 """Writes tests/golden/gguf: a tiny llama in GGUF with a tensor of every block format, and what the gguf package reads
 from it.
 
-    pip install gguf==0.19.0 safetensors numpy
+    pip install gguf==0.19.0 safetensors numpy transformers==5.23.0
     python scripts/golden/make_gguf.py tests/golden/gguf
 
 tiny.gguf holds two layers; Q4_0 to Q8_0 are quantized by the package, the blocks of the K-quants are random bytes with
 sane scales (the package reads but does not write them). expected.safetensors holds every tensor as float32 under its
-Hugging Face name, rows of Q and K put back in order."""
+Hugging Face name, rows of Q and K put back in order.
+spm.gguf is a vocabulary of SentencePiece's kind without merges, with ties among its scores; spm_merges.json holds the
+merges that transformers derives from it."""
 import importlib.metadata
+import json
 import sys
 
 import numpy as np
@@ -104,7 +107,35 @@ def metadata(writer, tokens):
     writer.add_chat_template("{{ messages[0]['content'] }}")
 
 
+def sentencepiece(folder):
+    from transformers.tokenization_utils_base import generate_merges
+
+    special = ["<unk>", "<s>", "</s>", "<0x0A>"]
+    types = [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL, TokenType.BYTE]
+    letters = ["\u2581", "a", "b", "\u00e9"]
+    pieces = {letter: -100.0 for letter in letters}
+    while len(pieces) < 60:
+        piece = "".join(random.choice(letters, random.integers(2, 6)))
+        pieces.setdefault(piece, -float(random.integers(0, 25)))
+    tokens = special + list(pieces)
+    writer = GGUFWriter(f"{folder}/spm.gguf", "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * len(special) + list(pieces.values()))
+    writer.add_token_types(types + [TokenType.NORMAL] * len(pieces))
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    merges = generate_merges({piece: tokens.index(piece) for piece in pieces}, pieces)
+    with open(f"{folder}/spm_merges.json", "w", encoding="utf-8") as out:
+        json.dump({"transformers": importlib.metadata.version("transformers"), "merges": merges}, out, ensure_ascii=False)
+
+
 def main(folder):
+    sentencepiece(folder)
     tokens = ["<|end|>", "<tag>", "a", "b", "c", "ab", "abc", "\u0120"]
     writer = GGUFWriter(f"{folder}/tiny.gguf", "llama")
     metadata(writer, tokens)
