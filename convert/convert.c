@@ -270,7 +270,7 @@ static nibble_status write_rest(const plan *p, const char *folder, nibble_error 
   nibble_status status = ok ? nb_config_save(&c->config, changes, folder, err) : nb_fail_memory(err, sizeof *changes);
   cJSON_Delete(changes);
   if (status != NIBBLE_OK) return status;
-  return nb_sidefiles_copy(c, folder, err);
+  return nb_sidefiles_copy(c, folder, &p->options->progress, err);
 }
 
 static nibble_status begin_manifest(const plan *p, const char *dtype, nb_manifest **out, nibble_error *err) {
