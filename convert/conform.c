@@ -4,22 +4,23 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "convert/layouts.h"
 #include "model/archs.h"
 
 /* Checkpoints of the whole model and of its base differ by a prefix, and transformers loads each as the other. */
 static nibble_status find_either(const nb_checkpoint *c, const char *name, const nb_tensor **out, nibble_error *err) {
   const char *prefix = c->config.arch->base_prefix;
   size_t n = strlen(prefix);
-  if ((*out = nb_checkpoint_find(c, name))) return NIBBLE_OK;
+  if ((*out = nb_layout_find(c, name))) return NIBBLE_OK;
   if (strncmp(name, prefix, n) == 0) {
-    *out = nb_checkpoint_find(c, name + n);
+    *out = nb_layout_find(c, name + n);
     return NIBBLE_OK;
   }
   nb_buf other = {0};
   nb_buf_puts(&other, prefix);
   nb_buf_puts(&other, name);
   nibble_status status = other.failed ? nb_fail_memory(err, other.length) : NIBBLE_OK;
-  if (status == NIBBLE_OK) *out = nb_checkpoint_find(c, other.data);
+  if (status == NIBBLE_OK) *out = nb_layout_find(c, other.data);
   nb_buf_free(&other);
   return status;
 }

@@ -66,7 +66,7 @@ static nibble_status compare_with_config(inspection *in, nibble_error *err) {
   if (status != NIBBLE_OK) return status;
   size_t found = 0;
   for (size_t i = 0; i < promised.count; i++) {
-    if (nb_checkpoint_find(&in->checkpoint, promised.items[i].name)) {
+    if (nb_layout_find(&in->checkpoint, promised.items[i].name)) {
       found++;
       continue;
     }

@@ -14,34 +14,11 @@ enum { MAX_STATE_BYTES = 4096, NESTED_CODES = 256, CODES = 16 };
 static const char state_infix[] = ".quant_state.bitsandbytes__";
 static const nb_format formats_4bit[] = {NB_FORMAT_NF4, NB_FORMAT_FP4};
 
-/* The tensor called main's name without its last `cut` characters + suffix; NULL if there is none. */
-static const nb_tensor *find_part(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut,
-                                  const char *suffix) {
-  size_t keep = strlen(main->name) - cut, room = keep + strlen(suffix) + 1;
-  char *name = malloc(room);
-  if (!name) return NULL;
-  snprintf(name, room, "%.*s%s", (int)keep, main->name, suffix);
-  const nb_tensor *tensor = nb_checkpoint_find(checkpoint, name);
-  free(name);
-  return tensor;
-}
-
-static bool ends_with(const char *name, const char *suffix) {
-  size_t n = strlen(name), m = strlen(suffix);
-  return n > m && strcmp(name + n - m, suffix) == 0;
-}
-
-static nibble_status part_fail(const nb_checkpoint *checkpoint, const nb_tensor *main, const char *suffix,
-                               nibble_error *err) {
-  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is packed, but its '%s' is missing",
-                 checkpoint->files[main->file].path, main->name, suffix);
-}
-
 /* Finds a part and checks its dtype and count. */
 static nibble_status need_part(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut, const char *suffix,
                                nb_dtype dtype, int64_t count, const nb_tensor **out, nibble_error *err) {
-  *out = find_part(checkpoint, main, cut, suffix);
-  if (!*out) return part_fail(checkpoint, main, suffix, err);
+  *out = nb_part_find(checkpoint, main, cut, suffix);
+  if (!*out) return nb_part_missing(checkpoint, main, suffix, err);
   if (!(*out)->is_blocks && (*out)->dtype == dtype && (*out)->count == count) return NIBBLE_OK;
   char what[128];
   snprintf(what, sizeof what, "has %lld elements of %s, not %lld of %s", (long long)(*out)->count,
@@ -73,7 +50,7 @@ static const nb_tensor *find_state(const nb_checkpoint *checkpoint, const nb_ten
   for (size_t i = 0; i < sizeof formats_4bit / sizeof *formats_4bit; i++) {
     char suffix[64];
     snprintf(suffix, sizeof suffix, "%s%s", state_infix, nb_format_info(formats_4bit[i])->name);
-    const nb_tensor *state = find_part(checkpoint, main, 0, suffix);
+    const nb_tensor *state = nb_part_find(checkpoint, main, 0, suffix);
     *format = formats_4bit[i];
     if (state) return state;
   }
@@ -82,18 +59,19 @@ static const nb_tensor *find_state(const nb_checkpoint *checkpoint, const nb_ten
 
 bool nb_bnb4_owns(const nb_checkpoint *checkpoint, const nb_tensor *main) {
   nb_format format;
-  if (!ends_with(main->name, "weight") || main->is_blocks) return false;
+  if (!nb_name_ends_with(main->name, "weight") || main->is_blocks) return false;
   /* Whichever of the two is missing is then reported as missing. */
-  return find_state(checkpoint, main, &format) || (main->dtype == NB_U8 && find_part(checkpoint, main, 0, ".absmax"));
+  return find_state(checkpoint, main, &format) ||
+         (main->dtype == NB_U8 && nb_part_find(checkpoint, main, 0, ".absmax"));
 }
 
 bool nb_bnb4_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
   static const char *const suffixes[] = {".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"};
   const char *at = strstr(tensor->name, state_infix);
   for (size_t i = 0; !at && i < sizeof suffixes / sizeof *suffixes; i++) {
-    if (ends_with(tensor->name, suffixes[i])) at = tensor->name + strlen(tensor->name) - strlen(suffixes[i]);
+    if (nb_name_ends_with(tensor->name, suffixes[i])) at = tensor->name + strlen(tensor->name) - strlen(suffixes[i]);
   }
-  const nb_tensor *main = at ? find_part(checkpoint, tensor, strlen(at), "") : NULL;
+  const nb_tensor *main = at ? nb_part_find(checkpoint, tensor, strlen(at), "") : NULL;
   return main && nb_bnb4_owns(checkpoint, main);
 }
 
@@ -160,7 +138,7 @@ static nibble_status describe_4bit(const nb_checkpoint *checkpoint, const nb_ten
                                    nb_dtype *source_dtype, nibble_error *err) {
   nb_format format;
   const nb_tensor *state = find_state(checkpoint, main, &format);
-  if (!state) return part_fail(checkpoint, main, state_infix + 1, err);
+  if (!state) return nb_part_missing(checkpoint, main, state_infix + 1, err);
   const char *text = nb_tensor_view(checkpoint, state);
   if (!text || state->dtype != NB_U8) return nb_tensor_fail(checkpoint, state, "is not of dtype U8", err);
   char where[NIBBLE_MESSAGE_MAX / 2];
@@ -215,7 +193,7 @@ static const size_t weight_length = sizeof "weight" - 1;
 
 bool nb_bnb8_owns(const nb_checkpoint *checkpoint, const nb_tensor *main) {
   (void)checkpoint;
-  return main->dtype == NB_I8 && !main->is_blocks && main->ndim == 2 && ends_with(main->name, ".weight");
+  return main->dtype == NB_I8 && !main->is_blocks && main->ndim == 2 && nb_name_ends_with(main->name, ".weight");
 }
 
 bool nb_bnb8_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
@@ -223,8 +201,8 @@ bool nb_bnb8_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
   for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
     char dotted[24];
     snprintf(dotted, sizeof dotted, ".%s", suffixes[i]);
-    if (!ends_with(tensor->name, dotted)) continue;
-    const nb_tensor *main = find_part(checkpoint, tensor, strlen(suffixes[i]), "weight");
+    if (!nb_name_ends_with(tensor->name, dotted)) continue;
+    const nb_tensor *main = nb_part_find(checkpoint, tensor, strlen(suffixes[i]), "weight");
     if (main && nb_bnb8_owns(checkpoint, main)) return true;
   }
   return false;
@@ -246,7 +224,7 @@ nibble_status nb_bnb8_load(const nb_checkpoint *checkpoint, const nb_tensor *mai
   if (!m->codes) return nb_tensor_fail(checkpoint, main, "cannot be packed in a file of this kind", err);
 
   /* Formats other than 0, row-major, belonged to old GPUs; bitsandbytes refuses them too. */
-  const nb_tensor *format = find_part(checkpoint, main, weight_length, "weight_format");
+  const nb_tensor *format = nb_part_find(checkpoint, main, weight_length, "weight_format");
   const uint8_t *value = format ? nb_tensor_view(checkpoint, format) : NULL;
   if (format && (!value || format->dtype != NB_U8 || format->count != 1 || *value != 0))
     return nb_tensor_fail(checkpoint, format, "is not 0 (row-major), the only int8 order there is today", err);
@@ -255,29 +233,18 @@ nibble_status nb_bnb8_load(const nb_checkpoint *checkpoint, const nb_tensor *mai
 
 /* ---- writing ---- */
 
-static bool add_part(nb_part *parts, int *count, nb_part_role role, const char *name, size_t keep, const char *suffix,
-                     nb_dtype dtype, int64_t rows) {
-  size_t room = keep + strlen(suffix) + 1;
-  nb_part *part = &parts[*count];
-  *part = (nb_part){.role = role, .name = malloc(room), .dtype = dtype, .ndim = 1, .shape = {rows, 0}};
-  if (!part->name) return false;
-  snprintf(part->name, room, "%.*s%s", (int)keep, name, suffix);
-  ++*count;
-  return true;
-}
-
-static bool add_int8_parts(const nb_packed *m, const char *name, nb_part *out, int *n) {
+bool nb_bnb8_add_parts(const nb_packed *m, const char *name, nb_part *out, int *n) {
   size_t whole = strlen(name), module = whole > weight_length ? whole - weight_length : 0;
-  if (!add_part(out, n, NB_PART_CODES, name, whole, "", NB_I8, m->rows)) return false;
+  if (!nb_part_add(out, n, NB_PART_CODES, name, whole, "", NB_I8, m->rows)) return false;
   out[0].ndim = 2;
   out[0].shape[1] = m->cols;
-  if (!add_part(out, n, NB_PART_ABSMAX, name, module, "SCB", NB_F32, m->rows)) return false;
-  if (!add_part(out, n, NB_PART_FORMAT, name, module, "weight_format", NB_U8, 1)) return false;
+  if (!nb_part_add(out, n, NB_PART_ABSMAX, name, module, "SCB", NB_F32, m->rows)) return false;
+  if (!nb_part_add(out, n, NB_PART_FORMAT, name, module, "weight_format", NB_U8, 1)) return false;
   out[2].ndim = 0;
   return true;
 }
 
-static bool add_4bit_parts(const nb_packed *m, const char *name, nb_part *out, int *n) {
+bool nb_bnb4_add_parts(const nb_packed *m, const char *name, nb_part *out, int *n) {
   size_t whole = strlen(name);
   int64_t count = m->rows * m->cols, blocks = nb_ceil_div(count, m->block_size);
   bool nested = m->nested_block_size > 0;
@@ -292,31 +259,18 @@ static bool add_4bit_parts(const nb_packed *m, const char *name, nb_part *out, i
   bool ok = !json.failed;
   nb_buf_free(&json);
 
-  ok = ok && add_part(out, n, NB_PART_CODES, name, whole, "", NB_U8, nb_ceil_div(count, 2));
+  ok = ok && nb_part_add(out, n, NB_PART_CODES, name, whole, "", NB_U8, nb_ceil_div(count, 2));
   if (!ok) return false;
   out[0].ndim = 2;
   out[0].shape[1] = 1;
-  ok = add_part(out, n, NB_PART_ABSMAX, name, whole, ".absmax", nested ? NB_U8 : NB_F32, blocks);
+  ok = nb_part_add(out, n, NB_PART_ABSMAX, name, whole, ".absmax", nested ? NB_U8 : NB_F32, blocks);
   if (nested) {
     int64_t nested_blocks = nb_ceil_div(blocks, m->nested_block_size);
-    ok = ok && add_part(out, n, NB_PART_NESTED_ABSMAX, name, whole, ".nested_absmax", NB_F32, nested_blocks);
-    ok = ok && add_part(out, n, NB_PART_NESTED_QUANT_MAP, name, whole, ".nested_quant_map", NB_F32, NESTED_CODES);
+    ok = ok && nb_part_add(out, n, NB_PART_NESTED_ABSMAX, name, whole, ".nested_absmax", NB_F32, nested_blocks);
+    ok = ok && nb_part_add(out, n, NB_PART_NESTED_QUANT_MAP, name, whole, ".nested_quant_map", NB_F32, NESTED_CODES);
   }
-  ok = ok && add_part(out, n, NB_PART_QUANT_MAP, name, whole, ".quant_map", NB_F32, CODES);
-  return ok && add_part(out, n, NB_PART_STATE, name, whole, state, NB_U8, state_bytes);
-}
-
-int nb_layout_parts(const nb_packed *packed, const char *name, nb_part out[NB_MAX_PARTS]) {
-  int count = 0;
-  bool ok = packed->format == NB_FORMAT_INT8 ? add_int8_parts(packed, name, out, &count)
-                                             : add_4bit_parts(packed, name, out, &count);
-  if (ok) return count;
-  nb_layout_parts_free(out, count);
-  return -1;
-}
-
-void nb_layout_parts_free(nb_part *parts, int count) {
-  for (int i = 0; i < count; i++) free(parts[i].name);
+  ok = ok && nb_part_add(out, n, NB_PART_QUANT_MAP, name, whole, ".quant_map", NB_F32, CODES);
+  return ok && nb_part_add(out, n, NB_PART_STATE, name, whole, state, NB_U8, state_bytes);
 }
 
 /* The shortest decimal that reads back as v, spelled as Python's repr spells it: exponents below -4 and from 16 on in

@@ -22,7 +22,24 @@ nibble_status nb_bnb8_load(const nb_checkpoint *checkpoint, const nb_tensor *mai
 nibble_status nb_bnb_state_parse(const char *where, const char *text, size_t n, nb_format expected, nb_packed *out,
                                  nb_dtype *source_dtype, nibble_error *err);
 
+/* The tensors that weight `name` becomes; see nb_layout_parts. */
+bool nb_bnb4_add_parts(const nb_packed *packed, const char *name, nb_part *out, int *count);
+bool nb_bnb8_add_parts(const nb_packed *packed, const char *name, nb_part *out, int *count);
+
 /* Shared by the layouts (in layouts.c). */
+
+bool nb_name_ends_with(const char *name, const char *suffix);
+
+/* The tensor called main's name without its last `cut` characters + suffix; NULL if there is none. */
+const nb_tensor *nb_part_find(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut, const char *suffix);
+
+/* NIBBLE_BAD_INPUT: main is packed, but its part is missing. */
+nibble_status nb_part_missing(const nb_checkpoint *checkpoint, const nb_tensor *main, const char *suffix,
+                              nibble_error *err);
+
+/* Appends a 1-D part called the first `keep` characters of name + suffix; false without memory. */
+bool nb_part_add(nb_part *parts, int *count, nb_part_role role, const char *name, size_t keep, const char *suffix,
+                 nb_dtype dtype, int64_t rows);
 
 /* NIBBLE_BAD_INPUT: "FILE: tensor 'NAME' <what>". */
 nibble_status nb_tensor_fail(const nb_checkpoint *checkpoint, const nb_tensor *tensor, const char *what,

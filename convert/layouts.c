@@ -7,6 +7,8 @@
 
 #include "base/checked.h"
 #include "convert/layout_bnb.h"
+#include "convert/layout_gptq.h"
+#include "kernels/gptq.h"
 
 typedef struct layout {
   const char *name;
@@ -20,6 +22,7 @@ typedef struct layout {
 static const layout layouts[] = {
     {"bitsandbytes 4-bit", nb_bnb4_owns, nb_bnb4_is_part, nb_bnb4_describe, nb_bnb4_load},
     {"bitsandbytes int8", nb_bnb8_owns, nb_bnb8_is_part, nb_bnb8_describe, nb_bnb8_load},
+    {"gptq", nb_gptq_owns, nb_gptq_is_part, nb_gptq_describe, nb_gptq_load},
 };
 
 enum { LAYOUTS = sizeof layouts / sizeof *layouts };
@@ -29,6 +32,27 @@ static const layout *layout_of(const nb_checkpoint *checkpoint, const nb_tensor 
     if (layouts[i].owns(checkpoint, tensor)) return &layouts[i];
   }
   return NULL;
+}
+
+const nb_tensor *nb_part_find(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut, const char *suffix) {
+  size_t keep = strlen(main->name) - cut, room = keep + strlen(suffix) + 1;
+  char *name = malloc(room);
+  if (!name) return NULL;
+  snprintf(name, room, "%.*s%s", (int)keep, main->name, suffix);
+  const nb_tensor *tensor = nb_checkpoint_find(checkpoint, name);
+  free(name);
+  return tensor;
+}
+
+bool nb_name_ends_with(const char *name, const char *suffix) {
+  size_t n = strlen(name), m = strlen(suffix);
+  return n > m && strcmp(name + n - m, suffix) == 0;
+}
+
+nibble_status nb_part_missing(const nb_checkpoint *checkpoint, const nb_tensor *main, const char *suffix,
+                              nibble_error *err) {
+  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is packed, but its '%s' is missing",
+                 checkpoint->files[main->file].path, main->name, suffix);
 }
 
 nibble_status nb_tensor_fail(const nb_checkpoint *checkpoint, const nb_tensor *tensor, const char *what,
@@ -106,10 +130,22 @@ static nibble_status load_plain(const nb_checkpoint *checkpoint, const nb_tensor
   return NIBBLE_OK;
 }
 
+const nb_tensor *nb_layout_find(const nb_checkpoint *checkpoint, const char *name) {
+  const nb_tensor *tensor = nb_checkpoint_find(checkpoint, name);
+  static const char weight[] = "weight";
+  if (tensor || !nb_name_ends_with(name, weight)) return tensor;
+  nb_buf main = {0};
+  nb_buf_append(&main, name, strlen(name) - (sizeof weight - 1));
+  nb_buf_puts(&main, "qweight");
+  if (!main.failed) tensor = nb_checkpoint_find(checkpoint, main.data);
+  nb_buf_free(&main);
+  return tensor && nb_gptq_owns(checkpoint, tensor) ? tensor : NULL;
+}
+
 nibble_status nb_weight_load(const nb_checkpoint *checkpoint, const char *name, int64_t rows, int64_t cols,
                              nb_weight *out, nibble_error *err) {
   *out = (nb_weight){0};
-  const nb_tensor *tensor = nb_checkpoint_find(checkpoint, name);
+  const nb_tensor *tensor = nb_layout_find(checkpoint, name);
   if (!tensor) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is missing", checkpoint->path, name);
   const layout *row = layout_of(checkpoint, tensor);
   nibble_status status = row ? row->load(checkpoint, tensor, out, err) : load_plain(checkpoint, tensor, out, err);
@@ -144,4 +180,29 @@ nibble_status nb_layout_describe(const nb_checkpoint *checkpoint, const nb_tenso
                                  nibble_error *err) {
   const layout *row = layout_of(checkpoint, tensor);
   return row ? row->describe(checkpoint, tensor, out, err) : describe_plain(checkpoint, tensor, out, err);
+}
+
+bool nb_part_add(nb_part *parts, int *count, nb_part_role role, const char *name, size_t keep, const char *suffix,
+                 nb_dtype dtype, int64_t rows) {
+  size_t room = keep + strlen(suffix) + 1;
+  nb_part *part = &parts[*count];
+  *part = (nb_part){.role = role, .name = malloc(room), .dtype = dtype, .ndim = 1, .shape = {rows, 0}};
+  if (!part->name) return false;
+  snprintf(part->name, room, "%.*s%s", (int)keep, name, suffix);
+  ++*count;
+  return true;
+}
+
+int nb_layout_parts(const nb_packed *packed, const char *name, nb_part out[NB_MAX_PARTS]) {
+  int count = 0;
+  bool ok = packed->format == NB_FORMAT_INT8    ? nb_bnb8_add_parts(packed, name, out, &count)
+            : nb_gptq_bits(packed->format) != 0 ? nb_gptq_add_parts(packed, name, out, &count)
+                                                : nb_bnb4_add_parts(packed, name, out, &count);
+  if (ok) return count;
+  nb_layout_parts_free(out, count);
+  return -1;
+}
+
+void nb_layout_parts_free(nb_part *parts, int count) {
+  for (int i = 0; i < count; i++) free(parts[i].name);
 }

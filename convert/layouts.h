@@ -18,6 +18,10 @@ typedef struct nb_weight {
   void *owned[4];        /* freed by nb_weight_free */
 } nb_weight;
 
+/* The tensor that holds the weight `name`, under that name or as its layout calls it ("NAME.qweight" for
+ * "NAME.weight"); NULL if there is none. */
+const nb_tensor *nb_layout_find(const nb_checkpoint *checkpoint, const char *name);
+
 /* Loads the 2-D weight `name` ("model.layers.0.mlp.up_proj.weight"), whose logical shape must be [rows, cols].
  * Everything that belongs to a packed weight is checked: presence, dtypes, shapes, the quant state's JSON, finite
  * scales. NIBBLE_BAD_INPUT names the tensor. Free with nb_weight_free. */
@@ -46,6 +50,9 @@ typedef enum nb_part_role {
   NB_PART_NESTED_QUANT_MAP,
   NB_PART_STATE,  /* the quant state's JSON: shape[0] is the most it can be */
   NB_PART_FORMAT, /* weight_format of int8 */
+  NB_PART_ZEROS,  /* GPTQ's qzeros, scales and g_idx */
+  NB_PART_SCALES,
+  NB_PART_G_IDX,
 } nb_part_role;
 
 enum { NB_MAX_PARTS = 6 };
@@ -58,9 +65,9 @@ typedef struct nb_part {
   int64_t shape[2];
 } nb_part;
 
-/* The tensors that weight `name` becomes in the bitsandbytes layout. `packed` says format, shape, block_size and, if
- * there is double quantization, nested_block_size; its buffers are not looked at. Returns how many, or -1 without
- * memory. Free with nb_layout_parts_free. */
+/* The tensors that weight `name` becomes in its format's layout. `packed` says format, shape, block_size and, if there
+ * is double quantization, nested_block_size; for GPTQ groups and scale_dtype; its buffers are not looked at. Returns
+ * how many, or -1 without memory. Free with nb_layout_parts_free. */
 int nb_layout_parts(const nb_packed *packed, const char *name, nb_part out[NB_MAX_PARTS]);
 void nb_layout_parts_free(nb_part *parts, int count);
 

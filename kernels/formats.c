@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "kernels/gguf_blocks.h"
+#include "kernels/gptq.h"
 
 /* Quantiles of the normal distribution, 0 among them (arXiv:2305.14314, appendix E). */
 const float nb_nf4_map[16] = {
@@ -98,6 +99,10 @@ static const nb_format_row formats[NB_FORMAT_COUNT] = {
     [NB_FORMAT_Q4_K] = {"q4_k", 4, NB_U8, true, nb_gguf_dequantize, 256, 144},
     [NB_FORMAT_Q5_K] = {"q5_k", 5, NB_U8, true, nb_gguf_dequantize, 256, 176},
     [NB_FORMAT_Q6_K] = {"q6_k", 6, NB_U8, true, nb_gguf_dequantize, 256, 210},
+    [NB_FORMAT_GPTQ2] = {"gptq2", 2, NB_I32, true, nb_gptq_dequantize},
+    [NB_FORMAT_GPTQ3] = {"gptq3", 3, NB_I32, true, nb_gptq_dequantize},
+    [NB_FORMAT_GPTQ4] = {"gptq4", 4, NB_I32, true, nb_gptq_dequantize},
+    [NB_FORMAT_GPTQ8] = {"gptq8", 8, NB_I32, true, nb_gptq_dequantize},
 };
 
 const nb_format_row *nb_format_info(nb_format format) { return &formats[format]; }
@@ -118,6 +123,11 @@ int64_t nb_packed_bytes(const nb_packed *m) {
   if (formats[m->format].block_weights)
     return count / formats[m->format].block_weights * formats[m->format].block_bytes;
   if (m->format == NB_FORMAT_INT8) return count + m->rows * 4;
+  int bits = nb_gptq_bits(m->format);
+  if (bits) {
+    int64_t group_words = nb_gptq_words(m->rows, bits) * 4 + m->rows * (int64_t)nb_dtype_size(m->scale_dtype);
+    return nb_gptq_words(m->cols, bits) * m->rows * 4 + m->groups * group_words + m->cols * 4;
+  }
   int64_t blocks = (count + m->block_size - 1) / m->block_size, bytes = (count + 1) / 2 + 16 * 4;
   if (!m->nested_block_size) return bytes + blocks * 4;
   return bytes + blocks + (blocks + m->nested_block_size - 1) / m->nested_block_size * 4 + 256 * 4 + 4;

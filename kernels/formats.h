@@ -24,6 +24,10 @@ typedef enum nb_format {
   NB_FORMAT_Q4_K,
   NB_FORMAT_Q5_K,
   NB_FORMAT_Q6_K,
+  NB_FORMAT_GPTQ2, /* GPTQ's packed integers; gptq.h */
+  NB_FORMAT_GPTQ3,
+  NB_FORMAT_GPTQ4,
+  NB_FORMAT_GPTQ8,
   NB_FORMAT_COUNT
 } nb_format;
 
@@ -33,7 +37,7 @@ typedef struct nb_packed {
   int64_t rows, cols;
   const void *codes; /* f32, f16, bf16: the values; int8: I8 [rows, cols]; nf4, fp4: two codes a byte, the first in
                         the high half, over the flattened matrix, U8 [ceil(rows*cols/2)]; GGUF: blocks, row by row,
-                        as the file has them */
+                        as the file has them; gptq: U32 words [ceil(cols*bits/32), rows] */
 
   /* nf4, fp4: blocks of block_size weights run across rows; the last may be shorter. */
   int64_t block_size;
@@ -46,6 +50,13 @@ typedef struct nb_packed {
   const float *nested_absmax;    /* [ceil(blocks/nested_block_size)] */
   int64_t nested_block_size;     /* 0: none */
   float nested_offset;
+
+  /* gptq2 to gptq8: weight = scale * (code - zero). */
+  int64_t groups, group_size;
+  const int32_t *g_idx; /* [cols], each column's group; NULL: column / group_size, the last group may be shorter */
+  const void *scales;   /* [groups, rows] */
+  nb_dtype scale_dtype; /* a float dtype */
+  const uint8_t *zeros; /* [groups, rows] */
 } nb_packed;
 
 /* Writes the tile [row, row+rows) x [col, col+cols) as float32 to out, `stride` floats from row to row. */

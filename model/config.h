@@ -26,8 +26,10 @@ typedef struct nb_quant_config {
   bool present;
   const char *method; /* "bitsandbytes", "gptq", ...; in `json` */
   bool load_in_4bit, load_in_8bit, double_quant;
-  const char *quant_type; /* "nf4", "fp4" */
-  double int8_threshold;  /* llm_int8_threshold */
+  const char *quant_type;   /* "nf4", "fp4" */
+  double int8_threshold;    /* llm_int8_threshold */
+  int64_t bits, group_size; /* gptq; 0 where the config does not say, group_size -1: one group a row */
+  bool gptq_v2;             /* zero points are stored as they are, not less one */
 } nb_quant_config;
 
 typedef struct nb_config {

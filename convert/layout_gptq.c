@@ -1,0 +1,196 @@
+#include "convert/layout_gptq.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "convert/layout_bnb.h"
+#include "kernels/gptq.h"
+
+static const char main_suffix[] = "qweight";
+enum { MAIN_LENGTH = sizeof main_suffix - 1 };
+
+/* The four tensors of a packed weight, and what their shapes say. */
+typedef struct gptq_parts {
+  const nb_tensor *qweight, *qzeros, *scales, *g_idx;
+  nb_packed packed;
+} gptq_parts;
+
+/* AWQ's tensors have the same names and dtypes, in another order of bits; they have no g_idx. */
+bool nb_gptq_owns(const nb_checkpoint *checkpoint, const nb_tensor *main) {
+  if (!nb_name_ends_with(main->name, ".qweight") || main->is_blocks) return false;
+  return strcmp(checkpoint->config.quant.method, "gptq") == 0 || nb_part_find(checkpoint, main, MAIN_LENGTH, "g_idx");
+}
+
+bool nb_gptq_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
+  static const char *const suffixes[] = {"qzeros", "scales", "g_idx"};
+  for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+    size_t n = strlen(suffixes[i]), whole = strlen(tensor->name);
+    if (whole <= n || tensor->name[whole - n - 1] != '.' || strcmp(tensor->name + whole - n, suffixes[i]) != 0)
+      continue;
+    const nb_tensor *main = nb_part_find(checkpoint, tensor, n, main_suffix);
+    return main && nb_gptq_owns(checkpoint, main);
+  }
+  return false;
+}
+
+static nibble_status need_matrix(const nb_checkpoint *c, const nb_tensor *main, const char *suffix, int64_t rows,
+                                 int64_t cols, const nb_tensor **out, nibble_error *err) {
+  *out = nb_part_find(c, main, MAIN_LENGTH, suffix);
+  if (!*out) return nb_part_missing(c, main, suffix, err);
+  const nb_tensor *t = *out;
+  bool is_scales = strcmp(suffix, "scales") == 0;
+  if (t->is_blocks || !(is_scales ? nb_dtype_is_float(t->dtype) : t->dtype == NB_I32))
+    return nb_tensor_fail(c, t, is_scales ? "is of no float dtype" : "is not of dtype I32", err);
+  if (t->ndim == 2 && (rows < 0 || t->shape[0] == rows) && t->shape[1] == cols) return NIBBLE_OK;
+  char what[160];
+  snprintf(what, sizeof what, "should have %lld columns and as many rows as there are groups, to agree with '%s'",
+           (long long)cols, main_suffix);
+  return nb_tensor_fail(c, t, what, err);
+}
+
+/* bits = words * 32 / cols where the last word is full, which is so for every model that GPTQModel packs itself. */
+static nibble_status find_format(const nb_checkpoint *c, gptq_parts *p, nibble_error *err) {
+  nb_packed *m = &p->packed;
+  int64_t words = p->qweight->shape[0];
+  for (int bits = 2; bits <= 8; bits++) {
+    if (nb_gptq_format(bits, &m->format) && nb_gptq_words(m->cols, bits) == words) return NIBBLE_OK;
+  }
+  char what[128];
+  snprintf(what, sizeof what, "has %lld rows, which is not 2, 3, 4 or 8 bits for %lld input features", (long long)words,
+           (long long)m->cols);
+  return nb_tensor_fail(c, p->qweight, what, err);
+}
+
+/* Input features: g_idx counts them; without it, what the words hold at the bits the config names. */
+static nibble_status find_cols(const nb_checkpoint *c, gptq_parts *p, nibble_error *err) {
+  nb_packed *m = &p->packed;
+  nb_format format;
+  int64_t bits = c->config.quant.bits;
+  p->g_idx = nb_part_find(c, p->qweight, MAIN_LENGTH, "g_idx");
+  if (p->g_idx && (p->g_idx->dtype != NB_I32 || p->g_idx->is_blocks || p->g_idx->ndim != 1))
+    return nb_tensor_fail(c, p->g_idx, "is not one row of I32", err);
+  if (!p->g_idx && !nb_gptq_format(bits, &format)) return nb_part_missing(c, p->qweight, "g_idx", err);
+  m->cols = p->g_idx ? p->g_idx->count : p->qweight->shape[0] * 32 / bits;
+  return m->cols >= 1 ? NIBBLE_OK : nb_tensor_fail(c, p->qweight, "has no input features", err);
+}
+
+static nibble_status find_parts(const nb_checkpoint *c, const nb_tensor *main, gptq_parts *p, nibble_error *err) {
+  *p = (gptq_parts){.qweight = main};
+  nb_packed *m = &p->packed;
+  if (main->dtype != NB_I32 || main->ndim != 2 || main->shape[0] < 1 || main->shape[1] < 1)
+    return nb_tensor_fail(c, main, "is not a matrix of dtype I32", err);
+  m->rows = main->shape[1];
+  nibble_status status = find_cols(c, p, err);
+  if (status == NIBBLE_OK) status = find_format(c, p, err);
+  if (status == NIBBLE_OK) status = need_matrix(c, main, "scales", -1, m->rows, &p->scales, err);
+  if (status != NIBBLE_OK) return status;
+  m->groups = p->scales->shape[0];
+  m->scale_dtype = p->scales->dtype;
+  if (m->groups < 1 || m->groups > m->cols) return nb_tensor_fail(c, p->scales, "has no rows, or too many", err);
+  m->group_size = nb_ceil_div(m->cols, m->groups);
+  int64_t words = nb_gptq_words(m->rows, nb_gptq_bits(m->format));
+  return need_matrix(c, main, "qzeros", m->groups, words, &p->qzeros, err);
+}
+
+nibble_status nb_gptq_describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
+                               nibble_error *err) {
+  gptq_parts parts;
+  nibble_status status = find_parts(checkpoint, main, &parts, err);
+  *out = parts.packed;
+  return status;
+}
+
+/* Checks g_idx and drops it where columns lie group by group, which is the faster way to read them. */
+static nibble_status load_groups(const nb_checkpoint *c, const gptq_parts *p, nb_weight *out, nibble_error *err) {
+  nb_packed *m = &out->packed;
+  int64_t configured = c->config.quant.group_size;
+  if (!p->g_idx) {
+    if (configured > 0 && nb_ceil_div(m->cols, configured) == m->groups) m->group_size = configured;
+    return NIBBLE_OK;
+  }
+  const void *values = NULL;
+  nibble_status status = nb_weight_view(c, p->g_idx, out, &values, err);
+  if (status != NIBBLE_OK) return status;
+  const int32_t *g_idx = values;
+  int64_t first = 0; /* columns in group 0, if they lie in order */
+  while (first < m->cols && g_idx[first] == 0) first++;
+  bool in_order = first > 0 && nb_ceil_div(m->cols, first) == m->groups;
+  for (int64_t i = 0; i < m->cols; i++) {
+    if (g_idx[i] < 0 || g_idx[i] >= m->groups) {
+      char what[96];
+      snprintf(what, sizeof what, "names group %d at index %lld; there are %lld", g_idx[i], (long long)i,
+               (long long)m->groups);
+      return nb_tensor_fail(c, p->g_idx, what, err);
+    }
+    in_order = in_order && g_idx[i] == i / first;
+  }
+  if (in_order) {
+    m->group_size = first;
+  } else {
+    m->g_idx = g_idx;
+  }
+  return NIBBLE_OK;
+}
+
+static nibble_status load_zeros(const nb_checkpoint *c, const gptq_parts *p, nb_weight *out, nibble_error *err) {
+  nb_packed *m = &out->packed;
+  const void *words = NULL;
+  void *zeros = NULL;
+  nb_weight copy = {0};
+  nibble_status status = nb_weight_view(c, p->qzeros, &copy, &words, err);
+  if (status == NIBBLE_OK) status = nb_weight_own(out, (uint64_t)(m->groups * m->rows), &zeros, err);
+  for (int64_t g = 0; status == NIBBLE_OK && g < m->groups; g++) {
+    nb_gptq_unpack_zeros((const uint32_t *)words + g * p->qzeros->shape[1], m->rows, nb_gptq_bits(m->format),
+                         !c->config.quant.gptq_v2, (uint8_t *)zeros + g * m->rows);
+  }
+  m->zeros = zeros;
+  nb_weight_free(&copy);
+  return status;
+}
+
+nibble_status nb_gptq_load(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err) {
+  gptq_parts parts;
+  nibble_status status = find_parts(checkpoint, main, &parts, err);
+  nb_packed *m = &out->packed;
+  *m = parts.packed;
+  out->source_dtype = m->scale_dtype;
+  if (status == NIBBLE_OK) status = nb_weight_view(checkpoint, main, out, &m->codes, err);
+  if (status == NIBBLE_OK) status = nb_weight_view(checkpoint, parts.scales, out, &m->scales, err);
+  if (status == NIBBLE_OK) status = load_groups(checkpoint, &parts, out, err);
+  if (status == NIBBLE_OK) status = load_zeros(checkpoint, &parts, out, err);
+  for (int64_t i = 0; status == NIBBLE_OK && i < m->groups * m->rows; i++) {
+    if (isfinite(nb_gptq_scale(m, 0, i))) continue;
+    char what[64];
+    snprintf(what, sizeof what, "is not finite at index %lld", (long long)i);
+    status = nb_tensor_fail(checkpoint, parts.scales, what, err);
+  }
+  return status;
+}
+
+bool nb_gptq_add_parts(const nb_packed *m, const char *name, nb_part *out, int *count) {
+  int bits = nb_gptq_bits(m->format);
+  static const char weight[] = "weight";
+  size_t whole = strlen(name), keep = whole > sizeof weight - 1 ? whole - (sizeof weight - 1) : 0;
+  const struct {
+    nb_part_role role;
+    const char *suffix;
+    nb_dtype dtype;
+    int ndim;
+    int64_t rows, cols;
+  } parts[] = {
+      {NB_PART_CODES, main_suffix, NB_I32, 2, nb_gptq_words(m->cols, bits), m->rows},
+      {NB_PART_ZEROS, "qzeros", NB_I32, 2, m->groups, nb_gptq_words(m->rows, bits)},
+      {NB_PART_SCALES, "scales", m->scale_dtype, 2, m->groups, m->rows},
+      {NB_PART_G_IDX, "g_idx", NB_I32, 1, m->cols, 0},
+  };
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+    if (!nb_part_add(out, count, parts[i].role, name, keep, parts[i].suffix, parts[i].dtype, parts[i].rows))
+      return false;
+    out[*count - 1].ndim = parts[i].ndim;
+    out[*count - 1].shape[1] = parts[i].cols;
+  }
+  return true;
+}

@@ -1,0 +1,105 @@
+#include "kernels/gptq.h"
+
+#include <string.h>
+
+enum { WORD_BITS = 32 };
+
+static const nb_format formats_of_bits[] = {
+    [2] = NB_FORMAT_GPTQ2, [3] = NB_FORMAT_GPTQ3, [4] = NB_FORMAT_GPTQ4, [8] = NB_FORMAT_GPTQ8};
+
+bool nb_gptq_format(int64_t bits, nb_format *out) {
+  if (bits < 2 || bits > 8 || !formats_of_bits[bits]) return false;
+  *out = formats_of_bits[bits];
+  return true;
+}
+
+int nb_gptq_bits(nb_format format) {
+  for (int bits = 2; bits <= 8; bits++) {
+    if (formats_of_bits[bits] == format && format) return bits;
+  }
+  return 0;
+}
+
+int64_t nb_gptq_words(int64_t count, int bits) {
+  return count / WORD_BITS * bits + (count % WORD_BITS * bits + WORD_BITS - 1) / WORD_BITS;
+}
+
+/* Puts code number i into words that lie `step` apart and were zero; its field may cross into the next word. */
+static void put(uint32_t *words, int64_t step, int64_t i, int bits, uint32_t code) {
+  int64_t word = i * bits / WORD_BITS;
+  int shift = (int)(i * bits % WORD_BITS);
+  words[word * step] |= code << shift;
+  if (shift + bits > WORD_BITS) words[(word + 1) * step] |= code >> (WORD_BITS - shift);
+}
+
+static uint32_t get(const uint32_t *words, int64_t step, int64_t i, int bits) {
+  int64_t word = i * bits / WORD_BITS;
+  int shift = (int)(i * bits % WORD_BITS);
+  uint32_t code = words[word * step] >> shift;
+  if (shift + bits > WORD_BITS) code |= words[(word + 1) * step] << (WORD_BITS - shift);
+  return code & ((1u << bits) - 1);
+}
+
+void nb_gptq_pack(const uint8_t *codes, int64_t rows, int64_t cols, int bits, int64_t begin, int64_t end,
+                  uint32_t *words) {
+  for (int64_t w = 0; w < nb_gptq_words(cols, bits); w++) {
+    memset(words + w * rows + begin, 0, (size_t)(end - begin) * sizeof *words);
+  }
+  for (int64_t r = begin; r < end; r++) {
+    for (int64_t c = 0; c < cols; c++) put(words + r, rows, c, bits, codes[r * cols + c]);
+  }
+}
+
+/* A one in the lowest bit of every field of a word. */
+static uint32_t ones(int bits) {
+  uint32_t word = 0;
+  for (int shift = 0; shift < WORD_BITS; shift += bits) word |= 1u << shift;
+  return word;
+}
+
+void nb_gptq_pack_zeros(const uint8_t *zeros, int64_t rows, int bits, bool less_one, uint32_t *words) {
+  int64_t n = nb_gptq_words(rows, bits);
+  uint32_t mask = (1u << bits) - 1, less = less_one && bits == 3;
+  memset(words, 0, (size_t)n * sizeof *words);
+  for (int64_t r = 0; r < rows; r++) put(words, 1, r, bits, (zeros[r] - less) & mask);
+  for (int64_t w = 0; less_one && bits != 3 && w < n; w++) words[w] -= ones(bits);
+}
+
+void nb_gptq_unpack_zeros(const uint32_t *words, int64_t rows, int bits, bool less_one, uint8_t *zeros) {
+  uint32_t mask = (1u << bits) - 1;
+  for (int64_t r = 0; r < rows; r++) {
+    if (bits == 3) {
+      zeros[r] = (uint8_t)((get(words, 1, r, bits) + less_one) & mask);
+    } else {
+      uint32_t word = words[r * bits / WORD_BITS] + (less_one ? ones(bits) : 0);
+      zeros[r] = (uint8_t)(word >> r * bits % WORD_BITS & mask);
+    }
+  }
+}
+
+float nb_gptq_scale(const nb_packed *m, int64_t group, int64_t row) {
+  size_t size = nb_dtype_size(m->scale_dtype);
+  float scale;
+  nb_to_f32(m->scale_dtype, (const char *)m->scales + (size_t)(group * m->rows + row) * size, 1, &scale);
+  return scale;
+}
+
+void nb_gptq_dequantize(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
+                        int64_t stride) {
+  int bits = nb_gptq_bits(m->format);
+  for (int64_t r = row; r < row + rows; r++, out += stride) {
+    const uint32_t *words = (const uint32_t *)m->codes + r;
+    int64_t current = -1;
+    float scale = 0;
+    int zero = 0;
+    for (int64_t c = col; c < col + cols; c++) {
+      int64_t group = nb_gptq_group(m, c);
+      if (group != current) {
+        current = group;
+        scale = nb_gptq_scale(m, group, r);
+        zero = m->zeros[group * m->rows + r];
+      }
+      out[c - col] = scale * (float)((int)get(words, m->rows, c, bits) - zero);
+    }
+  }
+}

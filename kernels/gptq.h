@@ -1,0 +1,41 @@
+/* The packed integers of GPTQ's layout (Frantar et al. 2022, arXiv:2210.17323), as AutoGPTQ and GPTQModel write them:
+ * a code of `bits` bits, 2, 3, 4 or 8, for every weight, a scale and a zero point for every group of columns and row,
+ * weight = scale * (code - zero). Codes of one row run down a column of 32-bit words, lowest bits first, as one stream
+ * of bits: 32 codes fill `bits` words, and codes of 3 bits cross from one word to the next.
+ * Zero points run along a row of words in the same way. Version 1 of the layout stores them less one. */
+#ifndef NB_KERNELS_GPTQ_H
+#define NB_KERNELS_GPTQ_H
+
+#include "kernels/formats.h"
+
+/* The format of so many bits; false if there is none. */
+bool nb_gptq_format(int64_t bits, nb_format *out);
+
+/* 2, 3, 4 or 8; 0 for a format of another family. */
+int nb_gptq_bits(nb_format format);
+
+/* 32-bit words that `count` codes take, the last padded. */
+int64_t nb_gptq_words(int64_t count, int bits);
+
+/* Packs codes [rows, cols], row-major, into words [nb_gptq_words(cols), rows]: rows [begin, end) of them. */
+void nb_gptq_pack(const uint8_t *codes, int64_t rows, int64_t cols, int bits, int64_t begin, int64_t end,
+                  uint32_t *words);
+
+/* One group's zero points [rows] to and from words [nb_gptq_words(rows)]. With `less_one` they are stored less one, as
+ * version 1 has them: for 2, 4 and 8 bits by a subtraction on whole words, whose borrow crosses fields (GPTQModel's
+ * utils/model.py), for 3 bits in each field by itself (its utils/model_dequant.py). */
+void nb_gptq_pack_zeros(const uint8_t *zeros, int64_t rows, int bits, bool less_one, uint32_t *words);
+void nb_gptq_unpack_zeros(const uint32_t *words, int64_t rows, int bits, bool less_one, uint8_t *zeros);
+
+/* nb_dequantize_fn for all four formats. */
+void nb_gptq_dequantize(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
+                        int64_t stride);
+
+/* The scale of row `row` in group `group`. */
+float nb_gptq_scale(const nb_packed *m, int64_t group, int64_t row);
+
+static inline int64_t nb_gptq_group(const nb_packed *m, int64_t col) {
+  return m->g_idx ? m->g_idx[col] : col / m->group_size;
+}
+
+#endif
