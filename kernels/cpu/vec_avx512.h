@@ -37,7 +37,7 @@ static inline vf vf_load_i8(const void *p) { return _mm512_cvtepi32_ps(_mm512_cv
 static inline float vf_sum(vf v) { return _mm512_reduce_add_ps(v); }
 static inline float vf_largest(vf v) { return _mm512_reduce_max_ps(v); }
 
-static inline vf vf_round(vf x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline vf vf_round(vf x) { return _mm512_cvtepi32_ps(_mm512_cvtps_epi32(x)); }
 static inline vf vf_scale(vf p, vf n) { return _mm512_scalef_ps(p, n); }
 static inline vf vf_zero_below(vf v, vf x, float bound) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(bound), _CMP_NLT_UQ), v);
