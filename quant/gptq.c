@@ -1,0 +1,232 @@
+#include "quant/gptq.h"
+
+#include <cblas.h>
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/dtype.h"
+#include "base/parallel.h"
+#include "quant/grid.h"
+
+enum {
+  ROW_BAND = 32, /* rows solved together: enough to make the lazy updates matrix products */
+  BLOCK = 128,   /* columns whose updates to the rest are saved up (the paper's lazy batch) */
+};
+
+typedef struct solve_job {
+  const float *w; /* [rows, cols] */
+  const nb_grid *grid;
+  const nb_hessian *hessian; /* NULL: none */
+  const nb_factor *factor;   /* NULL: round to the nearest */
+  const float *importance;   /* [cols] by place: how much an error in it costs; NULL: all alike */
+  int64_t block, group_size; /* both resolved */
+  nb_rounded *out;
+  float *scratch; /* for each thread: scratch_floats */
+  int64_t scratch_floats;
+  double *sums;    /* [rows, 3]: error, RTN's error, the outputs themselves */
+  int64_t *mended; /* [rows] */
+} solve_job;
+
+static int32_t column_at(const solve_job *job, int64_t place) {
+  return job->factor ? job->factor->column[place] : (int32_t)place;
+}
+
+static int32_t group_at(const solve_job *job, int64_t place) {
+  return job->factor ? job->factor->group[place] : (int32_t)(place / job->group_size);
+}
+
+static bool begins_group(const solve_job *job, int64_t place) {
+  return place == 0 || group_at(job, place) != group_at(job, place - 1);
+}
+
+/* One row of one block: rounds place after place and takes each error out of what is left of the block. `params` is
+ * the group that goes on from the block before. */
+static void round_block(const solve_job *job, int64_t row, int64_t begin, int64_t end, float *w, float *errors,
+                        nb_group_grid *params) {
+  nb_rounded *out = job->out;
+  const float *upper = job->factor ? job->factor->upper : NULL;
+  for (int64_t j = begin; j < end; j++) {
+    if (begins_group(job, j)) {
+      int64_t stop = j + 1;
+      while (stop < out->cols && !begins_group(job, stop)) stop++;
+      *params = nb_group_grid_fit(job->grid, w + j, stop - j, job->importance ? job->importance + j : NULL);
+      int64_t at = group_at(job, j) * out->rows + row;
+      out->scales[at] = params->scale_f16;
+      out->zeros[at] = params->zero;
+      job->mended[row] += params->was_mended;
+    }
+    uint8_t code = nb_group_grid_round(params, w[j]);
+    out->codes[row * out->cols + column_at(job, j)] = code;
+    if (!upper) continue;
+    const float *u = upper + j * out->cols;
+    float error = (w[j] - nb_group_grid_value(params, code)) / u[j];
+    errors[j - begin] = error;
+    for (int64_t k = j + 1; k < end; k++) w[k] -= error * u[k];
+  }
+}
+
+static void round_band(const solve_job *job, int64_t begin, int64_t end, float *w, float *errors) {
+  int64_t cols = job->out->cols, rows = end - begin;
+  nb_group_grid params[ROW_BAND];
+  for (int64_t i = 0; i < cols; i += job->block) {
+    int64_t stop = nb_min_i64(i + job->block, cols);
+    for (int64_t r = 0; r < rows; r++) {
+      round_block(job, begin + r, i, stop, w + r * cols, errors + r * job->block, &params[r]);
+    }
+    if (!job->factor || stop == cols) continue;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)(cols - stop), (int)(stop - i), -1, errors,
+                (int)job->block, job->factor->upper + i * cols + stop, (int)cols, 1, w + stop, (int)cols);
+  }
+}
+
+/* sums[r * 3] = d[r] H d[r]^T, or |d[r]|^2 without a hessian. */
+static void weigh(const solve_job *job, const float *d, int64_t rows, float *product, double *sums) {
+  int64_t n = job->out->cols;
+  if (job->hessian) {
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)n, (int)n, 1, d, (int)n, job->hessian->sum,
+                (int)n, 0, product, (int)n);
+  }
+  for (int64_t r = 0; r < rows; r++, sums += 3) {
+    const float *a = d + r * n, *b = job->hessian ? product + r * n : a;
+    *sums = 0;
+    for (int64_t i = 0; i < n; i++) *sums += (double)a[i] * (double)b[i];
+  }
+}
+
+/* d = the error of rounding each weight to the nearest on the min/max grid of groups as they lie. */
+static void rtn_errors(const solve_job *job, const float *w, int64_t rows, float *d) {
+  int64_t cols = job->out->cols;
+  nb_grid plain = *job->grid;
+  plain.mse = false;
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t i = 0; i < cols; i += job->group_size) {
+      const float *group = w + r * cols + i;
+      int64_t n = nb_min_i64(job->group_size, cols - i);
+      nb_group_grid params = nb_group_grid_fit(&plain, group, n, NULL);
+      for (int64_t k = 0; k < n; k++)
+        d[r * cols + i + k] = group[k] - nb_group_grid_value(&params, nb_group_grid_round(&params, group[k]));
+    }
+  }
+}
+
+static void rounded_errors(const solve_job *job, const float *w, int64_t begin, int64_t rows, float *d) {
+  const nb_rounded *out = job->out;
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t c = 0; c < out->cols; c++) {
+      int64_t at = out->g_idx[c] * out->rows + begin + r;
+      int code = out->codes[(begin + r) * out->cols + c];
+      d[r * out->cols + c] = w[r * out->cols + c] - nb_f16_to_f32(out->scales[at]) * (float)(code - out->zeros[at]);
+    }
+  }
+}
+
+static void solve_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  const solve_job *job = ctx;
+  int64_t cols = job->out->cols, rows = end - begin;
+  float *w = job->scratch + thread * job->scratch_floats, *d = w + ROW_BAND * cols, *errors = d + ROW_BAND * cols;
+  const float *source = job->w + begin * cols;
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t j = 0; j < cols; j++) {
+      int32_t c = column_at(job, j);
+      w[r * cols + j] = job->factor && job->factor->dead[c] ? 0 : source[r * cols + c];
+    }
+  }
+  round_band(job, begin, end, w, errors);
+  double *sums = job->sums + begin * 3;
+  rounded_errors(job, source, begin, rows, d);
+  weigh(job, d, rows, w, sums);
+  rtn_errors(job, source, rows, d);
+  weigh(job, d, rows, w, sums + 1);
+  weigh(job, source, rows, w, sums + 2);
+}
+
+static nibble_status rounded_create(nb_rounded *out, int64_t rows, int64_t cols, int64_t groups, nibble_error *err) {
+  uint64_t bytes;
+  *out = (nb_rounded){.rows = rows, .cols = cols, .groups = groups};
+  if (!nb_mul_u64((uint64_t)rows, (uint64_t)cols, &bytes)) return nb_fail_memory(err, SIZE_MAX);
+  out->codes = nb_alloc(bytes, 1);
+  out->scales = nb_alloc((uint64_t)groups * (uint64_t)rows, sizeof *out->scales);
+  out->zeros = nb_alloc((uint64_t)groups * (uint64_t)rows, 1);
+  out->g_idx = nb_alloc((uint64_t)cols, sizeof *out->g_idx);
+  if (out->codes && out->scales && out->zeros && out->g_idx) return NIBBLE_OK;
+  nb_rounded_free(out);
+  return nb_fail_memory(err, bytes);
+}
+
+void nb_rounded_free(nb_rounded *rounded) {
+  free(rounded->codes);
+  free(rounded->scales);
+  free(rounded->zeros);
+  free(rounded->g_idx);
+  *rounded = (nb_rounded){0};
+}
+
+static void sum_up(const solve_job *job) {
+  double error = 0, rtn = 0, outputs = 0;
+  nb_rounded *out = job->out;
+  for (int64_t r = 0; r < out->rows; r++) {
+    error += job->sums[r * 3];
+    rtn += job->sums[r * 3 + 1];
+    outputs += job->sums[r * 3 + 2];
+    out->mended += job->mended[r];
+  }
+  out->error = outputs > 0 ? error / outputs : 0;
+  out->rtn_error = outputs > 0 ? rtn / outputs : 0;
+}
+
+static nibble_status solve(solve_job *job, int64_t rows, int64_t cols, nibble_error *err) {
+  int64_t size = job->grid->group_size > 0 ? nb_min_i64(job->grid->group_size, cols) : cols;
+  nibble_status status = rounded_create(job->out, rows, cols, nb_ceil_div(cols, size), err);
+  if (status != NIBBLE_OK) return status;
+  job->group_size = size;
+  /* Whole groups to a block, so that the weights a scale is fitted to have had all updates. */
+  job->block = size < BLOCK ? BLOCK / size * size : BLOCK;
+  job->scratch_floats = ROW_BAND * (2 * cols + job->block);
+  uint64_t floats = (uint64_t)nb_threads() * (uint64_t)job->scratch_floats;
+  job->scratch = nb_alloc_aligned(floats, sizeof(float));
+  job->sums = nb_alloc((uint64_t)rows, 3 * sizeof(double));
+  job->mended = nb_alloc((uint64_t)rows, sizeof *job->mended);
+  if (!job->scratch || !job->sums || !job->mended) {
+    status = nb_fail_memory(err, floats * sizeof(float));
+    nb_rounded_free(job->out);
+    goto done;
+  }
+  openblas_set_num_threads(1);
+  for (int64_t j = 0; j < cols; j++) job->out->g_idx[column_at(job, j)] = group_at(job, j);
+  nb_parallel(rows, ROW_BAND, solve_band, job);
+  sum_up(job);
+done:
+  free(job->scratch);
+  free(job->sums);
+  free(job->mended);
+  return status;
+}
+
+nibble_status nb_gptq_solve(const float *w, int64_t rows, const nb_grid *grid, const nb_hessian *hessian,
+                            const nb_factor *factor, nb_rounded *out, nibble_error *err) {
+  solve_job job = {.w = w, .grid = grid, .hessian = hessian, .out = out};
+  if (!factor->is_indefinite) job.factor = factor;
+  float *importance = NULL;
+  if (grid->mse && job.factor) {
+    importance = nb_alloc((uint64_t)factor->n, sizeof *importance);
+    if (!importance) return nb_fail_memory(err, (size_t)factor->n * sizeof *importance);
+    /* What the solver's own loss charges for an error in this place (the paper's equation 2). */
+    for (int64_t i = 0; i < factor->n; i++) {
+      float u = factor->upper[i * factor->n + i];
+      importance[i] = 1 / (u * u);
+    }
+    job.importance = importance;
+  }
+  nibble_status status = solve(&job, rows, factor->n, err);
+  free(importance);
+  return status;
+}
+
+nibble_status nb_rtn_solve(const float *w, int64_t rows, int64_t cols, const nb_grid *grid, nb_rounded *out,
+                           nibble_error *err) {
+  solve_job job = {.w = w, .grid = grid, .out = out};
+  return solve(&job, rows, cols, err);
+}

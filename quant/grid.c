@@ -1,0 +1,87 @@
+#include "quant/grid.h"
+
+#include <math.h>
+
+#include "base/dtype.h"
+
+/* Of the paper's code (IST-DASLab/gptq, quant.py): shrink the range by hundredths, down to a fifth. */
+enum { SHRINK_STEPS = 100, SHRINK_TRIED = 80 };
+
+static const float f16_least = 6.103515625e-05f; /* smallest normal */
+static const float f16_most = 65504.0f;
+
+static void find_range(const nb_grid *grid, const float *w, int64_t n, float *low, float *high) {
+  float lo = 0, hi = 0;
+  for (int64_t i = 0; i < n; i++) {
+    lo = w[i] < lo ? w[i] : lo;
+    hi = w[i] > hi ? w[i] : hi;
+  }
+  if (grid->sym) {
+    hi = hi > -lo ? hi : -lo;
+    lo = -hi;
+  }
+  if (lo == 0 && hi == 0) {
+    lo = -1;
+    hi = 1;
+  }
+  *low = lo;
+  *high = hi;
+}
+
+/* The grid that spans [low, high]. */
+static nb_group_grid span(const nb_grid *grid, float low, float high) {
+  nb_group_grid g = {.max_code = (uint8_t)((1 << grid->bits) - 1)};
+  float scale = (high - low) / (float)g.max_code;
+  g.was_mended = !(scale >= f16_least && scale <= f16_most);
+  scale = scale >= f16_least ? scale : f16_least;
+  scale = scale <= f16_most ? scale : f16_most;
+  g.scale_f16 = nb_f32_to_f16(scale);
+  g.scale = nb_f16_to_f32(g.scale_f16);
+  if (grid->sym) {
+    g.zero = (uint8_t)(1 << (grid->bits - 1));
+  } else {
+    float zero = nb_round_even(fminf(-low / g.scale, 1024));
+    g.zero = (uint8_t)(zero > (float)g.max_code ? (float)g.max_code : zero);
+  }
+  return g;
+}
+
+/* In eight sums, so that the compiler may use vectors. */
+static float squared_error(const nb_group_grid *g, const float *w, int64_t n, const float *importance) {
+  float sums[8] = {0}, scale = g->scale, inverse = 1 / g->scale, zero = g->zero;
+  float least = -zero, most = (float)g->max_code - zero;
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    for (int k = 0; k < 8; k++) {
+      float steps = w[i + k] * inverse;
+      steps = steps < least ? least : steps;
+      steps = steps > most ? most : steps;
+      float d = w[i + k] - scale * nb_round_even(steps);
+      sums[k] += importance ? d * d * importance[i + k] : d * d;
+    }
+  }
+  for (; i < n; i++) {
+    float steps = w[i] * inverse;
+    steps = steps < least ? least : steps;
+    steps = steps > most ? most : steps;
+    float d = w[i] - scale * nb_round_even(steps);
+    sums[0] += importance ? d * d * importance[i] : d * d;
+  }
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+nb_group_grid nb_group_grid_fit(const nb_grid *grid, const float *w, int64_t n, const float *importance) {
+  float low, high, least_error = INFINITY;
+  find_range(grid, w, n, &low, &high);
+  nb_group_grid best = span(grid, low, high);
+  for (int i = 0; grid->mse && i < SHRINK_TRIED; i++) {
+    float part = 1 - (float)i / SHRINK_STEPS;
+    nb_group_grid g = span(grid, low * part, high * part);
+    float error = squared_error(&g, w, n, importance);
+    if (error < least_error) {
+      least_error = error;
+      best = g;
+    }
+  }
+  return best;
+}

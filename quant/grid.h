@@ -1,0 +1,39 @@
+/* The integer grid of one group of weights: value = scale * (code - zero). The scale is a float16 from the start, as it
+ * will be stored, so that the solver sees the error that the artifact will have. */
+#ifndef NB_QUANT_GRID_H
+#define NB_QUANT_GRID_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "quant/gptq.h"
+
+typedef struct nb_group_grid {
+  float scale; /* positive, finite, exactly a float16 */
+  uint16_t scale_f16;
+  uint8_t zero, max_code;
+  bool was_mended; /* the scale that fits best is out of float16's range */
+} nb_group_grid;
+
+/* The grid for n weights: from their least and largest (0 always among them), or with grid->mse the shrunk range that
+ * has the least squared error; `importance` [n] weighs the errors, NULL: all alike. */
+nb_group_grid nb_group_grid_fit(const nb_grid *grid, const float *w, int64_t n, const float *importance);
+
+/* Rounds half to even, as torch does; |x| < 2^22. */
+static inline float nb_round_even(float x) {
+  const float big = 12582912.0f; /* 1.5 * 2^23: its last bit is worth 1 */
+  return (x + big) - big;
+}
+
+static inline uint8_t nb_group_grid_round(const nb_group_grid *g, float w) {
+  float steps = w / g->scale;
+  steps = steps < -1024 ? -1024 : steps > 1024 ? 1024 : steps;
+  float code = nb_round_even(steps) + (float)g->zero;
+  return (uint8_t)(code < 0 ? 0 : code > (float)g->max_code ? (float)g->max_code : code);
+}
+
+static inline float nb_group_grid_value(const nb_group_grid *g, uint8_t code) {
+  return g->scale * (float)((int)code - (int)g->zero);
+}
+
+#endif
