@@ -12,8 +12,11 @@
 #include "runner/text.h"
 #include "runner/tokenizer_regex.h"
 
-/* Oniguruma's word characters; the Latin-1 superscripts and fractions are in its table for bytes. */
-#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+/* Oniguruma's word characters. Outside brackets a table for Latin-1 adds superscripts and fractions. */
+#define WORD_IN_CLASS "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD WORD_IN_CLASS "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+/* As of Unicode 16, for characters that are older. */
+#define ALPHABETIC "\\p{Alphabetic}\\x{363}-\\x{36f}\\x{c04}\\x{f82}\\x{f83}\\x{1dd3}-\\x{1de6}\\x{11080}\\x{11081}"
 
 enum { MAX_GROUPS = 100, NO_ATOM = -1 };
 
@@ -75,22 +78,17 @@ static const struct {
     {"control", "\\p{Cc}"},
     {"format", "\\p{Cf}"},
     {"privateuse", "\\p{Co}"},
-    {"alpha", "\\p{Alphabetic}"},
-    {"alphabetic", "\\p{Alphabetic}"},
+    {"alpha", ALPHABETIC},
+    {"alphabetic", ALPHABETIC},
+    {"alnum", ALPHABETIC "\\p{Nd}"},
     {"digit", "\\p{Nd}"},
     {"space", "\\s"},
     {"whitespace", "\\s"},
-    {"upper", "\\p{Uppercase}"},
-    {"uppercase", "\\p{Uppercase}"},
-    {"lower", "\\p{Lowercase}"},
-    {"lowercase", "\\p{Lowercase}"},
-    {"word", WORD},
     {"xdigit", "0-9A-Fa-f"},
     {"any", "\\p{Any}"},
     {"ascii", "\\x{0}-\\x{7f}"},
-    {"emoji", "\\p{Emoji}"},
     {"cntrl", "\\p{Cc}"},
-    {"ideographic", "\\p{Ideographic}"},
+    {"punct", "\\p{P}"},
 };
 
 static bool is_script(const char *name) {
@@ -170,7 +168,7 @@ static nibble_status common_escape(translator *t, char c, bool in_class, bool *k
   *known = true;
   switch (c) {
     case 'w':
-    case 'W': return put_set(t, WORD, c == 'W', in_class);
+    case 'W': return put_set(t, in_class ? WORD_IN_CLASS : WORD, c == 'W', in_class);
     case 'h':
     case 'H': return put_set(t, "0-9A-Fa-f", c == 'H', in_class);
     case 's':
@@ -218,7 +216,7 @@ static nibble_status posix_bracket(translator *t) {
   if (!close || !property_set(name + negative, (size_t)(close - name) - negative, set, sizeof set))
     return refuse(t, "a class inside a class");
   t->at = close + 2;
-  return put_set(t, set, negative, true);
+  return put_set(t, strcmp(set, "\\p{P}") == 0 ? "\\p{P}\\p{S}" : set, negative, true); /* [:punct:] has symbols too */
 }
 
 static nibble_status class(translator *t) {

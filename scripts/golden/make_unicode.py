@@ -15,15 +15,13 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 assert unicodedata.unidata_version == "14.0.0", "run it with Python 3.11, which has Unicode 14"
 POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 
-# A code point that every library puts in this general category (and, where it counts, script), by UTF-8 length.
-STAND_INS = {
-    ("Lu", 3): 0x10A0, ("Lu", 4): 0x1D400, ("Ll", 3): 0x1D02, ("Ll", 4): 0x1D41A, ("Lm", 3): 0x1D2C,
-    ("Lm", 4): 0x16B40, ("Lo", 3): 0x1200, ("Lo", 4): 0x10280, ("Nd", 4): 0x104A0, ("Nl", 4): 0x10140,
-    ("No", 4): 0x10107, ("Mn", 3): 0x0900, ("Mn", 4): 0x101FD, ("Mc", 3): 0x0903, ("Mc", 4): 0x11000,
-    ("Po", 3): 0x0964, ("Po", 4): 0x10100, ("Pd", 4): 0x10EAD, ("So", 3): 0x2400, ("So", 4): 0x1D000,
-    ("Sm", 4): 0x1D6C1, ("Sk", 4): 0x1F3FB, ("Cf", 4): 0x110BD,
-}
+# Code points that every library knows; the nearest of the same general category, UTF-8 length and Alphabetic (and, where
+# patterns name it, script) stands in for one that is new.
+OLD = [0x10A0, 0xA640, 0x1D400, 0x1D02, 0xA731, 0x1D41A, 0x1D2C, 0x16B40, 0x1200, 0x10280, 0x104A0, 0x10107, 0x900, 0x1DC0,
+       0x11001, 0x101FD, 0x903, 0x1CF7, 0x11000, 0x1D165, 0x964, 0x10100, 0x10EAD, 0x2400, 0x1D000, 0x1D6C1, 0x110BD]
 SCRIPTS = {"Han": 0x20000, "Hiragana": 0x1B150, "Katakana": 0x1B164}
+CATEGORIES = ["Lu", "Ll", "Lt", "Lm", "Lo", "Nd", "Nl", "No", "Mn", "Mc", "Me", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm",
+              "Sc", "Sk", "So", "Cf"]
 
 
 def matching(points, pattern):
@@ -44,13 +42,15 @@ def ranges(pairs):
 
 def stand_ins():
     unknown = [c for c in POINTS if unicodedata.category(chr(c)) == "Cn"]
-    pairs = {0x180E: 0x200B}  # a space to PCRE2's \s, a format character since Unicode 6.3
-    rows = {cat: matching(unknown, r"\p{%s}" % cat) for cat in {k[0] for k in STAND_INS}}
+    alphabetic = matching(unknown + OLD, r"\p{Alphabetic}")
     scripts = {name: matching(unknown, r"\p{%s}" % name) for name in SCRIPTS}
-    for cat, points in rows.items():
-        for c in points:
-            script = next((s for s in SCRIPTS if c in scripts[s] and cat == "Lo"), None)
-            pairs[c] = SCRIPTS[script] if script else STAND_INS[(cat, len(chr(c).encode()))]
+    pairs = {0x180E: 0x200B}  # a space to PCRE2's \s, a format character since Unicode 6.3
+    for category in CATEGORIES:
+        for c in sorted(matching(unknown, r"\p{%s}" % category)):
+            script = next((s for s in SCRIPTS if c in scripts[s] and category == "Lo"), None)
+            like = [o for o in OLD if unicodedata.category(chr(o)) == category and len(chr(o).encode()) == len(chr(c).encode())
+                    and (o in alphabetic) == (c in alphabetic)]
+            pairs[c] = SCRIPTS[script] if script else min(like, key=lambda o: abs(o - c))
     other = matching(unknown, r"[\p{L}\p{N}\p{M}\p{P}\p{S}\p{Cf}]") - set(pairs)
     assert not other, [hex(c) for c in other]
     return pairs
