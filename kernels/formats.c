@@ -83,12 +83,12 @@ static void dequantize_int8(const nb_packed *m, int64_t row, int64_t rows, int64
 }
 
 static const nb_format_row formats[NB_FORMAT_COUNT] = {
-    [NB_FORMAT_F32] = {"f32", 32, NB_F32, false, dequantize_plain},
-    [NB_FORMAT_F16] = {"f16", 16, NB_F16, false, dequantize_plain},
-    [NB_FORMAT_BF16] = {"bf16", 16, NB_BF16, false, dequantize_plain},
-    [NB_FORMAT_NF4] = {"nf4", 4, NB_U8, true, dequantize_4bit},
-    [NB_FORMAT_FP4] = {"fp4", 4, NB_U8, true, dequantize_4bit},
-    [NB_FORMAT_INT8] = {"int8", 8, NB_I8, true, dequantize_int8},
+    [NB_FORMAT_F32] = {"f32", 32, NB_F32, false, dequantize_plain, 0, 0},
+    [NB_FORMAT_F16] = {"f16", 16, NB_F16, false, dequantize_plain, 0, 0},
+    [NB_FORMAT_BF16] = {"bf16", 16, NB_BF16, false, dequantize_plain, 0, 0},
+    [NB_FORMAT_NF4] = {"nf4", 4, NB_U8, true, dequantize_4bit, 0, 0},
+    [NB_FORMAT_FP4] = {"fp4", 4, NB_U8, true, dequantize_4bit, 0, 0},
+    [NB_FORMAT_INT8] = {"int8", 8, NB_I8, true, dequantize_int8, 0, 0},
     [NB_FORMAT_Q4_0] = {"q4_0", 4, NB_U8, true, nb_gguf_dequantize, 32, 18},
     [NB_FORMAT_Q4_1] = {"q4_1", 4, NB_U8, true, nb_gguf_dequantize, 32, 20},
     [NB_FORMAT_Q5_0] = {"q5_0", 5, NB_U8, true, nb_gguf_dequantize, 32, 22},
