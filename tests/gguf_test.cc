@@ -87,6 +87,36 @@ TEST(Gguf, DequantizesAnyTile) {
   }
 }
 
+TEST(Gguf, ConvertsToAFolder) {
+  TempFolder dir;
+  CommandResult r = Nibble("convert " + Golden("gguf/tiny.gguf") + " " + (dir / "out") + " --to hf --dtype float32");
+  ASSERT_EQ(r.code, 0) << r.err;
+  Checkpoint made(dir / "out"), expected(Golden("gguf/expected.safetensors"));
+  ASSERT_EQ(made.status, NIBBLE_OK) << made.err.message;
+  ASSERT_EQ(made.c.tensor_count, expected.c.tensor_count);
+  for (size_t i = 0; i < made.c.tensor_count; i++) {
+    const nb_tensor &t = made.c.tensors[i];
+    const nb_tensor *e = nb_checkpoint_find(&expected.c, t.name);
+    ASSERT_NE(e, nullptr) << t.name;
+    ExpectSameBits(ReadAll(made.c, t).data(), ReadAll(expected.c, *e).data(), (size_t)t.count, t.name);
+  }
+  EXPECT_EQ(made.c.config.num_key_value_heads, 1);
+  EXPECT_EQ(made.c.config.head_dim, 4);
+  EXPECT_FALSE(made.c.config.tie_word_embeddings);
+  EXPECT_EQ(made.c.config.dtype, NB_F32);
+  EXPECT_TRUE(Exists(dir / "out/tokenizer.json"));
+}
+
+TEST(Gguf, ADamagedFileConvertsToNothing) {
+  TempFolder dir;
+  std::string bytes = ReadFile(Golden("gguf/tiny.gguf"));
+  WriteFile(dir / "m.gguf", bytes.substr(0, bytes.size() - 1000));
+  CommandResult r = Nibble("convert " + (dir / "m.gguf") + " " + (dir / "out"));
+  EXPECT_EQ(r.code, 3);
+  EXPECT_NE(r.err.find("past the end of the file"), std::string::npos) << r.err;
+  EXPECT_EQ(ListFolder(dir.path()), (std::vector<std::string>{"m.gguf"}));
+}
+
 // The real model, where quickstart has put it; "" if it is not there.
 std::string RealModel() {
   if (const char *set = getenv("NIBBLE_MODEL_GGUF")) return set;
