@@ -171,6 +171,36 @@ typedef struct nibble_convert_result {
  * whole or not at all. */
 nibble_status nibble_convert(const nibble_convert_options *options, nibble_convert_result *out, nibble_error *err);
 
+/* ---- quantize --------------------------------------------------------------------------------------------------- */
+
+typedef struct nibble_quantize_options {
+  const char *src, *dst;         /* a MODEL, and the folder to make */
+  const char *method;            /* "nf4", "fp4" or "int8" */
+  bool double_quant;             /* nf4, fp4: quantize the blocks' scales too */
+  int64_t block_size;            /* nf4, fp4: a power of two from 32 to 4096; 0: 64 */
+  const char *include, *exclude; /* regular expressions (PCRE2) searched in tensor names, or NULL: output embeddings to
+                                    quantize too, weights to keep; exclude wins */
+  bool requantize;               /* dequantize a packed source first; without it such a source is refused */
+  uint64_t max_shard_size;       /* bytes; 0: 50 GB */
+  bool force, no_sync;           /* replace dst; do not wait for the disk */
+  nibble_progress progress;
+} nibble_quantize_options;
+
+typedef struct nibble_quantize_result {
+  int64_t parameters, quantized_parameters, quantized_tensors;
+  uint64_t source_bytes, file_bytes; /* of the weight files */
+  double relative_error;             /* norm of the quantized weights' errors by the norm of the weights */
+  double worst_relative_error;       /* of one tensor: */
+  char worst_tensor[256];
+  double seconds;
+} nibble_quantize_result;
+
+/* Quantizes the linear layers of a checkpoint, byte for byte as transformers and bitsandbytes 0.50 do on a CPU, and
+ * writes a folder that they load: safetensors, config.json with its quantization_config, everything else that belongs
+ * to the model, and nibble.json with hashes and errors. NIBBLE_BAD_INPUT names the first weight that is NaN or
+ * infinite. */
+nibble_status nibble_quantize(const nibble_quantize_options *options, nibble_quantize_result *out, nibble_error *err);
+
 #pragma GCC visibility pop
 
 #ifdef __cplusplus

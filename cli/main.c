@@ -18,6 +18,7 @@ static const subcommand subcommands[] = {
     {"inspect", cli_inspect, "architecture, tensors, packed formats and totals of a checkpoint"},
     {"init", cli_init, "a model of a given config with random weights"},
     {"memory", cli_memory, "what a model needs in each format: weights, KV cache, activations"},
+    {"quantize", cli_quantize, "a checkpoint's linear layers in 4 or 8 bits, for transformers and bitsandbytes"},
 };
 
 enum { SUBCOMMANDS = sizeof subcommands / sizeof *subcommands };

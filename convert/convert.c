@@ -235,7 +235,7 @@ static nibble_status make_plan(plan *p, nibble_error *err) {
     item it = {.tensor = t, .dtype = t->dtype, .unpack = is_packed && p->options->dequantize};
     if (it.unpack) {
       nb_packed packed;
-      if ((status = nb_layout_describe(c, t, &packed, err)) != NIBBLE_OK) return status;
+      if ((status = nb_layout_describe(c, t, &packed, NULL, err)) != NIBBLE_OK) return status;
       it.rows = packed.rows;
       it.cols = packed.cols;
       it.dtype = p->dtype;

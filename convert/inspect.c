@@ -45,7 +45,7 @@ static nibble_status describe_tensor(inspection *in, const nb_tensor *t, nibble_
   uint64_t bytes = t->bytes;
   if (nb_layout_is_packed(&in->checkpoint, t)) {
     nb_packed packed;
-    nibble_status status = nb_layout_describe(&in->checkpoint, t, &packed, err);
+    nibble_status status = nb_layout_describe(&in->checkpoint, t, &packed, NULL, err);
     if (status != NIBBLE_OK) return status;
     info->format = nb_format_info(packed.format)->name;
     parameters = packed.rows * packed.cols;

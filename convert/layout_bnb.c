@@ -134,8 +134,8 @@ nibble_status nb_bnb_state_parse(const char *where, const char *text, size_t n, 
   return status;
 }
 
-static nibble_status describe_4bit(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
-                                   nb_dtype *source_dtype, nibble_error *err) {
+nibble_status nb_bnb4_describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
+                               nb_dtype *source_dtype, nibble_error *err) {
   nb_format format;
   const nb_tensor *state = find_state(checkpoint, main, &format);
   if (!state) return nb_part_missing(checkpoint, main, state_infix + 1, err);
@@ -155,12 +155,6 @@ static nibble_status describe_4bit(const nb_checkpoint *checkpoint, const nb_ten
   return nb_tensor_fail(checkpoint, main, what, err);
 }
 
-nibble_status nb_bnb4_describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
-                               nibble_error *err) {
-  nb_dtype source_dtype;
-  return describe_4bit(checkpoint, main, out, &source_dtype, err);
-}
-
 static nibble_status load_nested_absmax(const nb_checkpoint *checkpoint, const nb_tensor *main, int64_t blocks,
                                         nb_weight *out, nibble_error *err) {
   nb_packed *m = &out->packed;
@@ -176,7 +170,7 @@ static nibble_status load_nested_absmax(const nb_checkpoint *checkpoint, const n
 
 nibble_status nb_bnb4_load(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err) {
   nb_packed *m = &out->packed;
-  nibble_status status = describe_4bit(checkpoint, main, m, &out->source_dtype, err);
+  nibble_status status = nb_bnb4_describe(checkpoint, main, m, &out->source_dtype, err);
   if (status != NIBBLE_OK) return status;
   m->codes = nb_tensor_view(checkpoint, main);
   if (!m->codes) return nb_tensor_fail(checkpoint, main, "cannot be packed in a file of this kind", err);
@@ -209,7 +203,8 @@ bool nb_bnb8_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
 }
 
 nibble_status nb_bnb8_describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
-                               nibble_error *err) {
+                               nb_dtype *source_dtype, nibble_error *err) {
+  *source_dtype = NB_F16;
   if (main->shape[0] < 1 || main->shape[1] < 1) return nb_tensor_fail(checkpoint, main, "is empty", err);
   *out = (nb_packed){.format = NB_FORMAT_INT8, .rows = main->shape[0], .cols = main->shape[1]};
   return NIBBLE_OK;
@@ -217,9 +212,8 @@ nibble_status nb_bnb8_describe(const nb_checkpoint *checkpoint, const nb_tensor 
 
 nibble_status nb_bnb8_load(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err) {
   nb_packed *m = &out->packed;
-  nibble_status status = nb_bnb8_describe(checkpoint, main, m, err);
+  nibble_status status = nb_bnb8_describe(checkpoint, main, m, &out->source_dtype, err);
   if (status != NIBBLE_OK) return status;
-  out->source_dtype = NB_F16;
   m->codes = nb_tensor_view(checkpoint, main);
   if (!m->codes) return nb_tensor_fail(checkpoint, main, "cannot be packed in a file of this kind", err);
 

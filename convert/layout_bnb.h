@@ -8,13 +8,13 @@
 bool nb_bnb4_owns(const nb_checkpoint *checkpoint, const nb_tensor *main);
 bool nb_bnb4_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
 nibble_status nb_bnb4_describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
-                               nibble_error *err);
+                               nb_dtype *source_dtype, nibble_error *err);
 nibble_status nb_bnb4_load(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err);
 
 bool nb_bnb8_owns(const nb_checkpoint *checkpoint, const nb_tensor *main);
 bool nb_bnb8_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
 nibble_status nb_bnb8_describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
-                               nibble_error *err);
+                               nb_dtype *source_dtype, nibble_error *err);
 nibble_status nb_bnb8_load(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err);
 
 /* Parses the n bytes of a quant state's tensor into format, shape, block sizes and offset of *out. The text is

@@ -96,10 +96,11 @@ static nibble_status find_parts(const nb_checkpoint *c, const nb_tensor *main, g
 }
 
 nibble_status nb_gptq_describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
-                               nibble_error *err) {
+                               nb_dtype *source_dtype, nibble_error *err) {
   gptq_parts parts;
   nibble_status status = find_parts(checkpoint, main, &parts, err);
   *out = parts.packed;
+  *source_dtype = parts.packed.scale_dtype;
   return status;
 }
 

@@ -10,7 +10,7 @@
 bool nb_gptq_owns(const nb_checkpoint *checkpoint, const nb_tensor *main);
 bool nb_gptq_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
 nibble_status nb_gptq_describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
-                               nibble_error *err);
+                               nb_dtype *source_dtype, nibble_error *err);
 nibble_status nb_gptq_load(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err);
 
 /* The tensors that weight `name` becomes; see nb_layout_parts. */

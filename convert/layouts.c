@@ -14,7 +14,8 @@ typedef struct layout {
   const char *name;
   bool (*owns)(const nb_checkpoint *checkpoint, const nb_tensor *main);
   bool (*is_part)(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
-  nibble_status (*describe)(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out, nibble_error *err);
+  nibble_status (*describe)(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
+                            nb_dtype *source_dtype, nibble_error *err);
   nibble_status (*load)(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err);
 } layout;
 
@@ -177,9 +178,13 @@ bool nb_layout_is_packed(const nb_checkpoint *checkpoint, const nb_tensor *tenso
 }
 
 nibble_status nb_layout_describe(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_packed *out,
-                                 nibble_error *err) {
+                                 nb_dtype *source_dtype, nibble_error *err) {
   const layout *row = layout_of(checkpoint, tensor);
-  return row ? row->describe(checkpoint, tensor, out, err) : describe_plain(checkpoint, tensor, out, err);
+  nb_dtype dtype = tensor->dtype;
+  nibble_status status =
+      row ? row->describe(checkpoint, tensor, out, &dtype, err) : describe_plain(checkpoint, tensor, out, err);
+  if (source_dtype) *source_dtype = dtype;
+  return status;
 }
 
 bool nb_part_add(nb_part *parts, int *count, nb_part_role role, const char *name, size_t keep, const char *suffix,

@@ -37,9 +37,10 @@ bool nb_layout_is_packed(const nb_checkpoint *checkpoint, const nb_tensor *tenso
 
 /* The logical format and shape of the weight that `tensor` is the main tensor of, for inspect and memory: a matrix of
  * one row where the tensor has no rows. The buffers stay NULL. NIBBLE_BAD_INPUT if no format has the tensor's dtype
- * (int64 position ids, say) or its quant state is damaged. */
+ * (int64 position ids, say) or its quant state is damaged. source_dtype: as in nb_weight; NULL where it is of no
+ * interest. */
 nibble_status nb_layout_describe(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_packed *out,
-                                 nibble_error *err);
+                                 nb_dtype *source_dtype, nibble_error *err);
 
 /* What a tensor of a packed weight holds. */
 typedef enum nb_part_role {

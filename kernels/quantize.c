@@ -193,14 +193,16 @@ static uint8_t code_of_step(const float middles[255], int step) {
   return (uint8_t)low;
 }
 
-void nb_quantize_dynamic(const float *values, int64_t n, const float map[256], uint8_t *codes, float *absmax) {
+void nb_quantize_dynamic(const float *values, int64_t n, float offset, const float map[256], uint8_t *codes,
+                         float *absmax) {
   float middles[255];
   for (int i = 0; i < 255; i++) middles[i] = 0.5f * (map[i] + map[i + 1]);
   for (int64_t begin = 0; begin < n; begin += NB_NESTED_BLOCK_SIZE) {
     int64_t end = nb_min_i64(n, begin + NB_NESTED_BLOCK_SIZE);
     float most = 0;
     for (int64_t i = begin; i < end; i++) {
-      if (fabsf(values[i]) > most) most = fabsf(values[i]);
+      float x = fabsf(values[i] - offset);
+      if (x > most) most = x;
     }
     absmax[begin / NB_NESTED_BLOCK_SIZE] = most;
     if (most == 0) {
@@ -209,7 +211,7 @@ void nb_quantize_dynamic(const float *values, int64_t n, const float map[256], u
     }
     float reciprocal = 1.0f / most;
     for (int64_t i = begin; i < end; i++) {
-      float v = values[i] * reciprocal;
+      float v = (values[i] - offset) * reciprocal;
       v = v < -1 ? -1 : v > 1 ? 1 : v;
       /* The reciprocal of a subnormal is infinite, and zero times it no number: step 0 in bitsandbytes. */
       int step = isnan(v) ? 0 : (int)fmaf((v + 1.0f) * 0.5f, (float)STEPS, 0.5f);

@@ -43,8 +43,9 @@ float nb_mean(const float *values, int64_t n);
 /* The 256 values of the dynamic 8-bit type (Dettmers 2015, arXiv:1511.04561), ascending. */
 void nb_dynamic_map(float map[256]);
 
-/* Quantizes n values in blocks of NB_NESTED_BLOCK_SIZE to the nearest of `map`, through bitsandbytes' table of 65536
- * steps. codes: [n], absmax: [ceil(n / NB_NESTED_BLOCK_SIZE)]. */
-void nb_quantize_dynamic(const float *values, int64_t n, const float map[256], uint8_t *codes, float *absmax);
+/* Quantizes n values, less `offset`, in blocks of NB_NESTED_BLOCK_SIZE to the nearest of `map`, through bitsandbytes'
+ * table of 65536 steps. codes: [n], absmax: [ceil(n / NB_NESTED_BLOCK_SIZE)]. */
+void nb_quantize_dynamic(const float *values, int64_t n, float offset, const float map[256], uint8_t *codes,
+                         float *absmax);
 
 #endif

@@ -107,7 +107,7 @@ static nibble_status add_stored(const nb_checkpoint *checkpoint, nibble_memory_r
     if (nb_layout_is_part(checkpoint, t)) continue;
     if (nb_layout_is_packed(checkpoint, t)) {
       nb_packed packed;
-      nibble_status status = nb_layout_describe(checkpoint, t, &packed, err);
+      nibble_status status = nb_layout_describe(checkpoint, t, &packed, NULL, err);
       if (status != NIBBLE_OK) return status;
       logical[0] = packed.rows;
       logical[1] = packed.cols;

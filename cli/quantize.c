@@ -1,0 +1,114 @@
+/* nibble quantize SRC DST --method nf4|fp4|int8 */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "cli/cli.h"
+
+typedef struct options {
+  cli_common common;
+  nibble_quantize_options quantize;
+} options;
+
+enum {
+  OPT_METHOD = 0x100,
+  OPT_DOUBLE,
+  OPT_BLOCK,
+  OPT_INCLUDE,
+  OPT_EXCLUDE,
+  OPT_REQUANTIZE,
+  OPT_SHARD,
+  OPT_FORCE,
+  OPT_NO_SYNC
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+  options *o = state->input;
+  nibble_quantize_options *q = &o->quantize;
+  const char **slots[] = {&q->src, &q->dst};
+  switch (key) {
+    case OPT_METHOD: q->method = arg; return 0;
+    case OPT_DOUBLE: q->double_quant = true; return 0;
+    case OPT_BLOCK: q->block_size = cli_int(state, "--block-size", arg, 32, 4096); return 0;
+    case OPT_INCLUDE: q->include = arg; return 0;
+    case OPT_EXCLUDE: q->exclude = arg; return 0;
+    case OPT_REQUANTIZE: q->requantize = true; return 0;
+    case OPT_SHARD: q->max_shard_size = cli_size(state, "--max-shard-size", arg); return 0;
+    case OPT_FORCE: q->force = true; return 0;
+    case OPT_NO_SYNC: q->no_sync = true; return 0;
+    case ARGP_KEY_ARG:
+      if (!cli_take_argument(slots, 2, arg)) argp_error(state, "only SRC and DST are wanted");
+      return 0;
+    case ARGP_KEY_END:
+      if (!q->dst || !q->method) argp_error(state, "SRC, DST and --method are wanted");
+      return 0;
+    default: return ARGP_ERR_UNKNOWN;
+  }
+}
+
+static const struct argp_option own_options[] = {
+    {"method", OPT_METHOD, "METHOD", 0, "nf4, fp4 (4 bits, a scale a block) or int8 (a scale a row)", 0},
+    {"double-quant", OPT_DOUBLE, NULL, 0, "nf4, fp4: quantize the scales too, to 8 bits", 0},
+    {"block-size", OPT_BLOCK, "N", 0, "nf4, fp4: weights a block, a power of two (default: 64)", 0},
+    {"include", OPT_INCLUDE, "REGEX", 0, "Quantize untied output embeddings whose names match, too", 0},
+    {"exclude", OPT_EXCLUDE, "REGEX", 0, "Keep weights whose names match as they are", 0},
+    {"requantize", OPT_REQUANTIZE, NULL, 0, "Dequantize a packed source first, instead of refusing it", 0},
+    {"max-shard-size", OPT_SHARD, "SIZE", 0, "Largest file (default: 50GB)", 0},
+    {"force", OPT_FORCE, NULL, 0, "Replace DST if it exists", 0},
+    {"no-sync", OPT_NO_SYNC, NULL, 0, "Do not wait for the disk", 0},
+    {0},
+};
+
+static const struct argp argp = {
+    .options = own_options,
+    .parser = parse,
+    .args_doc = "SRC DST",
+    .doc =
+        "Quantizes the linear layers of a model to what transformers and bitsandbytes load.\v"
+        "Example: nibble quantize ./SmolLM2-135M ./SmolLM2-135M-nf4 --method nf4 --double-quant",
+};
+
+static void print_json(const nibble_quantize_options *o, const nibble_quantize_result *r) {
+  cJSON *json = cJSON_CreateObject();
+  cJSON_AddStringToObject(json, "method", o->method);
+  cJSON_AddNumberToObject(json, "parameters", (double)r->parameters);
+  cJSON_AddNumberToObject(json, "quantized_parameters", (double)r->quantized_parameters);
+  cJSON_AddNumberToObject(json, "quantized_tensors", (double)r->quantized_tensors);
+  cJSON_AddNumberToObject(json, "source_bytes", (double)r->source_bytes);
+  cJSON_AddNumberToObject(json, "file_bytes", (double)r->file_bytes);
+  cJSON_AddNumberToObject(json, "relative_error", r->relative_error);
+  cJSON_AddNumberToObject(json, "worst_relative_error", r->worst_relative_error);
+  cJSON_AddStringToObject(json, "worst_tensor", r->worst_tensor);
+  cJSON_AddNumberToObject(json, "seconds", r->seconds);
+  cJSON_AddNumberToObject(json, "parameters_per_second", (double)r->parameters / r->seconds);
+  cJSON_AddNumberToObject(json, "peak_rss_bytes", (double)nibble_peak_rss());
+  cli_print_json(json);
+}
+
+static void print_table(const nibble_quantize_options *o, const nibble_quantize_result *r) {
+  char bytes[32], name[64];
+  snprintf(name, sizeof name, "%s%s", o->method, o->double_quant ? " with double quantization" : "");
+  printf("%-16s %s\n", "method", name);
+  printf("%-16s %" PRId64 " of %" PRId64 " parameters, in %" PRId64 " tensors\n", "quantized", r->quantized_parameters,
+         r->parameters, r->quantized_tensors);
+  printf("%-16s %s\n", "bytes before", cli_bytes(bytes, r->source_bytes));
+  printf("%-16s %s\n", "bytes after", cli_bytes(bytes, r->file_bytes));
+  printf("%-16s %.4f, at worst %.4f (%s)\n", "relative error", r->relative_error, r->worst_relative_error,
+         r->worst_tensor);
+  printf("%-16s %.2f s, %.0f million parameters/s\n", "time", r->seconds, (double)r->parameters / r->seconds * 1e-6);
+  printf("%-16s %s\n", "peak memory", cli_bytes(bytes, nibble_peak_rss()));
+}
+
+int cli_quantize(int argc, char **argv) {
+  options o = {0};
+  cli_parse(&argp, argc, argv, &o);
+  o.quantize.progress = o.common.progress;
+  nibble_quantize_result result;
+  nibble_error err;
+  nibble_status status = nibble_quantize(&o.quantize, &result, &err);
+  if (status == NIBBLE_OK && o.common.json) {
+    print_json(&o.quantize, &result);
+  } else if (status == NIBBLE_OK) {
+    print_table(&o.quantize, &result);
+  }
+  return cli_finish(status, &err);
+}

@@ -1,0 +1,39 @@
+/* A logical tensor of a checkpoint as one run of plain values, whatever it is stored as: a packed weight comes out
+ * dequantized, GGUF blocks too. What rewrites tensors (quantize, convert) reads them through this. */
+#ifndef NB_CONVERT_SOURCE_H
+#define NB_CONVERT_SOURCE_H
+
+#include "convert/layouts.h"
+
+typedef struct nb_source {
+  const nb_checkpoint *checkpoint;
+  const nb_tensor *tensor; /* the main one */
+  bool is_packed;
+  nb_weight weight; /* if is_packed */
+  nb_dtype dtype; /* of the values that nb_source_read gives: the stored one; of a packed weight the one it had before,
+                     of int8 weights and GGUF blocks the config's */
+  int ndim;
+  int64_t shape[NB_MAX_DIMS];
+  int64_t count;
+} nb_source;
+
+/* Fills in everything but `weight`, from headers alone. The tensor must be no part of another's weight
+ * (nb_layout_is_part). */
+nibble_status nb_source_describe(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_source *out,
+                                 nibble_error *err);
+
+/* Describes the tensor and makes it ready to be read. nb_source_close gives all its pages back. */
+nibble_status nb_source_open(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_source *out,
+                             nibble_error *err);
+void nb_source_close(nb_source *source);
+
+/* All values in order in the mapped file, unaligned, if they lie so there; else NULL. */
+const void *nb_source_view(const nb_source *source);
+
+/* Values [first, first + count) as source->dtype. Any thread. */
+nibble_status nb_source_read(const nb_source *source, int64_t first, int64_t count, void *out, nibble_error *err);
+
+/* Gives the pages of values [first, first + count) back. */
+void nb_source_release(const nb_source *source, int64_t first, int64_t count);
+
+#endif

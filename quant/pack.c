@@ -1,0 +1,353 @@
+#include "quant/pack.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/parallel.h"
+#include "kernels/quantize.h"
+
+/* A slice is what one thread hashes while the others work on its bands: small enough to stay in the second-level
+ * cache, large enough that threads seldom wait for each other. A band is a few system calls' worth of weights. */
+enum { BAND = 1 << 17, SLICE = 16 * BAND, NESTED_BAND = 64 * NB_NESTED_BLOCK_SIZE };
+
+/* Grown as needed, kept from tensor to tensor. */
+typedef struct scratch {
+  void *data;
+  uint64_t bytes;
+} scratch;
+
+typedef struct thread_scratch {
+  scratch source, codes, sums;
+} thread_scratch;
+
+struct nb_packer {
+  nb_writer *writer;
+  const nibble_progress *progress;
+  int64_t total, done;
+  thread_scratch *threads;
+  int thread_count;
+  scratch absmax, sums, nested_codes, nested_absmax, errors;
+  XXH3_state_t *hash;
+};
+
+/* One tensor on its way. */
+typedef struct stream {
+  nb_packer *packer;
+  const nb_source *source;
+  const nb_packed *target; /* NULL: copied */
+  size_t index;
+  int64_t band;         /* weights */
+  int64_t first, count; /* the slice */
+  void (*work)(struct stream *s, int64_t first, int64_t count, const void *weights, int thread);
+  double (*errors)[2]; /* a pair a band: error, squares */
+  nb_shared_error error;
+} stream;
+
+static void *grow(scratch *s, uint64_t count, uint64_t size) {
+  uint64_t bytes;
+  if (!nb_mul_u64(count, size, &bytes)) return NULL;
+  if (bytes > s->bytes || !s->data) {
+    free(s->data);
+    s->data = nb_alloc_aligned(bytes ? bytes : 1, 1);
+    s->bytes = s->data ? bytes : 0;
+  }
+  return s->data;
+}
+
+nibble_status nb_packer_open(nb_writer *writer, const nibble_progress *progress, int64_t total, nb_packer **out,
+                             nibble_error *err) {
+  nb_packer *p = *out = nb_alloc(1, sizeof *p);
+  if (!p) return nb_fail_memory(err, sizeof *p);
+  *p = (nb_packer){.writer = writer, .progress = progress, .total = total, .thread_count = nb_threads()};
+  p->threads = nb_alloc((uint64_t)p->thread_count, sizeof *p->threads);
+  p->hash = XXH3_createState();
+  if (p->threads && p->hash) return NIBBLE_OK;
+  nb_packer_close(p);
+  *out = NULL;
+  return nb_fail_memory(err, sizeof *p);
+}
+
+void nb_packer_close(nb_packer *p) {
+  if (!p) return;
+  for (int i = 0; p->threads && i < p->thread_count; i++) {
+    free(p->threads[i].source.data);
+    free(p->threads[i].codes.data);
+    free(p->threads[i].sums.data);
+  }
+  free(p->threads);
+  free(p->absmax.data);
+  free(p->sums.data);
+  free(p->nested_codes.data);
+  free(p->nested_absmax.data);
+  free(p->errors.data);
+  XXH3_freeState(p->hash);
+  free(p);
+}
+
+static void fail(stream *s, nibble_status status, const nibble_error *err) {
+  if (status != NIBBLE_OK) nb_shared_error_set(&s->error, status, err);
+}
+
+static void fail_memory(stream *s, uint64_t bytes) {
+  nibble_error err;
+  fail(s, nb_fail_memory(&err, (size_t)bytes), &err);
+}
+
+/* The stored bytes that belong to the slice; blocks and strides share theirs out evenly. */
+static void hash_slice(stream *s) {
+  const nb_tensor *t = s->source->tensor;
+  double scale = (double)t->bytes / (double)s->source->count;
+  uint64_t begin = (uint64_t)((double)s->first * scale), end = (uint64_t)((double)(s->first + s->count) * scale);
+  if (s->first + s->count == s->source->count) end = t->bytes;
+  const char *raw = nb_tensor_raw(s->source->checkpoint, t);
+  XXH3_128bits_update(s->packer->hash, raw + begin, (size_t)(end - begin));
+}
+
+/* Item 0 hashes the slice, item k works on its band k - 1. */
+static void slice_item(void *ctx, int64_t begin, int64_t end, int thread) {
+  stream *s = ctx;
+  for (int64_t item = begin; item < end; item++) {
+    if (item == 0) {
+      hash_slice(s);
+      continue;
+    }
+    int64_t first = s->first + (item - 1) * s->band, count = nb_min_i64(s->band, s->first + s->count - first);
+    size_t size = nb_dtype_size(s->source->dtype);
+    const char *weights = nb_source_view(s->source);
+    if (weights) {
+      weights += (size_t)first * size;
+    } else {
+      nibble_error err;
+      char *copy = grow(&s->packer->threads[thread].source, (uint64_t)s->band, size);
+      if (!copy) {
+        fail_memory(s, (uint64_t)s->band * size);
+        return;
+      }
+      nibble_status status = nb_source_read(s->source, first, count, copy, &err);
+      if (status != NIBBLE_OK) {
+        fail(s, status, &err);
+        return;
+      }
+      weights = copy;
+    }
+    s->work(s, first, count, weights, thread);
+  }
+}
+
+static nibble_status run(stream *s, nb_pack_result *out, nibble_error *err) {
+  nb_packer *p = s->packer;
+  int64_t count = s->source->count, bands = nb_ceil_div(count, s->band);
+  int64_t slice = nb_max_i64(SLICE / s->band, 1) * s->band;
+  *out = (nb_pack_result){0};
+  XXH3_128bits_reset(p->hash);
+  if (!(s->errors = grow(&p->errors, (uint64_t)bands, sizeof *s->errors)))
+    return nb_fail_memory(err, (size_t)bands * sizeof *s->errors);
+  memset(s->errors, 0, (size_t)bands * sizeof *s->errors);
+  for (s->first = 0; s->first < count; s->first += slice) {
+    s->count = nb_min_i64(slice, count - s->first);
+    nb_parallel(1 + nb_ceil_div(s->count, s->band), 1, slice_item, s);
+    nibble_status status = nb_shared_error_get(&s->error, err);
+    if (status != NIBBLE_OK) return status;
+    nb_source_release(s->source, s->first, s->count);
+    p->done += s->count;
+    nb_step(p->progress, s->source->tensor->name, (uint64_t)p->done, (uint64_t)p->total, "weights");
+  }
+  if (count == 0) XXH3_128bits_update(p->hash, "", 0);
+  nb_hash_print(XXH3_128bits_digest(p->hash), out->hash);
+  for (int64_t b = 0; b < bands; b++) {
+    out->error += s->errors[b][0];
+    out->squares += s->errors[b][1];
+  }
+  return NIBBLE_OK;
+}
+
+static void copy_band(stream *s, int64_t first, int64_t count, const void *weights, int thread) {
+  (void)thread;
+  nibble_error err;
+  size_t size = nb_dtype_size(s->source->dtype);
+  fail(s, nb_writer_write(s->packer->writer, s->index, (uint64_t)first * size, weights, (uint64_t)count * size, &err),
+       &err);
+}
+
+nibble_status nb_pack_copy(nb_packer *packer, const nb_source *source, size_t index, nb_pack_result *out,
+                           nibble_error *err) {
+  stream s = {.packer = packer, .source = source, .index = index, .band = BAND, .work = copy_band};
+  nibble_status status = nb_writer_begin(packer->writer, index, source->count, err);
+  return status == NIBBLE_OK ? run(&s, out, err) : status;
+}
+
+/* Names the weight at flattened index `at`. */
+static void fail_not_finite(stream *s, int64_t at) {
+  const nb_source *source = s->source;
+  float value = 0;
+  uint8_t stored[8] = {0};
+  nibble_error err;
+  if (nb_source_read(source, at, 1, stored, &err) == NIBBLE_OK) nb_to_f32(source->dtype, stored, 1, &value);
+  const char *fault = isfinite(value) ? "beyond float16, which int8 goes through" : "not finite";
+  fail(s,
+       nb_fail(&err, NIBBLE_BAD_INPUT, "%s: tensor '%s': the weight at [%lld, %lld] is %g, %s",
+               source->checkpoint->files[source->tensor->file].path, source->tensor->name,
+               (long long)(at / source->shape[1]), (long long)(at % source->shape[1]), (double)value, fault),
+       &err);
+}
+
+static void quantize_band_4bit(stream *s, int64_t first, int64_t count, const void *weights, int thread) {
+  nb_packer *p = s->packer;
+  const nb_packed *m = s->target;
+  bool nested = m->nested_block_size > 0;
+  int64_t first_block = first / m->block_size, blocks = nb_ceil_div(count, m->block_size);
+  uint64_t bytes = (uint64_t)nb_ceil_div(count, 2);
+  float *absmax = (float *)p->absmax.data + first_block;
+  uint8_t *codes = grow(&p->threads[thread].codes, (uint64_t)s->band / 2, 1);
+  nb_block_sums *sums = nested ? (nb_block_sums *)p->sums.data + first_block
+                               : grow(&p->threads[thread].sums, (uint64_t)(s->band / m->block_size), sizeof *sums);
+  if (!codes || !sums) {
+    fail_memory(s, (uint64_t)s->band);
+    return;
+  }
+  int64_t bad =
+      nb_quantize_4bit(m->format, s->source->dtype, weights, count, m->block_size, nested, codes, absmax, sums);
+  if (bad >= 0) {
+    fail_not_finite(s, first + bad);
+    return;
+  }
+  double *pair = s->errors[first / s->band];
+  for (int64_t b = 0; b < blocks && !nested; b++) {
+    double error, squares;
+    nb_block_error(&sums[b], absmax[b], absmax[b], &error, &squares);
+    pair[0] += error;
+    pair[1] += squares;
+  }
+  nibble_error err;
+  fail(s, nb_writer_write(p->writer, s->index, (uint64_t)first / 2, codes, bytes, &err), &err);
+}
+
+static void quantize_band_int8(stream *s, int64_t first, int64_t count, const void *weights, int thread) {
+  nb_packer *p = s->packer;
+  int64_t cols = s->target->cols, rows = count / cols, row = first / cols;
+  float *scb = (float *)p->absmax.data + row;
+  int8_t *codes = grow(&p->threads[thread].codes, (uint64_t)s->band, 1);
+  nb_block_sums *sums = grow(&p->threads[thread].sums, (uint64_t)(s->band / cols), sizeof *sums);
+  if (!codes || !sums) {
+    fail_memory(s, (uint64_t)s->band);
+    return;
+  }
+  int64_t bad = nb_quantize_int8(s->source->dtype, weights, rows, cols, codes, scb, sums);
+  if (bad >= 0) {
+    fail_not_finite(s, first + bad);
+    return;
+  }
+  double *pair = s->errors[first / s->band];
+  for (int64_t r = 0; r < rows; r++) {
+    double error, squares;
+    nb_block_error(&sums[r], scb[r] / 127, scb[r] / 127, &error, &squares);
+    pair[0] += error;
+    pair[1] += squares;
+  }
+  nibble_error err;
+  fail(s, nb_writer_write(p->writer, s->index, (uint64_t)first, codes, (uint64_t)count, &err), &err);
+}
+
+/* ---- double quantization: absmax itself is quantized ---- */
+
+typedef struct nested_job {
+  nb_packer *packer;
+  float map[256], offset;
+  int64_t blocks;
+  double (*errors)[2];
+} nested_job;
+
+static void nested_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  nested_job *job = ctx;
+  const float *absmax = job->packer->absmax.data;
+  const nb_block_sums *sums = job->packer->sums.data;
+  uint8_t *codes = job->packer->nested_codes.data;
+  float *nested_absmax = job->packer->nested_absmax.data;
+  nb_quantize_dynamic(absmax + begin, end - begin, job->offset, job->map, codes + begin,
+                      nested_absmax + begin / NB_NESTED_BLOCK_SIZE);
+  double *pair = job->errors[begin / NESTED_BAND];
+  for (int64_t b = begin; b < end; b++) {
+    float scale = job->map[codes[b]] * nested_absmax[b / NB_NESTED_BLOCK_SIZE] + job->offset;
+    double error, squares;
+    nb_block_error(&sums[b], absmax[b], scale, &error, &squares);
+    pair[0] += error;
+    pair[1] += squares;
+  }
+}
+
+static nibble_status quantize_absmax(nb_packer *p, const nb_source *source, int64_t blocks, nested_job *job,
+                                     nb_pack_result *out, nibble_error *err) {
+  int64_t bands = nb_ceil_div(blocks, NESTED_BAND), nested_blocks = nb_ceil_div(blocks, NB_NESTED_BLOCK_SIZE);
+  *job = (nested_job){.packer = p, .offset = nb_mean(p->absmax.data, blocks), .blocks = blocks};
+  if (!isfinite(job->offset))
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s': the sum of its blocks' maxima overflows float32",
+                   source->checkpoint->files[source->tensor->file].path, source->tensor->name);
+  nb_dynamic_map(job->map);
+  job->errors = grow(&p->errors, (uint64_t)bands, sizeof *job->errors);
+  if (!grow(&p->nested_codes, (uint64_t)blocks, 1) ||
+      !grow(&p->nested_absmax, (uint64_t)nested_blocks, sizeof(float)) || !job->errors)
+    return nb_fail_memory(err, (size_t)blocks);
+  memset(job->errors, 0, (size_t)bands * sizeof *job->errors);
+  nb_parallel(blocks, NESTED_BAND, nested_band, job);
+  for (int64_t b = 0; b < bands; b++) {
+    out->error += job->errors[b][0];
+    out->squares += job->errors[b][1];
+  }
+  return NIBBLE_OK;
+}
+
+/* ---- the parts ---- */
+
+static nibble_status write_part(nb_packer *p, const nb_part *part, size_t index, const nb_packed *m,
+                                const nested_job *nested, nb_dtype source_dtype, nibble_error *err) {
+  static const uint8_t row_major = 0;
+  const void *bytes = NULL;
+  nb_buf state = {0};
+  int64_t count = part->shape[0];
+  nibble_status status = NIBBLE_OK;
+  switch (part->role) {
+    case NB_PART_CODES: return NIBBLE_OK;
+    case NB_PART_ABSMAX: bytes = m->nested_block_size ? p->nested_codes.data : p->absmax.data; break;
+    case NB_PART_NESTED_ABSMAX: bytes = p->nested_absmax.data; break;
+    case NB_PART_NESTED_QUANT_MAP: bytes = nested->map; break;
+    case NB_PART_QUANT_MAP: bytes = m->format == NB_FORMAT_NF4 ? nb_nf4_map : nb_fp4_map; break;
+    case NB_PART_FORMAT: bytes = &row_major; break;
+    case NB_PART_STATE:
+      nb_layout_state_json(m, source_dtype, &state);
+      if (state.failed) status = nb_fail_memory(err, state.length);
+      bytes = state.data;
+      count = (int64_t)state.length;
+      break;
+  }
+  if (status == NIBBLE_OK) status = nb_writer_begin(p->writer, index, count, err);
+  uint64_t n = (uint64_t)count * nb_dtype_size(part->dtype);
+  if (status == NIBBLE_OK) status = nb_writer_write(p->writer, index, 0, bytes, n, err);
+  nb_buf_free(&state);
+  return status;
+}
+
+nibble_status nb_pack_quantize(nb_packer *p, const nb_source *source, const nb_packed *target, const nb_part *parts,
+                               int part_count, size_t index, nb_pack_result *out, nibble_error *err) {
+  bool int8 = target->format == NB_FORMAT_INT8;
+  nb_packed m = *target;
+  nested_job nested;
+  int64_t blocks = int8 ? m.rows : nb_ceil_div(source->count, m.block_size);
+  stream s = {.packer = p, .source = source, .target = target, .index = index, .band = BAND};
+  s.work = int8 ? quantize_band_int8 : quantize_band_4bit;
+  if (int8) s.band = nb_max_i64(BAND / m.cols, 1) * m.cols;
+  if (!grow(&p->absmax, (uint64_t)blocks, sizeof(float)) ||
+      (m.nested_block_size && !grow(&p->sums, (uint64_t)blocks, sizeof(nb_block_sums))))
+    return nb_fail_memory(err, (size_t)blocks * sizeof(nb_block_sums));
+  nibble_status status = nb_writer_begin(p->writer, index, int8 ? source->count : nb_ceil_div(source->count, 2), err);
+  if (status == NIBBLE_OK) status = run(&s, out, err);
+  if (status == NIBBLE_OK && m.nested_block_size) {
+    status = quantize_absmax(p, source, blocks, &nested, out, err);
+    m.nested_offset = nested.offset;
+  }
+  for (int i = 0; status == NIBBLE_OK && i < part_count; i++)
+    status = write_part(p, &parts[i], index + (size_t)i, &m, &nested, source->dtype, err);
+  return status;
+}

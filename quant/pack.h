@@ -1,0 +1,33 @@
+/* One tensor from a checkpoint into a writer, as a stream: in slices, each cut into bands for the threads, while one of
+ * them hashes the slice's bytes and the pages of the slice before are given back. */
+#ifndef NB_QUANT_PACK_H
+#define NB_QUANT_PACK_H
+
+#include "convert/manifest.h"
+#include "convert/source.h"
+#include "convert/writer.h"
+
+typedef struct nb_packer nb_packer;
+
+/* Scratch memory for any number of tensors. `progress` is told of every slice: weights done of `total`. */
+nibble_status nb_packer_open(nb_writer *writer, const nibble_progress *progress, int64_t total, nb_packer **out,
+                             nibble_error *err);
+void nb_packer_close(nb_packer *packer); /* NULL is fine */
+
+/* What was done to a tensor. */
+typedef struct nb_pack_result {
+  char hash[NB_HASH_CHARS]; /* of the source's stored bytes */
+  double error, squares;    /* sums over the weights: of the squared differences to their copies, and of squares */
+} nb_pack_result;
+
+/* Writes the tensor, as source->dtype, to `index` of the writer, which was declared so. */
+nibble_status nb_pack_copy(nb_packer *packer, const nb_source *source, size_t index, nb_pack_result *out,
+                           nibble_error *err);
+
+/* Quantizes the tensor to `target`, a descriptor without buffers (see nb_layout_parts), and writes its parts to the
+ * writer's tensors from `index` on. NIBBLE_BAD_INPUT names the first weight that is not finite. */
+nibble_status nb_pack_quantize(nb_packer *packer, const nb_source *source, const nb_packed *target,
+                               const nb_part *parts, int part_count, size_t index, nb_pack_result *out,
+                               nibble_error *err);
+
+#endif

@@ -1,0 +1,286 @@
+/* nibble_quantize: a checkpoint into one that transformers loads through bitsandbytes. */
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/stage.h"
+#include "convert/conform.h"
+#include "convert/sidefiles.h"
+#include "kernels/quantize.h"
+#include "quant/pack.h"
+#include "quant/select.h"
+
+static const struct {
+  const char *name;
+  nb_format format;
+} methods[] = {{"nf4", NB_FORMAT_NF4}, {"fp4", NB_FORMAT_FP4}, {"int8", NB_FORMAT_INT8}};
+
+/* A tensor of the output. */
+typedef struct plan {
+  nb_source source; /* described only */
+  nb_packed target; /* if parts */
+  nb_part parts[NB_MAX_PARTS];
+  int part_count; /* 0: copied */
+  size_t index;   /* in the writer, of the first part */
+} plan;
+
+typedef struct quantizer {
+  const nibble_quantize_options *options;
+  nb_format format;
+  int64_t block_size;
+  nb_checkpoint checkpoint;
+  nb_selection selection;
+  plan *plans;
+  size_t plan_count;
+  nb_writer *writer;
+  nb_packer *packer;
+  nb_manifest *manifest;
+  nb_stage stage;
+  nibble_quantize_result *result;
+} quantizer;
+
+/* ---- what is asked for ---- */
+
+static nibble_status check_options(quantizer *q, nibble_error *err) {
+  const nibble_quantize_options *o = q->options;
+  size_t i = 0, n = sizeof methods / sizeof *methods;
+  while (i < n && (!o->method || strcmp(o->method, methods[i].name) != 0)) i++;
+  if (i == n) return nb_fail(err, NIBBLE_USAGE, "--method %s: nf4, fp4 or int8 is wanted", o->method ? o->method : "");
+  q->format = methods[i].format;
+  q->block_size = o->block_size ? o->block_size : 64;
+  if (q->format == NB_FORMAT_INT8 && (o->double_quant || o->block_size))
+    return nb_fail(err, NIBBLE_USAGE, "--double-quant and --block-size belong to nf4 and fp4, not to int8");
+  bool power = q->block_size > 0 && (q->block_size & (q->block_size - 1)) == 0;
+  if (!power || q->block_size < 32 || q->block_size > NB_MAX_BLOCK_SIZE)
+    return nb_fail(err, NIBBLE_USAGE, "--block-size %lld: a power of two from 32 to %d is wanted",
+                   (long long)q->block_size, NB_MAX_BLOCK_SIZE);
+  return NIBBLE_OK;
+}
+
+static nibble_status check_not_packed(const quantizer *q, nibble_error *err) {
+  const nb_checkpoint *c = &q->checkpoint;
+  const nb_quant_config *quant = &c->config.quant;
+  if (quant->present && strcmp(quant->method, "bitsandbytes") != 0)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: it is packed by '%s', which cannot be undone here", c->path,
+                   quant->method);
+  for (size_t i = 0; i < c->tensor_count && !q->options->requantize; i++) {
+    const nb_tensor *t = &c->tensors[i];
+    if (!nb_layout_is_packed(c, t) && !(t->is_blocks && q->selection.choices[i] == NB_CHOICE_QUANTIZE)) continue;
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is packed already; --requantize dequantizes it first",
+                   c->files[t->file].path, t->name);
+  }
+  return NIBBLE_OK;
+}
+
+static nibble_status open_source(quantizer *q, nibble_error *err) {
+  const nibble_quantize_options *o = q->options;
+  nb_checkpoint *c = &q->checkpoint;
+  nibble_status status = nb_checkpoint_open(o->src, c, err);
+  if (status != NIBBLE_OK) return status;
+  if (!c->config.json || !c->config.json->child)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: there is no config.json, and without one nothing loads the result",
+                   o->src);
+  if ((status = nb_conform_complete(c, err)) != NIBBLE_OK) return status;
+  if (!c->config.arch)
+    nb_warn(
+        &o->progress,
+        "%s: no table for model_type \"%s\": every 2-D weight that is not named like an embedding, a norm or a head "
+        "is taken for a linear layer's",
+        o->src, c->config.model_type);
+  if ((status = nb_select(c, o->include, o->exclude, &q->selection, err)) != NIBBLE_OK) return status;
+  return check_not_packed(q, err);
+}
+
+/* ---- what will be written ---- */
+
+static nibble_status plan_tensor(quantizer *q, const nb_tensor *t, bool quantize, size_t *next, nibble_error *err) {
+  plan *p = &q->plans[q->plan_count];
+  nibble_status status = nb_source_describe(&q->checkpoint, t, &p->source, err);
+  if (status != NIBBLE_OK) return status;
+  q->plan_count++;
+  p->index = *next;
+  if (!quantize) {
+    ++*next;
+    return nb_writer_declare(q->writer, t->name, p->source.dtype, p->source.shape, p->source.ndim, err);
+  }
+  p->target = (nb_packed){.format = q->format, .rows = p->source.shape[0], .cols = p->source.shape[1]};
+  if (q->format != NB_FORMAT_INT8) p->target.block_size = q->block_size;
+  if (q->options->double_quant) p->target.nested_block_size = NB_NESTED_BLOCK_SIZE;
+  p->part_count = nb_layout_parts(&p->target, t->name, p->parts);
+  if (p->part_count < 0) return nb_fail_memory(err, sizeof p->parts);
+  for (int i = 0; status == NIBBLE_OK && i < p->part_count; i++, ++*next) {
+    const nb_part *part = &p->parts[i];
+    bool upto = part->role == NB_PART_STATE && p->target.nested_block_size;
+    status = upto ? nb_writer_declare_upto(q->writer, part->name, part->shape[0], err)
+                  : nb_writer_declare(q->writer, part->name, part->dtype, part->shape, part->ndim, err);
+  }
+  return status;
+}
+
+static nibble_status plan_output(quantizer *q, nibble_error *err) {
+  const nb_checkpoint *c = &q->checkpoint;
+  nibble_quantize_result *r = q->result;
+  size_t next = 0;
+  if (!(q->plans = nb_alloc(c->tensor_count, sizeof *q->plans)))
+    return nb_fail_memory(err, c->tensor_count * sizeof *q->plans);
+  for (size_t i = 0; i < c->tensor_count; i++) {
+    nb_choice choice = q->selection.choices[i];
+    if (choice == NB_CHOICE_DROP) continue;
+    nibble_status status = plan_tensor(q, &c->tensors[i], choice == NB_CHOICE_QUANTIZE, &next, err);
+    if (status != NIBBLE_OK) return status;
+    const nb_source *source = &q->plans[q->plan_count - 1].source;
+    r->parameters += nb_dtype_is_float(source->dtype) ? source->count : 0;
+    r->quantized_parameters += choice == NB_CHOICE_QUANTIZE ? source->count : 0;
+  }
+  for (int i = 0; i < c->file_count; i++) r->source_bytes += c->files[i].map.size;
+  r->quantized_tensors = (int64_t)q->selection.quantized;
+  return NIBBLE_OK;
+}
+
+/* ---- writing it ---- */
+
+static nibble_status record(quantizer *q, const plan *p, const nb_pack_result *packed, nibble_error *err) {
+  nibble_quantize_result *r = q->result;
+  const char *name = p->source.tensor->name;
+  if (p->part_count == 0) return nb_manifest_add(q->manifest, name, packed->hash, NULL, err);
+  double error = packed->squares > 0 ? sqrt(packed->error / packed->squares) : 0;
+  if (error >= r->worst_relative_error) {
+    r->worst_relative_error = error;
+    snprintf(r->worst_tensor, sizeof r->worst_tensor, "%s", name);
+  }
+  cJSON *details = cJSON_CreateObject();
+  bool ok = details && cJSON_AddStringToObject(details, "format", nb_format_info(p->target.format)->name) &&
+            cJSON_AddNumberToObject(details, "relative_error", error);
+  if (ok) return nb_manifest_add(q->manifest, name, packed->hash, details, err);
+  cJSON_Delete(details);
+  return nb_fail_memory(err, sizeof(cJSON));
+}
+
+static nibble_status write_tensors(quantizer *q, nibble_error *err) {
+  double error = 0, squares = 0;
+  nibble_status status = NIBBLE_OK;
+  for (size_t i = 0; status == NIBBLE_OK && i < q->plan_count; i++) {
+    plan *p = &q->plans[i];
+    nb_source source;
+    nb_pack_result packed;
+    status = nb_source_open(&q->checkpoint, p->source.tensor, &source, err);
+    if (status == NIBBLE_OK && p->part_count)
+      status = nb_pack_quantize(q->packer, &source, &p->target, p->parts, p->part_count, p->index, &packed, err);
+    else if (status == NIBBLE_OK)
+      status = nb_pack_copy(q->packer, &source, p->index, &packed, err);
+    nb_source_close(&source);
+    if (status != NIBBLE_OK) return status;
+    error += packed.error;
+    squares += packed.squares;
+    status = record(q, p, &packed, err);
+  }
+  q->result->relative_error = squares > 0 ? sqrt(error / squares) : 0;
+  return status;
+}
+
+/* As transformers 5.23 writes it: keys sorted, the ones that are not asked for at their defaults. */
+static cJSON *quantization_config(const quantizer *q) {
+  bool int8 = q->format == NB_FORMAT_INT8;
+  cJSON *json = cJSON_CreateObject();
+  cJSON_AddBoolToObject(json, "_load_in_4bit", !int8);
+  cJSON_AddBoolToObject(json, "_load_in_8bit", int8);
+  cJSON_AddStringToObject(json, "bnb_4bit_compute_dtype", "float32");
+  cJSON_AddStringToObject(json, "bnb_4bit_quant_storage", "uint8");
+  cJSON_AddStringToObject(json, "bnb_4bit_quant_type", int8 ? "fp4" : nb_format_info(q->format)->name);
+  cJSON_AddBoolToObject(json, "bnb_4bit_use_double_quant", q->options->double_quant);
+  cJSON_AddBoolToObject(json, "llm_int8_enable_fp32_cpu_offload", false);
+  cJSON_AddBoolToObject(json, "llm_int8_has_fp16_weight", false);
+  cJSON *skip = nb_skip_modules(&q->checkpoint, &q->selection);
+  bool ok = skip && cJSON_AddItemToObject(json, "llm_int8_skip_modules", skip);
+  cJSON_AddRawToObject(json, "llm_int8_threshold", "6.0"); /* transformers refuses a whole number here */
+  cJSON_AddBoolToObject(json, "load_in_4bit", !int8);
+  cJSON_AddBoolToObject(json, "load_in_8bit", int8);
+  if (ok && cJSON_AddStringToObject(json, "quant_method", "bitsandbytes")) return json;
+  cJSON_Delete(json);
+  return NULL;
+}
+
+static nibble_status save_config(const quantizer *q, nibble_error *err) {
+  cJSON *changes = cJSON_CreateObject(), *config = quantization_config(q);
+  nibble_status status;
+  if (changes && config && cJSON_AddItemToObject(changes, "quantization_config", config)) {
+    status = nb_config_save(&q->checkpoint.config, changes, q->stage.path, err);
+  } else {
+    cJSON_Delete(config);
+    status = nb_fail_memory(err, sizeof(cJSON));
+  }
+  cJSON_Delete(changes);
+  return status;
+}
+
+static nibble_status begin_manifest(quantizer *q, nibble_error *err) {
+  const nibble_quantize_options *o = q->options;
+  nibble_status status = nb_manifest_begin("quantize", &q->checkpoint, &q->manifest, err);
+  if (status != NIBBLE_OK) return status;
+  cJSON *settings = nb_manifest_settings(q->manifest);
+  bool ok = cJSON_AddStringToObject(settings, "method", o->method);
+  if (q->format != NB_FORMAT_INT8) {
+    ok = ok && cJSON_AddNumberToObject(settings, "block_size", (double)q->block_size) &&
+         cJSON_AddBoolToObject(settings, "double_quant", o->double_quant);
+  }
+  if (o->include) ok = ok && cJSON_AddStringToObject(settings, "include", o->include);
+  if (o->exclude) ok = ok && cJSON_AddStringToObject(settings, "exclude", o->exclude);
+  return ok ? NIBBLE_OK : nb_fail_memory(err, sizeof(cJSON));
+}
+
+/* Bytes of the weight files in a folder. */
+static uint64_t weight_file_bytes(const char *folder) {
+  uint64_t bytes = 0;
+  DIR *dir = opendir(folder);
+  for (struct dirent *entry; dir && (entry = readdir(dir));) {
+    struct stat info;
+    const char *dot = strrchr(entry->d_name, '.');
+    if (!dot || strcmp(dot, ".safetensors") != 0) continue;
+    if (fstatat(dirfd(dir), entry->d_name, &info, 0) == 0) bytes += (uint64_t)info.st_size;
+  }
+  if (dir) closedir(dir);
+  return bytes;
+}
+
+static nibble_status write_output(quantizer *q, nibble_error *err) {
+  const nibble_quantize_options *o = q->options;
+  nibble_status status = nb_stage_begin(&q->stage, o->dst, o->force, err);
+  if (status != NIBBLE_OK) return status;
+  if ((status = nb_writer_open(q->stage.path, NULL, o->max_shard_size, &q->writer, err)) != NIBBLE_OK) return status;
+  if ((status = begin_manifest(q, err)) != NIBBLE_OK) return status;
+  if ((status = plan_output(q, err)) != NIBBLE_OK) return status;
+  int64_t total = 0;
+  for (size_t i = 0; i < q->plan_count; i++) total += q->plans[i].source.count;
+  if ((status = nb_packer_open(q->writer, &o->progress, total, &q->packer, err)) != NIBBLE_OK) return status;
+  if ((status = write_tensors(q, err)) != NIBBLE_OK) return status;
+  if ((status = nb_writer_finish(q->writer, err)) != NIBBLE_OK) return status;
+  if ((status = nb_sidefiles_copy(&q->checkpoint, q->stage.path, err)) != NIBBLE_OK) return status;
+  if ((status = save_config(q, err)) != NIBBLE_OK) return status;
+  if ((status = nb_manifest_save(q->manifest, q->stage.path, err)) != NIBBLE_OK) return status;
+  q->result->file_bytes = weight_file_bytes(q->stage.path);
+  return nb_stage_commit(&q->stage, !o->no_sync, err);
+}
+
+nibble_status nibble_quantize(const nibble_quantize_options *options, nibble_quantize_result *out, nibble_error *err) {
+  double start = nb_seconds();
+  *out = (nibble_quantize_result){0};
+  quantizer q = {.options = options, .result = out};
+  nibble_status status = check_options(&q, err);
+  if (status == NIBBLE_OK) status = open_source(&q, err);
+  if (status == NIBBLE_OK) status = write_output(&q, err);
+  nb_packer_close(q.packer);
+  nb_writer_close(q.writer);
+  nb_stage_abort(&q.stage);
+  nb_manifest_free(q.manifest);
+  for (size_t i = 0; i < q.plan_count; i++) nb_layout_parts_free(q.plans[i].parts, q.plans[i].part_count);
+  free(q.plans);
+  nb_selection_free(&q.selection);
+  nb_checkpoint_close(&q.checkpoint);
+  out->seconds = nb_seconds() - start;
+  return status;
+}
