@@ -1,6 +1,7 @@
 #include "quant/pack.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,9 +9,9 @@
 #include "base/parallel.h"
 #include "kernels/quantize.h"
 
-/* A slice is what one thread hashes while the others work on its bands: small enough to stay in the second-level
- * cache, large enough that threads seldom wait for each other. A band is a few system calls' worth of weights. */
-enum { BAND = 1 << 17, SLICE = 16 * BAND, NESTED_BAND = 64 * NB_NESTED_BLOCK_SIZE };
+/* A band is what a thread takes: a few system calls' worth of weights. A slice is what is hashed at once, still in some
+ * cache, by the thread that finishes its last band; then its pages are given back. */
+enum { BAND = 1 << 17, SLICE_BANDS = 8, NESTED_BAND = 64 * NB_NESTED_BLOCK_SIZE };
 
 /* Grown as needed, kept from tensor to tensor. */
 typedef struct scratch {
@@ -28,7 +29,7 @@ struct nb_packer {
   int64_t total, done;
   thread_scratch *threads;
   int thread_count;
-  scratch absmax, sums, nested_codes, nested_absmax, errors;
+  scratch absmax, sums, nested_codes, nested_absmax, errors, bands_left;
   XXH3_state_t *hash;
 };
 
@@ -38,10 +39,12 @@ typedef struct stream {
   const nb_source *source;
   const nb_packed *target; /* NULL: copied */
   size_t index;
-  int64_t band;         /* weights */
-  int64_t first, count; /* the slice */
+  int64_t band; /* weights */
   void (*work)(struct stream *s, int64_t first, int64_t count, const void *weights, int thread);
-  double (*errors)[2]; /* a pair a band: error, squares */
+  double (*errors)[2];     /* a pair a band: error, squares */
+  _Atomic int *bands_left; /* of each slice */
+  int64_t slices, hashed;  /* slices [0, hashed) are; only the holder of `hashing` looks */
+  atomic_flag hashing;
   nb_shared_error error;
 } stream;
 
@@ -82,6 +85,7 @@ void nb_packer_close(nb_packer *p) {
   free(p->nested_codes.data);
   free(p->nested_absmax.data);
   free(p->errors.data);
+  free(p->bands_left.data);
   XXH3_freeState(p->hash);
   free(p);
 }
@@ -95,71 +99,82 @@ static void fail_memory(stream *s, uint64_t bytes) {
   fail(s, nb_fail_memory(&err, (size_t)bytes), &err);
 }
 
-/* The stored bytes that belong to the slice; blocks and strides share theirs out evenly. */
-static void hash_slice(stream *s) {
+/* The stored bytes that belong to a slice; blocks and strides share theirs out evenly. */
+static void hash_slice(stream *s, int64_t slice) {
   const nb_tensor *t = s->source->tensor;
-  double scale = (double)t->bytes / (double)s->source->count;
-  uint64_t begin = (uint64_t)((double)s->first * scale), end = (uint64_t)((double)(s->first + s->count) * scale);
-  if (s->first + s->count == s->source->count) end = t->bytes;
+  int64_t total = s->source->count, length = SLICE_BANDS * s->band, first = slice * length;
+  int64_t count = nb_min_i64(length, total - first);
+  double scale = (double)t->bytes / (double)total;
+  uint64_t begin = (uint64_t)((double)first * scale);
+  uint64_t end = first + count == total ? t->bytes : (uint64_t)((double)(first + count) * scale);
   const char *raw = nb_tensor_raw(s->source->checkpoint, t);
   XXH3_128bits_update(s->packer->hash, raw + begin, (size_t)(end - begin));
+  nb_source_release(s->source, first, count);
 }
 
-/* Item 0 hashes the slice, item k works on its band k - 1. */
-static void slice_item(void *ctx, int64_t begin, int64_t end, int thread) {
+static bool next_is_ready(stream *s) { return s->hashed < s->slices && s->bands_left[s->hashed] == 0; }
+
+/* Hashes the slices that are finished, in order. If another thread is at it, that one will also see what this one has
+ * just finished: it looks once more after letting go. */
+static void hash_finished(stream *s) {
+  bool more = true;
+  while (more && !atomic_flag_test_and_set(&s->hashing)) {
+    while (next_is_ready(s)) hash_slice(s, s->hashed++);
+    int64_t hashed = s->hashed;
+    atomic_flag_clear(&s->hashing);
+    more = hashed < s->slices && s->bands_left[hashed] == 0;
+  }
+}
+
+static void work_on_band(stream *s, int64_t band, int thread) {
+  int64_t first = band * s->band, count = nb_min_i64(s->band, s->source->count - first);
+  size_t size = nb_dtype_size(s->source->dtype);
+  const char *weights = nb_source_view(s->source);
+  if (weights) {
+    s->work(s, first, count, weights + (size_t)first * size, thread);
+    return;
+  }
+  nibble_error err;
+  char *copy = grow(&s->packer->threads[thread].source, (uint64_t)s->band, size);
+  nibble_status status =
+      copy ? nb_source_read(s->source, first, count, copy, &err) : nb_fail_memory(&err, (size_t)s->band * size);
+  if (status == NIBBLE_OK) {
+    s->work(s, first, count, copy, thread);
+  } else {
+    nb_shared_error_set(&s->error, status, &err);
+  }
+}
+
+static void work_on_bands(void *ctx, int64_t begin, int64_t end, int thread) {
   stream *s = ctx;
-  for (int64_t item = begin; item < end; item++) {
-    if (item == 0) {
-      hash_slice(s);
-      continue;
-    }
-    int64_t first = s->first + (item - 1) * s->band, count = nb_min_i64(s->band, s->first + s->count - first);
-    size_t size = nb_dtype_size(s->source->dtype);
-    const char *weights = nb_source_view(s->source);
-    if (weights) {
-      weights += (size_t)first * size;
-    } else {
-      nibble_error err;
-      char *copy = grow(&s->packer->threads[thread].source, (uint64_t)s->band, size);
-      if (!copy) {
-        fail_memory(s, (uint64_t)s->band * size);
-        return;
-      }
-      nibble_status status = nb_source_read(s->source, first, count, copy, &err);
-      if (status != NIBBLE_OK) {
-        fail(s, status, &err);
-        return;
-      }
-      weights = copy;
-    }
-    s->work(s, first, count, weights, thread);
+  for (int64_t band = begin; band < end; band++) {
+    work_on_band(s, band, thread);
+    if (atomic_fetch_sub(&s->bands_left[band / SLICE_BANDS], 1) == 1) hash_finished(s);
   }
 }
 
 static nibble_status run(stream *s, nb_pack_result *out, nibble_error *err) {
   nb_packer *p = s->packer;
-  int64_t count = s->source->count, bands = nb_ceil_div(count, s->band);
-  int64_t slice = nb_max_i64(SLICE / s->band, 1) * s->band;
+  int64_t bands = nb_ceil_div(s->source->count, s->band);
   *out = (nb_pack_result){0};
-  XXH3_128bits_reset(p->hash);
-  if (!(s->errors = grow(&p->errors, (uint64_t)bands, sizeof *s->errors)))
-    return nb_fail_memory(err, (size_t)bands * sizeof *s->errors);
+  s->slices = nb_ceil_div(bands, SLICE_BANDS);
+  s->errors = grow(&p->errors, (uint64_t)bands, sizeof *s->errors);
+  s->bands_left = grow(&p->bands_left, (uint64_t)s->slices, sizeof *s->bands_left);
+  if (!s->errors || !s->bands_left) return nb_fail_memory(err, (size_t)bands * sizeof *s->errors);
   memset(s->errors, 0, (size_t)bands * sizeof *s->errors);
-  for (s->first = 0; s->first < count; s->first += slice) {
-    s->count = nb_min_i64(slice, count - s->first);
-    nb_parallel(1 + nb_ceil_div(s->count, s->band), 1, slice_item, s);
-    nibble_status status = nb_shared_error_get(&s->error, err);
-    if (status != NIBBLE_OK) return status;
-    nb_source_release(s->source, s->first, s->count);
-    p->done += s->count;
-    nb_step(p->progress, s->source->tensor->name, (uint64_t)p->done, (uint64_t)p->total, "weights");
-  }
-  if (count == 0) XXH3_128bits_update(p->hash, "", 0);
+  for (int64_t i = 0; i < s->slices; i++)
+    atomic_init(&s->bands_left[i], (int)nb_min_i64(SLICE_BANDS, bands - i * SLICE_BANDS));
+  XXH3_128bits_reset(p->hash);
+  nb_parallel(bands, 1, work_on_bands, s);
+  nibble_status status = nb_shared_error_get(&s->error, err);
+  if (status != NIBBLE_OK) return status;
   nb_hash_print(XXH3_128bits_digest(p->hash), out->hash);
   for (int64_t b = 0; b < bands; b++) {
     out->error += s->errors[b][0];
     out->squares += s->errors[b][1];
   }
+  p->done += s->source->count;
+  nb_step(p->progress, s->source->tensor->name, (uint64_t)p->done, (uint64_t)p->total, "weights");
   return NIBBLE_OK;
 }
 
@@ -173,7 +188,8 @@ static void copy_band(stream *s, int64_t first, int64_t count, const void *weigh
 
 nibble_status nb_pack_copy(nb_packer *packer, const nb_source *source, size_t index, nb_pack_result *out,
                            nibble_error *err) {
-  stream s = {.packer = packer, .source = source, .index = index, .band = BAND, .work = copy_band};
+  stream s = {
+      .packer = packer, .source = source, .index = index, .band = BAND, .work = copy_band, .hashing = ATOMIC_FLAG_INIT};
   nibble_status status = nb_writer_begin(packer->writer, index, source->count, err);
   return status == NIBBLE_OK ? run(&s, out, err) : status;
 }
@@ -335,7 +351,8 @@ nibble_status nb_pack_quantize(nb_packer *p, const nb_source *source, const nb_p
   nb_packed m = *target;
   nested_job nested;
   int64_t blocks = int8 ? m.rows : nb_ceil_div(source->count, m.block_size);
-  stream s = {.packer = p, .source = source, .target = target, .index = index, .band = BAND};
+  stream s = {
+      .packer = p, .source = source, .target = target, .index = index, .band = BAND, .hashing = ATOMIC_FLAG_INIT};
   s.work = int8 ? quantize_band_int8 : quantize_band_4bit;
   if (int8) s.band = nb_max_i64(BAND / m.cols, 1) * m.cols;
   if (!grow(&p->absmax, (uint64_t)blocks, sizeof(float)) ||

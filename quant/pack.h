@@ -1,5 +1,5 @@
-/* One tensor from a checkpoint into a writer, as a stream: in slices, each cut into bands for the threads, while one of
- * them hashes the slice's bytes and the pages of the slice before are given back. */
+/* One tensor from a checkpoint into a writer, as a stream: cut into bands for the threads, which also hash what they
+ * have finished, in order, and give its pages back. */
 #ifndef NB_QUANT_PACK_H
 #define NB_QUANT_PACK_H
 
@@ -9,7 +9,7 @@
 
 typedef struct nb_packer nb_packer;
 
-/* Scratch memory for any number of tensors. `progress` is told of every slice: weights done of `total`. */
+/* Scratch memory for any number of tensors. `progress` is told of every tensor: weights done of `total`. */
 nibble_status nb_packer_open(nb_writer *writer, const nibble_progress *progress, int64_t total, nb_packer **out,
                              nibble_error *err);
 void nb_packer_close(nb_packer *packer); /* NULL is fine */
