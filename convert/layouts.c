@@ -143,6 +143,15 @@ const nb_tensor *nb_layout_find(const nb_checkpoint *checkpoint, const char *nam
   return tensor && nb_gptq_owns(checkpoint, tensor) ? tensor : NULL;
 }
 
+char *nb_layout_weight_name(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
+  static const char suffix[] = ".qweight";
+  size_t n = strlen(tensor->name), m = sizeof suffix - 1;
+  char *name = strdup(tensor->name);
+  if (name && nb_name_ends_with(name, suffix) && nb_layout_is_packed(checkpoint, tensor))
+    strcpy(name + n - m, ".weight");
+  return name;
+}
+
 nibble_status nb_weight_load(const nb_checkpoint *checkpoint, const char *name, int64_t rows, int64_t cols,
                              nb_weight *out, nibble_error *err) {
   *out = (nb_weight){0};

@@ -22,6 +22,9 @@ typedef struct nb_weight {
  * "NAME.weight"); NULL if there is none. */
 const nb_tensor *nb_layout_find(const nb_checkpoint *checkpoint, const char *name);
 
+/* The other way round: the name of the weight whose main tensor this is, malloc'd; NULL without memory. */
+char *nb_layout_weight_name(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
+
 /* Loads the 2-D weight `name` ("model.layers.0.mlp.up_proj.weight"), whose logical shape must be [rows, cols].
  * Everything that belongs to a packed weight is checked: presence, dtypes, shapes, the quant state's JSON, finite
  * scales. NIBBLE_BAD_INPUT names the tensor. Free with nb_weight_free. */

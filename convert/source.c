@@ -1,5 +1,6 @@
 #include "convert/source.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -9,7 +10,8 @@ enum { CHUNK = 2048 }; /* values on their way through float32; on the stack */
 nibble_status nb_source_describe(const nb_checkpoint *c, const nb_tensor *t, nb_source *out, nibble_error *err) {
   *out = (nb_source){.checkpoint = c, .tensor = t, .dtype = t->dtype, .ndim = t->ndim, .count = t->count};
   memcpy(out->shape, t->shape, sizeof t->shape);
-  if (t->is_blocks) out->dtype = c->config.dtype;
+  if (c->gguf && nb_dtype_is_float(t->dtype)) out->dtype = c->config.dtype;
+  if (!(out->name = nb_layout_weight_name(c, t))) return nb_fail_memory(err, strlen(t->name) + 1);
   if (!nb_layout_is_packed(c, t)) return NIBBLE_OK;
   nb_packed m;
   nb_dtype was;
@@ -27,23 +29,24 @@ nibble_status nb_source_describe(const nb_checkpoint *c, const nb_tensor *t, nb_
 nibble_status nb_source_open(const nb_checkpoint *c, const nb_tensor *t, nb_source *out, nibble_error *err) {
   nibble_status status = nb_source_describe(c, t, out, err);
   if (status != NIBBLE_OK || !out->is_packed) return status;
-  return nb_weight_load(c, t->name, out->shape[0], out->shape[1], &out->weight, err);
+  return nb_weight_load(c, out->name, out->shape[0], out->shape[1], &out->weight, err);
 }
 
 void nb_source_close(nb_source *source) {
   nb_part parts[NB_MAX_PARTS];
-  int count = source->weight.packed.codes ? nb_layout_parts(&source->weight.packed, source->tensor->name, parts) : 0;
+  int count = source->weight.packed.codes ? nb_layout_parts(&source->weight.packed, source->name, parts) : 0;
   for (int i = 0; i < count; i++) {
     const nb_tensor *part = nb_checkpoint_find(source->checkpoint, parts[i].name);
     if (part) nb_tensor_release(source->checkpoint, part, 0, part->count);
   }
   nb_layout_parts_free(parts, count);
   nb_weight_free(&source->weight);
+  free(source->name);
   *source = (nb_source){0};
 }
 
 const void *nb_source_view(const nb_source *s) {
-  return s->is_packed ? NULL : nb_tensor_view(s->checkpoint, s->tensor);
+  return s->is_packed || s->dtype != s->tensor->dtype ? NULL : nb_tensor_view(s->checkpoint, s->tensor);
 }
 
 nibble_status nb_source_read(const nb_source *s, int64_t first, int64_t count, void *out, nibble_error *err) {

@@ -174,7 +174,7 @@ static nibble_status run(stream *s, nb_pack_result *out, nibble_error *err) {
     out->squares += s->errors[b][1];
   }
   p->done += s->source->count;
-  nb_step(p->progress, s->source->tensor->name, (uint64_t)p->done, (uint64_t)p->total, "weights");
+  nb_step(p->progress, s->source->name, (uint64_t)p->done, (uint64_t)p->total, "weights");
   return NIBBLE_OK;
 }
 
@@ -204,8 +204,8 @@ static void fail_not_finite(stream *s, int64_t at) {
   const char *fault = isfinite(value) ? "beyond float16, which int8 goes through" : "not finite";
   fail(s,
        nb_fail(&err, NIBBLE_BAD_INPUT, "%s: tensor '%s': the weight at [%lld, %lld] is %g, %s",
-               source->checkpoint->files[source->tensor->file].path, source->tensor->name,
-               (long long)(at / source->shape[1]), (long long)(at % source->shape[1]), (double)value, fault),
+               source->checkpoint->files[source->tensor->file].path, source->name, (long long)(at / source->shape[1]),
+               (long long)(at % source->shape[1]), (double)value, fault),
        &err);
 }
 
@@ -300,7 +300,7 @@ static nibble_status quantize_absmax(nb_packer *p, const nb_source *source, int6
   *job = (nested_job){.packer = p, .offset = nb_mean(p->absmax.data, blocks), .blocks = blocks};
   if (!isfinite(job->offset))
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s': the sum of its blocks' maxima overflows float32",
-                   source->checkpoint->files[source->tensor->file].path, source->tensor->name);
+                   source->checkpoint->files[source->tensor->file].path, source->name);
   nb_dynamic_map(job->map);
   job->errors = grow(&p->errors, (uint64_t)bands, sizeof *job->errors);
   if (!grow(&p->nested_codes, (uint64_t)blocks, 1) ||
@@ -325,7 +325,10 @@ static nibble_status write_part(nb_packer *p, const nb_part *part, size_t index,
   int64_t count = part->shape[0];
   nibble_status status = NIBBLE_OK;
   switch (part->role) {
-    case NB_PART_CODES: return NIBBLE_OK;
+    case NB_PART_CODES:
+    case NB_PART_ZEROS:
+    case NB_PART_SCALES:
+    case NB_PART_G_IDX: return NIBBLE_OK;
     case NB_PART_ABSMAX: bytes = m->nested_block_size ? p->nested_codes.data : p->absmax.data; break;
     case NB_PART_NESTED_ABSMAX: bytes = p->nested_absmax.data; break;
     case NB_PART_NESTED_QUANT_MAP: bytes = nested->map; break;

@@ -65,7 +65,7 @@ static nibble_status check_options(quantizer *q, nibble_error *err) {
 static nibble_status check_not_packed(const quantizer *q, nibble_error *err) {
   const nb_checkpoint *c = &q->checkpoint;
   const nb_quant_config *quant = &c->config.quant;
-  if (quant->present && strcmp(quant->method, "bitsandbytes") != 0)
+  if (quant->present && strcmp(quant->method, "bitsandbytes") != 0 && strcmp(quant->method, "gptq") != 0)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: it is packed by '%s', which cannot be undone here", c->path,
                    quant->method);
   for (size_t i = 0; i < c->tensor_count && !q->options->requantize; i++) {
@@ -86,6 +86,9 @@ static nibble_status open_source(quantizer *q, nibble_error *err) {
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: there is no config.json, and without one nothing loads the result",
                    o->src);
   if ((status = nb_conform_complete(c, err)) != NIBBLE_OK) return status;
+  if ((status = nb_checkpoint_protect(c, o->dst, err)) != NIBBLE_OK) return status;
+  if (c->skipped_values)
+    nb_warn(&o->progress, "%s: %zu entries that are no tensors are left out", c->path, c->skipped_values);
   if (!c->config.arch)
     nb_warn(
         &o->progress,
@@ -100,18 +103,18 @@ static nibble_status open_source(quantizer *q, nibble_error *err) {
 
 static nibble_status plan_tensor(quantizer *q, const nb_tensor *t, bool quantize, size_t *next, nibble_error *err) {
   plan *p = &q->plans[q->plan_count];
+  q->plan_count++;
   nibble_status status = nb_source_describe(&q->checkpoint, t, &p->source, err);
   if (status != NIBBLE_OK) return status;
-  q->plan_count++;
   p->index = *next;
   if (!quantize) {
     ++*next;
-    return nb_writer_declare(q->writer, t->name, p->source.dtype, p->source.shape, p->source.ndim, err);
+    return nb_writer_declare(q->writer, p->source.name, p->source.dtype, p->source.shape, p->source.ndim, err);
   }
   p->target = (nb_packed){.format = q->format, .rows = p->source.shape[0], .cols = p->source.shape[1]};
   if (q->format != NB_FORMAT_INT8) p->target.block_size = q->block_size;
   if (q->options->double_quant) p->target.nested_block_size = NB_NESTED_BLOCK_SIZE;
-  p->part_count = nb_layout_parts(&p->target, t->name, p->parts);
+  p->part_count = nb_layout_parts(&p->target, p->source.name, p->parts);
   if (p->part_count < 0) return nb_fail_memory(err, sizeof p->parts);
   for (int i = 0; status == NIBBLE_OK && i < p->part_count; i++, ++*next) {
     const nb_part *part = &p->parts[i];
@@ -146,7 +149,7 @@ static nibble_status plan_output(quantizer *q, nibble_error *err) {
 
 static nibble_status record(quantizer *q, const plan *p, const nb_pack_result *packed, nibble_error *err) {
   nibble_quantize_result *r = q->result;
-  const char *name = p->source.tensor->name;
+  const char *name = p->source.name;
   if (p->part_count == 0) return nb_manifest_add(q->manifest, name, packed->hash, NULL, err);
   double error = packed->squares > 0 ? sqrt(packed->error / packed->squares) : 0;
   if (error >= r->worst_relative_error) {
@@ -259,7 +262,7 @@ static nibble_status write_output(quantizer *q, nibble_error *err) {
   if ((status = nb_packer_open(q->writer, &o->progress, total, &q->packer, err)) != NIBBLE_OK) return status;
   if ((status = write_tensors(q, err)) != NIBBLE_OK) return status;
   if ((status = nb_writer_finish(q->writer, err)) != NIBBLE_OK) return status;
-  if ((status = nb_sidefiles_copy(&q->checkpoint, q->stage.path, err)) != NIBBLE_OK) return status;
+  if ((status = nb_sidefiles_copy(&q->checkpoint, q->stage.path, &o->progress, err)) != NIBBLE_OK) return status;
   if ((status = save_config(q, err)) != NIBBLE_OK) return status;
   if ((status = nb_manifest_save(q->manifest, q->stage.path, err)) != NIBBLE_OK) return status;
   q->result->file_bytes = weight_file_bytes(q->stage.path);
@@ -277,7 +280,10 @@ nibble_status nibble_quantize(const nibble_quantize_options *options, nibble_qua
   nb_writer_close(q.writer);
   nb_stage_abort(&q.stage);
   nb_manifest_free(q.manifest);
-  for (size_t i = 0; i < q.plan_count; i++) nb_layout_parts_free(q.plans[i].parts, q.plans[i].part_count);
+  for (size_t i = 0; i < q.plan_count; i++) {
+    nb_layout_parts_free(q.plans[i].parts, q.plans[i].part_count);
+    nb_source_close(&q.plans[i].source);
+  }
   free(q.plans);
   nb_selection_free(&q.selection);
   nb_checkpoint_close(&q.checkpoint);

@@ -45,10 +45,11 @@ static bool has_weight_suffix(const char *name) {
   return n > 7 && strcmp(name + n - 7, ".weight") == 0;
 }
 
-/* A linear module's weight, quantized or not. */
-static bool is_linear(const nb_checkpoint *c, const nb_tensor *t) {
-  nb_role role = nb_tensor_role(&c->config, t->name, t->ndim);
-  return t->ndim == 2 && has_weight_suffix(t->name) && (role == NB_ROLE_LINEAR || role == NB_ROLE_HEAD);
+/* The role of a linear module's weight, quantized or not; NB_ROLE_OTHER for all else. */
+static nb_role linear_role(const nb_checkpoint *c, const nb_tensor *t, const char *name) {
+  nb_role role = nb_tensor_role(&c->config, name, t->ndim);
+  bool linear = t->ndim == 2 && has_weight_suffix(name) && (role == NB_ROLE_LINEAR || role == NB_ROLE_HEAD);
+  return linear ? role : NB_ROLE_OTHER;
 }
 
 static nibble_status check_dtype(const nb_checkpoint *c, const nb_tensor *t, nibble_error *err) {
@@ -60,53 +61,69 @@ static nibble_status check_dtype(const nb_checkpoint *c, const nb_tensor *t, nib
       c->files[t->file].path, t->name, nb_dtype_name(t->dtype));
 }
 
-static nibble_status choose(const nb_checkpoint *c, pattern *include, pattern *exclude, nb_selection *out,
-                            nibble_error *err) {
+typedef struct selector {
+  const nb_checkpoint *checkpoint;
+  pattern include, exclude;
+  nb_selection *out;
+} selector;
+
+static nibble_status choose(selector *s, size_t i, const char *name, nibble_error *err) {
+  const nb_checkpoint *c = s->checkpoint;
+  const nb_tensor *t = &c->tensors[i];
+  nb_role role = linear_role(c, t, name);
+  if (role == NB_ROLE_OTHER || t->count == 0) return NIBBLE_OK;
   /* transformers gives a tied head the embedding's weights, whatever the file says. */
-  bool tied = c->config.arch && c->config.tie_word_embeddings;
-  for (size_t i = 0; i < c->tensor_count; i++) {
-    const nb_tensor *t = &c->tensors[i];
-    if (nb_layout_is_part(c, t)) out->choices[i] = NB_CHOICE_DROP;
-    if (out->choices[i] == NB_CHOICE_DROP || !is_linear(c, t) || t->count == 0) continue;
-    bool head = nb_tensor_role(&c->config, t->name, t->ndim) == NB_ROLE_HEAD;
-    bool chosen = !head;
-    if (matches(include, t->name) && !(head && tied)) {
-      include->used = true;
-      if (head) out->is_default = false;
-      chosen = true;
+  bool head = role == NB_ROLE_HEAD, tied = head && c->config.arch && c->config.tie_word_embeddings;
+  bool included = matches(&s->include, name) && !tied, excluded = matches(&s->exclude, name);
+  bool chosen = (!head || included) && !excluded;
+  s->include.used |= included;
+  s->exclude.used |= excluded && (!head || included);
+  s->out->is_default &= chosen == !head;
+  if (!chosen) return NIBBLE_OK;
+  s->out->choices[i] = NB_CHOICE_QUANTIZE;
+  s->out->quantized++;
+  return check_dtype(c, t, err);
+}
+
+static nibble_status choose_all(selector *s, nibble_error *err) {
+  const nb_checkpoint *c = s->checkpoint;
+  nibble_status status = NIBBLE_OK;
+  for (size_t i = 0; status == NIBBLE_OK && i < c->tensor_count; i++) {
+    if (nb_layout_is_part(c, &c->tensors[i])) {
+      s->out->choices[i] = NB_CHOICE_DROP;
+      continue;
     }
-    if (chosen && matches(exclude, t->name)) {
-      exclude->used = true;
-      if (!head) out->is_default = false;
-      chosen = false;
-    }
-    if (!chosen) continue;
-    nibble_status status = check_dtype(c, t, err);
-    if (status != NIBBLE_OK) return status;
-    out->choices[i] = NB_CHOICE_QUANTIZE;
-    out->quantized++;
+    char *name = nb_layout_weight_name(c, &c->tensors[i]);
+    status = name ? choose(s, i, name, err) : nb_fail_memory(err, strlen(c->tensors[i].name));
+    free(name);
   }
-  return NIBBLE_OK;
+  return status;
+}
+
+static nibble_status check_use(const selector *s, const pattern *p, nibble_error *err) {
+  if (!p->text || p->used) return NIBBLE_OK;
+  return nb_fail(err, NIBBLE_USAGE, "%s '%s' matches no weight of %s that it could change", p->option, p->text,
+                 s->checkpoint->path);
 }
 
 nibble_status nb_select(const nb_checkpoint *c, const char *include, const char *exclude, nb_selection *out,
                         nibble_error *err) {
-  pattern patterns[] = {{.option = "--include", .text = include}, {.option = "--exclude", .text = exclude}};
+  selector s = {.checkpoint = c,
+                .include = {.option = "--include", .text = include},
+                .exclude = {.option = "--exclude", .text = exclude},
+                .out = out};
   *out = (nb_selection){.choices = nb_alloc(c->tensor_count ? c->tensor_count : 1, sizeof *out->choices),
                         .is_default = true};
   nibble_status status = out->choices ? NIBBLE_OK : nb_fail_memory(err, c->tensor_count * sizeof *out->choices);
-  if (status == NIBBLE_OK) status = compile(&patterns[0], err);
-  if (status == NIBBLE_OK) status = compile(&patterns[1], err);
-  if (status == NIBBLE_OK) status = choose(c, &patterns[0], &patterns[1], out, err);
-  for (int i = 0; status == NIBBLE_OK && i < 2; i++) {
-    if (patterns[i].text && !patterns[i].used)
-      status = nb_fail(err, NIBBLE_USAGE, "%s '%s' matches no linear layer's weight of %s", patterns[i].option,
-                       patterns[i].text, c->path);
-  }
+  if (status == NIBBLE_OK) status = compile(&s.include, err);
+  if (status == NIBBLE_OK) status = compile(&s.exclude, err);
+  if (status == NIBBLE_OK) status = choose_all(&s, err);
+  if (status == NIBBLE_OK) status = check_use(&s, &s.include, err);
+  if (status == NIBBLE_OK) status = check_use(&s, &s.exclude, err);
   if (status == NIBBLE_OK && out->quantized == 0)
     status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: no linear layer's weight is left to quantize", c->path);
-  release(&patterns[0]);
-  release(&patterns[1]);
+  release(&s.include);
+  release(&s.exclude);
   if (status != NIBBLE_OK) nb_selection_free(out);
   return status;
 }
@@ -123,12 +140,15 @@ cJSON *nb_skip_modules(const nb_checkpoint *c, const nb_selection *selection) {
   cJSON *list = cJSON_CreateArray();
   bool ok = list != NULL, head_named = false;
   for (size_t i = 0; ok && i < c->tensor_count; i++) {
-    const nb_tensor *t = &c->tensors[i];
-    if (strcmp(t->name, "lm_head.weight") == 0) head_named = true;
-    if (selection->choices[i] != NB_CHOICE_KEEP || !is_linear(c, t)) continue;
-    char *module = strndup(t->name, strlen(t->name) - strlen(".weight"));
-    ok = module && cJSON_AddItemToArray(list, cJSON_CreateString(module));
-    free(module);
+    if (selection->choices[i] == NB_CHOICE_DROP) continue;
+    char *name = nb_layout_weight_name(c, &c->tensors[i]);
+    ok = name != NULL;
+    if (ok && strcmp(name, "lm_head.weight") == 0) head_named = true;
+    if (ok && selection->choices[i] == NB_CHOICE_KEEP && linear_role(c, &c->tensors[i], name) != NB_ROLE_OTHER) {
+      name[strlen(name) - strlen(".weight")] = 0;
+      ok = cJSON_AddItemToArray(list, cJSON_CreateString(name));
+    }
+    free(name);
   }
   if (ok && !head_named) ok = cJSON_AddItemToArray(list, cJSON_CreateString("lm_head"));
   if (ok) return list;

@@ -91,7 +91,7 @@ TEST_P(GoldenGptq, HasThePartsThatTheLayoutNames) {
     nb_packed m;
     nibble_error err;
     const nb_tensor *main = nb_layout_find(&checkpoint_, (module + ".weight").c_str());
-    ASSERT_EQ(nb_layout_describe(&checkpoint_, main, &m, &err), NIBBLE_OK) << err.message;
+    ASSERT_EQ(nb_layout_describe(&checkpoint_, main, &m, nullptr, &err), NIBBLE_OK) << err.message;
     nb_part parts[NB_MAX_PARTS];
     int count = nb_layout_parts(&m, (module + ".weight").c_str(), parts);
     ASSERT_EQ(count, 4);
