@@ -201,6 +201,29 @@ typedef struct nibble_quantize_result {
  * infinite. */
 nibble_status nibble_quantize(const nibble_quantize_options *options, nibble_quantize_result *out, nibble_error *err);
 
+/* ---- tokenize --------------------------------------------------------------------------------------------------- */
+
+/* The tokenizer of a model; one thread at a time may use it. */
+typedef struct nb_tokenizer nibble_tokenizer;
+
+/* Opens the tokenizer of MODEL (a tokenizer.json will do). NIBBLE_BAD_INPUT if it has none, or one with parts that
+ * nibble does not know: the ids are those of Hugging Face's tokenizers or there are none. */
+nibble_status nibble_tokenizer_open(const char *model, nibble_tokenizer **out, nibble_error *err);
+void nibble_tokenizer_close(nibble_tokenizer *tokenizer);
+
+/* The ids of text[0, n), with the special tokens that the tokenizer puts around it if add_special. Bytes that are not
+ * UTF-8 are read as U+FFFD. Free *ids with free(). */
+nibble_status nibble_tokenizer_encode(nibble_tokenizer *tokenizer, const char *text, size_t n, bool add_special,
+                                      int32_t **ids, size_t *count, nibble_error *err);
+
+/* The text of ids, *length bytes and a NUL; ids that name no token are passed over. Free *text with free(). */
+nibble_status nibble_tokenizer_decode(const nibble_tokenizer *tokenizer, const int32_t *ids, size_t count,
+                                      bool skip_special, char **text, size_t *length, nibble_error *err);
+
+/* Reads a text, plain or gzip, from a file or from standard input ("-"): *length bytes, at most 1 GiB, and a NUL. Free
+ * *text with free(). */
+nibble_status nibble_text_read(const char *path, char **text, size_t *length, nibble_error *err);
+
 #pragma GCC visibility pop
 
 #ifdef __cplusplus

@@ -19,6 +19,7 @@ static const subcommand subcommands[] = {
     {"init", cli_init, "a model of a given config with random weights"},
     {"memory", cli_memory, "what a model needs in each format: weights, KV cache, activations"},
     {"quantize", cli_quantize, "a checkpoint's linear layers in 4 or 8 bits, for transformers and bitsandbytes"},
+    {"tokenize", cli_tokenize, "text to token ids, and back"},
 };
 
 enum { SUBCOMMANDS = sizeof subcommands / sizeof *subcommands };

@@ -27,8 +27,9 @@ typedef struct nb_ids {
 void nb_ids_append(nb_ids *ids, const int32_t *more, size_t n);
 void nb_ids_free(nb_ids *ids);
 
-/* Opens the tokenizer.json in the folder `path`, beside the file `path`, or `path` itself if its name ends in .json.
- * NIBBLE_BAD_INPUT if it is missing, damaged, or asks for something unknown. Close with nb_tokenizer_close. */
+/* Opens the tokenizer of a MODEL: the tokenizer.json in the folder `path`, beside the file `path`, or `path` itself if
+ * its name ends in .json; for a .gguf the one that its metadata make. NIBBLE_BAD_INPUT if it is missing, damaged, or
+ * asks for something unknown. Close with nb_tokenizer_close. */
 nibble_status nb_tokenizer_open(const char *path, nb_tokenizer **out, nibble_error *err);
 
 /* The same from the text of a tokenizer.json; `where` names it in messages. */

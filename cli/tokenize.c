@@ -1,0 +1,192 @@
+/* nibble tokenize MODEL */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+typedef struct options {
+  cli_common common;
+  const char *model, *text;
+  bool decode, no_special, lines;
+} options;
+
+enum { OPT_TEXT = 0x100, OPT_DECODE, OPT_NO_SPECIAL, OPT_LINES };
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+  options *o = state->input;
+  const char **slots[] = {&o->model};
+  switch (key) {
+    case OPT_TEXT: o->text = arg; return 0;
+    case OPT_DECODE: o->decode = true; return 0;
+    case OPT_NO_SPECIAL: o->no_special = true; return 0;
+    case OPT_LINES: o->lines = true; return 0;
+    case ARGP_KEY_ARG:
+      if (!cli_take_argument(slots, 1, arg)) argp_error(state, "one MODEL at a time");
+      return 0;
+    case ARGP_KEY_END:
+      if (!o->model) argp_error(state, "a MODEL is missing");
+      return 0;
+    default: return ARGP_ERR_UNKNOWN;
+  }
+}
+
+static const struct argp_option own_options[] = {
+    {"text", OPT_TEXT, "FILE", 0, "The input, plain or gzip (default: -, standard input)", 0},
+    {"decode", OPT_DECODE, NULL, 0, "The input is ids, the output their text", 0},
+    {"no-special", OPT_NO_SPECIAL, NULL, 0,
+     "Leave out the special tokens that the tokenizer puts around a text; with --decode all of them", 0},
+    {"lines", OPT_LINES, NULL, 0, "Each line of the input by itself", 0},
+    {0},
+};
+
+static const struct argp argp = {
+    .options = own_options,
+    .parser = parse,
+    .args_doc = "MODEL",
+    .doc =
+        "Prints the token ids of a text, the same as Hugging Face's tokenizers gives, or the text of token ids. MODEL "
+        "may be a tokenizer.json.\v"
+        "Example: echo 'Hello, world' | nibble tokenize ./SmolLM2-135M-Instruct",
+};
+
+/* What goes on while the input is read line by line, or as one. */
+typedef struct job {
+  const options *o;
+  nibble_tokenizer *tokenizer;
+  cJSON *items; /* for --json: of one item, or of one a line */
+  size_t tokens;
+  nibble_error err;
+} job;
+
+/* A JSON string of n bytes of UTF-8; cJSON's own ends at a NUL. */
+static cJSON *json_string(const char *text, size_t n) {
+  char *quoted = malloc(6 * n + 3), *at = quoted;
+  if (!quoted) return NULL;
+  *at++ = '"';
+  for (size_t i = 0; i < n; i++) {
+    unsigned char c = (unsigned char)text[i];
+    if (c < 0x20) {
+      at += sprintf(at, "\\u%04x", c);
+      continue;
+    }
+    if (c == '"' || c == '\\') *at++ = '\\';
+    *at++ = (char)c;
+  }
+  *at++ = '"';
+  *at = 0;
+  cJSON *json = cJSON_CreateRaw(quoted);
+  free(quoted);
+  return json;
+}
+
+static nibble_status encode(job *j, const char *text, size_t n) {
+  int32_t *ids;
+  size_t count;
+  nibble_status status = nibble_tokenizer_encode(j->tokenizer, text, n, !j->o->no_special, &ids, &count, &j->err);
+  if (status != NIBBLE_OK) return status;
+  j->tokens += count;
+  if (j->items) {
+    cJSON_AddItemToArray(j->items, cJSON_CreateIntArray(ids, (int)count));
+  } else {
+    for (size_t i = 0; i < count; i++) printf(i ? " %d" : "%d", ids[i]);
+    putchar('\n');
+  }
+  free(ids);
+  return NIBBLE_OK;
+}
+
+static nibble_status bad_ids(job *j, const char *at) {
+  j->err.status = NIBBLE_BAD_INPUT;
+  int shown = (int)strcspn(at, " \t\r\n,[]");
+  snprintf(j->err.message, sizeof j->err.message, "%s: '%.*s' is not a token id", j->o->text, shown < 40 ? shown : 40,
+           at);
+  return NIBBLE_BAD_INPUT;
+}
+
+/* Ids stand apart by white space or commas; a list's brackets do no harm. */
+static nibble_status read_ids(job *j, const char *text, size_t n, int32_t **ids, size_t *count) {
+  *count = 0;
+  *ids = malloc((n / 2 + 1) * sizeof **ids);
+  if (!*ids) {
+    j->err.status = NIBBLE_SYSTEM;
+    snprintf(j->err.message, sizeof j->err.message, "out of memory: %zu bytes were refused", n);
+    return NIBBLE_SYSTEM;
+  }
+  const char *at = text, *end = text + n;
+  for (;;) {
+    at += strspn(at, " \t\r\n,[]");
+    if (at >= end) return NIBBLE_OK;
+    char *behind;
+    errno = 0;
+    long id = strtol(at, &behind, 10);
+    if (behind == at || errno || id < 0 || id > INT32_MAX || !strchr(" \t\r\n,]", *behind)) {
+      free(*ids);
+      return bad_ids(j, at);
+    }
+    (*ids)[(*count)++] = (int32_t)id;
+    at = behind;
+  }
+}
+
+static nibble_status decode(job *j, const char *ids_text, size_t n) {
+  int32_t *ids;
+  size_t count, length;
+  char *text;
+  nibble_status status = read_ids(j, ids_text, n, &ids, &count);
+  if (status != NIBBLE_OK) return status;
+  status = nibble_tokenizer_decode(j->tokenizer, ids, count, j->o->no_special, &text, &length, &j->err);
+  free(ids);
+  if (status != NIBBLE_OK) return status;
+  j->tokens += count;
+  if (j->items) {
+    cJSON_AddItemToArray(j->items, json_string(text, length));
+  } else {
+    fwrite(text, 1, length, stdout);
+    if (j->o->lines) putchar('\n');
+  }
+  free(text);
+  return NIBBLE_OK;
+}
+
+/* A newline ends a line: there is none behind the last. The input has a NUL behind it. */
+static nibble_status each_line(job *j, char *text, size_t n) {
+  nibble_status status = NIBBLE_OK;
+  for (size_t begin = 0; begin < n && status == NIBBLE_OK;) {
+    char *newline = memchr(text + begin, '\n', n - begin);
+    size_t end = newline ? (size_t)(newline - text) : n;
+    text[end] = 0;
+    status = j->o->decode ? decode(j, text + begin, end - begin) : encode(j, text + begin, end - begin);
+    begin = end + 1;
+  }
+  return status;
+}
+
+static void print_json(job *j) {
+  cJSON *json = cJSON_CreateObject();
+  cJSON_AddNumberToObject(json, "tokens", (double)j->tokens);
+  const char *key = j->o->lines ? "lines" : j->o->decode ? "text" : "ids";
+  cJSON_AddItemToObject(json, key, j->o->lines ? j->items : cJSON_DetachItemFromArray(j->items, 0));
+  if (!j->o->lines) cJSON_Delete(j->items);
+  cli_print_json(json);
+}
+
+int cli_tokenize(int argc, char **argv) {
+  options o = {.text = "-"};
+  cli_parse(&argp, argc, argv, &o);
+  job j = {.o = &o, .items = o.common.json ? cJSON_CreateArray() : NULL};
+  char *text = NULL;
+  size_t n;
+  nibble_status status = nibble_tokenizer_open(o.model, &j.tokenizer, &j.err);
+  if (status == NIBBLE_OK) status = nibble_text_read(o.text, &text, &n, &j.err);
+  if (status == NIBBLE_OK)
+    status = o.lines ? each_line(&j, text, n) : o.decode ? decode(&j, text, n) : encode(&j, text, n);
+  if (status == NIBBLE_OK && o.common.json)
+    print_json(&j);
+  else
+    cJSON_Delete(j.items);
+  free(text);
+  nibble_tokenizer_close(j.tokenizer);
+  return cli_finish(status, &j.err);
+}
