@@ -170,6 +170,43 @@ typedef struct nibble_convert_result {
 /* Rewrites a checkpoint as safetensors, as a stream, with its config, its side files and a nibble.json. DST appears
  * whole or not at all. */
 nibble_status nibble_convert(const nibble_convert_options *options, nibble_convert_result *out, nibble_error *err);
+/* ---- verify ----------------------------------------------------------------------------------------------------- */
+
+typedef enum nibble_severity {
+  NIBBLE_NOTE,    /* worth knowing; sound artifacts have such things */
+  NIBBLE_WARNING, /* unusual, but nothing says that it is wrong */
+  NIBBLE_FAULT,   /* the artifact fails */
+} nibble_severity;
+
+/* One thing that a check has to say. Faults of a kind in one tensor are one finding, which places the first of them. */
+typedef struct nibble_finding {
+  nibble_severity severity;
+  const char *check;  /* stable name of the check: "missing", "scale", "error" */
+  const char *cause;  /* stable name of the known mistake that explains it: "nibbles-swapped"; "" if none does */
+  const char *tensor; /* "": the artifact as a whole */
+  int64_t block;      /* quantization block or row the first lies in; -1: none */
+  int64_t index;      /* its element, flattened; -1: none */
+  int64_t count;      /* how many there are in this tensor */
+  const char *text;   /* one line */
+} nibble_finding;
+
+typedef struct nibble_verify_options {
+  const char *artifact; /* MODEL */
+  nibble_progress progress;
+} nibble_verify_options;
+
+typedef struct nibble_verification {
+  const nibble_finding *findings; /* in the order of the checks */
+  size_t finding_count, fault_count, warning_count;
+  size_t tensors, packed_weights; /* looked at */
+  uint64_t tensor_bytes;
+  double structure_seconds;
+} nibble_verification;
+
+/* Checks an artifact. NIBBLE_CHECK_FAILED, with *out set, if it has a fault; NIBBLE_BAD_INPUT, with *out NULL, if its
+ * files cannot be read as a checkpoint at all. Free with nibble_verification_free. */
+nibble_status nibble_verify(const nibble_verify_options *options, nibble_verification **out, nibble_error *err);
+void nibble_verification_free(nibble_verification *verification);
 
 /* ---- quantize --------------------------------------------------------------------------------------------------- */
 

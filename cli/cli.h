@@ -49,5 +49,6 @@ int cli_memory(int argc, char **argv);
 int cli_init(int argc, char **argv);
 int cli_quantize(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);
+int cli_verify(int argc, char **argv);
 
 #endif

@@ -20,6 +20,7 @@ static const subcommand subcommands[] = {
     {"memory", cli_memory, "what a model needs in each format: weights, KV cache, activations"},
     {"quantize", cli_quantize, "a checkpoint's linear layers in 4 or 8 bits, for transformers and bitsandbytes"},
     {"tokenize", cli_tokenize, "text to token ids, and back"},
+    {"verify", cli_verify, "whether an artifact is sound"},
 };
 
 enum { SUBCOMMANDS = sizeof subcommands / sizeof *subcommands };

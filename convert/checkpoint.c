@@ -240,7 +240,7 @@ static char *folder_of(const char *path) {
   return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
 }
 
-nibble_status nb_checkpoint_open(const char *path, nb_checkpoint *out, nibble_error *err) {
+nibble_status nb_checkpoint_open_loose(const char *path, nb_checkpoint *out, nibble_error *err) {
   *out = (nb_checkpoint){.path = strdup(path)};
   nibble_status status = NIBBLE_OK;
   struct stat info;
@@ -265,9 +265,14 @@ nibble_status nb_checkpoint_open(const char *path, nb_checkpoint *out, nibble_er
     if (status == NIBBLE_OK) status = index_names(out, err);
   }
   if (status == NIBBLE_OK && out->folder) status = load_config(out, err);
-  if (status == NIBBLE_OK) status = nb_conform_shapes(out, err);
 done:
   if (status != NIBBLE_OK) nb_checkpoint_close(out);
+  return status;
+}
+
+nibble_status nb_checkpoint_open(const char *path, nb_checkpoint *out, nibble_error *err) {
+  nibble_status status = nb_checkpoint_open_loose(path, out, err);
+  if (status == NIBBLE_OK && (status = nb_conform_shapes(out, err)) != NIBBLE_OK) nb_checkpoint_close(out);
   return status;
 }
 

@@ -55,6 +55,10 @@ bool nb_checkpoint_has_weights(const char *path);
 /* Opens a MODEL. A folder without config.json, or a lone .safetensors without one beside it, gets an empty config
  * (model_type ""). Free with nb_checkpoint_close (also harmless on a zeroed struct, and after a failure). */
 nibble_status nb_checkpoint_open(const char *path, nb_checkpoint *out, nibble_error *err);
+
+/* The same, but tensors may have other shapes than the config makes them: for whoever wants to name all of those. */
+nibble_status nb_checkpoint_open_loose(const char *path, nb_checkpoint *out, nibble_error *err);
+
 void nb_checkpoint_close(nb_checkpoint *checkpoint);
 
 /* NIBBLE_USAGE if an output put at `dst` would take the place of the checkpoint itself, or of a folder that it lies in.

@@ -7,8 +7,7 @@
 #include "convert/layouts.h"
 #include "model/archs.h"
 
-/* Checkpoints of the whole model and of its base differ by a prefix, and transformers loads each as the other. */
-static nibble_status find_either(const nb_checkpoint *c, const char *name, const nb_tensor **out, nibble_error *err) {
+nibble_status nb_conform_find(const nb_checkpoint *c, const char *name, const nb_tensor **out, nibble_error *err) {
   const char *prefix = c->config.arch->base_prefix;
   size_t n = strlen(prefix);
   if ((*out = nb_layout_find(c, name))) return NIBBLE_OK;
@@ -61,7 +60,7 @@ static nibble_status check_all(const nb_checkpoint *c,
   nibble_status status = nb_model_tensors_list(&c->config, &wanted, err);
   for (size_t i = 0; status == NIBBLE_OK && i < wanted.count; i++) {
     const nb_tensor *have;
-    status = find_either(c, wanted.items[i].name, &have, err);
+    status = nb_conform_find(c, wanted.items[i].name, &have, err);
     if (status == NIBBLE_OK) status = check(c, &wanted.items[i], have, err);
   }
   nb_model_tensors_free(&wanted);

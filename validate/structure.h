@@ -1,0 +1,32 @@
+/* The first depth of `verify`: can this be a sound artifact at all? Needs no original, reads every byte once.
+ * Three looks, each adding to the same findings: the files against the config (structure.c), every packed weight
+ * against what its quantizer can have written (structure_packed.c), the tokenizer against the vocabulary
+ * (structure_vocab.c). None of them stops at a fault; each tests only what the layout can be understood by. */
+#ifndef NB_VALIDATE_STRUCTURE_H
+#define NB_VALIDATE_STRUCTURE_H
+
+#include "convert/checkpoint.h"
+#include "validate/findings.h"
+
+typedef struct nb_structure {
+  size_t tensors, packed_weights;
+  uint64_t bytes;
+} nb_structure;
+
+/* All three looks. The checkpoint was opened loosely. Fails only for want of memory. */
+nibble_status nb_structure_check(const nb_checkpoint *checkpoint, const nibble_progress *progress,
+                                 nb_findings *findings, nb_structure *out, nibble_error *err);
+
+/* One packed weight, of which `main` is the main tensor. */
+nibble_status nb_structure_packed(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_findings *findings,
+                                  nibble_error *err);
+
+/* tokenizer.json and the special ids of config.json against the embedding's rows. */
+nibble_status nb_structure_vocab(const nb_checkpoint *checkpoint, nb_findings *findings, nibble_error *err);
+
+/* True if quantization_config leaves the module of weight `name` as it is (llm_int8_skip_modules, or the output
+ * embedding where there is no such list), by transformers' rule (quantizers_utils.py, should_convert_module), regular
+ * expressions apart. */
+bool nb_module_skipped(const nb_config *config, const char *name, bool is_head);
+
+#endif
