@@ -23,6 +23,13 @@ TEST(Verify, PassesBitsandbytesOnRaggedAndExtremeWeights) {
   }
 }
 
+TEST(Verify, PassesWhatGptqmodelWrote) {
+  for (const char *name : {"gptq_v1", "gptq_v2"}) {
+    CommandResult r = Nibble("verify " + Golden(std::string("gptqmodel-7.7.0/") + name + ".safetensors"));
+    EXPECT_EQ(r.code, 0) << name << ": " << r.out << r.err;
+  }
+}
+
 TEST(Verify, FindsEveryFaultOfTheCorpusAndNamesIt) {
   if (!HavePython()) GTEST_SKIP() << "skipped: no python3";
   std::string script = std::string(NIBBLE_SOURCE_DIR) + "/scripts/fault-corpus --brief --nibble " + NIBBLE_BINARY;

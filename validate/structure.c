@@ -52,7 +52,8 @@ bool nb_module_skipped(const nb_config *config, const char *name, bool is_head) 
 static void check_shape(look *l, const nb_model_tensor *want, const nb_tensor *have) {
   nb_packed packed = {0};
   bool is_packed = nb_layout_is_packed(l->checkpoint, have);
-  if (is_packed && nb_layout_describe(l->checkpoint, have, &packed, NULL) != NIBBLE_OK) return; /* reported later */
+  if (is_packed && nb_layout_describe(l->checkpoint, have, &packed, NULL, NULL) != NIBBLE_OK)
+    return; /* reported later */
   int64_t logical[NB_MAX_DIMS] = {packed.rows, packed.cols};
   int ndim = is_packed ? 2 : have->ndim;
   if (!is_packed) memcpy(logical, have->shape, sizeof logical);
@@ -64,6 +65,8 @@ static void check_shape(look *l, const nb_model_tensor *want, const nb_tensor *h
   nb_find(l->findings, NIBBLE_FAULT, "shape", turned ? "transposed" : "wrong-shape", nb_place_tensor(have->name),
           "its shape is [%s], the config makes it [%s]", is, should);
 }
+
+static bool is_gptq(const nb_quant_config *quant) { return strcmp(quant->method, "gptq") == 0; }
 
 static void check_format(look *l, const nb_model_tensor *want, const nb_tensor *have) {
   const nb_quant_config *quant = &l->checkpoint->config.quant;
@@ -78,7 +81,7 @@ static void check_format(look *l, const nb_model_tensor *want, const nb_tensor *
     return;
   }
   bool linear = want->role == NB_ROLE_LINEAR || want->role == NB_ROLE_HEAD;
-  if (linear && quant->present && strcmp(quant->method, "bitsandbytes") == 0 &&
+  if (linear && quant->present && (strcmp(quant->method, "bitsandbytes") == 0 || is_gptq(quant)) &&
       !nb_module_skipped(&l->checkpoint->config, have->name, want->role == NB_ROLE_HEAD))
     nb_find(l->findings, NIBBLE_FAULT, "config", "forgotten-tensor", nb_place_tensor(have->name),
             "it is plain %s, but quantization_config does not list it among the modules that are not quantized",
@@ -237,7 +240,7 @@ static void check_quant_config(look *l) {
     nb_packed m;
     if (nb_layout_is_part(c, t) || !nb_layout_is_packed(c, t)) continue;
     any = true;
-    if (nb_layout_describe(c, t, &m, NULL) != NIBBLE_OK || !*format_flag(m.format)) continue;
+    if (nb_layout_describe(c, t, &m, NULL, NULL) != NIBBLE_OK || !*format_flag(m.format)) continue;
     const char *name = nb_format_info(m.format)->name;
     if (!q->present || strcmp(q->method, "bitsandbytes") != 0) {
       nb_find(l->findings, NIBBLE_FAULT, "config", "no-quantization-config", nb_place_tensor(t->name),
@@ -280,7 +283,8 @@ nibble_status nb_structure_check(const nb_checkpoint *c, const nibble_progress *
     if (nb_layout_is_part(c, t)) continue;
     if (nb_layout_is_packed(c, t)) {
       out->packed_weights++;
-      status = nb_structure_packed(c, t, findings, err);
+      bool gptq = ends_with(t->name, ".qweight");
+      status = (gptq ? nb_structure_gptq : nb_structure_packed)(c, t, findings, err);
     } else if (t->is_blocks || nb_dtype_is_float(t->dtype)) {
       status = check_values(&l, t, err);
     }

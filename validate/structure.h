@@ -1,7 +1,8 @@
 /* The first depth of `verify`: can this be a sound artifact at all? Needs no original, reads every byte once.
  * Three looks, each adding to the same findings: the files against the config (structure.c), every packed weight
- * against what its quantizer can have written (structure_packed.c), the tokenizer against the vocabulary
- * (structure_vocab.c). None of them stops at a fault; each tests only what the layout can be understood by. */
+ * against what its quantizer can have written (structure_packed.c, structure_gptq.c), the tokenizer against the
+ * vocabulary (structure_vocab.c). None of them stops at a fault; each tests only what the layout can be understood by.
+ */
 #ifndef NB_VALIDATE_STRUCTURE_H
 #define NB_VALIDATE_STRUCTURE_H
 
@@ -20,6 +21,10 @@ nibble_status nb_structure_check(const nb_checkpoint *checkpoint, const nibble_p
 /* One packed weight, of which `main` is the main tensor. */
 nibble_status nb_structure_packed(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_findings *findings,
                                   nibble_error *err);
+
+/* The same for GPTQ's layout. */
+nibble_status nb_structure_gptq(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_findings *findings,
+                                nibble_error *err);
 
 /* tokenizer.json and the special ids of config.json against the embedding's rows. */
 nibble_status nb_structure_vocab(const nb_checkpoint *checkpoint, nb_findings *findings, nibble_error *err);
