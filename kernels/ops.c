@@ -7,7 +7,7 @@
 #include "kernels/cpu/ops_cpu.h"
 
 /* Rows, or runs of elements, that one band works through: enough to outweigh handing it to a thread. */
-enum { ROW_BAND = 8, ELEMENT_BAND = 16384, LOGIT_ROW_BAND = 1 };
+enum { ROW_BAND = 8, ELEMENT_BAND = 16384, LOGIT_ROW_BAND = 1, SMALL_ATTENTION = 16384 };
 
 static const nb_cpu_ops *ops(void) { return nb_cpu_ops_for(nb_isa_current()); }
 
@@ -107,21 +107,26 @@ void nb_rotary(float *x, int64_t stride, int64_t rows, int64_t heads, int64_t he
   nb_parallel(rows, ROW_BAND, rotary_band, &job);
 }
 
-/* One item is NB_QUERY_TILE new tokens of one query head of one sequence. */
+/* Queries of one key head that make one item of work. For a single new token each head is one, so that there is
+ * something to share out. */
+static int64_t query_tile(const nb_attention *a) { return a->tokens == 1 ? 1 : NB_QUERY_TILE; }
+
 static void attention_band(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const nb_attention *a = ctx;
-  int64_t tiles = nb_ceil_div(a->tokens, NB_QUERY_TILE);
+  int64_t queries = a->tokens * (a->heads / a->kv_heads), tile = query_tile(a), tiles = nb_ceil_div(queries, tile);
   for (int64_t item = begin; item < end; item++) {
-    int64_t tile = item % tiles, head = item / tiles % a->heads, sequence = item / tiles / a->heads;
-    int64_t first = tile * NB_QUERY_TILE, tokens = nb_min_i64(NB_QUERY_TILE, a->tokens - first);
-    ops()->attention_tile(a, sequence, head, first, tokens);
+    int64_t first = item % tiles * tile, kv_head = item / tiles % a->kv_heads, sequence = item / tiles / a->kv_heads;
+    ops()->attention_tile(a, sequence, kv_head, first, nb_min_i64(tile, queries - first));
   }
 }
 
 void nb_attention_run(const nb_attention *a) {
-  int64_t tiles = nb_ceil_div(a->tokens, NB_QUERY_TILE);
-  nb_parallel(a->sequences * a->heads * tiles, 1, attention_band, (void *)a);
+  int64_t tiles = nb_ceil_div(a->tokens * (a->heads / a->kv_heads), query_tile(a));
+  int64_t items = a->sequences * a->kv_heads * tiles;
+  /* A short cache is read in less time than it takes to wake a thread. */
+  bool small = (a->past + a->tokens) * a->head_dim * a->heads * a->tokens * a->sequences < SMALL_ATTENTION;
+  nb_parallel(items, small ? items : 1, attention_band, (void *)a);
 }
 
 typedef struct logprob_job {

@@ -28,6 +28,10 @@ typedef struct nb_cpu_gemm {
                  int64_t ldy);
 
   float (*dot)(const float *x, const float *w, int64_t n);
+
+  /* Multiply-adds in registers alone, `rounds` times; what they add up to is put in *sink. Returns their number of
+   * floating point operations. */
+  double (*peak)(int64_t rounds, float *sink);
 } nb_cpu_gemm;
 
 /* NULL where there is none. */

@@ -9,4 +9,5 @@ const nb_cpu_gemm nb_cpu_gemm_avx2 = {
     .multiply = gemm_multiply,
     .unpack = gemm_unpack,
     .dot = gemm_dot,
+    .peak = gemm_peak,
 };

@@ -108,3 +108,15 @@ static float gemm_dot(const float *x, const float *w, int64_t n) {
   b = vf_fma(vf_load_part(x + i, n - i), vf_load_part(w + i, n - i), b);
   return vf_sum(vf_add(vf_add(a, b), vf_add(c, d)));
 }
+
+static double gemm_peak(int64_t rounds, float *sink) {
+  enum { SUMS = 12 }; /* more than latency times multipliers, fewer than registers */
+  vf sum[SUMS], a = vf_set1(0.999f), b = vf_set1(0.001f);
+  for (int i = 0; i < SUMS; i++) sum[i] = vf_set1((float)i);
+  for (int64_t round = 0; round < rounds; round++) {
+    for (int i = 0; i < SUMS; i++) sum[i] = vf_fma(sum[i], a, b);
+  }
+  for (int i = 1; i < SUMS; i++) sum[0] = vf_add(sum[0], sum[i]);
+  *sink = vf_sum(sum[0]);
+  return (double)rounds * SUMS * VF * 2;
+}

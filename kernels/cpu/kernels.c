@@ -12,8 +12,8 @@ static const struct {
 } tables[NB_ISA_COUNT] = {
     [NB_ISA_SCALAR] = {NULL, NULL, &nb_cpu_ops_scalar},
 #if defined(__x86_64__)
-    [NB_ISA_AVX2] = {nb_kernels_avx2, &nb_cpu_gemm_avx2, NULL},
-    [NB_ISA_AVX512] = {nb_kernels_avx512, &nb_cpu_gemm_avx512, NULL},
+    [NB_ISA_AVX2] = {nb_kernels_avx2, &nb_cpu_gemm_avx2, &nb_cpu_ops_avx2},
+    [NB_ISA_AVX512] = {nb_kernels_avx512, &nb_cpu_gemm_avx512, &nb_cpu_ops_avx512},
 #endif
 };
 

@@ -5,16 +5,17 @@
 #include "kernels/cpu/isa.h"
 #include "kernels/ops.h"
 
-/* New tokens that one call of attention_tile handles. Keys and values are read once a tile, so more is less traffic;
- * its scores and its queries have to fit the first-level cache. */
+/* Queries that one call of attention_tile handles. Keys and values are read once a tile, so more is less traffic; its
+ * scores and its queries have to fit the first-level cache. */
 enum { NB_QUERY_TILE = 32 };
 
 typedef struct nb_cpu_ops {
   void (*rmsnorm_row)(const float *x, const float *weight, int64_t cols, float eps, float *y);
   void (*layernorm_row)(const float *x, const float *weight, const float *bias, int64_t cols, float eps, float *y);
   void (*silu_mul)(const float *gate, const float *up, int64_t n, float *y);
-  /* New tokens [first, first + tokens) of one head, tokens <= NB_QUERY_TILE. */
-  void (*attention_tile)(const nb_attention *a, int64_t sequence, int64_t head, int64_t first, int64_t tokens);
+  /* A query is one new token of one head. Those that read key head kv_head are numbered token by token, and this
+   * computes [first, first + count) of them, count <= NB_QUERY_TILE. */
+  void (*attention_tile)(const nb_attention *a, int64_t sequence, int64_t kv_head, int64_t first, int64_t count);
   int64_t (*argmax)(const float *x, int64_t n);            /* n >= 1 */
   double (*sum_exp)(const float *x, int64_t n, float max); /* sum of exp(x - max) */
 } nb_cpu_ops;

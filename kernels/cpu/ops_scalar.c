@@ -40,11 +40,11 @@ static void attend(const nb_attention *a, const float *q, const float *k, const 
   for (int64_t i = 0; i < a->head_dim; i++) out[i] /= sum;
 }
 
-static void attention_tile(const nb_attention *a, int64_t sequence, int64_t head, int64_t first, int64_t tokens) {
-  int64_t kv_head = head / (a->heads / a->kv_heads);
-  int64_t at = sequence * a->kv_sequence_stride + kv_head * a->kv_head_stride;
-  for (int64_t t = first; t < first + tokens; t++) {
-    int64_t row = sequence * a->tokens + t, keys = a->past + (a->causal ? t + 1 : a->tokens);
+static void attention_tile(const nb_attention *a, int64_t sequence, int64_t kv_head, int64_t first, int64_t count) {
+  int64_t group = a->heads / a->kv_heads, at = sequence * a->kv_sequence_stride + kv_head * a->kv_head_stride;
+  for (int64_t i = first; i < first + count; i++) {
+    int64_t token = i / group, head = kv_head * group + i % group, row = sequence * a->tokens + token;
+    int64_t keys = a->past + (a->causal ? token + 1 : a->tokens);
     attend(a, a->q + row * a->q_stride + head * a->head_dim, a->k + at, a->v + at, keys,
            a->out + row * a->out_stride + head * a->head_dim);
   }

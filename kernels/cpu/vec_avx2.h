@@ -39,6 +39,7 @@ static inline vf vf_load_bf16(const void *p) {
 }
 static inline vf vf_load_i8(const void *p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p))); }
 
+static inline float vf_first(vf v) { return _mm256_cvtss_f32(v); }
 static inline float vf_sum(vf v) {
   __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
   x = _mm_add_ps(x, _mm_movehl_ps(x, x));

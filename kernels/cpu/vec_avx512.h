@@ -34,6 +34,7 @@ static inline vf vf_load_bf16(const void *p) {
 }
 static inline vf vf_load_i8(const void *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p))); }
 
+static inline float vf_first(vf v) { return _mm512_cvtss_f32(v); }
 static inline float vf_sum(vf v) { return _mm512_reduce_add_ps(v); }
 static inline float vf_largest(vf v) { return _mm512_reduce_max_ps(v); }
 
