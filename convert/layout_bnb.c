@@ -238,7 +238,7 @@ bool nb_bnb8_add_parts(const nb_packed *m, const char *name, nb_part *out, int *
   return true;
 }
 
-bool nb_bnb4_add_parts(const nb_packed *m, const char *name, nb_part *out, int *n) {
+bool nb_bnb4_add_parts(const nb_packed *m, nb_dtype source_dtype, const char *name, nb_part *out, int *n) {
   size_t whole = strlen(name);
   int64_t count = m->rows * m->cols, blocks = nb_ceil_div(count, m->block_size);
   bool nested = m->nested_block_size > 0;
@@ -248,7 +248,7 @@ bool nb_bnb4_add_parts(const nb_packed *m, const char *name, nb_part *out, int *
   nb_packed longest = *m;
   longest.nested_offset = -1.2345678e-38f;
   nb_buf json = {0};
-  nb_layout_state_json(&longest, NB_BF16, &json);
+  nb_layout_state_json(&longest, source_dtype, &json);
   int64_t state_bytes = (int64_t)json.length + (nested ? 8 : 0);
   bool ok = !json.failed;
   nb_buf_free(&json);

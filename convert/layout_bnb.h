@@ -23,7 +23,7 @@ nibble_status nb_bnb_state_parse(const char *where, const char *text, size_t n, 
                                  nb_dtype *source_dtype, nibble_error *err);
 
 /* The tensors that weight `name` becomes; see nb_layout_parts. */
-bool nb_bnb4_add_parts(const nb_packed *packed, const char *name, nb_part *out, int *count);
+bool nb_bnb4_add_parts(const nb_packed *packed, nb_dtype source_dtype, const char *name, nb_part *out, int *count);
 bool nb_bnb8_add_parts(const nb_packed *packed, const char *name, nb_part *out, int *count);
 
 /* Shared by the layouts (in layouts.c). */

@@ -207,11 +207,11 @@ bool nb_part_add(nb_part *parts, int *count, nb_part_role role, const char *name
   return true;
 }
 
-int nb_layout_parts(const nb_packed *packed, const char *name, nb_part out[NB_MAX_PARTS]) {
+int nb_layout_parts(const nb_packed *packed, nb_dtype source_dtype, const char *name, nb_part out[NB_MAX_PARTS]) {
   int count = 0;
   bool ok = packed->format == NB_FORMAT_INT8    ? nb_bnb8_add_parts(packed, name, out, &count)
             : nb_gptq_bits(packed->format) != 0 ? nb_gptq_add_parts(packed, name, out, &count)
-                                                : nb_bnb4_add_parts(packed, name, out, &count);
+                                                : nb_bnb4_add_parts(packed, source_dtype, name, out, &count);
   if (ok) return count;
   nb_layout_parts_free(out, count);
   return -1;

@@ -70,9 +70,9 @@ typedef struct nb_part {
 } nb_part;
 
 /* The tensors that weight `name` becomes in its format's layout. `packed` says format, shape, block_size and, if there
- * is double quantization, nested_block_size; for GPTQ groups and scale_dtype; its buffers are not looked at. Returns
- * how many, or -1 without memory. Free with nb_layout_parts_free. */
-int nb_layout_parts(const nb_packed *packed, const char *name, nb_part out[NB_MAX_PARTS]);
+ * is double quantization, nested_block_size; for GPTQ groups and scale_dtype; its buffers are not looked at.
+ * source_dtype is a word of a quant state. Returns how many, or -1 without memory. Free with nb_layout_parts_free. */
+int nb_layout_parts(const nb_packed *packed, nb_dtype source_dtype, const char *name, nb_part out[NB_MAX_PARTS]);
 void nb_layout_parts_free(nb_part *parts, int count);
 
 /* The quant state's JSON, byte for byte as Python's json.dumps writes bitsandbytes' dictionary. source_dtype: F32, F16

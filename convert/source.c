@@ -34,7 +34,8 @@ nibble_status nb_source_open(const nb_checkpoint *c, const nb_tensor *t, nb_sour
 
 void nb_source_close(nb_source *source) {
   nb_part parts[NB_MAX_PARTS];
-  int count = source->weight.packed.codes ? nb_layout_parts(&source->weight.packed, source->name, parts) : 0;
+  int count =
+      source->weight.packed.codes ? nb_layout_parts(&source->weight.packed, source->dtype, source->name, parts) : 0;
   for (int i = 0; i < count; i++) {
     const nb_tensor *part = nb_checkpoint_find(source->checkpoint, parts[i].name);
     if (part) nb_tensor_release(source->checkpoint, part, 0, part->count);

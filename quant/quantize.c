@@ -114,7 +114,7 @@ static nibble_status plan_tensor(quantizer *q, const nb_tensor *t, bool quantize
   p->target = (nb_packed){.format = q->format, .rows = p->source.shape[0], .cols = p->source.shape[1]};
   if (q->format != NB_FORMAT_INT8) p->target.block_size = q->block_size;
   if (q->options->double_quant) p->target.nested_block_size = NB_NESTED_BLOCK_SIZE;
-  p->part_count = nb_layout_parts(&p->target, p->source.name, p->parts);
+  p->part_count = nb_layout_parts(&p->target, p->source.dtype, p->source.name, p->parts);
   if (p->part_count < 0) return nb_fail_memory(err, sizeof p->parts);
   for (int i = 0; status == NIBBLE_OK && i < p->part_count; i++, ++*next) {
     const nb_part *part = &p->parts[i];

@@ -93,7 +93,7 @@ TEST_P(GoldenGptq, HasThePartsThatTheLayoutNames) {
     const nb_tensor *main = nb_layout_find(&checkpoint_, (module + ".weight").c_str());
     ASSERT_EQ(nb_layout_describe(&checkpoint_, main, &m, nullptr, &err), NIBBLE_OK) << err.message;
     nb_part parts[NB_MAX_PARTS];
-    int count = nb_layout_parts(&m, (module + ".weight").c_str(), parts);
+    int count = nb_layout_parts(&m, NB_F16, (module + ".weight").c_str(), parts);
     ASSERT_EQ(count, 4);
     int64_t bytes = 0;
     for (int i = 0; i < count; i++) {

@@ -125,7 +125,7 @@ TEST(QuantState, RefusesWhatBitsandbytesCannotHaveWritten) {
 TEST(Layout, NamesThePartsOfAPackedWeight) {
   nb_part parts[NB_MAX_PARTS];
   nb_packed m = Packed(NB_FORMAT_NF4, 257, 31, 256);
-  int n = nb_layout_parts(&m, "a.weight", parts);
+  int n = nb_layout_parts(&m, NB_BF16, "a.weight", parts);
   ASSERT_EQ(n, 6);
   const char *names[] = {"a.weight",
                          "a.weight.absmax",
@@ -141,7 +141,7 @@ TEST(Layout, NamesThePartsOfAPackedWeight) {
   nb_layout_parts_free(parts, n);
 
   m = Packed(NB_FORMAT_INT8, 5, 7);
-  n = nb_layout_parts(&m, "b.c.weight", parts);
+  n = nb_layout_parts(&m, NB_BF16, "b.c.weight", parts);
   ASSERT_EQ(n, 3);
   EXPECT_STREQ(parts[1].name, "b.c.SCB");
   EXPECT_STREQ(parts[2].name, "b.c.weight_format");
