@@ -15,6 +15,7 @@ import zlib
 import bitsandbytes
 import numpy as np
 import torch
+from bitsandbytes.backends.default.ops import _dequantize_4bit_compute
 from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 from safetensors.torch import save_file
 
@@ -98,18 +99,32 @@ def tensor_of(kind, seed, shape, block, dtype):
     return values.to(DTYPES[dtype])
 
 
+def dequantized_crc32(weight):
+    """Of the weights as float32, by the reference's plain version: the AVX-512 one takes the scales of other blocks where
+    a row is no multiple of a block."""
+    state = weight.quant_state
+    absmax = state.absmax
+    if state.nested:
+        absmax = bitsandbytes.functional.dequantize_blockwise(absmax, state.state2) + state.offset
+    values = _dequantize_4bit_compute(
+        weight.data.reshape(-1), absmax, state.code, state.blocksize, state.shape, torch.float32
+    )
+    return zlib.crc32(values.contiguous().numpy().tobytes())
+
+
 def state_4bit(weight, quant_type, block, double):
     layer = Linear4bit(weight.shape[1], weight.shape[0], bias=False, quant_type=quant_type, compress_statistics=double)
     layer.weight = Params4bit(
         weight, requires_grad=False, blocksize=block, quant_type=quant_type, compress_statistics=double, module=layer
     )
-    return layer.to("cpu").state_dict()
+    layer = layer.to("cpu")
+    return layer.state_dict(), {"dequantized_crc32": dequantized_crc32(layer.weight)}
 
 
 def state_int8(weight):
     layer = Linear8bitLt(weight.shape[1], weight.shape[0], bias=False, has_fp16_weights=False, threshold=6.0)
     layer.weight = Int8Params(weight, requires_grad=False, has_fp16_weights=False)
-    return layer.to("cpu").state_dict()
+    return layer.to("cpu").state_dict(), {}
 
 
 def main():
@@ -132,8 +147,9 @@ def main():
             weight = tensor_of(kind, 1000 + i, shape, block, dtype)
             raw = weight.contiguous().view(torch.uint8 if dtype == "float32" else torch.int16).numpy().tobytes()
             row = {"name": f"case{i:02}", "rows": shape[0], "cols": shape[1], "kind": kind, "seed": 1000 + i}
-            rows.append(row | {"dtype": dtype, "block_size": block, "crc32": zlib.crc32(raw)})
-            for key, value in quantize(weight.clone(), block).items():
+            state, more = quantize(weight.clone(), block)
+            rows.append(row | {"dtype": dtype, "block_size": block, "crc32": zlib.crc32(raw)} | more)
+            for key, value in state.items():
                 tensors[f"case{i:02}.{key}"] = value.contiguous().clone()
         meta = {"bitsandbytes": VERSION, "torch": torch.__version__, "cases": json.dumps(rows)}
         save_file(tensors, os.path.join(folder, method + ".safetensors"), metadata=meta)
