@@ -58,7 +58,7 @@ static void wrong_part(weight_look *l, const nb_part *want, const nb_tensor *hav
 
 static nibble_status gather_parts(weight_look *l, nibble_error *err) {
   nb_part parts[NB_MAX_PARTS];
-  int count = nb_layout_parts(&l->packed, l->main->name, parts);
+  int count = nb_layout_parts(&l->packed, NB_BF16, l->main->name, parts);
   if (count < 0) return nb_fail_memory(err, strlen(l->main->name));
   for (int i = 0; i < count; i++) {
     const nb_part *want = &parts[i];
