@@ -1,11 +1,11 @@
 /* What a model is computed on. A backend is one table of coarse operations over opaque buffers of float32; the CPU's is
  * in kernels/cpu/backend_cpu.c, and the runner, which is written against this table, does not know which one it holds.
- * Operations are queued in order on the backend's one stream and cannot fail by themselves: what goes wrong on a device
- * surfaces in the next download. Activations are row-major [rows, width], a row a token; where several sequences run at
- * once, all have the same number of tokens and the rows of one are adjacent.
+ * Operations are queued in order on the backend's one stream; what goes wrong on a device surfaces in the next call
+ * that returns a status. Activations are row-major [rows, width], a row a token; where several sequences run at once,
+ * all have the same number of tokens and the rows of one are adjacent.
  *
- *   upload ids -> embed -> (norm, matmul x3, rotary, attention, matmul, norm, matmul x2, gate, matmul, add) a layer
- *   -> gather the rows wanted -> norm -> matmul with the head -> download, or log_probs and download */
+ *   embed -> (norm, matmul q k v, rotary, attention, matmul o, norm, matmul gate up, gate, matmul down) a layer
+ *   -> gather the rows wanted -> norm -> matmul with the head -> download, or log_probs */
 #ifndef NB_KERNELS_BACKEND_H
 #define NB_KERNELS_BACKEND_H
 
@@ -32,6 +32,19 @@ typedef struct nb_attention_shape {
   float scale;    /* on the scores */
 } nb_attention_shape;
 
+typedef struct nb_matrix_options {
+  bool llm_int8;        /* an int8 weight is multiplied as LLM.int8 does (int8.h) */
+  float int8_threshold; /* activations from here on are outliers; 0: none are */
+} nb_matrix_options;
+
+/* One linear layer's part of a matmul: y [rows, out] = x W^T + bias, plus what y held before if `accumulate`. */
+typedef struct nb_layer_product {
+  const nb_matrix *weight;
+  const nb_buffer *bias; /* NULL: none */
+  nb_buffer *y;
+  bool accumulate; /* a residual connection */
+} nb_layer_product;
+
 struct nb_backend {
   const char *name;
 
@@ -44,47 +57,43 @@ struct nb_backend {
   nibble_status (*download)(nb_backend *self, const nb_buffer *buffer, uint64_t offset, void *dst, uint64_t bytes,
                             nibble_error *err);
 
-  /* Takes a weight in. Its buffers must outlive the matrix unless `keeps_source` says false. A threshold above 0 asks
-   * for LLM.int8's arithmetic on an int8 weight (int8.h) and is ignored for other formats. */
-  nibble_status (*matrix_create)(nb_backend *self, const nb_packed *packed, float int8_threshold, nb_matrix **out,
-                                 nibble_error *err);
+  /* Takes a weight in. Its buffers must outlive the matrix unless `keeps_source` says false. */
+  nibble_status (*matrix_create)(nb_backend *self, const nb_packed *packed, const nb_matrix_options *options,
+                                 nb_matrix **out, nibble_error *err);
   void (*matrix_free)(nb_backend *self, nb_matrix *matrix); /* NULL is fine */
   bool keeps_source;
 
-  /* out[i] = row ids[i] of the table [vocab, width]; ids are U32 on the device. */
-  void (*embed)(nb_backend *self, const nb_matrix *table, const nb_buffer *ids, int64_t n, nb_buffer *out);
+  /* out[i] = row ids[i] of the table [vocab, width]. */
+  void (*embed)(nb_backend *self, const nb_matrix *table, const int32_t *ids, int64_t n, nb_buffer *out);
 
-  /* x += delta (unless NULL), then out = x / rms(x) * weight over rows of `width`. out may be x.
-   * Zhang and Sennrich 2019, arXiv:1910.07467. */
-  void (*norm)(nb_backend *self, nb_buffer *x, const nb_buffer *delta, const nb_buffer *weight, int64_t rows,
-               int64_t width, float eps, nb_buffer *out);
+  /* out = x / rms(x) * weight over rows of `width`; out may be x. Zhang and Sennrich 2019, arXiv:1910.07467. */
+  void (*norm)(nb_backend *self, const nb_buffer *x, const nb_buffer *weight, int64_t rows, int64_t width, float eps,
+               nb_buffer *out);
 
-  /* x += delta over `count` floats. */
-  void (*add)(nb_backend *self, nb_buffer *x, const nb_buffer *delta, int64_t count);
+  /* `count` layers on one input x [rows, in]. `group` rows belong to one sequence: LLM.int8 looks for outlier columns
+   * over them. NIBBLE_SYSTEM if there is no memory for its scratch. */
+  nibble_status (*matmul)(nb_backend *self, const nb_layer_product *products, int count, const nb_buffer *x,
+                          int64_t rows, int64_t group, nibble_error *err);
 
-  /* y = x W^T + bias (NULL: none); x [rows, in], y [rows, out]. `group` rows belong to one sequence: LLM.int8 looks for
-   * outlier columns over them. */
-  void (*matmul)(nb_backend *self, const nb_matrix *weight, const nb_buffer *bias, const nb_buffer *x, int64_t rows,
-                 int64_t group, nb_buffer *y);
-
-  /* Rotates q [rows, heads * head_dim] in place and k [rows, kv_heads * head_dim] on its way into the cache, and writes
-   * v. cos and sin are [positions, head_dim / 2]; the halves of a head are rotated against each other (GPT-NeoX). */
+  /* Rotates q [rows, heads * head_dim] and k [rows, kv_heads * head_dim] in place, then writes k and v into the caches.
+   * cos and sin are [capacity, head_dim / 2]; the halves of a head are rotated against each other. */
   void (*rotary)(nb_backend *self, const nb_attention_shape *shape, const nb_buffer *cos, const nb_buffer *sin,
-                 nb_buffer *q, const nb_buffer *k, const nb_buffer *v, nb_buffer *k_cache, nb_buffer *v_cache);
+                 nb_buffer *q, nb_buffer *k, const nb_buffer *v, nb_buffer *k_cache, nb_buffer *v_cache);
 
-  /* out [rows, heads * head_dim] = softmax(q K^T * scale) V over what the cache holds up to each token; causal. */
+  /* out [rows, heads * head_dim] = softmax(q K^T * scale) V over what the caches hold up to each token; causal. */
   void (*attention)(nb_backend *self, const nb_attention_shape *shape, const nb_buffer *q, const nb_buffer *k_cache,
                     const nb_buffer *v_cache, nb_buffer *out);
 
   /* gate = act(gate) * up over `count` floats. */
   void (*gate)(nb_backend *self, nb_activation act, nb_buffer *gate, const nb_buffer *up, int64_t count);
 
-  /* out[i] = row rows[i] of x, rows of `width`; the indices are U32 on the device. */
-  void (*gather)(nb_backend *self, const nb_buffer *x, const nb_buffer *rows, int64_t n, int64_t width, nb_buffer *out);
+  /* out[i] = row rows[i] of x, rows of `width`. */
+  void (*gather)(nb_backend *self, const nb_buffer *x, const int32_t *rows, int64_t n, int64_t width, nb_buffer *out);
 
-  /* out[i] = log softmax(logits[i])[targets[i]] over rows of `vocab`; targets are U32 on the device. */
-  void (*log_probs)(nb_backend *self, const nb_buffer *logits, const nb_buffer *targets, int64_t n, int64_t vocab,
-                    nb_buffer *out);
+  /* log_prob[i] = log softmax(logits[i])[targets[i]] over rows of `vocab`; argmax[i] is where the largest is (NULL: not
+   * wanted). Waits for all queued work. */
+  nibble_status (*log_probs)(nb_backend *self, const nb_buffer *logits, const int32_t *targets, int64_t n,
+                             int64_t vocab, double *log_prob, int32_t *argmax, nibble_error *err);
 };
 
 /* The one CPU backend of the process; never freed. */

@@ -51,14 +51,14 @@ static nibble_status load_vector(const nb_checkpoint *c, nb_backend *b, const ch
 }
 
 static nibble_status load_matrix(const nb_checkpoint *c, nb_backend *b, const char *name, int64_t out_features,
-                                 int64_t in_features, float int8_threshold, nb_linear *out, uint64_t *stored_bytes,
-                                 nibble_error *err) {
+                                 int64_t in_features, const nb_matrix_options *options, nb_linear *out,
+                                 uint64_t *stored_bytes, nibble_error *err) {
   nibble_status status = nb_weight_load(c, name, out_features, in_features, &out->source, err);
   if (status != NIBBLE_OK) return status;
   out->out = out_features;
   out->in = in_features;
   *stored_bytes += (uint64_t)nb_packed_bytes(&out->source.packed);
-  return b->matrix_create(b, &out->source.packed, int8_threshold, &out->matrix, err);
+  return b->matrix_create(b, &out->source.packed, options, &out->matrix, err);
 }
 
 static void linear_free(nb_backend *b, nb_linear *linear) {
@@ -70,14 +70,14 @@ static void linear_free(nb_backend *b, nb_linear *linear) {
 
 /* ---- a block ---------------------------------------------------------------------------------------------------- */
 
-static nibble_status load_block_tensor(const nb_checkpoint *c, const nb_model_tensor *t, float int8_threshold,
-                                       nb_block *block, nibble_error *err) {
+static nibble_status load_block_tensor(const nb_checkpoint *c, const nb_model_tensor *t,
+                                       const nb_matrix_options *options, nb_block *block, nibble_error *err) {
   nb_backend *b = block->backend;
   const char *rule = t->rule->name;
   for (int i = 0; i < NB_LINEARS; i++) {
     nb_linear *linear = &block->linear[i];
     if (is_named(rule, "layers.{}.", nb_linear_names[i], ".weight"))
-      return load_matrix(c, b, t->name, t->shape[0], t->shape[1], int8_threshold, linear, &block->weight_bytes, err);
+      return load_matrix(c, b, t->name, t->shape[0], t->shape[1], options, linear, &block->weight_bytes, err);
     if (is_named(rule, "layers.{}.", nb_linear_names[i], ".bias"))
       return load_vector(c, b, t->name, t->shape[0], &linear->bias, &block->weight_bytes, err);
   }
@@ -102,11 +102,11 @@ static int64_t window_of_layer(const nb_config *config, int64_t layer) {
 }
 
 nibble_status nb_block_load(const nb_checkpoint *c, const nb_model_tensors *tensors, int64_t layer, nb_backend *backend,
-                            float int8_threshold, nb_block *out, nibble_error *err) {
+                            const nb_matrix_options *options, nb_block *out, nibble_error *err) {
   *out = (nb_block){.backend = backend, .window = window_of_layer(&c->config, layer)};
   for (size_t i = 0; i < tensors->count; i++) {
     if (tensors->items[i].layer != layer) continue;
-    nibble_status status = load_block_tensor(c, &tensors->items[i], int8_threshold, out, err);
+    nibble_status status = load_block_tensor(c, &tensors->items[i], options, out, err);
     if (status != NIBBLE_OK) {
       nb_block_free(out);
       return status;
@@ -129,9 +129,8 @@ static bool find_activation(const char *name, nb_activation *out) {
     const char *name;
     nb_activation activation;
   } known[] = {
-      {"silu", NB_ACT_SILU},          {"swish", NB_ACT_SILU},
-      {"gelu", NB_ACT_GELU},          {"gelu_python", NB_ACT_GELU},
-      {"gelu_new", NB_ACT_GELU_TANH}, {"gelu_pytorch_tanh", NB_ACT_GELU_TANH},
+      {"silu", NB_ACT_SILU},        {"swish", NB_ACT_SILU},         {"gelu", NB_ACT_GELU},
+      {"gelu_python", NB_ACT_GELU}, {"gelu_new", NB_ACT_GELU_TANH}, {"gelu_pytorch_tanh", NB_ACT_GELU_TANH},
   };
   for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
     if (strcmp(known[i].name, name) != 0) continue;
@@ -169,9 +168,10 @@ static nibble_status load_outer_tensor(nb_model *m, const nb_model_tensor *t, ni
   const nb_checkpoint *c = &m->checkpoint;
   const char *rule = t->rule->name;
   if (strcmp(rule, "embed_tokens.weight") == 0)
-    return load_matrix(c, m->backend, t->name, t->shape[0], t->shape[1], 0, &m->embedding, &m->weight_bytes, err);
+    return load_matrix(c, m->backend, t->name, t->shape[0], t->shape[1], &m->matrix_options, &m->embedding,
+                       &m->weight_bytes, err);
   if (strcmp(rule, "lm_head.weight") == 0)
-    return load_matrix(c, m->backend, t->name, t->shape[0], t->shape[1], m->int8_threshold, &m->head, &m->weight_bytes,
+    return load_matrix(c, m->backend, t->name, t->shape[0], t->shape[1], &m->matrix_options, &m->head, &m->weight_bytes,
                        err);
   if (strcmp(rule, "norm.weight") == 0)
     return load_vector(c, m->backend, t->name, t->shape[0], &m->final_norm, &m->weight_bytes, err);
@@ -194,7 +194,7 @@ static nibble_status load_all(nb_model *m, const nb_model_options *options, nibb
   }
   for (int64_t i = 0; i < config->num_hidden_layers; i++) {
     nb_backend *backend = options->backend_of_layer ? options->backend_of_layer(options->ctx, i) : m->backend;
-    status = nb_block_load(&m->checkpoint, &tensors, i, backend, m->int8_threshold, &m->blocks[i], err);
+    status = nb_block_load(&m->checkpoint, &tensors, i, backend, &m->matrix_options, &m->blocks[i], err);
     if (status != NIBBLE_OK) goto done;
     m->weight_bytes += m->blocks[i].weight_bytes;
   }
@@ -208,7 +208,8 @@ nibble_status nb_model_load(const char *path, const nb_model_options *options, n
   nibble_status status = nb_checkpoint_open(path, &out->checkpoint, err);
   if (status == NIBBLE_OK) status = nb_model_check_runnable(&out->checkpoint, &out->activation, err);
   if (status == NIBBLE_OK) {
-    if (options->llm_int8) out->int8_threshold = (float)out->checkpoint.config.quant.int8_threshold;
+    out->matrix_options.llm_int8 = options->llm_int8;
+    out->matrix_options.int8_threshold = (float)out->checkpoint.config.quant.int8_threshold;
     status = load_all(out, options, err);
   }
   if (status == NIBBLE_OK && out->checkpoint.config.tie_word_embeddings)

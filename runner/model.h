@@ -44,7 +44,7 @@ typedef struct nb_block {
 } nb_block;
 
 typedef struct nb_model_options {
-  nb_backend *backend;                                      /* NULL: the CPU */
+  nb_backend *backend;                                       /* NULL: the CPU */
   nb_backend *(*backend_of_layer)(void *ctx, int64_t layer); /* NULL: `backend` for all */
   void *ctx;
   bool llm_int8; /* int8 weights are multiplied as LLM.int8 does, not as float32 */
@@ -52,13 +52,13 @@ typedef struct nb_model_options {
 
 typedef struct nb_model {
   nb_checkpoint checkpoint;
-  nb_backend *backend;        /* of the embedding, the last norm and the head */
-  nb_linear embedding, head;  /* the head borrows the embedding's matrix where they are tied */
+  nb_backend *backend;       /* of the embedding, the last norm and the head */
+  nb_linear embedding, head; /* the head borrows the embedding's matrix where they are tied */
   nb_buffer *final_norm;
-  nb_block *blocks;           /* [num_hidden_layers] */
-  float int8_threshold;       /* of LLM.int8; 0: int8 weights are dequantized */
+  nb_block *blocks; /* [num_hidden_layers] */
+  nb_matrix_options matrix_options;
   nb_activation activation;
-  uint64_t weight_bytes;      /* packed weights, scales, norms and biases as they are stored */
+  uint64_t weight_bytes; /* packed weights, scales, norms and biases as they are stored */
 } nb_model;
 
 /* Opens a MODEL and loads all of it. NIBBLE_BAD_INPUT names the file and the tensor that is missing or has another
@@ -73,7 +73,7 @@ nibble_status nb_model_check_runnable(const nb_checkpoint *checkpoint, nb_activa
 
 /* Loads block `layer` of a checkpoint; `tensors` is the config's list. Free with nb_block_free. */
 nibble_status nb_block_load(const nb_checkpoint *checkpoint, const nb_model_tensors *tensors, int64_t layer,
-                            nb_backend *backend, float int8_threshold, nb_block *out, nibble_error *err);
+                            nb_backend *backend, const nb_matrix_options *options, nb_block *out, nibble_error *err);
 void nb_block_free(nb_block *block);
 
 /* The inverse frequencies of the rotary embedding, float32 [head_dim / 2], with the config's scaling applied. */

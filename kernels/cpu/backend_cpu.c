@@ -1,0 +1,280 @@
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/parallel.h"
+#include "kernels/backend.h"
+#include "kernels/int8.h"
+#include "kernels/matmul.h"
+#include "kernels/ops.h"
+
+struct nb_buffer {
+  float *data;
+};
+
+struct nb_matrix {
+  nb_packed packed;
+  bool llm_int8;
+  float threshold;
+};
+
+enum { ROW_BAND = 8, ELEMENT_BAND = 16384, MAX_PRODUCTS = 4 };
+
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
+
+static nibble_status buffer_create(nb_backend *self, uint64_t bytes, nb_buffer **out, nibble_error *err) {
+  (void)self;
+  nb_buffer *buffer = malloc(sizeof *buffer);
+  float *data = nb_alloc_aligned(bytes, 1);
+  if (!buffer || !data) {
+    free(buffer);
+    free(data);
+    return nb_fail_memory(err, bytes);
+  }
+  memset(data, 0, bytes);
+  buffer->data = data;
+  *out = buffer;
+  return NIBBLE_OK;
+}
+
+static void buffer_free(nb_backend *self, nb_buffer *buffer) {
+  (void)self;
+  if (buffer) free(buffer->data);
+  free(buffer);
+}
+
+static nibble_status upload(nb_backend *self, nb_buffer *buffer, uint64_t offset, const void *src, uint64_t bytes,
+                            nibble_error *err) {
+  (void)self, (void)err;
+  memcpy((char *)buffer->data + offset, src, bytes);
+  return NIBBLE_OK;
+}
+
+static nibble_status download(nb_backend *self, const nb_buffer *buffer, uint64_t offset, void *dst, uint64_t bytes,
+                              nibble_error *err) {
+  (void)self, (void)err;
+  memcpy(dst, (const char *)buffer->data + offset, bytes);
+  return NIBBLE_OK;
+}
+
+static nibble_status matrix_create(nb_backend *self, const nb_packed *packed, const nb_matrix_options *options,
+                                   nb_matrix **out, nibble_error *err) {
+  (void)self;
+  nb_matrix *matrix = malloc(sizeof *matrix);
+  if (!matrix) return nb_fail_memory(err, sizeof *matrix);
+  *matrix = (nb_matrix){.packed = *packed,
+                        .llm_int8 = options->llm_int8 && packed->format == NB_FORMAT_INT8,
+                        .threshold = options->int8_threshold > 0 ? options->int8_threshold : INFINITY};
+  *out = matrix;
+  return NIBBLE_OK;
+}
+
+static void matrix_free(nb_backend *self, nb_matrix *matrix) {
+  (void)self;
+  free(matrix);
+}
+
+/* ---- arithmetic ------------------------------------------------------------------------------------------------- */
+
+typedef struct embed_job {
+  const nb_packed *table;
+  const int32_t *ids;
+  float *out;
+} embed_job;
+
+static void embed_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const embed_job *job = ctx;
+  const nb_packed *t = job->table;
+  nb_dequantize_fn dequantize = nb_format_info(t->format)->dequantize;
+  for (int64_t i = begin; i < end; i++) dequantize(t, job->ids[i], 1, 0, t->cols, job->out + i * t->cols, t->cols);
+}
+
+static void embed(nb_backend *self, const nb_matrix *table, const int32_t *ids, int64_t n, nb_buffer *out) {
+  (void)self;
+  embed_job job = {.table = &table->packed, .ids = ids, .out = out->data};
+  nb_parallel(n, ROW_BAND, embed_band, &job);
+}
+
+static void norm(nb_backend *self, const nb_buffer *x, const nb_buffer *weight, int64_t rows, int64_t width, float eps,
+                 nb_buffer *out) {
+  (void)self;
+  nb_rmsnorm(x->data, weight->data, rows, width, eps, out->data);
+}
+
+/* LLM.int8 looks at one sequence at a time. */
+static bool multiply_int8(const nb_layer_product *p, const float *x, int64_t rows, int64_t group) {
+  const nb_packed *w = &p->weight->packed;
+  const float *bias = p->bias ? p->bias->data : NULL;
+  for (int64_t r = 0; r < rows; r += group) {
+    if (!nb_int8_matmul(w, x + r * w->cols, w->cols, nb_min_i64(group, rows - r), p->weight->threshold, bias,
+                        p->accumulate, p->y->data + r * w->rows, w->rows))
+      return false;
+  }
+  return true;
+}
+
+static nibble_status matmul(nb_backend *self, const nb_layer_product *products, int count, const nb_buffer *x,
+                            int64_t rows, int64_t group, nibble_error *err) {
+  (void)self;
+  nb_product plain[MAX_PRODUCTS];
+  int plain_count = 0;
+  for (int i = 0; i < count; i++) {
+    const nb_layer_product *p = &products[i];
+    const nb_packed *w = &p->weight->packed;
+    if (p->weight->llm_int8) {
+      if (!multiply_int8(p, x->data, rows, group)) return nb_fail_memory(err, (uint64_t)(group * w->cols) * 2);
+      continue;
+    }
+    plain[plain_count++] = (nb_product){.w = w,
+                                        .x = x->data,
+                                        .ldx = w->cols,
+                                        .y = p->y->data,
+                                        .ldy = w->rows,
+                                        .bias = p->bias ? p->bias->data : NULL,
+                                        .accumulate = p->accumulate};
+    if (plain_count == MAX_PRODUCTS) {
+      nb_matmul_many(plain, plain_count, rows);
+      plain_count = 0;
+    }
+  }
+  if (plain_count > 0) nb_matmul_many(plain, plain_count, rows);
+  return NIBBLE_OK;
+}
+
+typedef struct cache_job {
+  const nb_attention_shape *shape;
+  const float *k, *v;
+  float *k_cache, *v_cache;
+} cache_job;
+
+static void cache_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const cache_job *job = ctx;
+  const nb_attention_shape *s = job->shape;
+  size_t bytes = (size_t)s->head_dim * sizeof(float);
+  for (int64_t r = begin; r < end; r++) {
+    int64_t sequence = r / s->tokens, position = s->start + r % s->tokens;
+    for (int64_t h = 0; h < s->kv_heads; h++) {
+      int64_t from = (r * s->kv_heads + h) * s->head_dim;
+      int64_t to = ((sequence * s->kv_heads + h) * s->capacity + position) * s->head_dim;
+      memcpy(job->k_cache + to, job->k + from, bytes);
+      memcpy(job->v_cache + to, job->v + from, bytes);
+    }
+  }
+}
+
+static void rotary(nb_backend *self, const nb_attention_shape *s, const nb_buffer *cos, const nb_buffer *sin,
+                   nb_buffer *q, nb_buffer *k, const nb_buffer *v, nb_buffer *k_cache, nb_buffer *v_cache) {
+  (void)self;
+  int64_t rows = s->sequences * s->tokens, dim = s->head_dim;
+  const float *c = cos->data + s->start * (dim / 2), *n = sin->data + s->start * (dim / 2);
+  nb_rotary(q->data, s->heads * dim, rows, s->heads, dim, dim, s->tokens, c, n);
+  nb_rotary(k->data, s->kv_heads * dim, rows, s->kv_heads, dim, dim, s->tokens, c, n);
+  cache_job job = {.shape = s, .k = k->data, .v = v->data, .k_cache = k_cache->data, .v_cache = v_cache->data};
+  nb_parallel(rows, ROW_BAND, cache_band, &job);
+}
+
+static void attention(nb_backend *self, const nb_attention_shape *s, const nb_buffer *q, const nb_buffer *k_cache,
+                      const nb_buffer *v_cache, nb_buffer *out) {
+  (void)self;
+  nb_attention a = {.q = q->data,
+                    .out = out->data,
+                    .q_stride = s->heads * s->head_dim,
+                    .out_stride = s->heads * s->head_dim,
+                    .k = k_cache->data,
+                    .v = v_cache->data,
+                    .kv_sequence_stride = s->kv_heads * s->capacity * s->head_dim,
+                    .kv_token_stride = s->head_dim,
+                    .kv_head_stride = s->capacity * s->head_dim,
+                    .sequences = s->sequences,
+                    .tokens = s->tokens,
+                    .past = s->start,
+                    .heads = s->heads,
+                    .kv_heads = s->kv_heads,
+                    .head_dim = s->head_dim,
+                    .scale = s->scale,
+                    .causal = true};
+  if (s->window == 0 || s->start + s->tokens <= s->window) {
+    nb_attention_run(&a);
+    return;
+  }
+  /* A token that no longer sees the first key is a call of its own, on the part of the cache that it sees. */
+  for (int64_t r = 0; r < s->sequences * s->tokens; r++) {
+    nb_attention one = a;
+    int64_t position = s->start + r % s->tokens, first = nb_max_i64(0, position + 1 - s->window);
+    int64_t skip = r / s->tokens * a.kv_sequence_stride + first * a.kv_token_stride;
+    one.q += r * a.q_stride;
+    one.out += r * a.out_stride;
+    one.k += skip;
+    one.v += skip;
+    one.sequences = one.tokens = 1;
+    one.past = position - first;
+    nb_attention_run(&one);
+  }
+}
+
+typedef struct gate_job {
+  nb_activation act;
+  float *gate;
+  const float *up;
+} gate_job;
+
+static void gelu_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const gate_job *job = ctx;
+  for (int64_t i = begin; i < end; i++) {
+    float v = job->gate[i];
+    float gelu = job->act == NB_ACT_GELU
+                     ? 0.5f * v * (1 + erff(v * (float)M_SQRT1_2))
+                     : 0.5f * v * (1 + tanhf((float)(M_2_SQRTPI * M_SQRT1_2) * (v + 0.044715f * v * v * v)));
+    job->gate[i] = gelu * job->up[i];
+  }
+}
+
+static void gate(nb_backend *self, nb_activation act, nb_buffer *g, const nb_buffer *up, int64_t count) {
+  (void)self;
+  if (act == NB_ACT_SILU) {
+    nb_silu_mul(g->data, up->data, count, g->data);
+    return;
+  }
+  gate_job job = {.act = act, .gate = g->data, .up = up->data};
+  nb_parallel(count, ELEMENT_BAND, gelu_band, &job);
+}
+
+static void gather(nb_backend *self, const nb_buffer *x, const int32_t *rows, int64_t n, int64_t width,
+                   nb_buffer *out) {
+  (void)self;
+  for (int64_t i = 0; i < n; i++)
+    memcpy(out->data + i * width, x->data + rows[i] * width, (size_t)width * sizeof(float));
+}
+
+static nibble_status log_probs(nb_backend *self, const nb_buffer *logits, const int32_t *targets, int64_t n,
+                               int64_t vocab, double *log_prob, int32_t *argmax, nibble_error *err) {
+  (void)self, (void)err;
+  nb_logprob(logits->data, vocab, n, vocab, targets, log_prob, argmax);
+  return NIBBLE_OK;
+}
+
+nb_backend *nb_backend_cpu(void) {
+  static nb_backend cpu = {
+      .name = "cpu",
+      .buffer_create = buffer_create,
+      .buffer_free = buffer_free,
+      .upload = upload,
+      .download = download,
+      .matrix_create = matrix_create,
+      .matrix_free = matrix_free,
+      .keeps_source = true,
+      .embed = embed,
+      .norm = norm,
+      .matmul = matmul,
+      .rotary = rotary,
+      .attention = attention,
+      .gate = gate,
+      .gather = gather,
+      .log_probs = log_probs,
+  };
+  return &cpu;
+}
