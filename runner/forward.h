@@ -1,0 +1,59 @@
+/* The forward pass of a decoder. A session holds what one run of a model needs besides its weights: the keys and values
+ * of a batch of sequences, and scratch memory for a bounded number of new tokens at a time. All sequences of a batch
+ * move together: each step appends the same number of tokens to every one of them.
+ *
+ *   nb_session_create(model, &(nb_session_options){.sequences = 1, .capacity = 512}, &session, err)
+ *   nb_session_step(session, ids, tokens, err)             -> last hidden states stay on the device
+ *   nb_session_logits(session, rows, n, out, err)          or nb_session_log_probs, for rows of the last step
+ *   nb_session_truncate(session, 0)                        and again
+ *
+ * Results do not depend on how the tokens are cut into steps, but for float rounding and for LLM.int8, whose outlier
+ * columns are those of a step. */
+#ifndef NB_RUNNER_FORWARD_H
+#define NB_RUNNER_FORWARD_H
+
+#include "runner/model.h"
+
+typedef struct nb_session nb_session;
+
+/* Sees activations on their way. They are named by the layer they enter, without the prefix of the tensor's name:
+ * "layers.3.mlp.down_proj.input" is x [rows, cols], float32 in host memory, rows of one sequence adjacent. Besides the
+ * input of every linear layer ("lm_head.input" too, after nb_session_logits asked for it) there are "layers.N.input",
+ * the residual stream before block N, and "norm.input", after the last one. */
+typedef struct nb_hook {
+  bool (*wants)(void *ctx, const char *name); /* NULL: all */
+  nibble_status (*see)(void *ctx, const char *name, const float *x, int64_t rows, int64_t cols, nibble_error *err);
+  void *ctx;
+} nb_hook;
+
+typedef struct nb_session_options {
+  int64_t sequences;   /* in the batch; 0: 1 */
+  int64_t capacity;    /* tokens that a sequence may grow to */
+  int64_t step_tokens; /* most new tokens of a sequence in one step; 0: capacity */
+  const nb_hook *hook; /* NULL: none; must outlive the session */
+} nb_session_options;
+
+/* The model must outlive the session. NIBBLE_SYSTEM if there is no memory. Free with nb_session_free. */
+nibble_status nb_session_create(const nb_model *model, const nb_session_options *options, nb_session **out,
+                                nibble_error *err);
+void nb_session_free(nb_session *session);
+
+/* Appends ids [sequences, tokens] and runs all blocks on them; tokens <= step_tokens. NIBBLE_USAGE if an id is not in
+ * the vocabulary or a sequence would outgrow the capacity; the session is then as it was. */
+nibble_status nb_session_step(nb_session *session, const int32_t *ids, int64_t tokens, nibble_error *err);
+
+int64_t nb_session_length(const nb_session *session); /* tokens in each sequence */
+
+/* Forgets all tokens from `length` on. */
+void nb_session_truncate(nb_session *session, int64_t length);
+
+/* Logits [n, vocab] after rows of the last step; row s * tokens + t is token t of sequence s. NIBBLE_BAD_INPUT if the
+ * model has no output embedding. */
+nibble_status nb_session_logits(nb_session *session, const int32_t *rows, int64_t n, float *out, nibble_error *err);
+
+/* log_prob[i] = log p(targets[i] | what row rows[i] has seen), without ever holding more than a tile of logits. argmax,
+ * if not NULL, gets the likeliest ids. */
+nibble_status nb_session_log_probs(nb_session *session, const int32_t *rows, const int32_t *targets, int64_t n,
+                                   double *log_prob, int32_t *argmax, nibble_error *err);
+
+#endif
