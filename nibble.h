@@ -208,6 +208,112 @@ typedef struct nibble_verification {
 nibble_status nibble_verify(const nibble_verify_options *options, nibble_verification **out, nibble_error *err);
 void nibble_verification_free(nibble_verification *verification);
 
+/* ---- running a model -------------------------------------------------------------------------------------------- */
+
+/* How weights in int8 are multiplied. */
+typedef enum nibble_int8 {
+  NIBBLE_INT8_WEIGHT_ONLY, /* dequantized, in float32 */
+  NIBBLE_INT8_LLM,         /* as LLM.int8: activations quantized a row at a time, outlier columns apart */
+} nibble_int8;
+
+typedef enum nibble_convention {
+  NIBBLE_CONVENTION_HF,        /* windows without overlap, all predictions of each full window */
+  NIBBLE_CONVENTION_LLAMA_CPP, /* the same windows, predictions of the second half, BOS at the start of each if the
+                                  tokenizer adds one */
+} nibble_convention;
+
+typedef struct nibble_ppl_options {
+  const char *model;
+  const char *text; /* file, plain or gzip; "-": standard input */
+  int64_t ctx;      /* tokens of a window; 0: 512 */
+  int64_t stride;   /* from one window's start to the next; each then scores only what it adds. 0: ctx. hf only */
+  int64_t chunks;   /* most windows; 0: all */
+  nibble_convention convention;
+  nibble_int8 int8;
+  nibble_progress progress;
+} nibble_ppl_options;
+
+typedef struct nibble_ppl_result {
+  double perplexity, perplexity_stderr;
+  int64_t tokens;           /* predictions averaged over */
+  int64_t chunks;           /* windows */
+  double seconds;           /* of computing; reading and tokenizing are not in it */
+  double tokens_per_second; /* tokens that went through the model, a second */
+  double load_seconds;
+  uint64_t weight_bytes, file_bytes;
+} nibble_ppl_result;
+
+/* Perplexity of MODEL on a text: exp of the mean negative log-likelihood. The standard error is that of the mean,
+ * carried through exp, with predictions taken as independent (llama-perplexity's). */
+nibble_status nibble_ppl(const nibble_ppl_options *options, nibble_ppl_result *out, nibble_error *err);
+
+typedef struct nibble_logits_options {
+  const char *model;
+  const int32_t *ids; /* [id_count] */
+  size_t id_count;
+  const char *hook; /* nibble_hidden: the activation's name */
+  const char *out;  /* safetensors file to write */
+  bool force;       /* replace it if it exists */
+  nibble_int8 int8;
+  nibble_progress progress;
+} nibble_logits_options;
+
+typedef struct nibble_logits_result {
+  int64_t shape[3];
+  double seconds;
+} nibble_logits_result;
+
+/* Writes `logits` [1, tokens, vocab], float32, of one forward pass. */
+nibble_status nibble_logits(const nibble_logits_options *options, nibble_logits_result *out, nibble_error *err);
+
+/* Writes the activation `hook` [1, tokens, width], float32, under its own name: "layers.3.mlp.down_proj.input", any
+ * linear layer's input; "layers.3.input", the residual stream before a block; "norm.input", after the last. */
+nibble_status nibble_hidden(const nibble_logits_options *options, nibble_logits_result *out, nibble_error *err);
+
+typedef struct nibble_generate_options {
+  const char *model;
+  const char *prompt;
+  int64_t max_new_tokens; /* 0: 128 */
+  double temperature;     /* 0: greedy */
+  int64_t top_k;          /* sample among the k likeliest; 0: all */
+  double top_p;           /* sample among the likeliest that together have this probability; 0 or 1: all */
+  uint64_t seed;          /* the same seed, model and settings give the same text */
+  bool ignore_eos;
+  nibble_int8 int8;
+  /* Called with each piece of new text, whole UTF-8 characters, not NUL-terminated. NULL: none. */
+  void (*text)(void *ctx, const char *bytes, size_t n);
+  void *ctx;
+  nibble_progress progress;
+} nibble_generate_options;
+
+typedef struct nibble_generate_result {
+  int64_t prompt_tokens, new_tokens;
+  bool stopped_at_eos;
+  double load_seconds, prompt_seconds, generate_seconds;
+  char *text; /* all new text; free() */
+} nibble_generate_result;
+
+nibble_status nibble_generate(const nibble_generate_options *options, nibble_generate_result *out, nibble_error *err);
+
+typedef struct nibble_bench_options {
+  const char *model;
+  int64_t prompt, gen; /* tokens; 0: 512 and 128 */
+  int64_t repetitions; /* 0: 3 */
+  nibble_int8 int8;
+  nibble_progress progress;
+} nibble_bench_options;
+
+typedef struct nibble_bench_result {
+  double prompt_tokens_per_second, prompt_stddev;
+  double gen_tokens_per_second, gen_stddev;
+  double load_seconds;
+  uint64_t weight_bytes;
+} nibble_bench_result;
+
+/* Speed of reading a prompt of random ids, and of generating with an empty context, each after one run that is not
+ * counted. Only the last token's logits are computed, as llama-bench does. */
+nibble_status nibble_bench(const nibble_bench_options *options, nibble_bench_result *out, nibble_error *err);
+
 /* ---- quantize --------------------------------------------------------------------------------------------------- */
 
 typedef struct nibble_quantize_options {

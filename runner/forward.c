@@ -30,7 +30,7 @@ enum { MAX_BACKENDS = 8 };
 struct nb_session {
   const nb_model *model;
   const nb_hook *hook;
-  int64_t sequences, capacity, step_tokens;
+  int64_t sequences, max_sequences, capacity, step_tokens;
   int64_t length;      /* tokens in the caches */
   int64_t last_tokens; /* of the last step */
   scratch scratches[MAX_BACKENDS];
@@ -129,6 +129,7 @@ nibble_status nb_session_create(const nb_model *model, const nb_session_options 
   *s = (nb_session){.model = model,
                     .hook = options->hook,
                     .sequences = nb_max_i64(1, options->sequences),
+                    .max_sequences = nb_max_i64(1, options->sequences),
                     .capacity = nb_max_i64(1, options->capacity)};
   s->step_tokens = options->step_tokens > 0 ? nb_min_i64(options->step_tokens, s->capacity) : s->capacity;
   const nb_config *c = config_of(s);
@@ -170,6 +171,11 @@ void nb_session_free(nb_session *s) {
 int64_t nb_session_length(const nb_session *s) { return s->length; }
 
 void nb_session_truncate(nb_session *s, int64_t length) { s->length = nb_min_i64(s->length, nb_max_i64(0, length)); }
+
+void nb_session_restart(nb_session *s, int64_t sequences) {
+  s->length = s->last_tokens = 0;
+  s->sequences = nb_min_i64(s->max_sequences, nb_max_i64(1, sequences));
+}
 
 /* ---- hooks ------------------------------------------------------------------------------------------------------ */
 

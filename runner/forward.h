@@ -27,7 +27,7 @@ typedef struct nb_hook {
 } nb_hook;
 
 typedef struct nb_session_options {
-  int64_t sequences;   /* in the batch; 0: 1 */
+  int64_t sequences;   /* in the batch, at most; 0: 1 */
   int64_t capacity;    /* tokens that a sequence may grow to */
   int64_t step_tokens; /* most new tokens of a sequence in one step; 0: capacity */
   const nb_hook *hook; /* NULL: none; must outlive the session */
@@ -46,6 +46,9 @@ int64_t nb_session_length(const nb_session *session); /* tokens in each sequence
 
 /* Forgets all tokens from `length` on. */
 void nb_session_truncate(nb_session *session, int64_t length);
+
+/* Forgets everything and goes on with a batch of `sequences`, at most as many as the session was made for. */
+void nb_session_restart(nb_session *session, int64_t sequences);
 
 /* Logits [n, vocab] after rows of the last step; row s * tokens + t is token t of sequence s. NIBBLE_BAD_INPUT if the
  * model has no output embedding. */
