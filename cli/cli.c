@@ -154,6 +154,12 @@ double cli_double(const struct argp_state *state, const char *option, const char
   return value;
 }
 
+nibble_int8 cli_int8(const struct argp_state *state, const char *text) {
+  if (strcmp(text, "weight-only") == 0) return NIBBLE_INT8_WEIGHT_ONLY;
+  if (strcmp(text, "llm.int8") != 0) argp_error(state, "--int8 %s: weight-only or llm.int8 is wanted", text);
+  return NIBBLE_INT8_LLM;
+}
+
 const char *cli_bytes(char *buffer, uint64_t bytes) {
   static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
   double value = (double)bytes;

@@ -37,6 +37,9 @@ uint64_t cli_size(const struct argp_state *state, const char *option, const char
 int64_t cli_int(const struct argp_state *state, const char *option, const char *text, int64_t min, int64_t max);
 double cli_double(const struct argp_state *state, const char *option, const char *text, double min, double max);
 
+/* "weight-only" or "llm.int8". */
+nibble_int8 cli_int8(const struct argp_state *state, const char *text);
+
 /* "1.5 GB" into a buffer of at least 32 bytes, which is returned. */
 const char *cli_bytes(char *buffer, uint64_t bytes);
 
@@ -46,6 +49,7 @@ bool cli_take_argument(const char **slots[], int count, const char *text);
 int cli_convert(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_memory(int argc, char **argv);
+int cli_ppl(int argc, char **argv);
 int cli_init(int argc, char **argv);
 int cli_quantize(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);

@@ -17,6 +17,7 @@ static const subcommand subcommands[] = {
     {"convert", cli_convert, "rewrites a checkpoint as a Hugging Face folder: from GGUF, .bin, packed weights"},
     {"inspect", cli_inspect, "architecture, tensors, packed formats and totals of a checkpoint"},
     {"init", cli_init, "a model of a given config with random weights"},
+    {"ppl", cli_ppl, "perplexity on a text, with its standard error"},
     {"memory", cli_memory, "what a model needs in each format: weights, KV cache, activations"},
     {"quantize", cli_quantize, "a checkpoint's linear layers in 4 or 8 bits, for transformers and bitsandbytes"},
     {"tokenize", cli_tokenize, "text to token ids, and back"},
