@@ -190,8 +190,27 @@ typedef struct nibble_finding {
   const char *text;   /* one line */
 } nibble_finding;
 
+/* A weight of the artifact against the original's. Errors are relative to the original's Frobenius norm. */
+typedef struct nibble_weight_error {
+  const char *tensor;
+  const char *format; /* of the artifact's: "nf4", "BF16" */
+  int64_t rows, cols;
+  double relative_error;
+  double expected_error; /* that rounding this very weight to the nearest makes; NaN if it has no such error */
+  double snr_db;         /* signal to noise; infinite if the two are the same */
+  double cosine;
+  double max_error; /* the largest difference, and its place */
+  int64_t max_row, max_col;
+  int64_t damaged_blocks; /* far worse than the rest of their kind, and the first of them (-1: none) */
+  int64_t first_damaged_block;
+  bool flagged;       /* far worse than its format makes it */
+  const char *cause;  /* if flagged: the mistake that explains the error, as in nibble_finding; "" otherwise */
+  double cause_error; /* and the error, on a sample of rows, once that mistake is undone */
+} nibble_weight_error;
+
 typedef struct nibble_verify_options {
   const char *artifact; /* MODEL */
+  const char *against;  /* MODEL it was made from; NULL: its structure only */
   nibble_progress progress;
 } nibble_verify_options;
 
@@ -201,6 +220,10 @@ typedef struct nibble_verification {
   size_t tensors, packed_weights; /* looked at */
   uint64_t tensor_bytes;
   double structure_seconds;
+
+  const nibble_weight_error *weights; /* with `against`: in the order of the original's file */
+  size_t weight_count, flagged_count;
+  double weights_seconds;
 } nibble_verification;
 
 /* Checks an artifact. NIBBLE_CHECK_FAILED, with *out set, if it has a fault; NIBBLE_BAD_INPUT, with *out NULL, if its

@@ -36,6 +36,38 @@ TEST(Verify, FindsEveryFaultOfTheCorpusAndNamesIt) {
   EXPECT_EQ(system(script.c_str()), 0) << script;
 }
 
+// The figures of the line of `--layers` that names a tensor: error, expected error.
+std::pair<double, double> Errors(const std::string &out, const std::string &tensor) {
+  size_t at = out.find("\n" + tensor + " ");
+  char format[32];
+  double error = -1, expected = -1;
+  if (at != std::string::npos) sscanf(out.c_str() + at + 1 + tensor.size(), "%31s %lf %lf", format, &error, &expected);
+  return {error, expected};
+}
+
+TEST(VerifyWeights, MeasuresTheErrorThatRoundingToNearestMakes) {
+  for (const char *name : {"nf4", "fp4", "int8"}) {
+    CommandResult r = Nibble("verify " + Golden(std::string("artifacts/") + name) + " --layers --against " +
+                             Golden("artifacts/bf16"));
+    ASSERT_EQ(r.code, 0) << r.out << r.err;
+    auto [error, expected] = Errors(r.out, "model.layers.1.mlp.up_proj.weight");
+    EXPECT_GT(error, 0.003) << name;
+    EXPECT_NEAR(error, expected, 1e-3 * expected) << name;  // the very same rounding
+  }
+}
+
+TEST(VerifyWeights, SaysTheSameWhateverTheThreads) {
+  std::string args = "verify " + Golden("artifacts/nf4-double") + " --layers --against " + Golden("artifacts/bf16");
+  CommandResult one = Nibble(args + " --threads 1"), three = Nibble(args + " --threads 3");
+  EXPECT_EQ(one.out.substr(one.out.find("\nweight ")), three.out.substr(three.out.find("\nweight ")));
+}
+
+TEST(VerifyWeights, OfAModelAgainstItselfAreExact) {
+  CommandResult r = Nibble("verify " + Golden("artifacts/bf16") + " --against " + Golden("artifacts/bf16"));
+  EXPECT_EQ(r.code, 0);
+  EXPECT_NE(r.out.find("the largest relative error is 0 "), std::string::npos) << r.out;
+}
+
 TEST(Verify, NamesTensorBlockAndIndex) {
   TempFolder folder;
   // Three elements, the second infinite.

@@ -5,12 +5,14 @@
 #include "convert/checkpoint.h"
 #include "validate/findings.h"
 #include "validate/structure.h"
+#include "validate/weights.h"
 
 /* The public struct first, so that one pointer serves both. */
 typedef struct verification {
   nibble_verification public;
   nb_checkpoint artifact;
   nb_findings findings;
+  nb_weights weights;
 } verification;
 
 static nibble_status verdict(const verification *v, nibble_error *err) {
@@ -36,12 +38,27 @@ static nibble_status check_structure(verification *v, const nibble_progress *pro
   return status;
 }
 
+static nibble_status check_weights(verification *v, const nibble_verify_options *options, nibble_error *err) {
+  nb_checkpoint original;
+  double start = nb_seconds();
+  nibble_status status = nb_checkpoint_open(options->against, &original, err);
+  if (status != NIBBLE_OK) return status;
+  status = nb_weights_compare(&v->artifact, &original, &options->progress, &v->findings, &v->weights, err);
+  nb_checkpoint_close(&original);
+  v->public.weights = v->weights.rows;
+  v->public.weight_count = v->weights.count;
+  for (size_t i = 0; i < v->weights.count; i++) v->public.flagged_count += v->weights.rows[i].flagged;
+  v->public.weights_seconds = nb_seconds() - start;
+  return status;
+}
+
 nibble_status nibble_verify(const nibble_verify_options *options, nibble_verification **out, nibble_error *err) {
   *out = NULL;
   verification *v = nb_alloc(1, sizeof *v);
   if (!v) return nb_fail_memory(err, sizeof *v);
   nibble_status status = nb_checkpoint_open_loose(options->artifact, &v->artifact, err);
   if (status == NIBBLE_OK) status = check_structure(v, &options->progress, err);
+  if (status == NIBBLE_OK && options->against) status = check_weights(v, options, err);
   if (status != NIBBLE_OK) {
     nibble_verification_free(&v->public);
     return status;
@@ -58,6 +75,7 @@ void nibble_verification_free(nibble_verification *verified) {
   if (!verified) return;
   verification *v = (verification *)verified;
   nb_findings_free(&v->findings);
+  nb_weights_free(&v->weights);
   nb_checkpoint_close(&v->artifact);
   free(v);
 }

@@ -1,0 +1,180 @@
+#include "validate/expected.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "kernels/gguf_blocks.h"
+#include "kernels/gptq.h"
+#include "kernels/quantize.h"
+#include "quant/grid.h"
+
+/* Dynamic 8-bit codes lie at most this share of their block's absmax apart, near 1; half of it is the error. */
+static const double NESTED_ERROR = 0.008;
+
+/* GGUF's blocks as grids: bits and weights that share a scale. Their own scales are quantized, too. */
+static const struct {
+  nb_format format;
+  int bits, group;
+} gguf_grids[] = {
+    {NB_FORMAT_Q4_0, 4, 32}, {NB_FORMAT_Q4_1, 4, 32}, {NB_FORMAT_Q5_0, 5, 32}, {NB_FORMAT_Q5_1, 5, 32},
+    {NB_FORMAT_Q8_0, 8, 32}, {NB_FORMAT_Q2_K, 2, 16}, {NB_FORMAT_Q3_K, 3, 16}, {NB_FORMAT_Q4_K, 4, 32},
+    {NB_FORMAT_Q5_K, 5, 32}, {NB_FORMAT_Q6_K, 6, 16},
+};
+
+static bool is_4bit(const nb_packed *m) { return m && (m->format == NB_FORMAT_NF4 || m->format == NB_FORMAT_FP4); }
+
+static bool is_symmetric(const nb_config *config) {
+  const cJSON *quant = nb_json_object(config->json, "quantization_config");
+  return quant && cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(quant, "sym"));
+}
+
+static double nested_slack(const nb_packed *m) {
+  int64_t blocks = nb_ceil_div(m->rows * m->cols, m->block_size);
+  double largest = 0;
+  for (int64_t i = 0; i < nb_ceil_div(blocks, m->nested_block_size); i++)
+    largest = fmax(largest, fabs((double)m->nested_absmax[i]));
+  return NESTED_ERROR * largest * NESTED_ERROR * largest;
+}
+
+void nb_rounding_of(const nb_checkpoint *artifact, const nb_source *source, nb_rounding *out) {
+  const nb_packed *m = source->is_packed ? &source->weight.packed : NULL;
+  int64_t rows = source->ndim >= 2 ? source->shape[0] : 1;
+  *out = (nb_rounding){
+      .packed = m, .plain = source->tensor->dtype, .unit = nb_max_i64(1, source->count / nb_max_i64(1, rows))};
+  /* Rounding twice, to float16 and then to bfloat16 say, makes up to half as much again. */
+  out->expectation = (nb_expectation){.factor = 2, .every_block = true};
+  if (source->tensor->is_blocks) {
+    out->is_gguf = true;
+    out->gguf = source->tensor->format;
+    out->expectation = (nb_expectation){.factor = 1.6}; /* their quantizers search, and K-quants round their scales */
+  }
+  if (!m) return;
+  out->expectation = (nb_expectation){.factor = 1.1, .every_block = true};
+  if (is_4bit(m)) {
+    out->unit = m->block_size;
+    if (m->nested_block_size) {
+      out->expectation.factor = 1.2;
+      out->slack = nested_slack(m);
+    }
+  } else if (nb_gptq_bits(m->format)) {
+    /* GPTQ makes the weights' error larger so that the outputs' is smaller. */
+    out->expectation = (nb_expectation){.factor = 3};
+    out->symmetric = is_symmetric(&artifact->config);
+  }
+}
+
+typedef struct scratch {
+  nb_block_sums *sums; /* [weights + 1], as many as there can be units */
+  float *scales;       /* [weights + 1] */
+  float *gathered;     /* [weights] */
+  uint8_t *codes;      /* [2 * weights] */
+} scratch;
+
+void *nb_rounding_scratch(int64_t weights) {
+  uint64_t n = (uint64_t)weights + 1;
+  scratch *s = nb_alloc_aligned(sizeof *s + n * (sizeof *s->sums + 4 + 4 + 2), 1);
+  if (!s) return NULL;
+  s->sums = (nb_block_sums *)(s + 1);
+  s->scales = (float *)(s->sums + n);
+  s->gathered = s->scales + n;
+  s->codes = (uint8_t *)(s->gathered + n);
+  return s;
+}
+
+static bool errors_4bit(const nb_rounding *r, const float *w, int64_t count, scratch *s, double *errors) {
+  int64_t block = r->unit;
+  if (nb_quantize_4bit(r->packed->format, NB_F32, w, count, block, false, s->codes, s->scales, s->sums) >= 0)
+    return false;
+  for (int64_t b = 0; b < nb_ceil_div(count, block); b++) {
+    double squares;
+    nb_block_error(&s->sums[b], s->scales[b], s->scales[b], &errors[b], &squares);
+    errors[b] += r->slack * (double)nb_min_i64(block, count - b * block);
+  }
+  return true;
+}
+
+static bool errors_int8(const float *w, int64_t count, int64_t cols, scratch *s, double *errors) {
+  int64_t rows = count / cols;
+  if (nb_quantize_int8(NB_F32, w, rows, cols, (int8_t *)s->codes, s->scales, s->sums) >= 0) return false;
+  for (int64_t row = 0; row < rows; row++) {
+    double squares, scale = s->scales[row] / 127;
+    nb_block_error(&s->sums[row], (float)scale, (float)scale, &errors[row], &squares);
+  }
+  return true;
+}
+
+static double grid_error(const nb_grid *grid, const float *w, int64_t n) {
+  nb_group_grid g = nb_group_grid_fit(grid, w, n, NULL);
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) {
+    double d = (double)w[i] - (double)nb_group_grid_value(&g, nb_group_grid_round(&g, w[i]));
+    sum += d * d;
+  }
+  return sum;
+}
+
+/* A row of GPTQ: groups of columns, which g_idx may scatter. */
+static double gptq_row(const nb_rounding *r, const float *w, int64_t cols, scratch *s) {
+  const nb_packed *m = r->packed;
+  nb_grid grid = {.bits = nb_gptq_bits(m->format), .sym = r->symmetric};
+  double sum = 0;
+  for (int64_t g = 0; g < m->groups; g++) {
+    int64_t n = 0;
+    if (m->g_idx) {
+      for (int64_t i = 0; i < cols; i++) {
+        if (m->g_idx[i] == g) s->gathered[n++] = w[i];
+      }
+    } else {
+      int64_t first = g * m->group_size;
+      n = nb_max_i64(0, nb_min_i64(m->group_size, cols - first));
+      if (n) memcpy(s->gathered, w + first, (size_t)n * sizeof *w);
+    }
+    if (n) sum += grid_error(&grid, s->gathered, n);
+  }
+  return sum;
+}
+
+static double gguf_row(nb_format format, const float *w, int64_t cols) {
+  double sum = 0;
+  for (size_t k = 0; k < sizeof gguf_grids / sizeof *gguf_grids; k++) {
+    if (gguf_grids[k].format != format) continue;
+    nb_grid grid = {.bits = gguf_grids[k].bits};
+    for (int64_t i = 0; i < cols; i += gguf_grids[k].group)
+      sum += grid_error(&grid, w + i, nb_min_i64(gguf_grids[k].group, cols - i));
+  }
+  return sum;
+}
+
+static double plain_row(nb_dtype dtype, const float *w, int64_t cols, scratch *s) {
+  double sum = 0;
+  if (dtype == NB_F32 || dtype == NB_F64 || !nb_from_f32(dtype, w, (size_t)cols, s->codes)) return 0;
+  nb_to_f32(dtype, s->codes, (size_t)cols, s->gathered);
+  for (int64_t i = 0; i < cols; i++) {
+    double d = (double)w[i] - (double)s->gathered[i];
+    sum += d * d;
+  }
+  return sum;
+}
+
+static bool all_finite(const float *w, int64_t n) {
+  float probe = 0; /* 0 * x is not 0 for those that are not finite */
+  for (int64_t i = 0; i < n; i++) probe += 0 * w[i];
+  return probe == 0;
+}
+
+bool nb_rounding_errors(const nb_rounding *r, const float *w, int64_t count, int64_t cols, void *memory,
+                        double *errors) {
+  scratch *s = memory;
+  if (is_4bit(r->packed)) return errors_4bit(r, w, count, s, errors);
+  if (r->packed && r->packed->format == NB_FORMAT_INT8) return errors_int8(w, count, cols, s, errors);
+  if (!all_finite(w, count)) return false;
+  for (int64_t row = 0; row < count / cols; row++) {
+    const float *at = w + row * cols;
+    errors[row] = r->is_gguf  ? gguf_row(r->gguf, at, cols)
+                  : r->packed ? gptq_row(r, at, cols, s)
+                              : plain_row(r->plain, at, cols, s);
+  }
+  return true;
+}

@@ -1,0 +1,36 @@
+/* The error that rounding a weight to the nearest of its format's grid makes: what a sound artifact of that weight has,
+ * if its quantizer rounds, and what a cleverer one is measured against. */
+#ifndef NB_VALIDATE_EXPECTED_H
+#define NB_VALIDATE_EXPECTED_H
+
+#include "convert/source.h"
+
+/* What a format is judged by. */
+typedef struct nb_expectation {
+  double factor;    /* an error this many times the expected one is too large */
+  bool every_block; /* and so in each block (row): the quantizer rounds, and does not trade one against another */
+} nb_expectation;
+
+/* What an artifact's tensor, packed or not, is rounded to. */
+typedef struct nb_rounding {
+  const nb_packed *packed; /* NULL: plain */
+  nb_dtype plain;
+  bool is_gguf;
+  nb_format gguf;
+  bool symmetric; /* gptq: the grid's zero is in the middle */
+  int64_t unit;   /* weights that are rounded without looking at others: a block, or a row */
+  double slack;   /* squared error a weight that the scales' own rounding may add (double quantization) */
+  nb_expectation expectation;
+} nb_rounding;
+
+void nb_rounding_of(const nb_checkpoint *artifact, const nb_source *source, nb_rounding *out);
+
+/* Scratch for nb_rounding_errors of at most `weights` at a time; NULL without memory. free() it. */
+void *nb_rounding_scratch(int64_t weights);
+
+/* The squared error of each unit of w [count], whole units but for the matrix's last, to errors [units]; a row of the
+ * matrix has `cols` weights. False if a weight is not finite (in float16, for int8). */
+bool nb_rounding_errors(const nb_rounding *rounding, const float *w, int64_t count, int64_t cols, void *scratch,
+                        double *errors);
+
+#endif

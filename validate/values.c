@@ -1,0 +1,44 @@
+#include "validate/values.h"
+
+#include "base/checked.h"
+#include "kernels/cpu/kernels.h"
+
+nibble_status nb_values_open(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_values *out,
+                             nibble_error *err) {
+  *out = (nb_values){0};
+  nibble_status status = nb_source_open(checkpoint, tensor, &out->source, err);
+  if (status != NIBBLE_OK) return status;
+  const nb_source *s = &out->source;
+  out->rows = s->ndim >= 2 && s->count > 0 ? s->shape[0] : 1;
+  out->cols = s->count / nb_max_i64(1, out->rows);
+  if (s->is_packed) out->dequantize = nb_dequantizer(s->weight.packed.format);
+  return NIBBLE_OK;
+}
+
+void nb_values_close(nb_values *values) {
+  const nb_source *s = &values->source;
+  if (s->checkpoint && !s->is_packed) nb_tensor_release(s->checkpoint, s->tensor, 0, s->tensor->count);
+  nb_source_close(&values->source);
+}
+
+void nb_packed_read(nb_dequantize_fn dequantize, const nb_packed *m, int64_t first, int64_t count, float *out) {
+  for (int64_t done = 0; done < count;) {
+    int64_t row = (first + done) / m->cols, col = (first + done) % m->cols;
+    int64_t whole = col == 0 ? (count - done) / m->cols : 0;
+    if (whole) {
+      dequantize(m, row, whole, 0, m->cols, out + done, m->cols);
+      done += whole * m->cols;
+      continue;
+    }
+    int64_t n = nb_min_i64(m->cols - col, count - done);
+    dequantize(m, row, 1, col, n, out + done, n);
+    done += n;
+  }
+}
+
+nibble_status nb_values_read(const nb_values *v, int64_t first, int64_t count, float *out, nibble_error *err) {
+  const nb_source *s = &v->source;
+  if (!v->dequantize) return nb_tensor_read(s->checkpoint, s->tensor, first, count, NB_F32, out, err);
+  nb_packed_read(v->dequantize, &s->weight.packed, first, count, out);
+  return NIBBLE_OK;
+}
