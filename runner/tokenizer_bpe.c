@@ -12,11 +12,9 @@
 #include "runner/tokenizer_parts.h"
 
 enum {
-  SHORT_WORD = 24,  /* symbols up to which rescanning beats the heap */
-  CACHED_WORD = 64, /* bytes: longer words hardly come twice */
-  CACHE_SLOTS = 1 << 16,
-  CACHE_TEXT = 1 << 20, /* bytes of words, */
-  CACHE_IDS = 1 << 18,  /* and ids, after which the cache is emptied */
+  SHORT_WORD = 24,        /* symbols up to which rescanning beats the heap */
+  CACHED_WORD = 64,       /* bytes: longer words hardly come twice */
+  CACHED_WORDS = 1 << 15, /* words after which the cache is emptied */
 };
 
 typedef struct cache_slot {
@@ -26,10 +24,10 @@ typedef struct cache_slot {
 } cache_slot;
 
 struct nb_word_cache {
-  cache_slot *slots;
-  char *text;
-  int32_t *ids;
-  uint32_t text_used, ids_used, count;
+  cache_slot *slots;      /* hash table, at most half full */
+  size_t capacity, count; /* a power of two, or 0 */
+  nb_buf text;
+  nb_ids ids;
 };
 
 typedef struct symbol {
@@ -155,13 +153,9 @@ nibble_status nb_bpe_finish(nb_bpe *bpe, nibble_error *err) {
     bpe->fallback_ids[byte] = find_id(bpe, code, sizeof code);
   }
   bpe->unknown_id = bpe->unknown ? find_id(bpe, bpe->unknown, strlen(bpe->unknown)) : -1;
-  struct nb_word_cache *cache = bpe->cache = calloc(1, sizeof *cache);
+  bpe->cache = calloc(1, sizeof *bpe->cache);
   bpe->scratch = calloc(1, sizeof *bpe->scratch);
-  if (!cache || !bpe->scratch) return nb_fail_memory(err, sizeof *cache);
-  cache->slots = calloc(CACHE_SLOTS, sizeof *cache->slots);
-  cache->text = malloc(CACHE_TEXT);
-  cache->ids = malloc(CACHE_IDS * sizeof *cache->ids);
-  return cache->slots && cache->text && cache->ids ? NIBBLE_OK : nb_fail_memory(err, CACHE_TEXT);
+  return bpe->cache && bpe->scratch ? NIBBLE_OK : nb_fail_memory(err, sizeof *bpe->scratch);
 }
 
 void nb_bpe_free(nb_bpe *bpe) {
@@ -174,8 +168,8 @@ void nb_bpe_free(nb_bpe *bpe) {
   free(bpe->suffix);
   if (bpe->cache) {
     free(bpe->cache->slots);
-    free(bpe->cache->text);
-    free(bpe->cache->ids);
+    nb_buf_free(&bpe->cache->text);
+    nb_ids_free(&bpe->cache->ids);
     free(bpe->cache);
   }
   if (bpe->scratch) {
@@ -369,30 +363,49 @@ static nibble_status merge_long(const nb_bpe *bpe, int32_t *ids, size_t *count, 
 
 /* --- the cache --- */
 
-static cache_slot *cache_find(struct nb_word_cache *cache, const char *word, size_t n, uint32_t hash) {
-  for (size_t i = hash & (CACHE_SLOTS - 1);; i = (i + 1) & (CACHE_SLOTS - 1)) {
+/* The slot of a word, or a free one. */
+static cache_slot *cache_slot_of(const struct nb_word_cache *cache, const char *word, size_t n, uint32_t hash) {
+  for (size_t i = hash & (cache->capacity - 1);; i = (i + 1) & (cache->capacity - 1)) {
     cache_slot *slot = &cache->slots[i];
     if (slot->hash == 0) return slot;
-    if (slot->hash == hash && slot->text_length == n && memcmp(cache->text + slot->text, word, n) == 0) return slot;
+    if (slot->hash == hash && slot->text_length == n && memcmp(cache->text.data + slot->text, word, n) == 0)
+      return slot;
   }
 }
 
-static void cache_add(struct nb_word_cache *cache, cache_slot *slot, uint32_t hash, const char *word, size_t n,
-                      const int32_t *ids, size_t count) {
-  if (cache->text_used + n > CACHE_TEXT || cache->ids_used + count > CACHE_IDS || cache->count > CACHE_SLOTS / 2) {
-    memset(cache->slots, 0, CACHE_SLOTS * sizeof *cache->slots);
-    cache->text_used = cache->ids_used = cache->count = 0;
-    slot = &cache->slots[hash & (CACHE_SLOTS - 1)];
+/* Makes room for one more word: by more slots, or by forgetting all words. */
+static bool cache_make_room(struct nb_word_cache *cache) {
+  if (cache->count >= CACHED_WORDS) {
+    memset(cache->slots, 0, cache->capacity * sizeof *cache->slots);
+    cache->count = cache->text.length = cache->ids.length = 0;
   }
-  *slot = (cache_slot){.hash = hash,
-                       .text = cache->text_used,
-                       .ids = cache->ids_used,
-                       .text_length = (uint16_t)n,
-                       .id_count = (uint16_t)count};
-  memcpy(cache->text + cache->text_used, word, n);
-  memcpy(cache->ids + cache->ids_used, ids, count * sizeof *ids);
-  cache->text_used += (uint32_t)n;
-  cache->ids_used += (uint32_t)count;
+  if (2 * cache->count < cache->capacity) return true;
+  struct nb_word_cache bigger = *cache;
+  bigger.capacity = cache->capacity ? 2 * cache->capacity : 256;
+  bigger.slots = calloc(bigger.capacity, sizeof *bigger.slots);
+  if (!bigger.slots) return false;
+  for (size_t i = 0; i < cache->capacity; i++) {
+    const cache_slot *slot = &cache->slots[i];
+    if (slot->hash == 0) continue;
+    *cache_slot_of(&bigger, cache->text.data + slot->text, slot->text_length, slot->hash) = *slot;
+  }
+  free(cache->slots);
+  *cache = bigger;
+  return true;
+}
+
+/* Without memory the word is just not remembered. */
+static void cache_add(struct nb_word_cache *cache, uint32_t hash, const char *word, size_t n, const nb_ids *ids) {
+  if (!cache_make_room(cache)) return;
+  cache_slot slot = {.hash = hash,
+                     .text = (uint32_t)cache->text.length,
+                     .ids = (uint32_t)cache->ids.length,
+                     .text_length = (uint16_t)n,
+                     .id_count = (uint16_t)ids->length};
+  nb_buf_append(&cache->text, word, n);
+  nb_ids_append(&cache->ids, ids->data, ids->length);
+  if (cache->text.failed || cache->ids.failed) return;
+  *cache_slot_of(cache, word, n, hash) = slot;
   cache->count++;
 }
 
@@ -422,20 +435,20 @@ static nibble_status encode_word(nb_bpe *bpe, const char *word, size_t n, bool r
 
 nibble_status nb_bpe_word(nb_bpe *bpe, const char *word, size_t n, bool raw, nb_ids *ids, nibble_error *err) {
   struct nb_word_cache *cache = bpe->cache;
-  cache_slot *slot = NULL;
+  bool cached = n <= CACHED_WORD;
   uint32_t hash = 0;
-  if (n <= CACHED_WORD) {
-    hash = (uint32_t)XXH3_64bits_withSeed(word, n, bpe->seed) | 1u << 31;
-    slot = cache_find(cache, word, n, hash);
-    if (slot->hash) {
-      nb_ids_append(ids, cache->ids + slot->ids, slot->id_count);
+  if (cached) {
+    hash = (uint32_t)XXH3_64bits_withSeed(word, n, bpe->seed) | 1u << 31; /* never 0, which marks a free slot */
+    const cache_slot *slot = cache->capacity ? cache_slot_of(cache, word, n, hash) : NULL;
+    if (slot && slot->hash) {
+      if (slot->id_count > 0) nb_ids_append(ids, cache->ids.data + slot->ids, slot->id_count);
       return NIBBLE_OK;
     }
   }
   nb_ids *fresh = &bpe->scratch->initial;
   nibble_status status = encode_word(bpe, word, n, raw, fresh, err);
   if (status != NIBBLE_OK) return status;
-  if (slot) cache_add(cache, slot, hash, word, n, fresh->data, fresh->length);
+  if (cached) cache_add(cache, hash, word, n, fresh);
   nb_ids_append(ids, fresh->data, fresh->length);
   return NIBBLE_OK;
 }

@@ -2,6 +2,7 @@
 #include <openssl/sha.h>
 #include <zlib.h>
 
+#include <array>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -228,6 +229,300 @@ TEST_F(GoldenTokenizer, DecodesAsTheReferenceDoes) {
       }
     }
   }
+}
+
+// ---- what no reference can say ------------------------------------------------------------------------------------
+
+// A small tokenizer.json around `model` and other parts.
+std::string Minimal(const std::string &model = R"("vocab":{"a":0,"b":1,"ab":2},"merges":["a b"])",
+                    const std::string &parts = "") {
+  return R"({"version":"1.0",)" + parts + R"("model":{"type":"BPE",)" + model + "}}";
+}
+
+Tokenizer ParseTokenizer(const std::string &json, std::string *message = nullptr) {
+  nb_tokenizer *t = nullptr;
+  nibble_error err = {};
+  nibble_status status = nb_tokenizer_parse("it", json.data(), json.size(), &t, &err);
+  if (message) *message = status == NIBBLE_BAD_INPUT ? err.message : "status " + std::to_string(status);
+  return Tokenizer(t);
+}
+
+TEST(Tokenizer, RefusesWhatItCannotReadOrDoesNotKnowByName) {
+  const std::pair<std::string, std::string> cases[] = {
+      {"", "not a JSON object"},
+      {"[]", "not a JSON object"},
+      {R"({"model":)", "not valid JSON"},
+      {R"({"version":"2.0","model":{"vocab":{},"merges":[]}})", "version '2.0'"},
+      {R"({"model":{"vocab":{"a":0}}})", "model.merges is missing"},
+      {R"({"model":{"merges":[]}})", "model.vocab is missing"},
+      {R"({"vocab":{},"merges":[]})", "model.vocab is missing"},
+      {std::string(100000, '['), "not a JSON object"},
+      {Minimal(R"("vocab":{"a":0},"merges":[])", "\"x\":" + std::string(3000, '[') + std::string(3000, ']') + ","),
+       "nested too deeply"},
+      {Minimal("\"vocab\":{\"\xff\":0},\"merges\":[]"), "not UTF-8"},
+      {Minimal(R"("type2":0,"vocab":[],"merges":[])"), "model.vocab is not an object"},
+      {Minimal(R"("vocab":{"a":0,},"merges":[])"), "model.vocab is not valid JSON"},
+      {Minimal(R"("vocab":{"a":0 "b":1},"merges":[])"), "model.vocab is not valid JSON"},
+      {Minimal(R"("vocab":{"\ud800":0},"merges":[])"), "damaged string"},
+      {Minimal(R"("vocab":{"\x":0},"merges":[])"), "damaged string"},
+      {Minimal("\"vocab\":{\"a\nb\":0},\"merges\":[]"), "damaged string"},
+      {Minimal(R"("vocab":{"a":-1},"merges":[])"), "not a whole number"},
+      {Minimal(R"("vocab":{"a":1.5},"merges":[])"), "model.vocab is not valid JSON"},
+      {Minimal(R"("vocab":{"a":4294967296},"merges":[])"), "larger than any vocabulary"},
+      {Minimal(R"("vocab":{"a":99999999999999999999},"merges":[])"), "larger than any vocabulary"},
+      {Minimal(R"("vocab":{"a":0,"b":0},"merges":[])"), "two tokens have the id 0"},
+      {Minimal(R"("vocab":{"a":0,"a":1},"merges":[])"), "'a' is there twice"},
+      {Minimal(R"("vocab":{"a":0},"merges":{})"), "model.merges is not a list"},
+      {Minimal(R"("vocab":{"a":0},"merges":["a a"])"), "not in model.vocab"},
+      {Minimal(R"("vocab":{"a":0},"merges":["a b"])"), "not in model.vocab"},
+      {Minimal(R"("vocab":{"a":0},"merges":["a"])"), "not two tokens"},
+      {Minimal(R"("vocab":{"a":0},"merges":["a a a"])"), "not two tokens"},
+      {Minimal(R"("vocab":{"a":0},"merges":[["a"]])"), "not a pair"},
+      {Minimal(R"("vocab":{"a":0},"merges":[["a","a","a"]])"), "not a pair"},
+      {Minimal(R"("vocab":{"a":0},"merges":[1])"), "model.merges is not valid JSON"},
+      {Minimal(R"("dropout":0.1,"vocab":{"a":0},"merges":[])"), "dropout"},
+      {R"({"model":{"type":"Unigram","vocab":[],"merges":[]}})", "model type 'Unigram'"},
+      {R"({"model":{"type":"WordPiece","vocab":{},"merges":[]}})", "model type 'WordPiece'"},
+      {Minimal(R"("vocab":{"a":0},"merges":[])", R"("pre_tokenizer":{"type":"UnicodeScripts"},)"),
+       "pre_tokenizer 'UnicodeScripts'"},
+      {Minimal(R"("vocab":{"a":0},"merges":[])", R"("pre_tokenizer":{},)"), "no \"type\""},
+      {Minimal(R"("vocab":{"a":0},"merges":[])", R"("normalizer":{"type":"Precompiled"},)"),
+       "normalizer 'Precompiled'"},
+      {Minimal(R"("vocab":{"a":0},"merges":[])", R"("decoder":{"type":"WordPiece"},)"), "decoder 'WordPiece'"},
+      {Minimal(R"("vocab":{"a":0},"merges":[])", R"("post_processor":{"type":"Sequence"},)"),
+       "post_processor 'Sequence'"},
+      {Minimal(R"("vocab":{"a":0},"merges":[])",
+               R"("post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}}]},)"),
+       "does not define"},
+      {Minimal(R"("vocab":{"a":0},"merges":[])", R"("added_tokens":[{"content":"a\u0000b"}],)"), "NUL"},
+      {Minimal(R"("vocab":{"a":0},"merges":[])", R"("added_tokens":[{"content":")" + std::string(2000, 'x') + "\"}],"),
+       "longer than"},
+      {Minimal(R"("vocab":{"a":0},"merges":[])",
+               R"("normalizer":{"type":"Lowercase"},"added_tokens":[{"content":"X"},{"content":"x"}],)"),
+       "both written 'x'"},
+  };
+  for (const auto &[json, fault] : cases) {
+    std::string message;
+    EXPECT_EQ(ParseTokenizer(json, &message), nullptr) << json.substr(0, 200);
+    EXPECT_NE(message.find(fault), std::string::npos) << "\"" << message << "\" for " << json.substr(0, 200);
+  }
+}
+
+TEST(Tokenizer, RefusesPatternsWithoutACounterpart) {
+  for (const char *pattern :
+       {"(", ")", "[a", "a**", "[a[b]]", "[a&&b]", "\\\\y", "\\\\g<1>", "(?~ab)", "(?s).", "\\\\p{Nope}", "[\\\\W]",
+        "\\\\x{110000}", "(?<=a*)b", "[[:lower:]]", "(?P<n>a)", "\\\\"}) {
+    std::string message, json = Minimal(R"("vocab":{"a":0},"merges":[])",
+                                        R"("pre_tokenizer":{"type":"Split","behavior":"Isolated","invert":false,)"
+                                        R"("pattern":{"Regex":")" +
+                                            std::string(pattern) + "\"}},");
+    EXPECT_EQ(ParseTokenizer(json, &message), nullptr) << pattern;
+    EXPECT_NE(message.find("pattern"), std::string::npos) << pattern << ": " << message;
+  }
+}
+
+TEST(Tokenizer, GivesUpOnAPatternThatExplodes) {
+  std::string message;
+  Tokenizer t = ParseTokenizer(Minimal(R"("vocab":{"a":0},"merges":[])",
+                                       R"("pre_tokenizer":{"type":"Split","behavior":"Isolated","invert":false,)"
+                                       R"("pattern":{"Regex":"(a|aa)+[0-9]"}},)"),
+                               &message);
+  ASSERT_NE(t, nullptr) << message;
+  nb_ids ids = {};
+  nibble_error err;
+  std::string text(5000, 'a');
+  EXPECT_EQ(nb_tokenizer_encode(t.get(), text.data(), text.size(), 0, &ids, &err), NIBBLE_BAD_INPUT);
+  EXPECT_NE(std::string(err.message).find("costs too much"), std::string::npos) << err.message;
+  EXPECT_EQ(ids.length, 0u);
+  nb_ids_free(&ids);
+}
+
+// Merging pair by pair with a full scan each time: what the heap and the linked list must equal.
+std::vector<int32_t> MergeSlowly(std::vector<int32_t> ids, const std::vector<std::array<int32_t, 3>> &merges) {
+  for (;;) {
+    size_t best = merges.size(), at = 0;
+    for (size_t i = 0; i + 1 < ids.size(); i++)
+      for (size_t rank = 0; rank < best; rank++)
+        if (merges[rank][0] == ids[i] && merges[rank][1] == ids[i + 1]) best = rank, at = i;
+    if (best == merges.size()) return ids;
+    ids[at] = merges[best][2];
+    ids.erase(ids.begin() + (long)at + 1);
+  }
+}
+
+TEST(Tokenizer, MergesLongWordsAsShortOnesDo) {
+  std::string vocab = R"("a":0,"b":1,"c":2,"ab":3,"bc":4,"aa":5,"abc":6,"aab":7,"cab":8,"aaaa":9,"abca":10)";
+  std::string merges = R"("b c","a b","a a","a bc","aa b","c ab","aa aa","abc a","ab c")";
+  std::vector<std::array<int32_t, 3>> table = {{1, 2, 4}, {0, 1, 3}, {0, 0, 5},  {0, 4, 6}, {5, 1, 7},
+                                               {2, 3, 8}, {5, 5, 9}, {6, 0, 10}, {3, 2, 6}};
+  Tokenizer t = ParseTokenizer(Minimal("\"vocab\":{" + vocab + "},\"merges\":[" + merges + "]"));
+  ASSERT_NE(t, nullptr);
+  uint32_t state = 1;
+  for (size_t length = 1; length < 120; length++) {
+    std::string word;
+    std::vector<int32_t> ids;
+    for (size_t i = 0; i < length; i++) {
+      state = state * 1664525u + 1013904223u;
+      word += (char)('a' + (state >> 16) % 3);
+      ids.push_back(word.back() - 'a');
+    }
+    EXPECT_EQ(Show(Encode(t, word)), Show(MergeSlowly(ids, table))) << word;
+  }
+}
+
+TEST(Tokenizer, TakesTimeInProportionToAHugeWord) {
+  std::string vocab = "\"a\":0", merges, token = "a";
+  for (int i = 1; i <= 10; i++) {
+    merges += (i > 1 ? ",[\"" : "[\"") + token + "\",\"" + token + "\"]";
+    token += token;
+    vocab += ",\"" + token + "\":" + std::to_string(i);
+  }
+  Tokenizer t = ParseTokenizer(Minimal("\"vocab\":{" + vocab + "},\"merges\":[" + merges + "]"));
+  ASSERT_NE(t, nullptr);
+  EXPECT_EQ(Encode(t, std::string(1 << 20, 'a')), std::vector<int32_t>(1 << 10, 10));
+}
+
+TEST(Tokenizer, NormalizesHostileRunsOfMarksInProportionToTheirLength) {
+  Tokenizer t = ParseTokenizer(Minimal(R"("vocab":{"a":0},"merges":[])", R"("normalizer":{"type":"NFC"},)"));
+  ASSERT_NE(t, nullptr);
+  std::string text = "a";
+  for (int i = 0; i < 300000; i++) text += i % 2 ? "\xcc\xa3" : "\xcc\x81";
+  EXPECT_EQ(Encode(t, text).size(), 0u);  // the first mark makes an á of the a, which is no token
+}
+
+TEST(Tokenizer, KnowsTokensById) {
+  Tokenizer t =
+      ParseTokenizer(Minimal(R"("vocab":{"a":0,"\u0000":5,"\ud83d\ude00":2},"merges":[])",
+                             R"("added_tokens":[{"content":"<s>","special":true},{"content":"a","special":true}],)"));
+  ASSERT_NE(t, nullptr);
+  EXPECT_EQ(nb_tokenizer_vocab_size(t.get()), 6);
+  EXPECT_EQ(nb_tokenizer_id(t.get(), "<s>", 3), 3);  // the first id that is not counted, as in the reference
+  EXPECT_EQ(nb_tokenizer_id(t.get(), "\0", 1), 5);
+  EXPECT_EQ(nb_tokenizer_id(t.get(), "\xf0\x9f\x98\x80", 4), 2);
+  EXPECT_EQ(nb_tokenizer_id(t.get(), "b", 1), -1);
+  size_t n;
+  ASSERT_NE(nb_tokenizer_token(t.get(), 3, &n), nullptr);
+  EXPECT_EQ(std::string(nb_tokenizer_token(t.get(), 3, &n), n), "<s>");
+  for (int32_t id : {-1, 1, 4, 6, INT32_MAX}) EXPECT_EQ(nb_tokenizer_token(t.get(), id, &n), nullptr) << id;
+  EXPECT_TRUE(nb_tokenizer_is_special(t.get(), 0));
+  EXPECT_FALSE(nb_tokenizer_is_special(t.get(), 2));
+  EXPECT_FALSE(nb_tokenizer_is_special(t.get(), -1));
+  EXPECT_EQ(Decode(t, {0, -5, 1000000, 2, 3}, NB_SKIP_SPECIAL), "\xf0\x9f\x98\x80");
+}
+
+TEST(Tokenizer, FailsOnACharacterThatUnkTokenCannotStandFor) {
+  Tokenizer t = ParseTokenizer(Minimal(R"("unk_token":"<unk>","vocab":{"a":0},"merges":[])"));
+  ASSERT_NE(t, nullptr);
+  nb_ids ids = {};
+  nibble_error err;
+  EXPECT_EQ(nb_tokenizer_encode(t.get(), "aab", 3, 0, &ids, &err), NIBBLE_BAD_INPUT);
+  EXPECT_STREQ(err.message, "the text has a character without a token, and unk_token '<unk>' is no token");
+  nb_ids_free(&ids);
+}
+
+TEST_F(GoldenTokenizer, StreamsWholeCharactersAndTheSameText) {
+  for (const cJSON *c = Cases()->child; c; c = c->next) {
+    std::string name = Get(c, "name")->valuestring;
+    if (name != "plain GPT-2" && name != "Llama 2" && name.find("Metaspace") != 0) continue;
+    Tokenizer t = OpenCase(c);
+    for (const std::string &line : Lines(*hard_)) {
+      std::vector<int32_t> ids = Encode(t, Repaired(line));
+      nb_token_stream stream = {};
+      stream.tokenizer = t.get();
+      nb_buf text = {};
+      nibble_error err;
+      for (int32_t id : ids) {
+        ASSERT_EQ(nb_token_stream_push(&stream, id, &text, &err), NIBBLE_OK) << err.message;
+        EXPECT_EQ(nb_utf8_valid(text.data ? text.data : "", text.length), text.length) << name << ": " << line;
+      }
+      ASSERT_EQ(nb_token_stream_end(&stream, &text, &err), NIBBLE_OK) << err.message;
+      EXPECT_EQ(std::string(text.data ? text.data : "", text.length), Decode(t, ids)) << name << ": " << line;
+      nb_buf_free(&text);
+    }
+  }
+}
+
+TEST(Text, ReadsPlainAndGzipAndRefusesWhatIsDamaged) {
+  TempFolder folder;
+  std::string text = "one\r\ntwo\0three\xff";
+  text.resize(16);
+  for (int i = 0; i < 15; i++) text += text;
+  WriteFile(folder / "plain", text);
+  gzFile file = gzopen((folder / "gzip").c_str(), "wb");
+  gzwrite(file, text.data(), (unsigned)text.size());
+  gzclose(file);
+  EXPECT_TRUE(ReadText(folder / "plain") == text);
+  EXPECT_TRUE(ReadText(folder / "gzip") == text);
+  WriteFile(folder / "empty", "");
+  EXPECT_EQ(ReadText(folder / "empty"), "");
+
+  std::string gzip = ReadFile(folder / "gzip"), damaged = gzip;
+  WriteFile(folder / "cut", gzip.substr(0, gzip.size() / 2));
+  damaged[gzip.size() - 6] ^= 1;  // in the checksum
+  WriteFile(folder / "damaged", damaged);
+  for (const char *name : {"cut", "damaged", "missing", ""}) {
+    nb_buf out = {};
+    nibble_error err;
+    EXPECT_EQ(nb_text_read((folder / name).c_str(), &out, &err), NIBBLE_BAD_INPUT) << name;
+    EXPECT_NE(std::string(err.message).find(folder / name), std::string::npos) << err.message;
+    nb_buf_free(&out);
+  }
+}
+
+TEST(Text, ReplacesDamagedUtf8AsPythonDoes) {
+  const std::pair<std::string, std::string> cases[] = {
+      {"a\x80z", "a?z"},       {"\xc3", "?"},
+      {"\xe2\x82", "?"},       {"\xe2\x82\x41", "?A"},
+      {"\xf0\x9f\x98", "?"},   {"\xc0\x80", "??"},
+      {"\xed\xa0\x80", "???"}, {"\xf4\x90\x80\x80", "????"},
+      {"\xf0\x80\x80", "???"}, {"\xf5\x80", "??"},
+      {"\xff\xfe", "??"},      {"\xc3\xc3\xa9", "?\xc3\xa9"},
+      {"\xe0\x80\xaf", "???"}, {"12345678\xff", "12345678?"},
+  };
+  for (const auto &[bytes, want] : cases) {
+    std::string marked;
+    for (char c : want) marked += c == '?' ? "\xef\xbf\xbd" : std::string(1, c);
+    EXPECT_EQ(Repaired(bytes), marked) << testing::PrintToString(bytes);
+  }
+}
+
+// ---- nibble tokenize ----------------------------------------------------------------------------------------------
+
+TEST(TokenizeCommand, PrintsIdsAndTheirTextAgain) {
+  std::string model = Golden("tokenizer/llama3.json");
+  TempFolder folder;
+  WriteFile(folder / "text", "the 123 caf\xc3\xa9\n\nisn't\n");
+  CommandResult ids = Nibble("tokenize " + model + " --text " + (folder / "text"));
+  ASSERT_EQ(ids.code, 0) << ids.err;
+  Tokenizer t = Open(model);
+  EXPECT_EQ(ids.out, Show(Encode(t, ReadFile(folder / "text"))).erase(ids.out.size() - 1) + "\n");
+  WriteFile(folder / "ids", ids.out);
+  CommandResult text = Nibble("tokenize " + model + " --decode --no-special --text " + (folder / "ids"));
+  EXPECT_EQ(text.out, "<s>" + ReadFile(folder / "text")) << text.err;  // a token that its file does not call special
+
+  CommandResult lines = Nibble("tokenize " + model + " --lines --no-special --text " + (folder / "text"));
+  EXPECT_EQ(Lines(lines.out).size(), 4u) << lines.out;
+  WriteFile(folder / "lines", lines.out);
+  EXPECT_EQ(Nibble("tokenize " + model + " --lines --decode --text " + (folder / "lines")).out,
+            ReadFile(folder / "text"));
+
+  Json json = Parse(Nibble("tokenize " + model + " --json <" + (folder / "text")).out);
+  ASSERT_NE(json, nullptr);
+  EXPECT_EQ(Ids(Get(json.get(), "ids")), Encode(t, ReadFile(folder / "text")));
+  EXPECT_EQ(Get(json.get(), "tokens")->valueint, cJSON_GetArraySize(Get(json.get(), "ids")));
+}
+
+TEST(TokenizeCommand, SaysWhatIsWrong) {
+  TempFolder folder;
+  WriteFile(folder / "ids", "1 2 x3\n");
+  std::string model = Golden("tokenizer/bytes.json");
+  CommandResult bad = Nibble("tokenize " + model + " --decode --text " + (folder / "ids"));
+  EXPECT_EQ(bad.code, NIBBLE_BAD_INPUT);
+  EXPECT_EQ(bad.err, "nibble: " + (folder / "ids") + ": 'x3' is not a token id\n");
+  EXPECT_EQ(Nibble("tokenize " + folder.path()).code, NIBBLE_BAD_INPUT);
+  EXPECT_EQ(Nibble("tokenize " + model + " --text " + (folder / "none")).code, NIBBLE_BAD_INPUT);
+  EXPECT_EQ(Nibble("tokenize").code, NIBBLE_USAGE);
+  EXPECT_EQ(Nibble("tokenize " + model + " more").code, NIBBLE_USAGE);
 }
 
 }  // namespace
