@@ -99,10 +99,10 @@ static const nb_format_row formats[NB_FORMAT_COUNT] = {
     [NB_FORMAT_Q4_K] = {"q4_k", 4, NB_U8, true, nb_gguf_dequantize, 256, 144},
     [NB_FORMAT_Q5_K] = {"q5_k", 5, NB_U8, true, nb_gguf_dequantize, 256, 176},
     [NB_FORMAT_Q6_K] = {"q6_k", 6, NB_U8, true, nb_gguf_dequantize, 256, 210},
-    [NB_FORMAT_GPTQ2] = {"gptq2", 2, NB_I32, true, nb_gptq_dequantize},
-    [NB_FORMAT_GPTQ3] = {"gptq3", 3, NB_I32, true, nb_gptq_dequantize},
-    [NB_FORMAT_GPTQ4] = {"gptq4", 4, NB_I32, true, nb_gptq_dequantize},
-    [NB_FORMAT_GPTQ8] = {"gptq8", 8, NB_I32, true, nb_gptq_dequantize},
+    [NB_FORMAT_GPTQ2] = {"gptq2", 2, NB_I32, true, nb_gptq_dequantize, 0, 0},
+    [NB_FORMAT_GPTQ3] = {"gptq3", 3, NB_I32, true, nb_gptq_dequantize, 0, 0},
+    [NB_FORMAT_GPTQ4] = {"gptq4", 4, NB_I32, true, nb_gptq_dequantize, 0, 0},
+    [NB_FORMAT_GPTQ8] = {"gptq8", 8, NB_I32, true, nb_gptq_dequantize, 0, 0},
 };
 
 const nb_format_row *nb_format_info(nb_format format) { return &formats[format]; }
