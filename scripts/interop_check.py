@@ -145,6 +145,11 @@ def check_tiny(table, args):
         tiny_llama(source, dtype, tied)
         for method in METHODS:
             quantize_both(table, args, name.replace(" ", "-"), source, method, AutoModelForCausalLM)
+    shards = ["--max-shard-size", "30kB"]
+    ours, reference = quantize_both(table, args, "tiny-shards", source, "nf4, double", AutoModelForCausalLM, shards)
+    ids = [5, 17, 100, 202, 3]
+    same = torch.equal(*[first_output(load(AutoModelForCausalLM, f), ids) for f in (ours, reference)])
+    table.row("tiny-shards", "nf4, double", "loads; logits of the reference's own", "equal" if same else "differ", same)
     skip = ["model.layers.1.mlp.down_proj", "lm_head"]
     options = ["--exclude", r"layers\.1\.mlp\.down_proj"]
     ours, _ = quantize_both(table, args, "tiny-exclude", source, "nf4", AutoModelForCausalLM, options, skip)
