@@ -1,8 +1,8 @@
 /* GGUF's block formats: a row of weights cut into blocks of 32 (Q4_0 to Q8_0) or 256 (the K-quants), each with its own
  * scales. Rows of such a matrix follow one another without a gap; a block never crosses rows.
- * They are rows of the table in formats.c like any other format; this header is what that table needs, and what lists
- * of whole blocks are read with. Every value is exact up to one last rounding, so all implementations agree bit by bit.
- * Source: the block structs of ggml-common.h (ggml-org/ggml), described in docs/formats.md. */
+ * They are rows of the table in formats.c like any other format; this header is what that table needs. Every value is
+ * exact up to one last rounding, so all implementations agree bit by bit. Source: the block structs of ggml-common.h
+ * (ggml-org/ggml), described in docs/formats.md. */
 #ifndef NB_KERNELS_GGUF_BLOCKS_H
 #define NB_KERNELS_GGUF_BLOCKS_H
 
@@ -12,10 +12,10 @@
 void nb_gguf_dequantize(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
                         int64_t stride);
 
-/* Consecutive blocks from `blocks` (no alignment) to count * block_weights floats. */
-void nb_gguf_dequantize_blocks(nb_format format, const void *blocks, int64_t count, float *out);
-
-/* True for NB_FORMAT_Q4_0 to NB_FORMAT_Q6_K. */
-bool nb_format_is_gguf(nb_format format);
+/* The same for x86's wider registers (cpu/gguf_avx2.c, cpu/gguf_avx512.c). */
+void nb_gguf_dequantize_avx2(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
+                             int64_t stride);
+void nb_gguf_dequantize_avx512(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
+                               int64_t stride);
 
 #endif

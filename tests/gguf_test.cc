@@ -3,18 +3,22 @@
 
 #include <openssl/sha.h>
 
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "gguf_files.h"
+#include "random_packed.h"
 #include "support.h"
 
 extern "C" {
 #include "convert/checkpoint.h"
 #include "convert/gguf.h"
-#include "kernels/gguf_blocks.h"
+#include "convert/layouts.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/matmul.h"
 #include "model/json.h"
 }
 
@@ -61,30 +65,59 @@ TEST(Gguf, ReadsEveryTypeAsTheGgufPackageDoes) {
   for (int f = NB_FORMAT_Q4_0; f <= NB_FORMAT_Q6_K; f++) EXPECT_TRUE(block_formats & 1 << f) << f;
 }
 
-TEST(Gguf, DequantizesAnyTile) {
+// For every weight that lies in blocks: the matrix as a runner loads it, and all its values in order.
+template <typename Fn>
+void ForEachBlockWeight(Fn fn) {
   Checkpoint tiny(Golden("gguf/tiny.gguf"));
   ASSERT_EQ(tiny.status, NIBBLE_OK) << tiny.err.message;
   for (size_t i = 0; i < tiny.c.tensor_count; i++) {
     const nb_tensor &t = tiny.c.tensors[i];
-    if (!t.is_blocks || t.permute_heads) continue;
-    std::vector<float> whole = ReadAll(tiny.c, t);
-    nb_packed packed = {};
-    packed.format = t.format;
-    packed.rows = t.shape[0];
-    packed.cols = t.shape[1];
-    packed.codes = nb_tensor_raw(&tiny.c, &t);
-    EXPECT_EQ((uint64_t)nb_packed_bytes(&packed), t.bytes) << t.name;
-    for (int64_t col : {0, 1, 31, 32, 33, 100, 255}) {
-      for (int64_t cols : {1, 3, 31, 32, 65, 127, 256}) {
-        if (col + cols > t.shape[1]) continue;
-        float tile[2 * 300];
-        nb_format_info(t.format)->dequantize(&packed, 1, 2, col, cols, tile, 300);
-        for (int64_t r = 0; r < 2; r++)
-          ExpectSameBits(tile + r * 300, &whole[(size_t)((r + 1) * t.shape[1] + col)], (size_t)cols,
-                         std::string(t.name) + " from column " + std::to_string(col));
-      }
-    }
+    if (!t.is_blocks) continue;
+    nb_weight weight;
+    ASSERT_EQ(nb_weight_load(&tiny.c, t.name, t.shape[0], t.shape[1], &weight, &tiny.err), NIBBLE_OK)
+        << tiny.err.message;
+    EXPECT_EQ((uint64_t)nb_packed_bytes(&weight.packed), t.bytes) << t.name;
+    fn(weight.packed, ReadAll(tiny.c, t), std::string(t.name));
+    nb_weight_free(&weight);
   }
+}
+
+TEST(Gguf, DequantizesAnyTileOnEveryProcessor) {
+  ForEachIsa([] {
+    ForEachBlockWeight([](const nb_packed &m, const std::vector<float> &whole, const std::string &name) {
+      for (int64_t col : {0, 1, 31, 32, 33, 100, 255}) {
+        for (int64_t cols : {1, 3, 31, 32, 65, 127, 256}) {
+          if (col + cols > m.cols) continue;
+          float tile[2 * 300];
+          nb_dequantizer(m.format)(&m, 1, 2, col, cols, tile, 300);
+          for (int64_t r = 0; r < 2; r++)
+            ExpectSameBits(tile + r * 300, &whole[(size_t)((r + 1) * m.cols + col)], (size_t)cols,
+                           name + " from column " + std::to_string(col));
+        }
+      }
+    });
+  });
+}
+
+TEST(Gguf, MultipliesBlocksAsTheyLie) {
+  ForEachIsa([] {
+    ForEachBlockWeight([](const nb_packed &m, const std::vector<float> &w, const std::string &name) {
+      for (int64_t n : {1, 3, 17}) {
+        std::vector<float> x = RandomFloats((size_t)(n * m.cols), (unsigned)n), y((size_t)(n * m.rows));
+        nb_matmul(&m, x.data(), m.cols, n, y.data(), m.rows);
+        for (int64_t i = 0; i < n; i++) {
+          for (int64_t r = 0; r < m.rows; r++) {
+            double want = 0, size = 1e-30;
+            for (int64_t c = 0; c < m.cols; c++) {
+              double term = (double)x[(size_t)(i * m.cols + c)] * (double)w[(size_t)(r * m.cols + c)];
+              want += term, size += std::abs(term);
+            }
+            ASSERT_NEAR(y[(size_t)(i * m.rows + r)], want, 1e-6 * size) << name << " " << i << ", " << r;
+          }
+        }
+      }
+    });
+  });
 }
 
 TEST(Gguf, ConvertsToAFolder) {

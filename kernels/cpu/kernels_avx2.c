@@ -1,6 +1,7 @@
 #include "kernels/cpu/vec_avx2.h"
 
 #include "kernels/cpu/plain_body.h"
+#include "kernels/gguf_blocks.h"
 
 /* The 16 values of a 4-bit format as four planes of bytes: a byte shuffle looks 32 codes up in one plane, and 4
  * shuffles with the interleaving after them are fewer than the permutes of 8 values and blends that whole floats would
@@ -78,4 +79,13 @@ const nb_format_kernels nb_kernels_avx2[NB_FORMAT_COUNT] = {
     [NB_FORMAT_NF4] = {dequantize_4bit, fits_4bit, prepare_4bit, dot_4bit},
     [NB_FORMAT_FP4] = {dequantize_4bit, fits_4bit, prepare_4bit, dot_4bit},
     [NB_FORMAT_INT8] = {dequantize_int8, .dot = dot_int8},
+    [NB_FORMAT_Q4_0] = {.dequantize = nb_gguf_dequantize_avx2},
+    [NB_FORMAT_Q4_1] = {.dequantize = nb_gguf_dequantize_avx2},
+    [NB_FORMAT_Q5_0] = {.dequantize = nb_gguf_dequantize_avx2},
+    [NB_FORMAT_Q5_1] = {.dequantize = nb_gguf_dequantize_avx2},
+    [NB_FORMAT_Q8_0] = {.dequantize = nb_gguf_dequantize_avx2},
+    [NB_FORMAT_Q3_K] = {.dequantize = nb_gguf_dequantize_avx2},
+    [NB_FORMAT_Q4_K] = {.dequantize = nb_gguf_dequantize_avx2},
+    [NB_FORMAT_Q5_K] = {.dequantize = nb_gguf_dequantize_avx2},
+    [NB_FORMAT_Q6_K] = {.dequantize = nb_gguf_dequantize_avx2},
 };

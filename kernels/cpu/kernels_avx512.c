@@ -1,6 +1,7 @@
 #include "kernels/cpu/vec_avx512.h"
 
 #include "kernels/cpu/plain_body.h"
+#include "kernels/gguf_blocks.h"
 
 typedef struct tables4 {
   vf map;
@@ -45,4 +46,14 @@ const nb_format_kernels nb_kernels_avx512[NB_FORMAT_COUNT] = {
     [NB_FORMAT_NF4] = {dequantize_4bit, fits_4bit, prepare_4bit, dot_4bit},
     [NB_FORMAT_FP4] = {dequantize_4bit, fits_4bit, prepare_4bit, dot_4bit},
     [NB_FORMAT_INT8] = {dequantize_int8, .dot = dot_int8},
+    [NB_FORMAT_Q4_0] = {.dequantize = nb_gguf_dequantize_avx512},
+    [NB_FORMAT_Q4_1] = {.dequantize = nb_gguf_dequantize_avx512},
+    [NB_FORMAT_Q5_0] = {.dequantize = nb_gguf_dequantize_avx512},
+    [NB_FORMAT_Q5_1] = {.dequantize = nb_gguf_dequantize_avx512},
+    [NB_FORMAT_Q8_0] = {.dequantize = nb_gguf_dequantize_avx512},
+    [NB_FORMAT_Q2_K] = {.dequantize = nb_gguf_dequantize_avx512},
+    [NB_FORMAT_Q3_K] = {.dequantize = nb_gguf_dequantize_avx512},
+    [NB_FORMAT_Q4_K] = {.dequantize = nb_gguf_dequantize_avx512},
+    [NB_FORMAT_Q5_K] = {.dequantize = nb_gguf_dequantize_avx512},
+    [NB_FORMAT_Q6_K] = {.dequantize = nb_gguf_dequantize_avx512},
 };
