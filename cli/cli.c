@@ -154,6 +154,24 @@ double cli_double(const struct argp_state *state, const char *option, const char
   return value;
 }
 
+int32_t *cli_ids(const struct argp_state *state, const char *option, const char *text, size_t *count) {
+  size_t most = 1;
+  for (const char *p = text; *p; p++) most += *p == ',';
+  int32_t *ids = calloc(most, sizeof *ids);
+  if (!ids) argp_failure(state, NIBBLE_SYSTEM, 0, "no memory for %zu ids", most);
+  *count = 0;
+  for (const char *at = text; ids; at++) {
+    char *end;
+    long value = strtol(at, &end, 10);
+    if (end == at || value < 0 || value > INT32_MAX || (*end && *end != ','))
+      argp_error(state, "%s: token ids separated by commas are wanted, not '%.40s'", option, at);
+    ids[(*count)++] = (int32_t)value;
+    if (!*end) break;
+    at = end;
+  }
+  return ids;
+}
+
 nibble_int8 cli_int8(const struct argp_state *state, const char *text) {
   if (strcmp(text, "weight-only") == 0) return NIBBLE_INT8_WEIGHT_ONLY;
   if (strcmp(text, "llm.int8") != 0) argp_error(state, "--int8 %s: weight-only or llm.int8 is wanted", text);

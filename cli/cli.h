@@ -37,6 +37,9 @@ uint64_t cli_size(const struct argp_state *state, const char *option, const char
 int64_t cli_int(const struct argp_state *state, const char *option, const char *text, int64_t min, int64_t max);
 double cli_double(const struct argp_state *state, const char *option, const char *text, double min, double max);
 
+/* Token ids separated by commas, malloc'd; calls argp_error on anything else. */
+int32_t *cli_ids(const struct argp_state *state, const char *option, const char *text, size_t *count);
+
 /* "weight-only" or "llm.int8". */
 nibble_int8 cli_int8(const struct argp_state *state, const char *text);
 
@@ -50,6 +53,10 @@ int cli_convert(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_memory(int argc, char **argv);
 int cli_ppl(int argc, char **argv);
+int cli_logits(int argc, char **argv);
+int cli_hidden(int argc, char **argv);
+int cli_generate(int argc, char **argv);
+int cli_bench(int argc, char **argv);
 int cli_init(int argc, char **argv);
 int cli_quantize(int argc, char **argv);
 int cli_tokenize(int argc, char **argv);

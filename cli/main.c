@@ -16,6 +16,10 @@ typedef struct subcommand {
 static const subcommand subcommands[] = {
     {"convert", cli_convert, "rewrites a checkpoint as a Hugging Face folder: from GGUF, .bin, packed weights"},
     {"inspect", cli_inspect, "architecture, tensors, packed formats and totals of a checkpoint"},
+    {"generate", cli_generate, "continues a text"},
+    {"bench", cli_bench, "prefill and decode in tokens a second"},
+    {"logits", cli_logits, "the raw output of one forward pass"},
+    {"hidden", cli_hidden, "an activation of one forward pass, by name"},
     {"init", cli_init, "a model of a given config with random weights"},
     {"ppl", cli_ppl, "perplexity on a text, with its standard error"},
     {"memory", cli_memory, "what a model needs in each format: weights, KV cache, activations"},

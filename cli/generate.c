@@ -1,0 +1,97 @@
+/* nibble generate MODEL --prompt TEXT */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+typedef struct options {
+  cli_common common;
+  nibble_generate_options generate;
+} options;
+
+enum { OPT_PROMPT = 0x100, OPT_NEW, OPT_TEMPERATURE, OPT_TOP_K, OPT_TOP_P, OPT_SEED, OPT_IGNORE_EOS, OPT_INT8 };
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+  options *o = state->input;
+  nibble_generate_options *g = &o->generate;
+  const char **slots[] = {&g->model};
+  switch (key) {
+    case OPT_PROMPT: g->prompt = arg; return 0;
+    case OPT_NEW: g->max_new_tokens = cli_int(state, "--max-new-tokens", arg, 1, 1 << 24); return 0;
+    case OPT_TEMPERATURE: g->temperature = cli_double(state, "--temperature", arg, 0, 100); return 0;
+    case OPT_TOP_K: g->top_k = cli_int(state, "--top-k", arg, 0, 1 << 24); return 0;
+    case OPT_TOP_P: g->top_p = cli_double(state, "--top-p", arg, 0, 1); return 0;
+    case OPT_SEED: g->seed = (uint64_t)cli_int(state, "--seed", arg, 0, INT64_MAX); return 0;
+    case OPT_IGNORE_EOS: g->ignore_eos = true; return 0;
+    case OPT_INT8: g->int8 = cli_int8(state, arg); return 0;
+    case ARGP_KEY_ARG:
+      if (!cli_take_argument(slots, 1, arg)) argp_error(state, "one MODEL at a time");
+      return 0;
+    case ARGP_KEY_END:
+      if (!g->model || !g->prompt) argp_error(state, "a MODEL and --prompt TEXT are wanted");
+      return 0;
+    default: return ARGP_ERR_UNKNOWN;
+  }
+}
+
+static const struct argp_option own_options[] = {
+    {"prompt", OPT_PROMPT, "TEXT", 0, "Text to go on from", 0},
+    {"max-new-tokens", OPT_NEW, "N", 0, "Stop after N tokens (default: 128)", 0},
+    {"temperature", OPT_TEMPERATURE, "T", 0, "Sample at this temperature (default: 0, the likeliest token)", 0},
+    {"top-k", OPT_TOP_K, "K", 0, "Sample among the K likeliest (default: all)", 0},
+    {"top-p", OPT_TOP_P, "P", 0, "Sample among the likeliest that together have probability P (default: all)", 0},
+    {"seed", OPT_SEED, "N", 0, "Another text for another N (default: 0)", 0},
+    {"ignore-eos", OPT_IGNORE_EOS, NULL, 0, "Go on after an end-of-sequence token", 0},
+    {"int8", OPT_INT8, "MODE", 0, "weight-only (default) or llm.int8", 0},
+    {0},
+};
+
+static const struct argp argp = {
+    .options = own_options,
+    .parser = parse,
+    .args_doc = "MODEL",
+    .doc =
+        "Continues a text, greedily unless --temperature is given.\v"
+        "Example: nibble generate ./SmolLM2-nf4 --prompt \"The capital of France is\" --temperature 0.7 --top-p 0.9",
+};
+
+static void print_piece(void *ctx, const char *bytes, size_t n) {
+  (void)ctx;
+  fwrite(bytes, 1, n, stdout);
+  fflush(stdout); /* a reader sees each token as it comes */
+}
+
+int cli_generate(int argc, char **argv) {
+  options o = {0};
+  cli_parse(&argp, argc, argv, &o);
+  o.generate.progress = o.common.progress;
+  if (!o.common.json) {
+    print_piece(NULL, o.generate.prompt, strlen(o.generate.prompt));
+    o.generate.text = print_piece;
+  }
+  nibble_generate_result r;
+  nibble_error err;
+  nibble_status status = nibble_generate(&o.generate, &r, &err);
+  double speed = r.generate_seconds > 0 ? (double)r.new_tokens / r.generate_seconds : 0;
+  if (status == NIBBLE_OK && o.common.json) {
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddStringToObject(json, "text", r.text);
+    cJSON_AddNumberToObject(json, "prompt_tokens", (double)r.prompt_tokens);
+    cJSON_AddNumberToObject(json, "new_tokens", (double)r.new_tokens);
+    cJSON_AddBoolToObject(json, "stopped_at_eos", r.stopped_at_eos);
+    cJSON_AddNumberToObject(json, "load_seconds", r.load_seconds);
+    cJSON_AddNumberToObject(json, "prompt_seconds", r.prompt_seconds);
+    cJSON_AddNumberToObject(json, "generate_seconds", r.generate_seconds);
+    cJSON_AddNumberToObject(json, "tokens_per_second", speed);
+    cJSON_AddNumberToObject(json, "peak_rss_bytes", (double)nibble_peak_rss());
+    cli_print_json(json);
+  } else if (!o.common.json) {
+    putchar('\n');
+    if (status == NIBBLE_OK && !o.common.quiet)
+      fprintf(stderr, "%" PRId64 " tokens in, %" PRId64 " out, %.1f tokens/s\n", r.prompt_tokens, r.new_tokens, speed);
+  }
+  free(r.text);
+  return cli_finish(status, &err);
+}

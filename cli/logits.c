@@ -1,0 +1,100 @@
+/* nibble logits MODEL --ids 1,2,3 --out FILE and nibble hidden MODEL --ids 1,2,3 --hook NAME --out FILE */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+typedef struct options {
+  cli_common common;
+  nibble_logits_options logits;
+} options;
+
+enum { OPT_IDS = 0x100, OPT_OUT, OPT_HOOK, OPT_FORCE, OPT_INT8 };
+
+static error_t parse(int key, char *arg, struct argp_state *state) {
+  options *o = state->input;
+  const char **slots[] = {&o->logits.model};
+  switch (key) {
+    case OPT_IDS: o->logits.ids = cli_ids(state, "--ids", arg, &o->logits.id_count); return 0;
+    case OPT_OUT: o->logits.out = arg; return 0;
+    case OPT_HOOK: o->logits.hook = arg; return 0;
+    case OPT_FORCE: o->logits.force = true; return 0;
+    case OPT_INT8: o->logits.int8 = cli_int8(state, arg); return 0;
+    case ARGP_KEY_ARG:
+      if (!cli_take_argument(slots, 1, arg)) argp_error(state, "one MODEL at a time");
+      return 0;
+    case ARGP_KEY_END:
+      if (!o->logits.model || !o->logits.ids || !o->logits.out) argp_error(state, "MODEL, --ids and --out are wanted");
+      return 0;
+    default: return ARGP_ERR_UNKNOWN;
+  }
+}
+
+static error_t parse_hidden(int key, char *arg, struct argp_state *state) {
+  const options *o = state->input;
+  if (key == ARGP_KEY_END && !o->logits.hook) argp_error(state, "--hook NAME is wanted");
+  return parse(key, arg, state);
+}
+
+static const struct argp_option logits_options[] = {
+    {"ids", OPT_IDS, "1,2,3", 0, "Token ids", 0},
+    {"out", OPT_OUT, "FILE", 0, "safetensors file to write", 0},
+    {"force", OPT_FORCE, NULL, 0, "Replace FILE if it exists", 0},
+    {"int8", OPT_INT8, "MODE", 0, "weight-only (default) or llm.int8", 0},
+    {0},
+};
+
+static const struct argp_option hidden_options[] = {
+    {"ids", OPT_IDS, "1,2,3", 0, "Token ids", 0},
+    {"hook", OPT_HOOK, "NAME", 0, "Which: layers.N.MODULE.input, layers.N.input or norm.input", 0},
+    {"out", OPT_OUT, "FILE", 0, "safetensors file to write", 0},
+    {"force", OPT_FORCE, NULL, 0, "Replace FILE if it exists", 0},
+    {"int8", OPT_INT8, "MODE", 0, "weight-only (default) or llm.int8", 0},
+    {0},
+};
+
+static const struct argp logits_argp = {
+    .options = logits_options,
+    .parser = parse,
+    .args_doc = "MODEL",
+    .doc =
+        "Writes the raw output of one forward pass: logits [1, tokens, vocab], float32. Needs no tokenizer.\v"
+        "Example: nibble logits ./model --ids 1,2,3 --out logits.safetensors",
+};
+
+static const struct argp hidden_argp = {
+    .options = hidden_options,
+    .parser = parse_hidden,
+    .args_doc = "MODEL",
+    .doc =
+        "Writes an activation of one forward pass, [1, tokens, width], float32, under its own name.\v"
+        "Example: nibble hidden ./model --ids 1,2,3 --hook layers.3.mlp.down_proj.input --out x.safetensors",
+};
+
+static int run(const struct argp *argp, int argc, char **argv,
+               nibble_status (*call)(const nibble_logits_options *, nibble_logits_result *, nibble_error *)) {
+  options o = {0};
+  cli_parse(argp, argc, argv, &o);
+  o.logits.progress = o.common.progress;
+  nibble_logits_result r;
+  nibble_error err;
+  nibble_status status = call(&o.logits, &r, &err);
+  if (status == NIBBLE_OK && o.common.json) {
+    cJSON *json = cJSON_CreateObject(), *shape = cJSON_AddArrayToObject(json, "shape");
+    for (int i = 0; i < 3; i++) cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)r.shape[i]));
+    cJSON_AddNumberToObject(json, "seconds", r.seconds);
+    cJSON_AddNumberToObject(json, "peak_rss_bytes", (double)nibble_peak_rss());
+    cli_print_json(json);
+  } else if (status == NIBBLE_OK) {
+    printf("%s: [%" PRId64 ", %" PRId64 ", %" PRId64 "] in %.2f s\n", o.logits.out, r.shape[0], r.shape[1], r.shape[2],
+           r.seconds);
+  }
+  free((void *)o.logits.ids);
+  return cli_finish(status, &err);
+}
+
+int cli_logits(int argc, char **argv) { return run(&logits_argp, argc, argv, nibble_logits); }
+int cli_hidden(int argc, char **argv) { return run(&hidden_argp, argc, argv, nibble_hidden); }
