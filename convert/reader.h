@@ -25,7 +25,8 @@ nibble_status nb_checkpoint_add_tensor(nb_checkpoint *checkpoint, const nb_tenso
 /* By file, offset, bytes, name: for qsort. */
 int nb_tensor_compare(const void *a, const void *b);
 
-/* False for a name that would lead out of a folder if somebody made a path of it: empty, absolute, or with a "..". */
+/* False for a name that would lead out of a folder if somebody made a path of it (empty, absolute, or with a
+ * ".."), or that no JSON file could hold, being no UTF-8. */
 bool nb_name_is_safe(const char *name);
 
 bool nb_safetensors_probe(const uint8_t head[NB_PROBE_BYTES], uint64_t file_size);
