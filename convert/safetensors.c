@@ -59,8 +59,8 @@ static nibble_status add_entry(nb_checkpoint *c, int file, uint64_t data_start, 
 /* The reference reader refuses overlaps and gaps too: a file could hide anything in them. */
 static nibble_status check_cover(nb_checkpoint *c, int file, size_t first, uint64_t data_start, nibble_error *err) {
   const nb_checkpoint_file *f = &c->files[file];
-  nb_tensor *tensors = c->tensors + first;
   size_t count = c->tensor_count - first;
+  nb_tensor *tensors = count ? c->tensors + first : NULL;
   if (count) qsort(tensors, count, sizeof *tensors, nb_tensor_compare);
   uint64_t at = data_start;
   for (size_t i = 0; i < count; i++) {
