@@ -341,14 +341,28 @@ nibble_status nibble_bench(const nibble_bench_options *options, nibble_bench_res
 
 typedef struct nibble_quantize_options {
   const char *src, *dst;         /* a MODEL, and the folder to make */
-  const char *method;            /* "nf4", "fp4" or "int8" */
+  const char *method;            /* "nf4", "fp4", "int8", "gptq" or "rtn" */
   bool double_quant;             /* nf4, fp4: quantize the blocks' scales too */
   int64_t block_size;            /* nf4, fp4: a power of two from 32 to 4096; 0: 64 */
   const char *include, *exclude; /* regular expressions (PCRE2) searched in tensor names, or NULL: output embeddings to
                                     quantize too, weights to keep; exclude wins */
-  bool requantize;               /* dequantize a packed source first; without it such a source is refused */
-  uint64_t max_shard_size;       /* bytes; 0: 50 GB */
-  bool force, no_sync;           /* replace dst; do not wait for the disk */
+  int bits;                      /* gptq, rtn: 2, 3, 4, 8; 0: 4 */
+  int64_t group_size;            /* gptq, rtn: weights of a row that share a scale; -1: all; 0: 128 */
+  bool asym;                     /* gptq, rtn: zero points where they fit best, not in the middle */
+  bool mse;                      /* gptq, rtn: search for the scales of least error */
+  const char *layout;            /* gptq, rtn: "gptq" (version 1 of the zero points; NULL: this) or "gptq_v2" */
+  bool desc_act;                 /* gptq: groups are cut in the order of activations, which g_idx then tells */
+  double damp;                   /* gptq: added to the Hessian's diagonal, as a part of its mean; 0: 0.05 */
+  const char *calib;             /* gptq: calibration text, plain or gzip, or JSON lines with "text" */
+  int64_t nsamples, seqlen;      /* gptq: windows and their tokens; 0: 128, and 2048 or what the model can */
+  bool random_sampling;          /* gptq: windows anywhere in the text, drawn by seed; else from its start */
+  uint64_t seed;
+  uint64_t max_memory;     /* gptq: bytes of activations to hold in memory, not in a file; 0: 1 GiB */
+  const char *work_dir;    /* gptq: where finished layers are kept until the end; NULL: DST.work */
+  bool resume;             /* gptq: go on from what is in work_dir */
+  bool requantize;         /* dequantize a packed source first; without it such a source is refused */
+  uint64_t max_shard_size; /* bytes; 0: 50 GB */
+  bool force, no_sync;     /* replace dst; do not wait for the disk */
   nibble_progress progress;
 } nibble_quantize_options;
 
@@ -361,10 +375,10 @@ typedef struct nibble_quantize_result {
   double seconds;
 } nibble_quantize_result;
 
-/* Quantizes the linear layers of a checkpoint, byte for byte as transformers and bitsandbytes 0.50 do on a CPU, and
- * writes a folder that they load: safetensors, config.json with its quantization_config, everything else that belongs
- * to the model, and nibble.json with hashes and errors. NIBBLE_BAD_INPUT names the first weight that is NaN or
- * infinite. */
+/* Quantizes the linear layers of a checkpoint and writes a folder that transformers loads: nf4, fp4 and int8 byte for
+ * byte as bitsandbytes 0.50 does on a CPU, gptq and rtn in GPTQ's layout. The folder has safetensors, config.json
+ * with its quantization_config, everything else that belongs to the model, and nibble.json with hashes and errors.
+ * NIBBLE_BAD_INPUT names the first weight that is NaN or infinite. */
 nibble_status nibble_quantize(const nibble_quantize_options *options, nibble_quantize_result *out, nibble_error *err);
 
 /* ---- tokenize --------------------------------------------------------------------------------------------------- */

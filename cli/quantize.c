@@ -1,6 +1,7 @@
-/* nibble quantize SRC DST --method nf4|fp4|int8 */
+/* nibble quantize SRC DST --method nf4|fp4|int8|gptq|rtn */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/cli.h"
 
@@ -13,6 +14,22 @@ enum {
   OPT_METHOD = 0x100,
   OPT_DOUBLE,
   OPT_BLOCK,
+  OPT_BITS,
+  OPT_GROUP,
+  OPT_SYM,
+  OPT_ASYM,
+  OPT_MSE,
+  OPT_LAYOUT,
+  OPT_DESC_ACT,
+  OPT_DAMP,
+  OPT_CALIB,
+  OPT_NSAMPLES,
+  OPT_SEQLEN,
+  OPT_SAMPLING,
+  OPT_SEED,
+  OPT_MAX_MEMORY,
+  OPT_WORK_DIR,
+  OPT_RESUME,
   OPT_INCLUDE,
   OPT_EXCLUDE,
   OPT_REQUANTIZE,
@@ -29,6 +46,29 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_METHOD: q->method = arg; return 0;
     case OPT_DOUBLE: q->double_quant = true; return 0;
     case OPT_BLOCK: q->block_size = cli_int(state, "--block-size", arg, 32, 4096); return 0;
+    case OPT_BITS: q->bits = (int)cli_int(state, "--bits", arg, 2, 8); return 0;
+    case OPT_GROUP:
+      q->group_size = cli_int(state, "--group-size", arg, -1, 1 << 20);
+      if (q->group_size == 0) argp_error(state, "--group-size 0: -1, 32, 64 or 128 is wanted");
+      return 0;
+    case OPT_SYM: q->asym = false; return 0;
+    case OPT_ASYM: q->asym = true; return 0;
+    case OPT_MSE: q->mse = true; return 0;
+    case OPT_LAYOUT: q->layout = arg; return 0;
+    case OPT_DESC_ACT: q->desc_act = true; return 0;
+    case OPT_DAMP: q->damp = cli_double(state, "--damp", arg, 1e-6, 0.999); return 0;
+    case OPT_CALIB: q->calib = arg; return 0;
+    case OPT_NSAMPLES: q->nsamples = cli_int(state, "--nsamples", arg, 1, 1 << 20); return 0;
+    case OPT_SEQLEN: q->seqlen = cli_int(state, "--seqlen", arg, 1, 1 << 20); return 0;
+    case OPT_SAMPLING:
+      if (strcmp(arg, "first") != 0 && strcmp(arg, "random") != 0)
+        argp_error(state, "--sampling %s: first or random is wanted", arg);
+      q->random_sampling = strcmp(arg, "random") == 0;
+      return 0;
+    case OPT_SEED: q->seed = (uint64_t)cli_int(state, "--seed", arg, 0, INT64_MAX); return 0;
+    case OPT_MAX_MEMORY: q->max_memory = cli_size(state, "--max-memory", arg); return 0;
+    case OPT_WORK_DIR: q->work_dir = arg; return 0;
+    case OPT_RESUME: q->resume = true; return 0;
     case OPT_INCLUDE: q->include = arg; return 0;
     case OPT_EXCLUDE: q->exclude = arg; return 0;
     case OPT_REQUANTIZE: q->requantize = true; return 0;
@@ -46,9 +86,29 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 }
 
 static const struct argp_option own_options[] = {
-    {"method", OPT_METHOD, "METHOD", 0, "nf4, fp4 (4 bits, a scale a block) or int8 (a scale a row)", 0},
+    {"method", OPT_METHOD, "METHOD", 0,
+     "nf4, fp4 (4 bits, a scale a block), int8 (a scale a row), gptq (2 to 8 bits, calibrated) or rtn (the same, not "
+     "calibrated)",
+     0},
     {"double-quant", OPT_DOUBLE, NULL, 0, "nf4, fp4: quantize the scales too, to 8 bits", 0},
     {"block-size", OPT_BLOCK, "N", 0, "nf4, fp4: weights a block, a power of two (default: 64)", 0},
+    {"bits", OPT_BITS, "N", 0, "gptq, rtn: 2, 3, 4 or 8 (default: 4)", 0},
+    {"group-size", OPT_GROUP, "N", 0, "gptq, rtn: weights of a row that share a scale; -1: all (default: 128)", 0},
+    {"sym", OPT_SYM, NULL, 0, "gptq, rtn: the zero point stands in the middle (default)", 0},
+    {"asym", OPT_ASYM, NULL, 0, "gptq, rtn: the zero point stands where it fits best", 0},
+    {"mse", OPT_MSE, NULL, 0, "gptq, rtn: search for the scales that make the least error", 0},
+    {"layout", OPT_LAYOUT, "NAME", 0, "gptq, rtn: gptq (default) or gptq_v2", 0},
+    {"calib", OPT_CALIB, "FILE", 0, "gptq: calibration text, plain or gzip, or JSON lines with \"text\"", 0},
+    {"nsamples", OPT_NSAMPLES, "N", 0, "gptq: windows of calibration text (default: 128)", 0},
+    {"seqlen", OPT_SEQLEN, "N", 0, "gptq: tokens a window (default: 2048, or what the model can)", 0},
+    {"sampling", OPT_SAMPLING, "HOW", 0, "gptq: windows from the text's start: first (default), or random ones", 0},
+    {"seed", OPT_SEED, "N", 0, "gptq: draws the random windows", 0},
+    {"desc-act", OPT_DESC_ACT, NULL, 0, "gptq: cut groups in the order of activations (act-order)", 0},
+    {"damp", OPT_DAMP, "P", 0, "gptq: damping, a part of the mean diagonal (default: 0.05)", 0},
+    {"max-memory", OPT_MAX_MEMORY, "SIZE", 0, "gptq: activations to hold in memory; more go to a file (default: 1GiB)",
+     0},
+    {"work-dir", OPT_WORK_DIR, "DIR", 0, "gptq: keeps finished layers until the end (default: DST.work)", 0},
+    {"resume", OPT_RESUME, NULL, 0, "gptq: go on where a killed run stopped", 0},
     {"include", OPT_INCLUDE, "REGEX", 0, "Quantize untied output embeddings whose names match, too", 0},
     {"exclude", OPT_EXCLUDE, "REGEX", 0, "Keep weights whose names match as they are", 0},
     {"requantize", OPT_REQUANTIZE, NULL, 0, "Dequantize a packed source first, instead of refusing it", 0},
@@ -63,8 +123,9 @@ static const struct argp argp = {
     .parser = parse,
     .args_doc = "SRC DST",
     .doc =
-        "Quantizes the linear layers of a model to what transformers and bitsandbytes load.\v"
-        "Example: nibble quantize ./SmolLM2-135M ./SmolLM2-135M-nf4 --method nf4 --double-quant",
+        "Quantizes the linear layers of a model to what transformers loads with bitsandbytes or GPTQModel.\v"
+        "Example: nibble quantize ./SmolLM2-135M ./SmolLM2-135M-nf4 --method nf4 --double-quant\n"
+        "Example: nibble quantize ./SmolLM2-135M ./SmolLM2-135M-gptq --method gptq --calib text.txt.gz",
 };
 
 static void print_json(const nibble_quantize_options *o, const nibble_quantize_result *r) {

@@ -45,9 +45,6 @@ bool nb_part_add(nb_part *parts, int *count, nb_part_role role, const char *name
 nibble_status nb_tensor_fail(const nb_checkpoint *checkpoint, const nb_tensor *tensor, const char *what,
                              nibble_error *err);
 
-/* Memory that nb_weight_free frees. */
-nibble_status nb_weight_own(nb_weight *weight, uint64_t bytes, void **out, nibble_error *err);
-
 /* The tensor's elements, aligned to their size: in the mapped file if they lie so there, else a copy. */
 nibble_status nb_weight_view(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_weight *weight,
                              const void **out, nibble_error *err);

@@ -32,6 +32,9 @@ nibble_status nb_weight_load(const nb_checkpoint *checkpoint, const char *name, 
                              nb_weight *out, nibble_error *err);
 void nb_weight_free(nb_weight *weight);
 
+/* Memory for one of the weight's buffers, which nb_weight_free frees. */
+nibble_status nb_weight_own(nb_weight *weight, uint64_t bytes, void **out, nibble_error *err);
+
 /* True if the tensor is an auxiliary part of a packed weight (absmax, quant_map, SCB, ...), not a weight itself. */
 bool nb_layout_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
 

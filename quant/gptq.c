@@ -13,7 +13,8 @@
 
 enum {
   ROW_BAND = 32, /* rows solved together: enough to make the lazy updates matrix products */
-  BLOCK = 128,   /* columns whose updates to the rest are saved up (the paper's lazy batch) */
+  SUMS = 5,
+  BLOCK = 128, /* columns whose updates to the rest are saved up (the paper's lazy batch) */
 };
 
 typedef struct solve_job {
@@ -26,7 +27,7 @@ typedef struct solve_job {
   nb_rounded *out;
   float *scratch; /* for each thread: scratch_floats */
   int64_t scratch_floats;
-  double *sums;    /* [rows, 3]: error, RTN's error, the outputs themselves */
+  double *sums;    /* [rows, SUMS]: output error, RTN's, the outputs themselves, weight error, weights */
   int64_t *mended; /* [rows] */
 } solve_job;
 
@@ -82,14 +83,14 @@ static void round_band(const solve_job *job, int64_t begin, int64_t end, float *
   }
 }
 
-/* sums[r * 3] = d[r] H d[r]^T, or |d[r]|^2 without a hessian. */
+/* sums[r * SUMS] = d[r] H d[r]^T, or |d[r]|^2 without a hessian. */
 static void weigh(const solve_job *job, const float *d, int64_t rows, float *product, double *sums) {
   int64_t n = job->out->cols;
   if (job->hessian) {
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)n, (int)n, 1, d, (int)n, job->hessian->sum,
                 (int)n, 0, product, (int)n);
   }
-  for (int64_t r = 0; r < rows; r++, sums += 3) {
+  for (int64_t r = 0; r < rows; r++, sums += SUMS) {
     const float *a = d + r * n, *b = job->hessian ? product + r * n : a;
     *sums = 0;
     for (int64_t i = 0; i < n; i++) *sums += (double)a[i] * (double)b[i];
@@ -123,6 +124,12 @@ static void rounded_errors(const solve_job *job, const float *w, int64_t begin, 
   }
 }
 
+static void square(const float *d, int64_t rows, int64_t n, double *sums) {
+  for (int64_t r = 0; r < rows; r++, sums += SUMS) {
+    for (int64_t i = 0; i < n; i++) *sums += (double)d[r * n + i] * (double)d[r * n + i];
+  }
+}
+
 static void solve_band(void *ctx, int64_t begin, int64_t end, int thread) {
   const solve_job *job = ctx;
   int64_t cols = job->out->cols, rows = end - begin;
@@ -135,8 +142,10 @@ static void solve_band(void *ctx, int64_t begin, int64_t end, int thread) {
     }
   }
   round_band(job, begin, end, w, errors);
-  double *sums = job->sums + begin * 3;
+  double *sums = job->sums + begin * SUMS;
   rounded_errors(job, source, begin, rows, d);
+  square(d, rows, cols, sums + 3);
+  square(source, rows, cols, sums + 4);
   weigh(job, d, rows, w, sums);
   rtn_errors(job, source, rows, d);
   weigh(job, d, rows, w, sums + 1);
@@ -168,9 +177,12 @@ static void sum_up(const solve_job *job) {
   double error = 0, rtn = 0, outputs = 0;
   nb_rounded *out = job->out;
   for (int64_t r = 0; r < out->rows; r++) {
-    error += job->sums[r * 3];
-    rtn += job->sums[r * 3 + 1];
-    outputs += job->sums[r * 3 + 2];
+    const double *sums = job->sums + r * SUMS;
+    error += sums[0];
+    rtn += sums[1];
+    outputs += sums[2];
+    out->weight_error += sums[3];
+    out->weight_squares += sums[4];
     out->mended += job->mended[r];
   }
   out->error = outputs > 0 ? error / outputs : 0;
@@ -187,7 +199,7 @@ static nibble_status solve(solve_job *job, int64_t rows, int64_t cols, nibble_er
   job->scratch_floats = ROW_BAND * (2 * cols + job->block);
   uint64_t floats = (uint64_t)nb_threads() * (uint64_t)job->scratch_floats;
   job->scratch = nb_alloc_aligned(floats, sizeof(float));
-  job->sums = nb_alloc((uint64_t)rows, 3 * sizeof(double));
+  job->sums = nb_alloc((uint64_t)rows, SUMS * sizeof(double));
   job->mended = nb_alloc((uint64_t)rows, sizeof *job->mended);
   if (!job->scratch || !job->sums || !job->mended) {
     status = nb_fail_memory(err, floats * sizeof(float));
@@ -221,6 +233,8 @@ nibble_status nb_gptq_solve(const float *w, int64_t rows, const nb_grid *grid, c
     job.importance = importance;
   }
   nibble_status status = solve(&job, rows, factor->n, err);
+  out->damp = factor->damp;
+  out->is_fallback = factor->is_indefinite;
   free(importance);
   return status;
 }

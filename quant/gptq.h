@@ -20,10 +20,13 @@ typedef struct nb_rounded {
   uint8_t *codes;   /* [rows, cols] */
   uint16_t *scales; /* float16, each positive and finite */
   uint8_t *zeros;
-  int32_t *g_idx;   /* [cols] */
-  int64_t mended;   /* groups whose scale had to be moved into float16's range */
-  double error;     /* sum over calibration tokens of |x (W - Q)^T|^2 over that of |x W^T|^2 */
-  double rtn_error; /* the same had the weights been rounded to the nearest on the min/max grid */
+  int32_t *g_idx;                      /* [cols] */
+  int64_t mended;                      /* groups whose scale had to be moved into float16's range */
+  double error;                        /* sum over calibration tokens of |x (W - Q)^T|^2 over that of |x W^T|^2 */
+  double rtn_error;                    /* the same had the weights been rounded to the nearest on the min/max grid */
+  double weight_error, weight_squares; /* sums over the weights: of (W - Q)^2 and of W^2 */
+  double damp;                         /* of the factor; 0 without */
+  bool is_fallback;                    /* rounded to the nearest although calibrated: the Hessian was indefinite */
 } nb_rounded;
 
 /* Solves one layer with the weights w [rows, hessian->n]. `factor` as nb_hessian_factorize made it of the hessian with

@@ -1,4 +1,4 @@
-/* nibble_quantize: a checkpoint into one that transformers loads through bitsandbytes. */
+/* nibble_quantize: a checkpoint into one that transformers loads through bitsandbytes or GPTQModel. */
 #include <dirent.h>
 #include <math.h>
 #include <stdio.h>
@@ -12,6 +12,7 @@
 #include "convert/conform.h"
 #include "convert/sidefiles.h"
 #include "kernels/quantize.h"
+#include "quant/gptq_method.h"
 #include "quant/pack.h"
 #include "quant/select.h"
 
@@ -39,6 +40,8 @@ typedef struct quantizer {
   size_t plan_count;
   nb_writer *writer;
   nb_packer *packer;
+  bool is_gptq; /* or rtn: its layout */
+  nb_gptq_method gptq;
   nb_manifest *manifest;
   nb_stage stage;
   nibble_quantize_result *result;
@@ -49,8 +52,10 @@ typedef struct quantizer {
 static nibble_status check_options(quantizer *q, nibble_error *err) {
   const nibble_quantize_options *o = q->options;
   size_t i = 0, n = sizeof methods / sizeof *methods;
+  if ((q->is_gptq = nb_gptq_method_is(o->method))) return nb_gptq_method_check(o, err);
   while (i < n && (!o->method || strcmp(o->method, methods[i].name) != 0)) i++;
-  if (i == n) return nb_fail(err, NIBBLE_USAGE, "--method %s: nf4, fp4 or int8 is wanted", o->method ? o->method : "");
+  if (i == n)
+    return nb_fail(err, NIBBLE_USAGE, "--method %s: nf4, fp4, int8, gptq or rtn is wanted", o->method ? o->method : "");
   q->format = methods[i].format;
   q->block_size = o->block_size ? o->block_size : 64;
   if (q->format == NB_FORMAT_INT8 && (o->double_quant || o->block_size))
@@ -111,9 +116,13 @@ static nibble_status plan_tensor(quantizer *q, const nb_tensor *t, bool quantize
     ++*next;
     return nb_writer_declare(q->writer, p->source.name, p->source.dtype, p->source.shape, p->source.ndim, err);
   }
-  p->target = (nb_packed){.format = q->format, .rows = p->source.shape[0], .cols = p->source.shape[1]};
-  if (q->format != NB_FORMAT_INT8) p->target.block_size = q->block_size;
-  if (q->options->double_quant) p->target.nested_block_size = NB_NESTED_BLOCK_SIZE;
+  if (q->is_gptq) {
+    if ((status = nb_gptq_method_target(&q->gptq, &p->source, &p->target, err)) != NIBBLE_OK) return status;
+  } else {
+    p->target = (nb_packed){.format = q->format, .rows = p->source.shape[0], .cols = p->source.shape[1]};
+    if (q->format != NB_FORMAT_INT8) p->target.block_size = q->block_size;
+    if (q->options->double_quant) p->target.nested_block_size = NB_NESTED_BLOCK_SIZE;
+  }
   p->part_count = nb_layout_parts(&p->target, p->source.dtype, p->source.name, p->parts);
   if (p->part_count < 0) return nb_fail_memory(err, sizeof p->parts);
   for (int i = 0; status == NIBBLE_OK && i < p->part_count; i++, ++*next) {
@@ -147,7 +156,9 @@ static nibble_status plan_output(quantizer *q, nibble_error *err) {
 
 /* ---- writing it ---- */
 
-static nibble_status record(quantizer *q, const plan *p, const nb_pack_result *packed, nibble_error *err) {
+/* `details` (NULL: none) join the manifest's entry, which takes them over. */
+static nibble_status record(quantizer *q, const plan *p, const nb_pack_result *packed, cJSON *details,
+                            nibble_error *err) {
   nibble_quantize_result *r = q->result;
   const char *name = p->source.name;
   if (p->part_count == 0) return nb_manifest_add(q->manifest, name, packed->hash, NULL, err);
@@ -156,7 +167,7 @@ static nibble_status record(quantizer *q, const plan *p, const nb_pack_result *p
     r->worst_relative_error = error;
     snprintf(r->worst_tensor, sizeof r->worst_tensor, "%s", name);
   }
-  cJSON *details = cJSON_CreateObject();
+  if (!details) details = cJSON_CreateObject();
   bool ok = details && cJSON_AddStringToObject(details, "format", nb_format_info(p->target.format)->name) &&
             cJSON_AddNumberToObject(details, "relative_error", error);
   if (ok) return nb_manifest_add(q->manifest, name, packed->hash, details, err);
@@ -171,8 +182,12 @@ static nibble_status write_tensors(quantizer *q, nibble_error *err) {
     plan *p = &q->plans[i];
     nb_source source;
     nb_pack_result packed;
+    cJSON *details = NULL;
     status = nb_source_open(&q->checkpoint, p->source.tensor, &source, err);
-    if (status == NIBBLE_OK && p->part_count)
+    if (status == NIBBLE_OK && p->part_count && q->is_gptq)
+      status =
+          nb_gptq_method_write(&q->gptq, q->writer, &source, p->parts, p->part_count, p->index, &packed, &details, err);
+    else if (status == NIBBLE_OK && p->part_count)
       status = nb_pack_quantize(q->packer, &source, &p->target, p->parts, p->part_count, p->index, &packed, err);
     else if (status == NIBBLE_OK)
       status = nb_pack_copy(q->packer, &source, p->index, &packed, err);
@@ -180,14 +195,14 @@ static nibble_status write_tensors(quantizer *q, nibble_error *err) {
     if (status != NIBBLE_OK) return status;
     error += packed.error;
     squares += packed.squares;
-    status = record(q, p, &packed, err);
+    status = record(q, p, &packed, details, err);
   }
   q->result->relative_error = squares > 0 ? sqrt(error / squares) : 0;
   return status;
 }
 
 /* As transformers 5.23 writes it: keys sorted, the ones that are not asked for at their defaults. */
-static cJSON *quantization_config(const quantizer *q) {
+static cJSON *bitsandbytes_config(const quantizer *q) {
   bool int8 = q->format == NB_FORMAT_INT8;
   cJSON *json = cJSON_CreateObject();
   cJSON_AddBoolToObject(json, "_load_in_4bit", !int8);
@@ -208,9 +223,23 @@ static cJSON *quantization_config(const quantizer *q) {
   return NULL;
 }
 
+static nibble_status save_beside(const char *folder, const char *name, const cJSON *json, nibble_error *err) {
+  char *path = nb_path_join(folder, name);
+  nibble_status status = path ? nb_json_save(path, json, err) : nb_fail_memory(err, strlen(folder));
+  free(path);
+  return status;
+}
+
 static nibble_status save_config(const quantizer *q, nibble_error *err) {
-  cJSON *changes = cJSON_CreateObject(), *config = quantization_config(q);
-  nibble_status status;
+  cJSON *changes = cJSON_CreateObject();
+  cJSON *config = q->is_gptq ? nb_gptq_method_config(&q->gptq) : bitsandbytes_config(q);
+  nibble_status status = NIBBLE_OK;
+  if (q->is_gptq && config) status = save_beside(q->stage.path, "quantize_config.json", config, err);
+  if (status != NIBBLE_OK) {
+    cJSON_Delete(config);
+    cJSON_Delete(changes);
+    return status;
+  }
   if (changes && config && cJSON_AddItemToObject(changes, "quantization_config", config)) {
     status = nb_config_save(&q->checkpoint.config, changes, q->stage.path, err);
   } else {
@@ -226,6 +255,14 @@ static nibble_status begin_manifest(quantizer *q, nibble_error *err) {
   nibble_status status = nb_manifest_begin("quantize", &q->checkpoint, &q->manifest, err);
   if (status != NIBBLE_OK) return status;
   cJSON *settings = nb_manifest_settings(q->manifest);
+  if (q->is_gptq) {
+    const cJSON *item;
+    cJSON_ArrayForEach(item, q->gptq.settings) {
+      cJSON *copy = cJSON_Duplicate(item, true);
+      if (!copy || !cJSON_AddItemToObject(settings, item->string, copy)) return nb_fail_memory(err, sizeof(cJSON));
+    }
+    return NIBBLE_OK;
+  }
   bool ok = cJSON_AddStringToObject(settings, "method", o->method);
   if (q->format != NB_FORMAT_INT8) {
     ok = ok && cJSON_AddNumberToObject(settings, "block_size", (double)q->block_size) &&
@@ -254,6 +291,8 @@ static nibble_status write_output(quantizer *q, nibble_error *err) {
   const nibble_quantize_options *o = q->options;
   nibble_status status = nb_stage_begin(&q->stage, o->dst, o->force, err);
   if (status != NIBBLE_OK) return status;
+  if (q->is_gptq) status = nb_gptq_method_open(o, &q->checkpoint, &q->selection, &q->gptq, err);
+  if (status != NIBBLE_OK) return status;
   if ((status = nb_writer_open(q->stage.path, NULL, o->max_shard_size, &q->writer, err)) != NIBBLE_OK) return status;
   if ((status = begin_manifest(q, err)) != NIBBLE_OK) return status;
   if ((status = plan_output(q, err)) != NIBBLE_OK) return status;
@@ -276,6 +315,7 @@ nibble_status nibble_quantize(const nibble_quantize_options *options, nibble_qua
   nibble_status status = check_options(&q, err);
   if (status == NIBBLE_OK) status = open_source(&q, err);
   if (status == NIBBLE_OK) status = write_output(&q, err);
+  nb_gptq_method_close(&q.gptq, status == NIBBLE_OK);
   nb_packer_close(q.packer);
   nb_writer_close(q.writer);
   nb_stage_abort(&q.stage);

@@ -12,19 +12,9 @@
 #ifndef NB_RUNNER_FORWARD_H
 #define NB_RUNNER_FORWARD_H
 
-#include "runner/model.h"
+#include "runner/block.h"
 
 typedef struct nb_session nb_session;
-
-/* Sees activations on their way. They are named by the layer they enter, without the prefix of the tensor's name:
- * "layers.3.mlp.down_proj.input" is x [rows, cols], float32 in host memory, rows of one sequence adjacent. Besides the
- * input of every linear layer ("lm_head.input" too, after nb_session_logits asked for it) there are "layers.N.input",
- * the residual stream before block N, and "norm.input", after the last one. */
-typedef struct nb_hook {
-  bool (*wants)(void *ctx, const char *name); /* NULL: all */
-  nibble_status (*see)(void *ctx, const char *name, const float *x, int64_t rows, int64_t cols, nibble_error *err);
-  void *ctx;
-} nb_hook;
 
 typedef struct nb_session_options {
   int64_t sequences;   /* in the batch, at most; 0: 1 */

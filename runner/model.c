@@ -146,8 +146,9 @@ nibble_status nb_model_check_runnable(const nb_checkpoint *checkpoint, nb_activa
   if (!config->arch || !config->arch->runnable)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: model_type '%s' can be inspected and converted, but not run", path,
                    config->model_type);
-  if (config->quant.present && strcmp(config->quant.method, "bitsandbytes") != 0)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: weights packed by '%s' cannot be run", path, config->quant.method);
+  const char *method = config->quant.method;
+  if (config->quant.present && strcmp(method, "bitsandbytes") != 0 && strcmp(method, "gptq") != 0)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: weights packed by '%s' cannot be run", path, method);
   if (!find_activation(config->hidden_act, activation))
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: the activation '%s' is unknown", path, config->hidden_act);
   if (config->rope.type == NB_ROPE_OTHER)

@@ -1,0 +1,383 @@
+#include "quant/calibrate.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/parallel.h"
+#include "kernels/gptq.h"
+#include "quant/boundary.h"
+#include "runner/block.h"
+
+enum { ROW_BAND = 32 };
+
+/* ---- a solved layer as a weight --------------------------------------------------------------------------------- */
+
+typedef struct pack_job {
+  const nb_rounded *rounded;
+  int bits;
+  uint32_t *words;
+} pack_job;
+
+static void pack_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const pack_job *job = ctx;
+  nb_gptq_pack(job->rounded->codes, job->rounded->rows, job->rounded->cols, job->bits, begin, end, job->words);
+}
+
+nibble_status nb_rounded_pack(const nb_rounded *r, int bits, int64_t group_size, nb_weight *out, nibble_error *err) {
+  void *words, *scales, *zeros, *g_idx;
+  uint64_t params = (uint64_t)(r->groups * r->rows);
+  *out = (nb_weight){.source_dtype = NB_F16};
+  nibble_status status = nb_weight_own(out, (uint64_t)(nb_gptq_words(r->cols, bits) * r->rows) * 4, &words, err);
+  if (status == NIBBLE_OK) status = nb_weight_own(out, params * sizeof *r->scales, &scales, err);
+  if (status == NIBBLE_OK) status = nb_weight_own(out, params, &zeros, err);
+  if (status == NIBBLE_OK) status = nb_weight_own(out, (uint64_t)r->cols * sizeof *r->g_idx, &g_idx, err);
+  if (status != NIBBLE_OK) {
+    nb_weight_free(out);
+    return status;
+  }
+  nb_packed *m = &out->packed;
+  *m = (nb_packed){.rows = r->rows, .cols = r->cols, .groups = r->groups, .scale_dtype = NB_F16};
+  nb_gptq_format(bits, &m->format);
+  m->group_size = group_size > 0 ? group_size : r->cols;
+  pack_job job = {.rounded = r, .bits = bits, .words = words};
+  nb_parallel(r->rows, ROW_BAND, pack_band, &job);
+  memcpy(scales, r->scales, params * sizeof *r->scales);
+  memcpy(zeros, r->zeros, params);
+  memcpy(g_idx, r->g_idx, (size_t)r->cols * sizeof *r->g_idx);
+  m->codes = words;
+  m->scales = scales;
+  m->zeros = zeros;
+  for (int64_t c = 0; c < r->cols; c++) {
+    if (r->g_idx[c] != c / m->group_size) m->g_idx = g_idx;
+  }
+  return NIBBLE_OK;
+}
+
+/* ---- the run ---------------------------------------------------------------------------------------------------- */
+
+typedef struct run {
+  const nb_calibration *c;
+  const nb_config *config;
+  nb_model_tensors tensors;
+  nb_backend *backend;
+  nb_activation activation;
+  nb_block_scratch scratch;
+  nb_kv_cache cache;
+  nb_boundary x, attended; /* the residual stream, and inside a block what o_proj will see */
+  float *host;             /* one sample of either */
+  nb_block block;
+  int64_t layer;
+  uint64_t done, total; /* layers */
+} run;
+
+/* Layers that share their input, and the part of the block that has it. */
+typedef struct stage {
+  nb_linear_slot slots[3];
+  int count;
+  nibble_status (*part)(const nb_block_run *run, nibble_error *err);
+} stage;
+
+static const stage stages[] = {
+    {{NB_Q_PROJ, NB_K_PROJ, NB_V_PROJ}, 3, nb_block_attend},
+    {{NB_O_PROJ}, 1, nb_block_project},
+    {{NB_GATE_PROJ, NB_UP_PROJ}, 2, nb_block_gate},
+    {{NB_DOWN_PROJ}, 1, nb_block_down},
+};
+
+enum { STAGES = sizeof stages / sizeof *stages };
+
+/* A hook that adds a layer's input to a hessian and ends the part there, as the layer is yet to be solved. */
+typedef struct gather {
+  nb_hessian *hessian;
+} gather;
+
+static nibble_status see_input(void *ctx, const char *name, const float *x, int64_t rows, int64_t cols,
+                               nibble_error *err) {
+  (void)name, (void)err;
+  const gather *g = ctx;
+  nb_hessian_add(g->hessian, x, rows, cols);
+  return NIBBLE_CHECK_FAILED;
+}
+
+static nb_block_run block_run(run *r, const nb_hook *hook) {
+  return (nb_block_run){.config = r->config,
+                        .block = &r->block,
+                        .activation = r->activation,
+                        .hook = hook,
+                        .scratch = &r->scratch,
+                        .cache = &r->cache,
+                        .layer = r->layer,
+                        .sequences = 1,
+                        .tokens = r->c->windows->seqlen,
+                        .capacity = r->c->windows->seqlen};
+}
+
+static nibble_status load_activations(run *r, const nb_boundary *from, int64_t sample, nb_buffer *to,
+                                      nibble_error *err) {
+  nibble_status status = nb_boundary_get(from, sample, r->host, err);
+  return status == NIBBLE_OK ? r->backend->upload(r->backend, to, 0, r->host, from->sample_bytes, err) : status;
+}
+
+static nibble_status save_activations(run *r, nb_boundary *to, int64_t sample, const nb_buffer *from,
+                                      nibble_error *err) {
+  nibble_status status = r->backend->download(r->backend, from, 0, r->host, to->sample_bytes, err);
+  return status == NIBBLE_OK ? nb_boundary_put(to, sample, r->host, err) : status;
+}
+
+/* Brings one sample to where stage `number` begins, running what the stage before it left to be run: its layers are
+ * solved now. Only the gate's output is not kept between stages: it is the widest, and made anew. */
+static nibble_status enter_stage(run *r, int number, int64_t sample, nibble_error *err) {
+  nb_block_run br = block_run(r, NULL);
+  nibble_status status = load_activations(r, &r->x, sample, r->scratch.x, err);
+  if (status != NIBBLE_OK) return status;
+  if (number == 1) {
+    status = nb_block_attend(&br, err);
+    return status == NIBBLE_OK ? save_activations(r, &r->attended, sample, r->scratch.attended, err) : status;
+  }
+  if (number == 2) {
+    status = load_activations(r, &r->attended, sample, r->scratch.attended, err);
+    if (status == NIBBLE_OK) status = nb_block_project(&br, err);
+    return status == NIBBLE_OK ? save_activations(r, &r->x, sample, r->scratch.x, err) : status;
+  }
+  return number == 3 ? nb_block_gate(&br, err) : NIBBLE_OK;
+}
+
+/* The end of the block: x is what the next one gets. */
+static nibble_status leave_block(run *r, nibble_error *err) {
+  nb_block_run br = block_run(r, NULL);
+  for (int64_t i = 0; i < r->c->windows->samples; i++) {
+    nibble_status status = load_activations(r, &r->x, i, r->scratch.x, err);
+    if (status == NIBBLE_OK) status = nb_block_gate(&br, err);
+    if (status == NIBBLE_OK) status = nb_block_down(&br, err);
+    if (status == NIBBLE_OK) status = save_activations(r, &r->x, i, r->scratch.x, err);
+    if (status != NIBBLE_OK) return status;
+  }
+  return NIBBLE_OK;
+}
+
+/* Runs all samples up to the stage's input, into the hessian unless that is NULL. */
+static nibble_status run_stage(run *r, int number, nb_hessian *hessian, nibble_error *err) {
+  gather g = {.hessian = hessian};
+  nb_hook hook = {.see = see_input, .ctx = &g};
+  nb_block_run br = block_run(r, &hook);
+  for (int64_t i = 0; i < r->c->windows->samples; i++) {
+    nibble_status status = enter_stage(r, number, i, err);
+    if (status != NIBBLE_OK) return status;
+    if (!hessian) continue;
+    status = stages[number].part(&br, err);
+    if (status != NIBBLE_CHECK_FAILED) return status;
+  }
+  return NIBBLE_OK;
+}
+
+/* ---- one layer -------------------------------------------------------------------------------------------------- */
+
+/* The name of the weight that is in `slot` of the current block; NULL if the model has none. */
+static const char *weight_name(const run *r, nb_linear_slot slot) {
+  char rule[64];
+  snprintf(rule, sizeof rule, "layers.{}.%s.weight", nb_linear_names[slot]);
+  for (size_t i = 0; i < r->tensors.count; i++) {
+    const nb_model_tensor *t = &r->tensors.items[i];
+    if (t->layer == r->layer && strcmp(t->rule->name, rule) == 0) return t->name;
+  }
+  return NULL;
+}
+
+static bool is_wanted(const run *r, nb_linear_slot slot) {
+  const char *name = weight_name(r, slot);
+  return name && r->c->wants(r->c->ctx, name);
+}
+
+typedef struct widen_job {
+  const nb_packed *m;
+  float *out;
+} widen_job;
+
+static void widen_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const widen_job *job = ctx;
+  const nb_packed *m = job->m;
+  nb_format_info(m->format)->dequantize(m, begin, end - begin, 0, m->cols, job->out + begin * m->cols, m->cols);
+}
+
+/* The layer's weights as float32, all finite. The caller's to free. */
+static nibble_status widen(const run *r, const nb_linear *linear, const char *name, float **out, nibble_error *err) {
+  const nb_packed *m = &linear->source.packed;
+  uint64_t count = (uint64_t)(m->rows * m->cols);
+  widen_job job = {.m = m, .out = nb_alloc_aligned(count, sizeof(float))};
+  if (!job.out) return nb_fail_memory(err, count * sizeof(float));
+  nb_parallel(m->rows, ROW_BAND, widen_band, &job);
+  for (uint64_t i = 0; i < count; i++) {
+    if (isfinite(job.out[i])) continue;
+    free(job.out);
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is not finite at index %llu", r->c->checkpoint->path, name,
+                   (unsigned long long)i);
+  }
+  *out = job.out;
+  return NIBBLE_OK;
+}
+
+/* Puts the solved layer in the place of the one in the checkpoint, whose pages are given back. */
+static nibble_status replace(run *r, nb_linear_slot slot, const nb_rounded *rounded, nibble_error *err) {
+  nb_linear *linear = &r->block.linear[slot];
+  const nb_tensor *tensor = nb_layout_find(r->c->checkpoint, weight_name(r, slot));
+  nb_matrix_options options = {0};
+  nb_weight weight;
+  nibble_status status = nb_rounded_pack(rounded, r->c->grid.bits, r->c->grid.group_size, &weight, err);
+  if (status != NIBBLE_OK) return status;
+  r->backend->matrix_free(r->backend, linear->matrix);
+  nb_weight_free(&linear->source);
+  if (tensor) nb_tensor_release(r->c->checkpoint, tensor, 0, tensor->count);
+  linear->matrix = NULL;
+  linear->source = weight;
+  return r->backend->matrix_create(r->backend, &linear->source.packed, &options, &linear->matrix, err);
+}
+
+static nibble_status solve(run *r, nb_linear_slot slot, const nb_hessian *hessian, const nb_factor *factor,
+                           nibble_error *err) {
+  const char *name = weight_name(r, slot);
+  float *w = NULL;
+  nb_rounded rounded = {0};
+  nibble_status status = widen(r, &r->block.linear[slot], name, &w, err);
+  if (status == NIBBLE_OK)
+    status = nb_gptq_solve(w, r->block.linear[slot].out, &r->c->grid, hessian, factor, &rounded, err);
+  free(w);
+  if (status == NIBBLE_OK) status = nb_workdir_save(r->c->workdir, name, &rounded, err);
+  if (status == NIBBLE_OK) status = replace(r, slot, &rounded, err);
+  if (status == NIBBLE_OK) {
+    char what[160];
+    snprintf(what, sizeof what, "%s error %.2e", name, rounded.error);
+    if (factor->is_indefinite)
+      nb_warn(r->c->progress, "%s: no damping makes its Hessian positive definite; rounded to the nearest", name);
+    if (rounded.mended > 0)
+      nb_warn(r->c->progress, "%s: %lld groups have a scale out of float16's range", name, (long long)rounded.mended);
+    nb_step(r->c->progress, what, ++r->done, r->total, "layers");
+  }
+  nb_rounded_free(&rounded);
+  return status;
+}
+
+/* Takes the stage's layers from the work folder if all of them are there. */
+static nibble_status load_finished(run *r, const stage *s, bool *all, nibble_error *err) {
+  nb_rounded rounded[3] = {0};
+  nibble_status status = NIBBLE_OK;
+  *all = true;
+  for (int i = 0; i < s->count && *all && status == NIBBLE_OK; i++) {
+    if (!is_wanted(r, s->slots[i])) continue;
+    status = nb_workdir_load(r->c->workdir, weight_name(r, s->slots[i]), &rounded[i], all, err);
+    const nb_linear *linear = &r->block.linear[s->slots[i]];
+    if (*all && (rounded[i].rows != linear->out || rounded[i].cols != linear->in)) *all = false;
+  }
+  for (int i = 0; i < s->count; i++) {
+    if (status == NIBBLE_OK && *all && rounded[i].codes) {
+      status = replace(r, s->slots[i], &rounded[i], err);
+      nb_step(r->c->progress, weight_name(r, s->slots[i]), ++r->done, r->total, "layers");
+    }
+    nb_rounded_free(&rounded[i]);
+  }
+  return status;
+}
+
+static nibble_status solve_stage(run *r, int number, nibble_error *err) {
+  const stage *s = &stages[number];
+  bool finished, wanted = false;
+  nb_hessian hessian = {0};
+  nb_factor factor = {0};
+  for (int i = 0; i < s->count; i++) wanted = wanted || is_wanted(r, s->slots[i]);
+  nibble_status status = load_finished(r, s, &finished, err);
+  if (status != NIBBLE_OK) return status;
+  bool gathers = wanted && !finished;
+  if (gathers) status = nb_hessian_create(&hessian, r->block.linear[s->slots[0]].in, err);
+  if (status == NIBBLE_OK && (gathers || number == 1 || number == 2))
+    status = run_stage(r, number, gathers ? &hessian : NULL, err);
+  if (status == NIBBLE_OK && gathers) {
+    nb_factor_options options = {.group_size = r->c->grid.group_size, .order = r->c->order, .damp = r->c->damp};
+    status = nb_hessian_factorize(&hessian, &options, &factor, err);
+  }
+  for (int i = 0; status == NIBBLE_OK && gathers && i < s->count; i++) {
+    if (is_wanted(r, s->slots[i])) status = solve(r, s->slots[i], &hessian, &factor, err);
+  }
+  nb_factor_free(&factor);
+  nb_hessian_free(&hessian);
+  return status;
+}
+
+/* ---- all blocks ------------------------------------------------------------------------------------------------- */
+
+/* Fills the first boundary with the embeddings of all windows. */
+static nibble_status embed(run *r, nibble_error *err) {
+  const nb_windows *w = r->c->windows;
+  nb_matrix_options options = {0};
+  nb_weight weight = {0};
+  nb_matrix *matrix = NULL;
+  const nb_model_tensor *table = NULL;
+  for (size_t i = 0; i < r->tensors.count; i++) {
+    if (strcmp(r->tensors.items[i].rule->name, "embed_tokens.weight") == 0) table = &r->tensors.items[i];
+  }
+  if (!table) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: no token embedding", r->c->checkpoint->path);
+  for (int64_t i = 0; i < w->samples * w->seqlen; i++) {
+    if (w->ids[i] >= 0 && w->ids[i] < table->shape[0]) continue;
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: token id %d of the calibration text is not in the vocabulary of %lld",
+                   r->c->checkpoint->path, w->ids[i], (long long)table->shape[0]);
+  }
+  nibble_status status = nb_weight_load(r->c->checkpoint, table->name, table->shape[0], table->shape[1], &weight, err);
+  if (status == NIBBLE_OK) status = r->backend->matrix_create(r->backend, &weight.packed, &options, &matrix, err);
+  for (int64_t i = 0; status == NIBBLE_OK && i < w->samples; i++) {
+    r->backend->embed(r->backend, matrix, w->ids + i * w->seqlen, w->seqlen, r->scratch.x);
+    status = save_activations(r, &r->x, i, r->scratch.x, err);
+  }
+  r->backend->matrix_free(r->backend, matrix);
+  nb_weight_free(&weight);
+  const nb_tensor *tensor = nb_layout_find(r->c->checkpoint, table->name);
+  if (tensor) nb_tensor_release(r->c->checkpoint, tensor, 0, tensor->count);
+  return status;
+}
+
+static nibble_status calibrate_block(run *r, nibble_error *err) {
+  nb_matrix_options options = {0};
+  nibble_status status = nb_block_load(r->c->checkpoint, &r->tensors, r->layer, r->backend, &options, &r->block, err);
+  if (status != NIBBLE_OK) return status;
+  for (int i = 0; status == NIBBLE_OK && i < STAGES; i++) status = solve_stage(r, i, err);
+  if (status == NIBBLE_OK && r->layer + 1 < r->config->num_hidden_layers) status = leave_block(r, err);
+  nb_block_free(&r->block);
+  return status;
+}
+
+static nibble_status prepare(run *r, nibble_error *err) {
+  const nb_windows *w = r->c->windows;
+  const nb_config *c = r->config;
+  const char *folder = r->c->workdir->path;
+  uint64_t x_bytes = (uint64_t)(w->seqlen * c->hidden_size) * sizeof(float);
+  uint64_t attended_bytes = (uint64_t)(w->seqlen * c->num_attention_heads * c->head_dim) * sizeof(float);
+  uint64_t most = x_bytes > attended_bytes ? x_bytes : attended_bytes;
+  if (!(r->host = nb_alloc_aligned(most, 1))) return nb_fail_memory(err, most);
+  nibble_status status = nb_model_tensors_list(c, &r->tensors, err);
+  if (status == NIBBLE_OK) status = nb_block_scratch_create(c, r->backend, w->seqlen, w->seqlen, &r->scratch, err);
+  if (status == NIBBLE_OK) status = nb_kv_cache_create(c, r->backend, 1, w->seqlen, &r->cache, err);
+  if (status == NIBBLE_OK) status = nb_boundary_create(&r->x, w->samples, x_bytes, r->c->max_memory / 2, folder, err);
+  if (status == NIBBLE_OK)
+    status = nb_boundary_create(&r->attended, w->samples, attended_bytes, r->c->max_memory / 2, folder, err);
+  for (r->layer = 0; status == NIBBLE_OK && r->layer < c->num_hidden_layers; r->layer++) {
+    for (int i = 0; i < NB_LINEARS; i++) r->total += is_wanted(r, (nb_linear_slot)i);
+  }
+  return status == NIBBLE_OK ? embed(r, err) : status;
+}
+
+nibble_status nb_calibrate(const nb_calibration *calibration, nibble_error *err) {
+  run r = {.c = calibration, .config = &calibration->checkpoint->config, .backend = nb_backend_cpu()};
+  nibble_status status = nb_model_check_runnable(calibration->checkpoint, &r.activation, err);
+  if (status == NIBBLE_OK) status = prepare(&r, err);
+  for (r.layer = 0; status == NIBBLE_OK && r.layer < r.config->num_hidden_layers; r.layer++)
+    status = calibrate_block(&r, err);
+  nb_boundary_free(&r.x);
+  nb_boundary_free(&r.attended);
+  nb_kv_cache_free(r.backend, &r.cache);
+  nb_block_scratch_free(&r.scratch);
+  nb_model_tensors_free(&r.tensors);
+  free(r.host);
+  return status;
+}

@@ -1,0 +1,227 @@
+#include "quant/workdir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "base/checked.h"
+#include "base/stage.h"
+
+static const char settings_name[] = "settings.json", layer_suffix[] = ".layer";
+static const char magic[8] = "NBLAYER1";
+
+/* The start of a layer's file; the arrays of nb_rounded follow in its order. In the byte order of the machine: the
+ * folder does not travel. */
+typedef struct layer_header {
+  char magic[8];
+  uint64_t hash; /* XXH3-64 of everything after this member */
+  int64_t rows, cols, groups, mended;
+  double error, rtn_error, weight_error, weight_squares, damp;
+  int64_t is_fallback;
+} layer_header;
+
+enum { HASHED_FROM = sizeof(char[8]) + sizeof(uint64_t) };
+
+static bool has_suffix(const char *name, const char *suffix) {
+  size_t n = strlen(name), m = strlen(suffix);
+  return n >= m && strcmp(name + n - m, suffix) == 0;
+}
+
+/* True for a name that this file gives. */
+static bool is_ours(const char *name) {
+  return has_suffix(name, layer_suffix) || has_suffix(name, ".layer.new") || strcmp(name, settings_name) == 0 ||
+         strncmp(name, "activations-", 12) == 0;
+}
+
+static nibble_status check_or_empty(const char *path, bool empty, nibble_error *err) {
+  nibble_status status = NIBBLE_OK;
+  DIR *dir = opendir(path);
+  if (!dir) return nb_fail_errno(err, "%s", path);
+  for (struct dirent *e; status == NIBBLE_OK && (e = readdir(dir));) {
+    if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
+    if (!is_ours(e->d_name)) {
+      status = nb_fail(err, NIBBLE_USAGE, "%s: '%s' in it is not a calibration's; --work-dir wants a folder of its own",
+                       path, e->d_name);
+    } else if (empty && unlinkat(dirfd(dir), e->d_name, 0) != 0) {
+      status = nb_fail_errno(err, "%s: %s", path, e->d_name);
+    }
+  }
+  closedir(dir);
+  return status;
+}
+
+static nibble_status compare_settings(const char *where, const cJSON *have, const cJSON *want, nibble_error *err) {
+  const cJSON *item;
+  cJSON_ArrayForEach(item, want) {
+    const cJSON *other = cJSON_GetObjectItemCaseSensitive(have, item->string);
+    if (other && cJSON_Compare(item, other, true)) continue;
+    char *now = cJSON_PrintUnformatted(item), *then = other ? cJSON_PrintUnformatted(other) : NULL;
+    nibble_status status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: --resume with another %s: %s now, %s then", where,
+                                   item->string, now ? now : "?", then ? then : "none");
+    cJSON_free(now);
+    cJSON_free(then);
+    return status;
+  }
+  return NIBBLE_OK;
+}
+
+static nibble_status settle(nb_workdir *w, const cJSON *settings, bool resume, nibble_error *err) {
+  char *path = nb_path_join(w->path, settings_name);
+  if (!path) return nb_fail_memory(err, strlen(w->path));
+  bool is_there = access(path, F_OK) == 0;
+  nibble_status status = check_or_empty(w->path, !(resume && is_there), err);
+  if (status == NIBBLE_OK && resume && is_there) {
+    cJSON *have;
+    status = nb_json_load(path, &have, err);
+    if (status == NIBBLE_OK) status = compare_settings(path, have, settings, err);
+    if (status == NIBBLE_OK) status = compare_settings(path, settings, have, err);
+    cJSON_Delete(have);
+  } else if (status == NIBBLE_OK) {
+    status = nb_json_save(path, settings, err);
+  }
+  free(path);
+  return status;
+}
+
+nibble_status nb_workdir_open(const char *path, const cJSON *settings, bool resume, nb_workdir *out,
+                              nibble_error *err) {
+  *out = (nb_workdir){.path = strdup(path), .lock = -1};
+  if (!out->path) return nb_fail_memory(err, strlen(path));
+  nibble_status status = NIBBLE_OK;
+  if (mkdir(path, 0777) != 0 && errno != EEXIST) {
+    status = nb_fail_errno(err, "%s", path);
+  } else if ((out->lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
+    status = nb_fail_errno(err, "%s", path);
+  } else if (flock(out->lock, LOCK_EX | LOCK_NB) != 0) {
+    status = nb_fail(err, NIBBLE_SYSTEM, "%s: another process is at work on it", path);
+  } else {
+    status = settle(out, settings, resume, err);
+  }
+  if (status != NIBBLE_OK) nb_workdir_close(out, false);
+  return status;
+}
+
+void nb_workdir_close(nb_workdir *w, bool remove) {
+  if (!w->path) return;
+  if (remove && check_or_empty(w->path, true, NULL) == NIBBLE_OK) rmdir(w->path);
+  if (w->lock >= 0) close(w->lock);
+  free(w->path);
+  *w = (nb_workdir){.lock = -1};
+}
+
+static char *layer_path(const nb_workdir *w, const char *layer, const char *suffix) {
+  nb_buf name = {0};
+  nb_buf_printf(&name, "%s/%s%s%s", w->path, layer, layer_suffix, suffix);
+  if (!name.failed) return name.data;
+  nb_buf_free(&name);
+  return NULL;
+}
+
+/* The arrays and their bytes, in the order of the file. */
+static void list_arrays(const nb_rounded *r, void *data[4], size_t bytes[4]) {
+  size_t params = (size_t)(r->groups * r->rows);
+  data[0] = r->codes, bytes[0] = (size_t)(r->rows * r->cols);
+  data[1] = r->scales, bytes[1] = params * sizeof *r->scales;
+  data[2] = r->zeros, bytes[2] = params;
+  data[3] = r->g_idx, bytes[3] = (size_t)r->cols * sizeof *r->g_idx;
+}
+
+static nibble_status write_layer(const char *path, const nb_rounded *r, nibble_error *err) {
+  layer_header header = {.rows = r->rows, .cols = r->cols, .groups = r->groups, .mended = r->mended};
+  header.error = r->error;
+  header.rtn_error = r->rtn_error;
+  header.weight_error = r->weight_error;
+  header.weight_squares = r->weight_squares;
+  header.damp = r->damp;
+  header.is_fallback = r->is_fallback;
+  memcpy(header.magic, magic, sizeof magic);
+  void *data[4];
+  size_t bytes[4];
+  list_arrays(r, data, bytes);
+  XXH3_state_t *hash = XXH3_createState();
+  if (!hash) return nb_fail_memory(err, sizeof header);
+  XXH3_64bits_reset(hash);
+  XXH3_64bits_update(hash, (const char *)&header + HASHED_FROM, sizeof header - HASHED_FROM);
+  for (int i = 0; i < 4; i++) XXH3_64bits_update(hash, data[i], bytes[i]);
+  header.hash = XXH3_64bits_digest(hash);
+  XXH3_freeState(hash);
+  FILE *file = fopen(path, "wb");
+  if (!file) return nb_fail_errno(err, "%s", path);
+  bool ok = fwrite(&header, sizeof header, 1, file) == 1;
+  for (int i = 0; ok && i < 4; i++) ok = fwrite(data[i], 1, bytes[i], file) == bytes[i];
+  ok = fflush(file) == 0 && ok;
+  nibble_status status = ok ? NIBBLE_OK : nb_fail_errno(err, "%s", path);
+  fclose(file);
+  return status;
+}
+
+nibble_status nb_workdir_save(const nb_workdir *w, const char *layer, const nb_rounded *rounded, nibble_error *err) {
+  char *fresh = layer_path(w, layer, ".new"), *path = layer_path(w, layer, "");
+  nibble_status status = fresh && path ? write_layer(fresh, rounded, err) : nb_fail_memory(err, strlen(w->path));
+  if (status == NIBBLE_OK && rename(fresh, path) != 0) status = nb_fail_errno(err, "%s", path);
+  free(fresh);
+  free(path);
+  return status;
+}
+
+/* True if the text of a layer's file is whole; the arrays of *out then point into it. */
+static bool parse_layer(char *text, size_t length, nb_rounded *out) {
+  layer_header header;
+  if (length < sizeof header) return false;
+  memcpy(&header, text, sizeof header);
+  if (memcmp(header.magic, magic, sizeof magic) != 0) return false;
+  if (header.hash != XXH3_64bits(text + HASHED_FROM, length - HASHED_FROM)) return false;
+  *out = (nb_rounded){.rows = header.rows, .cols = header.cols, .groups = header.groups, .mended = header.mended};
+  out->error = header.error;
+  out->rtn_error = header.rtn_error;
+  out->weight_error = header.weight_error;
+  out->weight_squares = header.weight_squares;
+  out->damp = header.damp;
+  out->is_fallback = header.is_fallback != 0;
+  return true;
+}
+
+static nibble_status copy_arrays(const char *text, size_t length, nb_rounded *out, bool *found, nibble_error *err) {
+  void *data[4];
+  size_t bytes[4], at = sizeof(layer_header);
+  list_arrays(out, data, bytes);
+  *found = at + bytes[0] + bytes[1] + bytes[2] + bytes[3] == length;
+  if (!*found) return NIBBLE_OK;
+  out->codes = nb_alloc(bytes[0], 1);
+  out->scales = nb_alloc(bytes[1], 1);
+  out->zeros = nb_alloc(bytes[2], 1);
+  out->g_idx = nb_alloc(bytes[3], 1);
+  if (!out->codes || !out->scales || !out->zeros || !out->g_idx) {
+    nb_rounded_free(out);
+    return nb_fail_memory(err, length);
+  }
+  list_arrays(out, data, bytes);
+  for (int i = 0; i < 4; i++) {
+    memcpy(data[i], text + at, bytes[i]);
+    at += bytes[i];
+  }
+  return NIBBLE_OK;
+}
+
+nibble_status nb_workdir_load(const nb_workdir *w, const char *layer, nb_rounded *out, bool *found, nibble_error *err) {
+  *found = false;
+  *out = (nb_rounded){0};
+  char *path = layer_path(w, layer, ""), *text = NULL;
+  size_t length = 0;
+  if (!path) return nb_fail_memory(err, strlen(w->path));
+  nibble_status status = NIBBLE_OK;
+  if (access(path, F_OK) == 0) status = nb_read_file(path, UINT64_MAX / 2, &text, &length, err);
+  if (status == NIBBLE_OK && text && parse_layer(text, length, out))
+    status = copy_arrays(text, length, out, found, err);
+  if (!*found) *out = (nb_rounded){0};
+  free(text);
+  free(path);
+  return status;
+}

@@ -1,0 +1,30 @@
+/* The folder in which a calibrated run keeps what it has finished, so that it can go on after a kill: a file for each
+ * solved layer, written whole or not at all and checked by a hash when it is read, and settings.json, which says what
+ * they were made with. It is removed when the output stands. */
+#ifndef NB_QUANT_WORKDIR_H
+#define NB_QUANT_WORKDIR_H
+
+#include "model/json.h"
+#include "quant/gptq.h"
+
+typedef struct nb_workdir {
+  char *path;
+  int lock; /* descriptor that holds the lock; -1: none */
+} nb_workdir;
+
+/* Opens the folder, made if need be. With `resume` its settings must be `settings` (an object; the caller's):
+ * NIBBLE_BAD_INPUT names the first difference. Without, what an earlier run left is removed. NIBBLE_SYSTEM if another
+ * process is at work there. NIBBLE_USAGE if the folder holds anything that no such run has written. */
+nibble_status nb_workdir_open(const char *path, const cJSON *settings, bool resume, nb_workdir *out, nibble_error *err);
+
+/* Leaves the folder for a later --resume; with `remove` it goes away. */
+void nb_workdir_close(nb_workdir *workdir, bool remove);
+
+nibble_status nb_workdir_save(const nb_workdir *workdir, const char *layer, const nb_rounded *rounded,
+                              nibble_error *err);
+
+/* *found is false, and nothing is loaded, if the layer is not there or its file is damaged. */
+nibble_status nb_workdir_load(const nb_workdir *workdir, const char *layer, nb_rounded *out, bool *found,
+                              nibble_error *err);
+
+#endif

@@ -1,0 +1,245 @@
+// nibble quantize --method gptq and rtn, as a user runs them, on a small random model.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmath>
+
+#include "support.h"
+
+extern "C" {
+#include "convert/layouts.h"
+}
+
+namespace {
+
+// Every byte is a token: the tokenizer of GPT-2 without merges.
+std::string ByteTokenizer() {
+  std::string vocab;
+  int extra = 256;
+  for (int b = 0; b < 256; b++) {
+    bool printable = (b > 32 && b < 127) || (b > 160 && b != 173);
+    int code = printable ? b : extra++;
+    std::string symbol;
+    if (code < 128) {
+      symbol = (code == '"' || code == '\\') ? std::string("\\") + (char)code : std::string(1, (char)code);
+    } else {
+      symbol = {(char)(0xc0 | code >> 6), (char)(0x80 | (code & 63))};
+    }
+    vocab += (b ? ",\"" : "\"") + symbol + "\":" + std::to_string(b);
+  }
+  return R"({"version":"1.0","added_tokens":[],"normalizer":null,"pre_tokenizer":{"type":"ByteLevel",)"
+         R"("add_prefix_space":false,"trim_offsets":true,"use_regex":true},"post_processor":null,)"
+         R"("decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":{)" +
+         vocab + R"(},"merges":[]}})";
+}
+
+std::string Text(int tokens) {
+  static const char *const words[] = {"the ", "bit ", "of ", "a ", "weight ", "falls ", "where ", "it ", "must.\n"};
+  std::string text;
+  for (unsigned i = 1; (int)text.size() < tokens; i = i * 1103515245u + 12345u) text += words[(i >> 16) % 9];
+  return text.substr(0, tokens);
+}
+
+class GptqCommand : public testing::Test {
+ protected:
+  void SetUp() override {
+    WriteFile(folder_ / "config.json", R"({"architectures":["LlamaForCausalLM"],"model_type":"llama","hidden_size":64,
+      "intermediate_size":96,"num_hidden_layers":3,"num_attention_heads":2,"num_key_value_heads":1,"head_dim":32,
+      "vocab_size":256,"max_position_embeddings":64,"rms_norm_eps":1e-5,"tie_word_embeddings":true,
+      "hidden_act":"silu","torch_dtype":"float32","initializer_range":0.2})");
+    CommandResult made = Nibble("init --seed 3 --no-sync --quiet " + (folder_ / "config.json") + " " + Model());
+    ASSERT_EQ(made.code, 0) << made.err;
+    WriteFile(Model() + "/tokenizer.json", ByteTokenizer());
+    WriteFile(folder_ / "text", Text(1000));
+  }
+  std::string Model() const { return folder_ / "model"; }
+  std::string Args(const std::string &dst, const std::string &more = "") const {
+    return "quantize --quiet --no-sync --method gptq --group-size 32 --nsamples 8 --seqlen 64 --calib " +
+           (folder_ / "text") + " " + Model() + " " + (folder_ / dst) + " " + more;
+  }
+  std::string Weights(const std::string &dst) const { return ReadFile((folder_ / dst) + "/model.safetensors"); }
+
+  TempFolder folder_;
+};
+
+TEST_F(GptqCommand, WritesWhatTheLayoutAsksForAndTheErrorsItMade) {
+  CommandResult r = Nibble(Args("out"));
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_FALSE(Exists(folder_ / "out.work"));
+  for (const char *name : {"quantize_config.json", "tokenizer.json", "nibble.json"}) {
+    EXPECT_TRUE(Exists((folder_ / "out/") + name)) << name;
+  }
+  nb_checkpoint c;
+  nibble_error err;
+  ASSERT_EQ(nb_checkpoint_open((folder_ / "out").c_str(), &c, &err), NIBBLE_OK) << err.message;
+  EXPECT_STREQ(c.config.quant.method, "gptq");
+  EXPECT_EQ(c.config.quant.bits, 4);
+  EXPECT_EQ(c.config.quant.group_size, 32);
+  nb_weight weight;
+  ASSERT_EQ(nb_weight_load(&c, "model.layers.2.mlp.down_proj.weight", 64, 96, &weight, &err), NIBBLE_OK) << err.message;
+  EXPECT_EQ(weight.packed.format, NB_FORMAT_GPTQ4);
+  EXPECT_EQ(weight.packed.groups, 3);
+  nb_weight_free(&weight);
+  nb_checkpoint_close(&c);
+
+  cJSON *json;
+  ASSERT_EQ(nb_json_load((folder_ / "out/nibble.json").c_str(), &json, &err), NIBBLE_OK) << err.message;
+  int layers = 0;
+  const cJSON *entry;
+  cJSON_ArrayForEach(entry, cJSON_GetObjectItem(json, "tensors")) {
+    const cJSON *error = cJSON_GetObjectItem(entry, "output_error");
+    if (!error) continue;
+    layers++;
+    EXPECT_LT(error->valuedouble, cJSON_GetObjectItem(entry, "output_error_rtn")->valuedouble) << entry->string;
+  }
+  EXPECT_EQ(layers, 21);
+  const cJSON *calibration = cJSON_GetObjectItem(cJSON_GetObjectItem(json, "settings"), "calibration");
+  EXPECT_STREQ(cJSON_GetObjectItem(calibration, "sampling")->valuestring, "first");
+  EXPECT_EQ(cJSON_GetObjectItem(calibration, "text_tokens")->valueint, 1000);
+  cJSON_Delete(json);
+}
+
+TEST_F(GptqCommand, GivesTheSameBytesWhateverTheThreadsAndTheMemory) {
+  ASSERT_EQ(Nibble(Args("one", "--threads 1")).code, 0);
+  ASSERT_EQ(Nibble(Args("three", "--threads 3")).code, 0);
+  ASSERT_EQ(Nibble(Args("spilled", "--max-memory 1KB")).code, 0);
+  EXPECT_EQ(Weights("one"), Weights("three"));
+  EXPECT_EQ(Weights("one"), Weights("spilled"));
+  ASSERT_EQ(Nibble(Args("random", "--sampling random --seed 5")).code, 0);
+  ASSERT_EQ(Nibble(Args("again", "--sampling random --seed 5")).code, 0);
+  EXPECT_NE(Weights("one"), Weights("random"));
+  EXPECT_EQ(Weights("random"), Weights("again"));
+}
+
+TEST_F(GptqCommand, EverySettingMakesAnArtifactThatCanBeRead) {
+  int number = 0;
+  for (const char *more :
+       {"--bits 2", "--bits 3 --asym", "--bits 8 --desc-act", "--bits 4 --mse --group-size -1",
+        "--layout gptq_v2 --asym --desc-act --bits 3", "--damp 0.2 --group-size 64", "--exclude o_proj"}) {
+    std::string dst = "out" + std::to_string(number++);
+    CommandResult r = Nibble(Args(dst, more));
+    ASSERT_EQ(r.code, 0) << more << ": " << r.err;
+    nb_checkpoint c;
+    nibble_error err;
+    ASSERT_EQ(nb_checkpoint_open((folder_ / dst).c_str(), &c, &err), NIBBLE_OK) << err.message;
+    for (const char *layer : {"self_attn.q_proj", "self_attn.o_proj"}) {
+      std::string name = std::string("model.layers.1.") + layer + ".weight";
+      nb_weight weight;
+      ASSERT_EQ(nb_weight_load(&c, name.c_str(), 64, 64, &weight, &err), NIBBLE_OK) << more << ": " << err.message;
+      bool kept = strstr(more, "exclude") && strstr(layer, "o_proj");
+      EXPECT_EQ(nb_format_info(weight.packed.format)->is_packed, !kept) << more << " " << name;
+      EXPECT_EQ(weight.packed.g_idx != nullptr, strstr(more, "desc-act") != nullptr) << more;
+      nb_weight_free(&weight);
+    }
+    nb_checkpoint_close(&c);
+  }
+}
+
+TEST_F(GptqCommand, RtnNeedsNoTextAndMakesTheLargerError) {
+  CommandResult r =
+      Nibble("quantize --quiet --no-sync --method rtn --bits 3 --group-size 32 " + Model() + " " + (folder_ / "out"));
+  ASSERT_EQ(r.code, 0) << r.err;
+  r = Nibble("quantize --quiet --no-sync --method rtn --calib " + (folder_ / "text") + " " + Model() + " " +
+             (folder_ / "b"));
+  EXPECT_EQ(r.code, 2);
+  EXPECT_FALSE(Exists(folder_ / "b"));
+}
+
+TEST_F(GptqCommand, GoesOnAfterAKillAndEndsWithTheSameBytes) {
+  ASSERT_EQ(Nibble(Args("whole")).code, 0);
+  for (const char *until :
+       {"model.layers.0.self_attn.q_proj.weight.layer", "model.layers.1.mlp.up_proj.weight.layer"}) {
+    pid_t pid = fork();
+    if (pid == 0) {
+      std::string command = std::string("exec ") + NIBBLE_BINARY + " " + Args("cut", "--force --max-memory 1KB");
+      execl("/bin/sh", "sh", "-c", (command + " >/dev/null 2>&1").c_str(), nullptr);
+      _exit(127);
+    }
+    int status = 0;
+    while (!Exists(folder_ / ("cut.work/" + std::string(until))) && waitpid(pid, &status, WNOHANG) == 0) usleep(100);
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    if (Exists(folder_ / "cut.work")) {
+      CommandResult other = Nibble(Args("cut", "--force --resume --bits 3"));
+      EXPECT_EQ(other.code, 3);
+      EXPECT_NE(other.err.find("--resume with another bits: 3 now, 4 then"), std::string::npos) << other.err;
+      EXPECT_TRUE(Exists(folder_ / "cut.work")) << "a refused run must leave the work of the other";
+    }
+    CommandResult r = Nibble(Args("cut", "--force --resume"));
+    ASSERT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(Weights("cut"), Weights("whole")) << until;
+    EXPECT_FALSE(Exists(folder_ / "cut.work"));
+  }
+}
+
+TEST_F(GptqCommand, ADamagedLayerInTheWorkFolderIsSolvedAgain) {
+  ASSERT_EQ(Nibble(Args("whole")).code, 0);
+  // A run that fails at its end, where the output's place is taken by a file's folder, leaves its work behind: make
+  // one by killing it as above, then damage every layer there is.
+  pid_t pid = fork();
+  if (pid == 0) {
+    std::string command = std::string("exec ") + NIBBLE_BINARY + " " + Args("cut");
+    execl("/bin/sh", "sh", "-c", (command + " >/dev/null 2>&1").c_str(), nullptr);
+    _exit(127);
+  }
+  int status = 0;
+  std::string last = folder_ / "cut.work/model.layers.1.self_attn.o_proj.weight.layer";
+  while (!Exists(last) && waitpid(pid, &status, WNOHANG) == 0) usleep(100);
+  kill(pid, SIGKILL);
+  waitpid(pid, &status, 0);
+  if (!Exists(folder_ / "cut.work")) GTEST_SKIP() << "skipped: the run was over before it could be killed";
+  for (const std::string &name : ListFolder(folder_ / "cut.work")) {
+    if (name.find(".layer") == std::string::npos) continue;
+    std::string path = folder_ / ("cut.work/" + name), bytes = ReadFile(path);
+    if (bytes.size() > 200) bytes[bytes.size() / 2] ^= 1;
+    WriteFile(path, bytes);
+  }
+  ASSERT_EQ(Nibble(Args("cut", "--resume --force")).code, 0);
+  EXPECT_EQ(Weights("cut"), Weights("whole"));
+}
+
+TEST_F(GptqCommand, RefusesTextThatIsTooShortEmptyOrNotUtf8) {
+  struct {
+    std::string text;
+    const char *message;
+  } cases[] = {
+      {Text(300), "has 300 tokens; 8 samples of 64 need 512"},
+      {" \n", "the calibration text is empty"},
+      {"", "the calibration text is empty"},
+      {"fine\xff then not", "not UTF-8 at byte 4"},
+      {"{\"text\": \"short\"}\n{\"text\": 5}\n", "line 2 has no string called \"text\""},
+      {"{\"text\": \"short\"}\n{\"text\": \"er\"}\n", "has 9 tokens"},
+  };
+  for (const auto &c : cases) {
+    WriteFile(folder_ / "text", c.text);
+    CommandResult r = Nibble(Args("out"));
+    EXPECT_EQ(r.code, 3) << r.err;
+    EXPECT_NE(r.err.find(c.message), std::string::npos) << r.err;
+    EXPECT_FALSE(Exists(folder_ / "out") || Exists(folder_ / "out.partial") || Exists(folder_ / "out.work"));
+  }
+}
+
+TEST_F(GptqCommand, RefusesOptionsThatMakeNoSense) {
+  for (const char *more : {"--bits 5", "--group-size 48", "--group-size 0", "--seed 3", "--layout awq", "--damp 2",
+                           "--double-quant", "--sampling last"}) {
+    CommandResult r = Nibble(Args("out", more));
+    EXPECT_EQ(r.code, 2) << more << ": " << r.err;
+    EXPECT_FALSE(Exists(folder_ / "out") || Exists(folder_ / "out.partial") || Exists(folder_ / "out.work")) << more;
+  }
+  CommandResult r = Nibble("quantize --method gptq " + Model() + " " + (folder_ / "out"));
+  EXPECT_EQ(r.code, 2);
+  EXPECT_NE(r.err.find("--calib"), std::string::npos) << r.err;
+}
+
+TEST_F(GptqCommand, NamesAWorkFolderThatIsNotItsOwn) {
+  std::filesystem::create_directory(folder_ / "mine");
+  WriteFile(folder_ / "mine/letter.txt", "dear");
+  CommandResult r = Nibble(Args("out", "--work-dir " + (folder_ / "mine")));
+  EXPECT_EQ(r.code, 2);
+  EXPECT_NE(r.err.find("letter.txt"), std::string::npos) << r.err;
+  EXPECT_EQ(ReadFile(folder_ / "mine/letter.txt"), "dear");
+}
+
+}  // namespace
