@@ -265,7 +265,7 @@ TEST_F(QuantizeCommand, SaysWhatIsWrongWithItsOptions) {
     int code;
     const char *message;
   } cases[] = {
-      {"--method q4", 2, "nf4, fp4 or int8"},
+      {"--method q4", 2, "nf4, fp4, int8, gptq or rtn"},
       {"", 2, "--method"},
       {"--method int8 --double-quant", 2, "--double-quant"},
       {"--method int8 --block-size 64", 2, "--block-size"},
