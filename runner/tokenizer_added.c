@@ -39,14 +39,11 @@ static nibble_status read_entry(const char *where, const cJSON *json, nb_tokeniz
                                 nibble_error *err) {
   *out = (nb_added){0};
   char *text;
-  nibble_status status = nb_part_string(where, "an added token", json, "content", &text, err);
+  nibble_status status = nb_part_string(where, "an added token", json, "content", NB_MAX_ADDED, &text, err);
   if (status != NIBBLE_OK) return status;
   t->owned[t->owned_count++] = text;
   out->text = text;
   out->length = strlen(text);
-  if (out->length > NB_MAX_ADDED)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: an added token of %zu bytes is longer than the %d allowed", where,
-                   out->length, NB_MAX_ADDED);
   status = nb_json_bool(where, json, "special", &out->special, err);
   out->normalized = !out->special;
   if (status == NIBBLE_OK) status = nb_json_bool(where, json, "normalized", &out->normalized, err);

@@ -50,15 +50,16 @@ static nibble_status parse_details(const char *where, const cJSON *json, nb_deco
       status = nb_json_string(where, json, "prepend_scheme", &scheme, err);
       if (status == NIBBLE_OK) status = nb_json_bool(where, json, "add_prefix_space", &prefix, err);
       step->prepended = prefix && strcmp(scheme, "never") != 0;
-      return status == NIBBLE_OK ? nb_part_string(where, "decoder", json, "replacement", &step->text, err) : status;
+      return status == NIBBLE_OK ? nb_part_char(where, "decoder", json, "replacement", &step->text, err) : status;
     case NB_DECODE_REPLACE:
       status = nb_part_pattern(where, "decoder Replace", json, &step->regex, err);
-      return status == NIBBLE_OK ? nb_part_string(where, "decoder", json, "content", &step->text, err) : status;
+      if (status != NIBBLE_OK) return status;
+      return nb_part_string(where, "decoder", json, "content", NB_MAX_CONTENT, &step->text, err);
     case NB_DECODE_STRIP:
       status = nb_json_int(where, json, "start", 0, INT32_MAX, &step->start, err);
       if (status == NIBBLE_OK) status = nb_json_int(where, json, "stop", 0, INT32_MAX, &step->stop, err);
-      return status == NIBBLE_OK ? nb_part_string(where, "decoder", json, "content", &step->text, err) : status;
-    case NB_DECODE_SUFFIX: return nb_part_string(where, "decoder", json, "suffix", &step->text, err);
+      return status == NIBBLE_OK ? nb_part_char(where, "decoder", json, "content", &step->text, err) : status;
+    case NB_DECODE_SUFFIX: return nb_part_string(where, "decoder", json, "suffix", NB_MAX_CONTENT, &step->text, err);
     case NB_DECODE_BYTES:
     case NB_DECODE_BYTE_FALLBACK:
     case NB_DECODE_FUSE: return NIBBLE_OK;

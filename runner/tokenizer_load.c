@@ -12,7 +12,10 @@
 #include "runner/text.h"
 #include "runner/tokenizer_parts.h"
 
-enum { MAX_FILE = 256 << 20 };
+enum {
+  MAX_FILE = 256 << 20,
+  MAX_TEMPLATE = 256, /* pieces: each may be the whole text again */
+};
 
 typedef struct span {
   size_t begin, end; /* bytes of the text; begin is 0 where it was not found */
@@ -294,12 +297,28 @@ nibble_status nb_part_pattern(const char *where, const char *part, const cJSON *
   return nb_fail(err, NIBBLE_BAD_INPUT, "%s: %s has no \"pattern\" of a String or a Regex", where, part);
 }
 
-nibble_status nb_part_string(const char *where, const char *part, const cJSON *json, const char *key, char **out,
-                             nibble_error *err) {
+nibble_status nb_part_string(const char *where, const char *part, const cJSON *json, const char *key, size_t limit,
+                             char **out, nibble_error *err) {
+  *out = NULL;
   const cJSON *text = cJSON_GetObjectItemCaseSensitive(json, key);
   if (!cJSON_IsString(text)) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: %s has no string \"%s\"", where, part, key);
+  if (strlen(text->valuestring) > limit)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: %s has a \"%s\" of %zu bytes, more than the %zu allowed", where, part,
+                   key, strlen(text->valuestring), limit);
   *out = strdup(text->valuestring);
   return *out ? NIBBLE_OK : nb_fail_memory(err, strlen(text->valuestring));
+}
+
+nibble_status nb_part_char(const char *where, const char *part, const cJSON *json, const char *key, char **out,
+                           nibble_error *err) {
+  nibble_status status = nb_part_string(where, part, json, key, 4, out, err);
+  if (status != NIBBLE_OK) return status;
+  size_t length = 0;
+  if (**out) nb_utf8_decode(*out, &length);
+  if (length > 0 && (*out)[length] == 0) return NIBBLE_OK;
+  free(*out);
+  *out = NULL;
+  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: %s has a \"%s\" that is not one character", where, part, key);
 }
 
 static nibble_status optional_string(const char *where, const cJSON *model, const char *key, char **out,
@@ -345,6 +364,8 @@ static nibble_status read_model(const char *where, const cJSON *model, nb_bpe *b
 static nibble_status template_id(const char *where, const cJSON *json, nb_ids *out, nibble_error *err) {
   if (!cJSON_IsNumber(json) || !(json->valuedouble >= 0 && json->valuedouble < NB_MAX_ID))
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: post_processor has an id that is none", where);
+  if (out->length >= MAX_TEMPLATE)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: post_processor has more than %d pieces", where, MAX_TEMPLATE);
   int32_t id = (int32_t)json->valuedouble;
   nb_ids_append(out, &id, 1);
   return NIBBLE_OK;
@@ -356,7 +377,7 @@ static nibble_status template_piece(const char *where, const cJSON *piece, const
   const char *name = "";
   nibble_status status = nb_json_string(where, special ? special : sequence, "id", &name, err);
   if (status != NIBBLE_OK) return status;
-  if (sequence && strcmp(name, "A") == 0) {
+  if (sequence && strcmp(name, "A") == 0 && out->length < MAX_TEMPLATE) {
     nb_ids_append(out, &(int32_t){-1}, 1);
     return NIBBLE_OK;
   }

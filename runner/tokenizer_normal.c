@@ -45,8 +45,11 @@ static nibble_status parse_details(const char *where, const cJSON *json, nb_norm
       return status == NIBBLE_OK ? nb_json_bool(where, json, "strip_right", &step->right, err) : status;
     case NB_NORMAL_REPLACE:
       status = nb_part_pattern(where, "normalizer Replace", json, &step->regex, err);
-      return status == NIBBLE_OK ? nb_part_string(where, "normalizer", json, "content", &step->text, err) : status;
-    case NB_NORMAL_PREPEND: return nb_part_string(where, "normalizer", json, "prepend", &step->text, err);
+      return status == NIBBLE_OK
+                 ? nb_part_string(where, "normalizer", json, "content", NB_MAX_CONTENT, &step->text, err)
+                 : status;
+    case NB_NORMAL_PREPEND:
+      return nb_part_string(where, "normalizer", json, "prepend", NB_MAX_CONTENT, &step->text, err);
     case NB_NORMAL_FORM:
     case NB_NORMAL_LOWER:
     case NB_NORMAL_BYTES: return NIBBLE_OK;

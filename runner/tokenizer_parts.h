@@ -18,6 +18,7 @@ enum {
   NB_MAX_STEPS = 32,      /* in one part of a tokenizer */
   NB_MAX_ID = 1 << 21,    /* larger than any vocabulary, small enough for an array */
   NB_MAX_ADDED = 1 << 10, /* bytes of an added token: bounds the work at each place in a text */
+  NB_MAX_CONTENT = 256,   /* bytes that a step puts into a text, as often as it likes */
 };
 
 /* --- the byte-level alphabet: every byte as a printable character, as GPT-2 writes them --- */
@@ -175,9 +176,13 @@ const char *nb_part_type(const char *where, const char *part, const cJSON *json,
 nibble_status nb_part_pattern(const char *where, const char *part, const cJSON *json, nb_regex **out,
                               nibble_error *err);
 
-/* A malloc'd copy of the string under `key`, which must be there. */
-nibble_status nb_part_string(const char *where, const char *part, const cJSON *json, const char *key, char **out,
-                             nibble_error *err);
+/* A malloc'd copy of the string under `key`, which must be there and have at most `limit` bytes; NULL on failure. */
+nibble_status nb_part_string(const char *where, const char *part, const cJSON *json, const char *key, size_t limit,
+                             char **out, nibble_error *err);
+
+/* The same for one character. */
+nibble_status nb_part_char(const char *where, const char *part, const cJSON *json, const char *key, char **out,
+                           nibble_error *err);
 
 /* --- the tokenizer --- */
 

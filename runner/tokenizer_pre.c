@@ -70,6 +70,8 @@ static nibble_status parse_byte_level(parser *p, const cJSON *json) {
 
 static nibble_status parse_split(parser *p, const cJSON *json) {
   nb_pre_step step = {.kind = NB_PRE_SPLIT, .behavior = NB_ISOLATED};
+  if (!cJSON_HasObjectItem(json, "behavior"))
+    return nb_fail(p->err, NIBBLE_BAD_INPUT, "%s: pre_tokenizer Split has no \"behavior\"", p->where);
   nibble_status status = read_behavior(p, json, "Split", &step.behavior);
   if (status == NIBBLE_OK) status = nb_json_bool(p->where, json, "invert", &step.invert, p->err);
   if (status == NIBBLE_OK) status = nb_part_pattern(p->where, "pre_tokenizer Split", json, &step.regex, p->err);
@@ -105,7 +107,7 @@ static nibble_status parse_bert(parser *p, const cJSON *json) {
 
 static nibble_status parse_delimiter(parser *p, const cJSON *json) {
   char *text;
-  nibble_status status = nb_part_string(p->where, "pre_tokenizer", json, "delimiter", &text, p->err);
+  nibble_status status = nb_part_char(p->where, "pre_tokenizer", json, "delimiter", &text, p->err);
   if (status != NIBBLE_OK) return status;
   status = add_pattern(p, text, true, NB_REMOVED, false);
   free(text);
@@ -126,7 +128,7 @@ static nibble_status parse_metaspace(parser *p, const cJSON *json) {
   if (i > NB_ALWAYS)
     return nb_fail(p->err, NIBBLE_BAD_INPUT, "%s: Metaspace has the unknown prepend_scheme '%s'", p->where, scheme);
   step.prepend = prefix ? (unsigned)i : NB_NEVER;
-  status = nb_part_string(p->where, "pre_tokenizer", json, "replacement", &step.replacement, p->err);
+  status = nb_part_char(p->where, "pre_tokenizer", json, "replacement", &step.replacement, p->err);
   if (status != NIBBLE_OK) return status;
   const char *replacement = step.replacement; /* owned by the step from here */
   status = add_step(p, step);
@@ -153,7 +155,7 @@ static nibble_status parse_step(parser *p, const cJSON *json, int depth) {
       {"Digits", parse_digits},         {"Punctuation", parse_punctuation},
       {"Whitespace", parse_whitespace}, {"WhitespaceSplit", parse_whitespace_split},
       {"BertPreTokenizer", parse_bert}, {"CharDelimiterSplit", parse_delimiter},
-      {"Metaspace", parse_metaspace},   {"Delimiter", parse_delimiter},
+      {"Metaspace", parse_metaspace},
   };
   const char *type = nb_part_type(p->where, "pre_tokenizer", json, p->err);
   if (!type) return NIBBLE_BAD_INPUT;
