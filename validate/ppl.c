@@ -47,6 +47,9 @@ static nibble_status run_batch(ppl_run *run, int64_t first, int64_t count, nibbl
   if (status == NIBBLE_OK)
     status = nb_session_log_probs(run->session, run->rows, run->target, n, run->log_prob, NULL, err);
   for (int64_t i = 0; status == NIBBLE_OK && i < n; i++) {
+    if (!isfinite(run->log_prob[i]))
+      return nb_fail(err, NIBBLE_BAD_INPUT, "%s: the model's output is not finite in window %lld", run->options->model,
+                     (long long)(first + run->rows[i] / run->ctx));
     run->sum -= run->log_prob[i];
     run->squares += run->log_prob[i] * run->log_prob[i];
   }
