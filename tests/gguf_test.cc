@@ -150,15 +150,6 @@ TEST(Gguf, ADamagedFileConvertsToNothing) {
   EXPECT_EQ(ListFolder(dir.path()), (std::vector<std::string>{"m.gguf"}));
 }
 
-// The real model, where quickstart has put it; "" if it is not there.
-std::string RealModel() {
-  if (const char *set = getenv("NIBBLE_MODEL_GGUF")) return set;
-  const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-  std::string folder = cache ? cache : std::string(home ? home : "") + "/.cache";
-  std::string path = folder + "/nibble/SmolLM2-135M-Instruct.Q4_1.gguf";
-  return Exists(path) ? path : "";
-}
-
 std::string Sha256(const void *bytes, size_t n) {
   unsigned char digest[SHA256_DIGEST_LENGTH];
   SHA256((const unsigned char *)bytes, n, digest);

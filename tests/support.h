@@ -79,4 +79,21 @@ inline std::string Shared(const std::string &name) {
   return std::filesystem::exists(path) ? path : "";
 }
 
+// The real model, where scripts/get-model puts it; "" if it is not there.
+inline std::string RealModel() {
+  const char *set = getenv("NIBBLE_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+  std::string caches = xdg ? xdg : std::string(home ? home : "") + "/.cache";
+  std::string path = (set ? set : caches + "/nibble") + "/SmolLM2-135M-Instruct.Q4_1.gguf";
+  return std::filesystem::exists(path) ? path : "";
+}
+
+// Built with a sanitizer, where a real model's arithmetic takes minutes.
+inline bool Sanitized() {
+#ifdef __SANITIZE_ADDRESS__
+  return true;
+#else
+  return false;
+#endif
+}
+
 #endif
