@@ -404,6 +404,42 @@ nibble_status nibble_tokenizer_decode(const nibble_tokenizer *tokenizer, const i
  * *text with free(). */
 nibble_status nibble_text_read(const char *path, char **text, size_t *length, nibble_error *err);
 
+/* ---- kernels ---------------------------------------------------------------------------------------------------- */
+
+/* One product y [n, rows] = x [n, cols] W^T. */
+typedef struct nibble_kernel_bench_row {
+  const char *format; /* of W: "nf4" */
+  bool double_quant;
+  int64_t rows, cols, n;
+  double seconds;          /* median */
+  double bytes_per_second; /* of W */
+  double flops;            /* a second: 2 n rows cols / seconds */
+  double share;            /* of the nearer limit, which is */
+  bool bound_by_memory;    /* reading memory, or else multiplying */
+} nibble_kernel_bench_row;
+
+typedef struct nibble_kernel_bench {
+  const char *isa; /* "avx2" */
+  int threads;
+  double copy_bytes_per_second, read_bytes_per_second, peak_flops; /* this machine's limits, measured first */
+  nibble_kernel_bench_row *rows;
+  size_t row_count;
+} nibble_kernel_bench;
+
+typedef struct nibble_kernel_bench_options {
+  const char *format;                                           /* NULL: all */
+  int64_t rows, cols, n;                                        /* 0: all */
+  void (*started)(void *ctx, const nibble_kernel_bench *bench); /* the limits are known; or NULL */
+  void (*each)(void *ctx, const nibble_kernel_bench_row *row);  /* called as each row is measured; or NULL */
+  void *ctx;
+} nibble_kernel_bench_options;
+
+/* Measures the matrix kernels on shapes of real models. Takes 700 MB of memory and some minutes. NIBBLE_USAGE if no
+ * kernel matches. Free the result with nibble_kernel_bench_free. */
+nibble_status nibble_bench_kernels(const nibble_kernel_bench_options *options, nibble_kernel_bench *out,
+                                   nibble_error *err);
+void nibble_kernel_bench_free(nibble_kernel_bench *bench);
+
 #pragma GCC visibility pop
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-/* nibble bench MODEL */
+/* nibble bench MODEL, nibble bench --kernels */
 #include <stdio.h>
 
 #include "cli/cli.h"
@@ -6,9 +6,11 @@
 typedef struct options {
   cli_common common;
   nibble_bench_options bench;
+  bool kernels;
+  nibble_kernel_bench_options kernel;
 } options;
 
-enum { OPT_PROMPT = 0x100, OPT_GEN, OPT_REPETITIONS, OPT_INT8 };
+enum { OPT_PROMPT = 0x100, OPT_GEN, OPT_REPETITIONS, OPT_INT8, OPT_KERNELS, OPT_FORMAT, OPT_ROWS, OPT_COLS, OPT_BATCH };
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
   options *o = state->input;
@@ -18,11 +20,16 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_GEN: o->bench.gen = cli_int(state, "--gen", arg, 1, 1 << 24); return 0;
     case OPT_REPETITIONS: o->bench.repetitions = cli_int(state, "--repetitions", arg, 1, 1000); return 0;
     case OPT_INT8: o->bench.int8 = cli_int8(state, arg); return 0;
+    case OPT_KERNELS: o->kernels = true; return 0;
+    case OPT_FORMAT: o->kernel.format = arg; return 0;
+    case OPT_ROWS: o->kernel.rows = cli_int(state, "--rows", arg, 1, 1 << 30); return 0;
+    case OPT_COLS: o->kernel.cols = cli_int(state, "--cols", arg, 1, 1 << 30); return 0;
+    case OPT_BATCH: o->kernel.n = cli_int(state, "--batch", arg, 1, 1 << 30); return 0;
     case ARGP_KEY_ARG:
       if (!cli_take_argument(slots, 1, arg)) argp_error(state, "one MODEL at a time");
       return 0;
     case ARGP_KEY_END:
-      if (!o->bench.model) argp_error(state, "a MODEL is missing");
+      if (!o->bench.model == !o->kernels) argp_error(state, "give a MODEL, or else --kernels");
       return 0;
     default: return ARGP_ERR_UNKNOWN;
   }
@@ -33,21 +40,29 @@ static const struct argp_option own_options[] = {
     {"gen", OPT_GEN, "N", 0, "Tokens to generate (default: 128)", 0},
     {"repetitions", OPT_REPETITIONS, "N", 0, "Runs to average, after one that does not count (default: 3)", 0},
     {"int8", OPT_INT8, "MODE", 0, "weight-only (default) or llm.int8", 0},
+    {"kernels", OPT_KERNELS, NULL, 0, "Measure this machine's limits and every matrix kernel instead of a model", 0},
+    {"format", OPT_FORMAT, "NAME", 0, "With --kernels: only this format, for example nf4", 0},
+    {"rows", OPT_ROWS, "N", 0, "With --kernels: only shapes of that many output features", 0},
+    {"cols", OPT_COLS, "N", 0, "With --kernels: only shapes of that many input features", 0},
+    {"batch", OPT_BATCH, "N", 0, "With --kernels: only this number of rows of activations", 0},
     {0},
 };
 
 static const struct argp argp = {
     .options = own_options,
     .parser = parse,
-    .args_doc = "MODEL",
+    .args_doc = "MODEL\n--kernels",
     .doc =
-        "Measures prefill and decode in tokens a second, the last token's logits only.\v"
-        "Example: nibble bench ./SmolLM2-nf4 --prompt 512 --gen 128",
+        "Measures prefill and decode in tokens a second, the last token's logits only; or, with --kernels, the matrix "
+        "kernels on shapes of real models, as a share of what this machine can read or multiply.\v"
+        "Example: nibble bench ./SmolLM2-nf4 --prompt 512 --gen 128\n"
+        "         nibble bench --kernels --format nf4 --batch 1",
 };
 
 int cli_bench(int argc, char **argv) {
   options o = {0};
   cli_parse(&argp, argc, argv, &o);
+  if (o.kernels) return cli_bench_kernels(&o.kernel, o.common.json);
   o.bench.progress = o.common.progress;
   nibble_bench_result r;
   nibble_error err;

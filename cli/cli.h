@@ -49,6 +49,9 @@ const char *cli_bytes(char *buffer, uint64_t bytes);
 /* Takes positional arguments in order: stores `text` in the first empty slot of `slots`; false if all are taken. */
 bool cli_take_argument(const char **slots[], int count, const char *text);
 
+/* The part of bench that measures kernels instead of a model; returns the exit code. */
+int cli_bench_kernels(const nibble_kernel_bench_options *options, bool json);
+
 int cli_convert(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_memory(int argc, char **argv);

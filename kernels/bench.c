@@ -1,0 +1,237 @@
+/* nibble_bench_kernels: this machine's limits, then every product as a share of the nearer one. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/parallel.h"
+#include "base/status.h"
+#include "kernels/cpu/gemm.h"
+#include "kernels/matmul.h"
+
+enum {
+  RUNS = 5, /* timed, after one that is not; their median counts */
+  NESTED_BLOCK = 256,
+  PEAK_ROUNDS = 1 << 20,
+};
+
+/* More than second-level caches hold, so that weights come from further away each time, as they do in a model. */
+static const int64_t arena_bytes = 512 << 20;
+
+static const struct {
+  int64_t rows, cols;
+} shapes[] = {
+    {576, 576},   {1536, 576},   {576, 1536},   {49152, 576}, /* SmolLM2-135M */
+    {2048, 2048}, {8192, 2048},                               /* Llama-3.2-1B */
+    {4096, 4096}, {14336, 4096}, {4096, 14336},               /* Llama-3-8B */
+};
+
+static const int64_t batches[] = {1, 2, 4, 8, 16, 64, 512};
+
+enum {
+  SHAPES = sizeof shapes / sizeof *shapes,
+  BATCHES = sizeof batches / sizeof *batches,
+};
+
+typedef struct bench {
+  const nb_cpu_gemm *gemm; /* NULL: scalar */
+  uint8_t *arena;
+  int64_t at; /* in the arena: where the next weight begins */
+  float *x, *y;
+} bench;
+
+static int by_value(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+/* Median seconds of one call of `fn`, each run being as many calls as take `least` seconds. */
+static double median_seconds(void (*fn)(bench *, void *), bench *b, void *arg, double least) {
+  double seconds[RUNS];
+  int64_t calls = 1;
+  for (int run = -1; run < RUNS;) {
+    double start = nb_seconds();
+    for (int64_t i = 0; i < calls; i++) fn(b, arg);
+    double took = nb_seconds() - start;
+    if (took < least && run < 0) {
+      calls *= took > 0 && least / took < 16 ? (int64_t)(least / took) + 1 : 16;
+      continue;
+    }
+    if (run >= 0) seconds[run] = took / (double)calls;
+    run++;
+  }
+  qsort(seconds, RUNS, sizeof *seconds, by_value);
+  return seconds[RUNS / 2];
+}
+
+/* The machine's limits: each thread works on a part of its own. */
+
+static void copy_part(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  bench *b = ctx;
+  int64_t half = arena_bytes / 2, part = half / nb_threads();
+  for (int64_t i = begin; i < end; i++) memcpy(b->arena + half + i * part, b->arena + i * part, (size_t)part);
+}
+
+static void copy_all(bench *b, void *arg) {
+  (void)arg;
+  nb_parallel(nb_threads(), 1, copy_part, b);
+}
+
+static void read_part(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  bench *b = ctx;
+  int64_t part = arena_bytes / nb_threads() / 64 * 16; /* floats */
+  for (int64_t i = begin; i < end; i++) {
+    const float *from = (const float *)(const void *)b->arena + i * part;
+    b->y[i] = b->gemm->dot(from, from, part);
+  }
+}
+
+static void read_all(bench *b, void *arg) {
+  (void)arg;
+  nb_parallel(nb_threads(), 1, read_part, b);
+}
+
+static void peak_part(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  bench *b = ctx;
+  for (int64_t i = begin; i < end; i++) b->gemm->peak(PEAK_ROUNDS, &b->y[i]);
+}
+
+static void peak_all(bench *b, void *arg) {
+  (void)arg;
+  nb_parallel(nb_threads(), 1, peak_part, b);
+}
+
+static void measure_machine(bench *b, nibble_kernel_bench *out) {
+  float sink;
+  out->copy_bytes_per_second = (double)arena_bytes / median_seconds(copy_all, b, NULL, 0.1);
+  out->read_bytes_per_second = (double)arena_bytes / median_seconds(read_all, b, NULL, 0.1);
+  double flops = b->gemm->peak(PEAK_ROUNDS, &sink) * nb_threads();
+  out->peak_flops = flops / median_seconds(peak_all, b, NULL, 0.02);
+}
+
+/* One product. */
+
+typedef struct product_arg {
+  nb_packed w;
+  nb_product product;
+  int64_t n, bytes;
+} product_arg;
+
+/* Takes `bytes` from the arena, from the start again where it ends. */
+static const void *take(bench *b, int64_t bytes) {
+  if (b->at + bytes > arena_bytes) b->at = 0;
+  const void *at = b->arena + b->at;
+  b->at += (bytes + 63) / 64 * 64;
+  return at;
+}
+
+static void multiply(bench *b, void *arg) {
+  product_arg *a = arg;
+  int64_t count = a->w.rows * a->w.cols;
+  a->w.codes = take(b, a->bytes);
+  if (a->w.block_size && !a->w.nested_block_size) a->w.absmax = take(b, count / a->w.block_size * 4);
+  if (a->w.nested_block_size) {
+    a->w.absmax_codes = take(b, count / a->w.block_size);
+    a->w.nested_absmax = take(b, nb_ceil_div(count / a->w.block_size, NESTED_BLOCK) * 4);
+  }
+  nb_matmul_many(&a->product, 1, a->n);
+}
+
+static void measure_product(bench *b, nb_format format, bool double_quant, int64_t rows, int64_t cols, int64_t n,
+                            const nibble_kernel_bench *machine, nibble_kernel_bench_row *out) {
+  product_arg a = {.w = {.format = format, .rows = rows, .cols = cols}, .n = n};
+  if (format == NB_FORMAT_NF4 || format == NB_FORMAT_FP4) {
+    a.w.quant_map = format == NB_FORMAT_NF4 ? nb_nf4_map : nb_fp4_map;
+    a.w.block_size = 64;
+    a.w.nested_block_size = double_quant ? NESTED_BLOCK : 0;
+    a.w.nested_quant_map = (const float *)(const void *)b->arena;
+  }
+  if (format == NB_FORMAT_INT8) a.w.absmax = (const float *)(const void *)b->arena;
+  a.bytes = nb_packed_bytes(&a.w);
+  a.product = (nb_product){.w = &a.w, .x = b->x, .ldx = cols, .y = b->y, .ldy = rows};
+  *out = (nibble_kernel_bench_row){
+      .format = nb_format_info(format)->name, .double_quant = double_quant, .rows = rows, .cols = cols, .n = n};
+  out->seconds = median_seconds(multiply, b, &a, 0.01);
+  out->bytes_per_second = (double)a.bytes / out->seconds;
+  out->flops = 2.0 * (double)(n * rows * cols) / out->seconds;
+  double by_memory = out->bytes_per_second / machine->read_bytes_per_second, by_peak = out->flops / machine->peak_flops;
+  out->bound_by_memory = by_memory > by_peak;
+  out->share = out->bound_by_memory ? by_memory : by_peak;
+}
+
+static bool wanted(const nibble_kernel_bench_options *o, nb_format format, int64_t shape, int64_t batch) {
+  return (!o->format || !strcmp(o->format, nb_format_info(format)->name)) &&
+         (!o->rows || o->rows == shapes[shape].rows) && (!o->cols || o->cols == shapes[shape].cols) &&
+         (!o->n || o->n == batches[batch]);
+}
+
+static bool any_wanted(const nibble_kernel_bench_options *o) {
+  for (int format = 0; format < NB_FORMAT_COUNT; format++) {
+    for (int shape = 0; shape < SHAPES; shape++) {
+      for (int batch = 0; batch < BATCHES; batch++) {
+        if (wanted(o, (nb_format)format, shape, batch)) return true;
+      }
+    }
+  }
+  return false;
+}
+
+static void measure_all(bench *b, const nibble_kernel_bench_options *o, nibble_kernel_bench *out) {
+  for (int format = 0; format < NB_FORMAT_COUNT; format++) {
+    for (int nested = 0; nested <= (format == NB_FORMAT_NF4); nested++) {
+      for (int shape = 0; shape < SHAPES; shape++) {
+        int64_t rows = shapes[shape].rows, cols = shapes[shape].cols;
+        int block = nb_format_info((nb_format)format)->block_weights;
+        if (block && cols % block) continue;
+        for (int batch = 0; batch < BATCHES; batch++) {
+          if (!wanted(o, (nb_format)format, shape, batch)) continue;
+          nibble_kernel_bench_row *row = &out->rows[out->row_count++];
+          measure_product(b, (nb_format)format, nested, rows, cols, batches[batch], out, row);
+          if (o->each) o->each(o->ctx, row);
+        }
+      }
+    }
+  }
+}
+
+nibble_status nibble_bench_kernels(const nibble_kernel_bench_options *options, nibble_kernel_bench *out,
+                                   nibble_error *err) {
+  *out = (nibble_kernel_bench){.isa = nb_isa_name(nb_isa_current()), .threads = nb_threads()};
+  const size_t most = (size_t)(NB_FORMAT_COUNT + 1) * SHAPES * BATCHES, floats = 512 * 49152;
+  bench b = {.gemm = nb_cpu_gemm_for(nb_isa_current())};
+  nibble_status status = NIBBLE_OK;
+  if (!b.gemm) return nb_fail(err, NIBBLE_USAGE, "there are no fast kernels to measure on this processor");
+  if (!any_wanted(options)) return nb_fail(err, NIBBLE_USAGE, "no format, shape and batch of the table is like that");
+  b.arena = nb_alloc_aligned((uint64_t)arena_bytes, 1);
+  b.x = nb_alloc_aligned(512 * 14336, sizeof *b.x);
+  b.y = nb_alloc_aligned(floats, sizeof *b.y);
+  out->rows = nb_alloc(most, sizeof *out->rows);
+  if (!b.arena || !b.x || !b.y || !out->rows) {
+    status = nb_fail_memory(err, (size_t)arena_bytes + floats * sizeof *b.y);
+    goto done;
+  }
+  /* Any two or four of these bytes are an ordinary float of any kind, so they serve as weights and scales alike. */
+  uint32_t random = 1;
+  for (int64_t i = 0; i < arena_bytes; i++)
+    b.arena[i] = (uint8_t)(0x38 | (random = random * 1664525 + 1013904223) >> 29);
+  for (int64_t i = 0; i < 512 * 14336; i++) b.x[i] = (float)(i % 17 - 8) / 8;
+  memset(b.y, 0, floats * sizeof *b.y);
+  measure_machine(&b, out);
+  if (options->started) options->started(options->ctx, out);
+  measure_all(&b, options, out);
+done:
+  free(b.arena);
+  free(b.x);
+  free(b.y);
+  if (status) nibble_kernel_bench_free(out);
+  return status;
+}
+
+void nibble_kernel_bench_free(nibble_kernel_bench *bench) {
+  free(bench->rows);
+  bench->rows = NULL;
+  bench->row_count = 0;
+}
