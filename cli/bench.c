@@ -25,13 +25,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_ROWS: o->kernel.rows = cli_int(state, "--rows", arg, 1, 1 << 30); return 0;
     case OPT_COLS: o->kernel.cols = cli_int(state, "--cols", arg, 1, 1 << 30); return 0;
     case OPT_BATCH: o->kernel.n = cli_int(state, "--batch", arg, 1, 1 << 30); return 0;
-    case ARGP_KEY_ARG:
-      if (!cli_take_argument(slots, 1, arg)) argp_error(state, "one MODEL at a time");
-      return 0;
     case ARGP_KEY_END:
       if (!o->bench.model == !o->kernels) argp_error(state, "give a MODEL, or else --kernels");
       return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    default: return cli_argument(key, arg, state, slots, 1);
   }
 }
 

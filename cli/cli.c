@@ -190,11 +190,15 @@ const char *cli_bytes(char *buffer, uint64_t bytes) {
   return buffer;
 }
 
-bool cli_take_argument(const char **slots[], int count, const char *text) {
+error_t cli_argument(int key, char *arg, struct argp_state *state, const char **slots[], int count) {
+  if (key == ARGP_KEY_END && !*slots[count - 1])
+    argp_error(state, "%s", count == 1 ? "an argument is missing" : "arguments are missing");
+  if (key != ARGP_KEY_ARG) return key == ARGP_KEY_END ? 0 : ARGP_ERR_UNKNOWN;
   for (int i = 0; i < count; i++) {
     if (*slots[i]) continue;
-    *slots[i] = text;
-    return true;
+    *slots[i] = arg;
+    return 0;
   }
-  return false;
+  argp_error(state, "'%s' is one argument too many", arg);
+  return 0;
 }

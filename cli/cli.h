@@ -46,8 +46,9 @@ nibble_int8 cli_int8(const struct argp_state *state, const char *text);
 /* "1.5 GB" into a buffer of at least 32 bytes, which is returned. */
 const char *cli_bytes(char *buffer, uint64_t bytes);
 
-/* Takes positional arguments in order: stores `text` in the first empty slot of `slots`; false if all are taken. */
-bool cli_take_argument(const char **slots[], int count, const char *text);
+/* The end of a subcommand's parser: puts positional arguments into `slots` in order and calls argp_error where there
+ * are too many, or at the end too few; other keys are ARGP_ERR_UNKNOWN. */
+error_t cli_argument(int key, char *arg, struct argp_state *state, const char **slots[], int count);
 
 /* The part of bench that measures kernels instead of a model; returns the exit code. */
 int cli_bench_kernels(const nibble_kernel_bench_options *options, bool json);

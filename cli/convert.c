@@ -23,13 +23,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_DEQUANTIZE: o->convert.dequantize = true; return 0;
     case OPT_FORCE: o->convert.force = true; return 0;
     case OPT_NO_SYNC: o->convert.no_sync = true; return 0;
-    case ARGP_KEY_ARG:
-      if (!cli_take_argument(slots, 2, arg)) argp_error(state, "only SRC and DST are wanted");
-      return 0;
-    case ARGP_KEY_END:
-      if (!o->convert.dst) argp_error(state, "SRC and DST are wanted");
-      return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    default: return cli_argument(key, arg, state, slots, 2);
   }
 }
 

@@ -26,13 +26,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_SEED: g->seed = (uint64_t)cli_int(state, "--seed", arg, 0, INT64_MAX); return 0;
     case OPT_IGNORE_EOS: g->ignore_eos = true; return 0;
     case OPT_INT8: g->int8 = cli_int8(state, arg); return 0;
-    case ARGP_KEY_ARG:
-      if (!cli_take_argument(slots, 1, arg)) argp_error(state, "one MODEL at a time");
-      return 0;
     case ARGP_KEY_END:
-      if (!g->model || !g->prompt) argp_error(state, "a MODEL and --prompt TEXT are wanted");
-      return 0;
-    default: return ARGP_ERR_UNKNOWN;
+      if (!g->prompt) argp_error(state, "--prompt TEXT is missing");
+      return cli_argument(key, arg, state, slots, 1);
+    default: return cli_argument(key, arg, state, slots, 1);
   }
 }
 

@@ -20,13 +20,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_SHARD: o->init.max_shard_size = cli_size(state, "--max-shard-size", arg); return 0;
     case OPT_FORCE: o->init.force = true; return 0;
     case OPT_NO_SYNC: o->init.no_sync = true; return 0;
-    case ARGP_KEY_ARG:
-      if (!cli_take_argument(slots, 2, arg)) argp_error(state, "only CONFIG and DST are wanted");
-      return 0;
-    case ARGP_KEY_END:
-      if (!o->init.dst) argp_error(state, "CONFIG and DST are wanted");
-      return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    default: return cli_argument(key, arg, state, slots, 2);
   }
 }
 

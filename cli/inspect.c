@@ -16,13 +16,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
   const char **slots[] = {&o->model};
   switch (key) {
     case 't': o->tensors = true; return 0;
-    case ARGP_KEY_ARG:
-      if (!cli_take_argument(slots, 1, arg)) argp_error(state, "one MODEL at a time");
-      return 0;
-    case ARGP_KEY_END:
-      if (!o->model) argp_error(state, "a MODEL is missing");
-      return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    default: return cli_argument(key, arg, state, slots, 1);
   }
 }
 

@@ -23,13 +23,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_HOOK: o->logits.hook = arg; return 0;
     case OPT_FORCE: o->logits.force = true; return 0;
     case OPT_INT8: o->logits.int8 = cli_int8(state, arg); return 0;
-    case ARGP_KEY_ARG:
-      if (!cli_take_argument(slots, 1, arg)) argp_error(state, "one MODEL at a time");
-      return 0;
     case ARGP_KEY_END:
-      if (!o->logits.model || !o->logits.ids || !o->logits.out) argp_error(state, "MODEL, --ids and --out are wanted");
-      return 0;
-    default: return ARGP_ERR_UNKNOWN;
+      if (!o->logits.ids || !o->logits.out) argp_error(state, "--ids and --out are wanted");
+      return cli_argument(key, arg, state, slots, 1);
+    default: return cli_argument(key, arg, state, slots, 1);
   }
 }
 

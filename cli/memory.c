@@ -19,13 +19,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_CTX: o->memory.ctx = cli_int(state, "--ctx", arg, 1, 1 << 30); return 0;
     case OPT_BATCH: o->memory.batch = cli_int(state, "--batch", arg, 1, 1 << 20); return 0;
     case OPT_BUDGET: o->budget = cli_size(state, "--budget", arg); return 0;
-    case ARGP_KEY_ARG:
-      if (!cli_take_argument(slots, 1, arg)) argp_error(state, "one MODEL at a time");
-      return 0;
-    case ARGP_KEY_END:
-      if (!o->memory.model) argp_error(state, "a MODEL or a config.json is missing");
-      return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    default: return cli_argument(key, arg, state, slots, 1);
   }
 }
 

@@ -28,14 +28,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_CHUNKS: o->ppl.chunks = cli_int(state, "--chunks", arg, 1, INT32_MAX); return 0;
     case OPT_CONVENTION: o->ppl.convention = parse_convention(state, arg); return 0;
     case OPT_INT8: o->ppl.int8 = cli_int8(state, arg); return 0;
-    case ARGP_KEY_ARG:
-      if (!cli_take_argument(slots, 1, arg)) argp_error(state, "one MODEL at a time");
-      return 0;
     case ARGP_KEY_END:
-      if (!o->ppl.model) argp_error(state, "a MODEL is missing");
       if (!o->ppl.text) argp_error(state, "--text FILE is missing");
-      return 0;
-    default: return ARGP_ERR_UNKNOWN;
+      return cli_argument(key, arg, state, slots, 1);
+    default: return cli_argument(key, arg, state, slots, 1);
   }
 }
 

@@ -75,13 +75,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_SHARD: q->max_shard_size = cli_size(state, "--max-shard-size", arg); return 0;
     case OPT_FORCE: q->force = true; return 0;
     case OPT_NO_SYNC: q->no_sync = true; return 0;
-    case ARGP_KEY_ARG:
-      if (!cli_take_argument(slots, 2, arg)) argp_error(state, "only SRC and DST are wanted");
-      return 0;
     case ARGP_KEY_END:
-      if (!q->dst || !q->method) argp_error(state, "SRC, DST and --method are wanted");
-      return 0;
-    default: return ARGP_ERR_UNKNOWN;
+      if (!q->method) argp_error(state, "--method is missing");
+      return cli_argument(key, arg, state, slots, 2);
+    default: return cli_argument(key, arg, state, slots, 2);
   }
 }
 

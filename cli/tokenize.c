@@ -22,13 +22,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_DECODE: o->decode = true; return 0;
     case OPT_NO_SPECIAL: o->no_special = true; return 0;
     case OPT_LINES: o->lines = true; return 0;
-    case ARGP_KEY_ARG:
-      if (!cli_take_argument(slots, 1, arg)) argp_error(state, "one MODEL at a time");
-      return 0;
-    case ARGP_KEY_END:
-      if (!o->model) argp_error(state, "a MODEL is missing");
-      return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    default: return cli_argument(key, arg, state, slots, 1);
   }
 }
 

@@ -20,13 +20,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
   switch (key) {
     case OPT_AGAINST: o->verify.against = arg; return 0;
     case OPT_LAYERS: o->layers = true; return 0;
-    case ARGP_KEY_ARG:
-      if (!cli_take_argument(slots, 1, arg)) argp_error(state, "one ARTIFACT at a time");
-      return 0;
-    case ARGP_KEY_END:
-      if (!o->verify.artifact) argp_error(state, "an ARTIFACT is missing");
-      return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    default: return cli_argument(key, arg, state, slots, 1);
   }
 }
 
