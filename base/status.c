@@ -65,5 +65,9 @@ void nb_warn(const nibble_progress *progress, const char *format, ...) {
 }
 
 void nb_step(const nibble_progress *progress, const char *what, uint64_t done, uint64_t total, const char *unit) {
-  if (progress && progress->step) progress->step(progress->ctx, what, done, total, unit);
+  if (!progress || !progress->step) return;
+  char name[NIBBLE_MESSAGE_MAX]; /* of a tensor, as a rule: it comes from a file */
+  snprintf(name, sizeof name, "%s", what ? what : "");
+  make_printable(name);
+  progress->step(progress->ctx, name, done, total, unit);
 }

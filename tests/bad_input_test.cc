@@ -31,6 +31,9 @@ struct BadInput {
   std::vector<std::pair<std::string, std::string>> others = {};  // files beside it
 };
 
+// Without this a test's name ends with the struct's bytes.
+void PrintTo(const BadInput &bad, std::ostream *out) { *out << bad.name; }
+
 std::string One(const std::string &entry, const std::string &data = "12345678") {
   return Safetensors("{" + entry + "}", data);
 }
