@@ -10,42 +10,61 @@
 /* True if rows are whole blocks and blocks are whole groups, as in any ordinary model. */
 static bool fits_4bit(const nb_packed *w) { return w->block_size % NB_GROUP4 == 0 && w->cols % w->block_size == 0; }
 
-/* n (a constant) rows of x against one row of weights: each block is summed, then scaled. */
-static inline __attribute__((always_inline)) void dot_row_4bit(int n, const nb_packed *w, int64_t row,
-                                                               const tables4 *tables, const float *x, int64_t ldx,
-                                                               float *sums) {
+/* n rows of x against `rows` rows of weights from `row` on, both constants: each block is summed, then scaled. */
+static inline __attribute__((always_inline)) void dot_rows_4bit(int n, int rows, const nb_packed *w, int64_t row,
+                                                                const tables4 *tables, const float *x, int64_t ldx,
+                                                                float *out, int64_t ldout) {
   const uint8_t *codes = (const uint8_t *)w->codes + row * w->cols / 2;
   int64_t blocks = w->cols / w->block_size, first = row * blocks;
-  vf sum[NB_DOT_MAX];
-  for (int i = 0; i < n; i++) sum[i] = vf_zero();
+  vf sum[DOT_ROWS][NB_DOT_MAX];
+  for (int r = 0; r < rows; r++) {
+    for (int i = 0; i < n; i++) sum[r][i] = vf_zero();
+  }
   for (int64_t b = 0; b < blocks; b++) {
-    vf part[NB_DOT_MAX];
-    for (int i = 0; i < n; i++) part[i] = vf_zero();
+    vf part[DOT_ROWS][NB_DOT_MAX];
+    for (int r = 0; r < rows; r++) {
+      for (int i = 0; i < n; i++) part[r][i] = vf_zero();
+    }
     for (int64_t g = 0; g < w->block_size; g += NB_GROUP4, codes += NB_GROUP4 / 2, x += NB_GROUP4) {
-      vf weight[NB_GROUP4 / VF];
-      unpack_group(codes, tables, weight);
-      for (int i = 0; i < n; i++) {
-        for (int v = 0; v < NB_GROUP4 / VF; v++) part[i] = vf_fma(weight[v], vf_load(x + i * ldx + v * VF), part[i]);
+      for (int r = 0; r < rows; r++) {
+        vf weight[NB_GROUP4 / VF];
+        unpack_group(codes + r * w->cols / 2, tables, weight);
+        for (int i = 0; i < n; i++) {
+          for (int v = 0; v < NB_GROUP4 / VF; v++) {
+            part[r][i] = vf_fma(weight[v], vf_load(x + i * ldx + v * VF), part[r][i]);
+          }
+        }
       }
     }
-    vf scale = vf_set1(nb_block_absmax(w, first + b));
-    for (int i = 0; i < n; i++) sum[i] = vf_fma(part[i], scale, sum[i]);
+    for (int r = 0; r < rows; r++) {
+      vf scale = vf_set1(nb_block_absmax(w, first + r * blocks + b));
+      for (int i = 0; i < n; i++) sum[r][i] = vf_fma(part[r][i], scale, sum[r][i]);
+    }
   }
-  for (int i = 0; i < n; i++) sums[i] = vf_sum(sum[i]);
+  for (int r = 0; r < rows; r++) {
+    for (int i = 0; i < n; i++) out[i * ldout + r] = vf_sum(sum[r][i]);
+  }
+}
+
+/* DOT_ROWS rows at a time where sums and weights fit the registers: more rows in flight hide each other's latency. */
+static inline __attribute__((always_inline)) void dot_n_4bit(int n, const nb_packed *w, int64_t begin, int64_t end,
+                                                             const float *x, int64_t ldx, float *out, int64_t ldout) {
+  tables4 tables = make_tables4(w->quant_map);
+  const int together = n == 1 ? DOT_ROWS : (DOT_ROWS + 1) / 2;
+  int64_t r = begin;
+  for (; r + together <= end; r += together) {
+    dot_rows_4bit(n, together, w, r, &tables, x, ldx, out + r - begin, ldout);
+  }
+  for (; r < end; r++) dot_rows_4bit(n, 1, w, r, &tables, x, ldx, out + r - begin, ldout);
 }
 
 static void dot_4bit(const nb_packed *w, int64_t begin, int64_t end, const float *x, int64_t ldx, int64_t n, float *out,
                      int64_t ldout) {
-  tables4 tables = make_tables4(w->quant_map);
-  for (int64_t r = begin; r < end; r++) {
-    float sums[NB_DOT_MAX];
-    switch (n) {
-      case 1: dot_row_4bit(1, w, r, &tables, x, ldx, sums); break;
-      case 2: dot_row_4bit(2, w, r, &tables, x, ldx, sums); break;
-      case 3: dot_row_4bit(3, w, r, &tables, x, ldx, sums); break;
-      default: dot_row_4bit(4, w, r, &tables, x, ldx, sums); break;
-    }
-    for (int64_t i = 0; i < n; i++) out[i * ldout + r - begin] = sums[i];
+  switch (n) {
+    case 1: dot_n_4bit(1, w, begin, end, x, ldx, out, ldout); break;
+    case 2: dot_n_4bit(2, w, begin, end, x, ldx, out, ldout); break;
+    case 3: dot_n_4bit(3, w, begin, end, x, ldx, out, ldout); break;
+    default: dot_n_4bit(4, w, begin, end, x, ldx, out, ldout); break;
   }
 }
 

@@ -20,18 +20,17 @@ static tables4 make_tables4(const float *map) {
   return p;
 }
 
-/* 32 codes, one a byte, to 4 vectors of floats. In 16-bit units, h holds the upper and l the lower halves of the floats
- * of codes 0-7 | 16-23 (lo) and 8-15 | 24-31 (hi); even and odd units are then put together with shifts and blends,
- * which run beside the shuffles on other ports. Lane j of out[2*half + odd] is code
- * 16 * (j / 4) + 8 * half + 2 * (j % 4) + odd. */
+/* 32 codes, one a byte, to 4 vectors of floats: bytes are interleaved to the upper (h) and lower (l) halves of floats,
+ * and those to floats. Interleaving works in each half of a register, so that lane j of out[i] is code
+ * 16 * (j / 4) + 4 * i + j % 4. */
 static inline void lookup_32(__m256i codes, const tables4 *p, vf *out) {
   __m256i b0 = _mm256_shuffle_epi8(p->byte[0], codes), b1 = _mm256_shuffle_epi8(p->byte[1], codes);
   __m256i b2 = _mm256_shuffle_epi8(p->byte[2], codes), b3 = _mm256_shuffle_epi8(p->byte[3], codes);
   __m256i h[2] = {_mm256_unpacklo_epi8(b2, b3), _mm256_unpackhi_epi8(b2, b3)};
   __m256i l[2] = {_mm256_unpacklo_epi8(b0, b1), _mm256_unpackhi_epi8(b0, b1)};
   for (int half = 0; half < 2; half++) {
-    out[2 * half] = _mm256_castsi256_ps(_mm256_blend_epi16(_mm256_slli_epi32(h[half], 16), l[half], 0x55));
-    out[2 * half + 1] = _mm256_castsi256_ps(_mm256_blend_epi16(h[half], _mm256_srli_epi32(l[half], 16), 0x55));
+    out[2 * half] = _mm256_castsi256_ps(_mm256_unpacklo_epi16(l[half], h[half]));
+    out[2 * half + 1] = _mm256_castsi256_ps(_mm256_unpackhi_epi16(l[half], h[half]));
   }
 }
 
@@ -45,9 +44,10 @@ static inline void unpack_group(const uint8_t *codes, const tables4 *p, vf *out)
 /* x in the order of unpack_group and lookup_32. */
 static void prepare_4bit(const float *x, int64_t cols, float *out) {
   for (int64_t group = 0; group < cols; group += NB_GROUP4, x += NB_GROUP4, out += NB_GROUP4) {
+#pragma GCC unroll 64 /* leaves loads and stores at fixed places */
     for (int i = 0; i < NB_GROUP4; i++) {
-      int low = i / 32, half = i / 16 % 2, odd = i / 8 % 2, j = i % 8;
-      out[i] = x[2 * (16 * (j / 4) + 8 * half + 2 * (j % 4) + odd) + low];
+      int low = i / 32, vector = i / 8 % 4, j = i % 8;
+      out[i] = x[2 * (16 * (j / 4) + 4 * vector + j % 4) + low];
     }
   }
 }
@@ -59,15 +59,9 @@ static inline void unpack_32(const uint8_t *codes, const tables4 *p, float scale
   __m256i even = _mm256_and_si256(_mm256_srli_epi16(v, 4), low), odd = _mm256_and_si256(v, low);
   __m256i c = _mm256_blend_epi32(_mm256_unpacklo_epi8(even, odd), _mm256_unpackhi_epi8(even, odd), 0xf0);
   c = _mm256_permutevar8x32_epi32(c, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
-  __m256i b0 = _mm256_shuffle_epi8(p->byte[0], c), b1 = _mm256_shuffle_epi8(p->byte[1], c);
-  __m256i b2 = _mm256_shuffle_epi8(p->byte[2], c), b3 = _mm256_shuffle_epi8(p->byte[3], c);
-  __m256i h[2] = {_mm256_unpacklo_epi8(b2, b3), _mm256_unpackhi_epi8(b2, b3)};
-  __m256i l[2] = {_mm256_unpacklo_epi8(b0, b1), _mm256_unpackhi_epi8(b0, b1)};
-  vf s = vf_set1(scale);
-  for (int half = 0; half < 2; half++, out += 2 * VF) {
-    vf_store(out, vf_mul(_mm256_castsi256_ps(_mm256_unpacklo_epi16(l[half], h[half])), s));
-    vf_store(out + VF, vf_mul(_mm256_castsi256_ps(_mm256_unpackhi_epi16(l[half], h[half])), s));
-  }
+  vf weight[4], s = vf_set1(scale);
+  lookup_32(c, p, weight);
+  for (int i = 0; i < 4; i++) vf_store(out + i * VF, vf_mul(weight[i], s));
 }
 
 #include "kernels/cpu/blocks4_body.h"

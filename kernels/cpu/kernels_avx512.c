@@ -22,6 +22,7 @@ static inline void unpack_group(const uint8_t *codes, const tables4 *t, vf *out)
  * even weight) where j >= 8. */
 static void prepare_4bit(const float *x, int64_t cols, float *out) {
   for (int64_t group = 0; group < cols; group += NB_GROUP4, x += NB_GROUP4, out += NB_GROUP4) {
+#pragma GCC unroll 64 /* leaves loads and stores at fixed places */
     for (int i = 0; i < NB_GROUP4; i++) {
       int byte = i / 16, j = i % 16;
       out[i] = x[2 * (4 * (j % 8) + byte) + (j < 8)];

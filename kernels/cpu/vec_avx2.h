@@ -11,6 +11,7 @@ typedef __m256 vf;
 enum {
   VF = 8,           /* floats in a vector */
   GEMM_VECTORS = 2, /* 2 x 6 sums, 2 vectors of x and a broadcast weight are 15 of the 16 registers, */
+  DOT_ROWS = 1,     /* rows of weights that a dot kernel works on at a time */
   GEMM_ROWS = 6,    /* and 8 loads for 12 multiply-adds keep the two load ports behind the two multipliers */
 };
 

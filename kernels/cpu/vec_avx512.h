@@ -10,7 +10,8 @@ typedef __m512 vf;
 enum {
   VF = 16,
   GEMM_VECTORS = 2, /* 2 x 12 sums, 2 vectors of x and a broadcast weight are 27 of the 32 registers; */
-  GEMM_ROWS = 12,   /* 12 also divides the driver's band, as AVX2's 6 does */
+  DOT_ROWS = 4,
+  GEMM_ROWS = 12, /* 12 also divides the driver's band, as AVX2's 6 does */
 };
 
 static inline vf vf_zero(void) { return _mm512_setzero_ps(); }
