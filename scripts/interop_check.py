@@ -35,21 +35,23 @@ METHODS = {
 # How far nibble's logits may be from the reference's, by the largest of them. Both work in float32 on the same weights,
 # and differ in the order of their sums.
 FLOAT32_BOUND = 1e-4
-# LLM.int8 rounds each layer's activations to 127 steps by way of float16: where a sum's last bits differ, a value now
-# and then falls on the step beside it, which is 1/127 of its row's largest, and thirty layers carry that on.
-LLM_INT8_BOUND = 5e-2
+# LLM.int8 rounds every layer's activations to 127 steps: a sum whose last bit differs now and then puts a value on the
+# next step, and thirty layers carry that on. So the bound is measured: twice what the reference's own logits move when
+# its embeddings are changed by one part in a million. (Where no value changes its step, the two agree to 1e-5.)
+PERTURBATION, PERTURBED_RUNS = 1e-6, 8
 
-IDS = [1, 504, 3575, 282, 4649, 314, 260, 2, 28, 416, 253, 1028, 4649, 282, 198, 11, 99, 1000, 20000, 49151]
+# "The capital of France is the city of France, and it is known for itsaim", after the first token of a chat
+IDS = [1, 504, 3575, 282, 4649, 314, 260, 2240, 282, 4649, 28, 284, 357, 314, 1343, 327, 624, 2170]
 
 
 class Table:
     def __init__(self):
         self.failed = False
-        print(f"{'model':<16} {'method':<14} {'check':<34} {'result':<30} ok")
+        print(f"{'model':<16} {'method':<14} {'check':<38} {'result':<30} ok")
 
     def row(self, model, method, check, result, ok):
         self.failed |= not ok
-        print(f"{model:<16} {method:<14} {check:<34} {result:<30} {'yes' if ok else 'NO'}", flush=True)
+        print(f"{model:<16} {method:<14} {check:<38} {result:<30} {'yes' if ok else 'NO'}", flush=True)
 
 
 def nibble(args, *command):
@@ -100,18 +102,35 @@ def first_output(model, ids):
     return (out.logits if "logits" in out else out.last_hidden_state).float()
 
 
-def compare_outputs(table, args, model, method, ours, auto, ids):
+def distance(a, b):
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def perturbed_distance(model, ids, reference):
+    embedding = model.get_input_embeddings().weight
+    original, most = embedding.data.clone(), 0.0
+    for seed in range(PERTURBED_RUNS):
+        torch.manual_seed(seed)
+        embedding.data = original * (1 + PERTURBATION * torch.randn_like(original))
+        most = max(most, distance(first_output(model, ids), reference))
+    embedding.data = original
+    return most
+
+
+def compare_outputs(table, args, model_name, method, ours, ids):
     """nibble's artifact in transformers, in float32, against nibble itself."""
-    reference = first_output(load(auto, ours, dtype=torch.float32), ids)
+    model = load(AutoModelForCausalLM, ours)
+    for parameter in model.parameters():  # transformers loads what is not packed in the config's dtype
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.float()
+    reference = first_output(model, ids)
     int8 = method == "int8"
+    bound = max(FLOAT32_BOUND, 2 * perturbed_distance(model, ids, reference)) if int8 else FLOAT32_BOUND
     out = os.path.join(args.out, "logits.safetensors")
     options = ["--int8", "llm.int8"] if int8 else []
-    nibble(args, "logits", ours, "--ids", ",".join(map(str, ids)), "--out", out, *options)
-    mine = load_file(out)["logits"]
-    distance = ((mine - reference).abs().max() / reference.abs().max()).item()
-    bound = LLM_INT8_BOUND if int8 else FLOAT32_BOUND
-    check = f"logits, by the largest (< {bound:g})"
-    table.row(model, method, check, f"{distance:.2e}", distance < bound)
+    nibble(args, "logits", ours, "--ids", ",".join(map(str, ids)), "--out", out, "--force", *options)
+    found = distance(load_file(out)["logits"], reference)
+    table.row(model_name, method, f"logits, by the largest (< {bound:.1e})", f"{found:.2e}", found < bound)
 
 
 def quantize_both(table, args, model, source, method, auto, options=(), skip=None):
@@ -165,17 +184,13 @@ def check_tiny(table, args):
 def check_smollm2(table, args):
     source = os.path.join(args.out, "smollm2")
     nibble(args, "convert", args.gguf, source, "--force")
-    can_run = subprocess.run([args.nibble, "logits", "--help"], capture_output=True).returncode == 0
     for method in METHODS:
         ours, reference = quantize_both(table, args, "smollm2", source, method, AutoModelForCausalLM)
         same = torch.equal(
             first_output(load(AutoModelForCausalLM, ours), IDS), first_output(load(AutoModelForCausalLM, reference), IDS)
         )
         table.row("smollm2", method, "loads; logits of the reference's own", "equal" if same else "differ", same)
-        if can_run:
-            compare_outputs(table, args, "smollm2", method, ours, AutoModelForCausalLM, IDS)
-        else:
-            print("smollm2: comparing nibble's logits is skipped: this nibble has no `logits`")
+        compare_outputs(table, args, "smollm2", method, ours, IDS)
 
 
 def check_minilm(table, args):
