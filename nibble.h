@@ -54,6 +54,11 @@ void nibble_set_threads(int threads);
 /* High-water mark of this process's resident memory, in bytes. */
 uint64_t nibble_peak_rss(void);
 
+/* True if a file that this process has mapped was truncated or written to while it was read: what was computed from it
+ * since the last call of this function is worth nothing. Outputs are not written then, and functions that write one
+ * fail with NIBBLE_BAD_INPUT by themselves. */
+bool nibble_input_changed(void);
+
 /* ---- inspect ---------------------------------------------------------------------------------------------------- */
 
 /* One tensor of a checkpoint as it lies in its file. */
