@@ -8,7 +8,6 @@
 typedef struct nb_mapfile {
   const uint8_t *data; /* NULL for an empty file */
   uint64_t size;       /* bytes */
-  int guard;           /* mapguard.h */
 } nb_mapfile;
 
 /* Maps a regular file; NIBBLE_BAD_INPUT if it is missing or no regular file, NIBBLE_SYSTEM if the system refuses. */

@@ -50,10 +50,10 @@ static void install(void) {
     sigaction(SIGBUS, &action, NULL);
 }
 
-int nb_mapguard_add(const void *data, uint64_t size, const char *path, const struct stat *info) {
+void nb_mapguard_add(const void *data, uint64_t size, const char *path, const struct stat *info) {
   pthread_once(&once, install);
   char *copy = strdup(path);
-  if (!copy) return -1;
+  if (!copy) return;
   pthread_mutex_lock(&lock);
   int i = 0;
   while (i < SLOTS && slots[i].path) i++;
@@ -68,9 +68,7 @@ int nb_mapguard_add(const void *data, uint64_t size, const char *path, const str
     atomic_store(&g->begin, (uintptr_t)data);
   }
   pthread_mutex_unlock(&lock);
-  if (i < SLOTS) return i;
-  free(copy);
-  return -1;
+  if (i == SLOTS) free(copy);
 }
 
 /* A file that was replaced by another of its name is still whole in the map; one that was written to is not. */
@@ -81,14 +79,16 @@ static bool has_changed(const guarded *g) {
          now.st_mtim.tv_nsec != g->modified.tv_nsec;
 }
 
-void nb_mapguard_remove(int ticket) {
-  if (ticket < 0) return;
+void nb_mapguard_remove(const void *data) {
   pthread_mutex_lock(&lock);
-  guarded *g = &slots[ticket];
-  if (has_changed(g)) atomic_store(&lost, true);
-  atomic_store(&g->begin, 0);
-  free(g->path);
-  g->path = NULL;
+  for (int i = 0; i < SLOTS; i++) {
+    guarded *g = &slots[i];
+    if (!g->path || atomic_load(&g->begin) != (uintptr_t)data) continue;
+    if (has_changed(g)) atomic_store(&lost, true);
+    atomic_store(&g->begin, 0);
+    free(g->path);
+    g->path = NULL;
+  }
   pthread_mutex_unlock(&lock);
 }
 

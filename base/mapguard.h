@@ -10,10 +10,12 @@
 
 #include "base/status.h"
 
-/* Guards [data, data + size), mapped from `path`, which looked like *info. Returns a ticket for nb_mapguard_remove; -1
- * if too many maps are guarded already, or there is no memory: such a map is not guarded. */
-int nb_mapguard_add(const void *data, uint64_t size, const char *path, const struct stat *info);
-void nb_mapguard_remove(int ticket);
+/* Guards [data, data + size), mapped from `path`, which looked like *info. If too many maps are guarded
+ * already, or there is no memory, this one is not. */
+void nb_mapguard_add(const void *data, uint64_t size, const char *path, const struct stat *info);
+
+/* Before the map goes. */
+void nb_mapguard_remove(const void *data);
 
 /* True if a guarded file has changed since it was mapped, whether the map is still open or was closed since the last
  * call of nb_mapguard_forget. */
