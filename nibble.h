@@ -54,6 +54,11 @@ void nibble_set_threads(int threads);
 /* High-water mark of this process's resident memory, in bytes. */
 uint64_t nibble_peak_rss(void);
 
+/* True if a file that this process has mapped was truncated or written to while it was read: what was computed from it
+ * since the last call of this function is worth nothing. Outputs are not written then, and functions that write one
+ * fail with NIBBLE_BAD_INPUT by themselves. */
+bool nibble_input_changed(void);
+
 /* ---- inspect ---------------------------------------------------------------------------------------------------- */
 
 /* One tensor of a checkpoint as it lies in its file. */
@@ -170,67 +175,6 @@ typedef struct nibble_convert_result {
 /* Rewrites a checkpoint as safetensors, as a stream, with its config, its side files and a nibble.json. DST appears
  * whole or not at all. */
 nibble_status nibble_convert(const nibble_convert_options *options, nibble_convert_result *out, nibble_error *err);
-/* ---- verify ----------------------------------------------------------------------------------------------------- */
-
-typedef enum nibble_severity {
-  NIBBLE_NOTE,    /* worth knowing; sound artifacts have such things */
-  NIBBLE_WARNING, /* unusual, but nothing says that it is wrong */
-  NIBBLE_FAULT,   /* the artifact fails */
-} nibble_severity;
-
-/* One thing that a check has to say. Faults of a kind in one tensor are one finding, which places the first of them. */
-typedef struct nibble_finding {
-  nibble_severity severity;
-  const char *check;  /* stable name of the check: "missing", "scale", "error" */
-  const char *cause;  /* stable name of the known mistake that explains it: "nibbles-swapped"; "" if none does */
-  const char *tensor; /* "": the artifact as a whole */
-  int64_t block;      /* quantization block or row the first lies in; -1: none */
-  int64_t index;      /* its element, flattened; -1: none */
-  int64_t count;      /* how many there are in this tensor */
-  const char *text;   /* one line */
-} nibble_finding;
-
-/* A weight of the artifact against the original's. Errors are relative to the original's Frobenius norm. */
-typedef struct nibble_weight_error {
-  const char *tensor;
-  const char *format; /* of the artifact's: "nf4", "BF16" */
-  int64_t rows, cols;
-  double relative_error;
-  double expected_error; /* that rounding this very weight to the nearest makes; NaN if it has no such error */
-  double snr_db;         /* signal to noise; infinite if the two are the same */
-  double cosine;
-  double max_error; /* the largest difference, and its place */
-  int64_t max_row, max_col;
-  int64_t damaged_blocks; /* far worse than the rest of their kind, and the first of them (-1: none) */
-  int64_t first_damaged_block;
-  bool flagged;       /* far worse than its format makes it */
-  const char *cause;  /* if flagged: the mistake that explains the error, as in nibble_finding; "" otherwise */
-  double cause_error; /* and the error, on a sample of rows, once that mistake is undone */
-} nibble_weight_error;
-
-typedef struct nibble_verify_options {
-  const char *artifact; /* MODEL */
-  const char *against;  /* MODEL it was made from; NULL: its structure only */
-  nibble_progress progress;
-} nibble_verify_options;
-
-typedef struct nibble_verification {
-  const nibble_finding *findings; /* in the order of the checks */
-  size_t finding_count, fault_count, warning_count;
-  size_t tensors, packed_weights; /* looked at */
-  uint64_t tensor_bytes;
-  double structure_seconds;
-
-  const nibble_weight_error *weights; /* with `against`: in the order of the original's file */
-  size_t weight_count, flagged_count;
-  double weights_seconds;
-} nibble_verification;
-
-/* Checks an artifact. NIBBLE_CHECK_FAILED, with *out set, if it has a fault; NIBBLE_BAD_INPUT, with *out NULL, if its
- * files cannot be read as a checkpoint at all. Free with nibble_verification_free. */
-nibble_status nibble_verify(const nibble_verify_options *options, nibble_verification **out, nibble_error *err);
-void nibble_verification_free(nibble_verification *verification);
-
 /* ---- running a model -------------------------------------------------------------------------------------------- */
 
 /* How weights in int8 are multiplied. */
@@ -439,6 +383,124 @@ typedef struct nibble_kernel_bench_options {
 nibble_status nibble_bench_kernels(const nibble_kernel_bench_options *options, nibble_kernel_bench *out,
                                    nibble_error *err);
 void nibble_kernel_bench_free(nibble_kernel_bench *bench);
+
+/* ---- verify ----------------------------------------------------------------------------------------------------- */
+
+typedef enum nibble_severity {
+  NIBBLE_NOTE,    /* worth knowing; sound artifacts have such things */
+  NIBBLE_WARNING, /* unusual, but nothing says that it is wrong */
+  NIBBLE_FAULT,   /* the artifact fails */
+} nibble_severity;
+
+/* One thing that a check has to say. Faults of a kind in one tensor are one finding, which places the first of them. */
+typedef struct nibble_finding {
+  nibble_severity severity;
+  const char *check;  /* stable name of the check: "missing", "scale", "error" */
+  const char *cause;  /* stable name of the known mistake that explains it: "nibbles-swapped"; "" if none does */
+  const char *tensor; /* "": the artifact as a whole */
+  int64_t block;      /* quantization block or row the first lies in; -1: none */
+  int64_t index;      /* its element, flattened; -1: none */
+  int64_t count;      /* how many there are in this tensor */
+  const char *text;   /* one line */
+} nibble_finding;
+
+/* A weight of the artifact against the original's. Errors are relative to the original's Frobenius norm. */
+typedef struct nibble_weight_error {
+  const char *tensor;
+  const char *format; /* of the artifact's: "nf4", "BF16" */
+  int64_t rows, cols;
+  double relative_error;
+  double expected_error; /* that rounding this very weight to the nearest makes; NaN if it has no such error */
+  double snr_db;         /* signal to noise; infinite if the two are the same */
+  double cosine;
+  double max_error; /* the largest difference, and its place */
+  int64_t max_row, max_col;
+  int64_t damaged_blocks; /* far worse than the rest of their kind, and the first of them (-1: none) */
+  int64_t first_damaged_block;
+  bool flagged;       /* far worse than its format makes it */
+  const char *cause;  /* if flagged: the mistake that explains the error, as in nibble_finding; "" otherwise */
+  double cause_error; /* and the error, on a sample of rows, once that mistake is undone */
+} nibble_weight_error;
+
+enum { NIBBLE_KL_BINS = 16, NIBBLE_WORST_TOKENS = 8 };
+
+/* A token at which the two models differ most. Texts are UTF-8, with control characters replaced. */
+typedef struct nibble_worst_token {
+  int64_t position; /* in the text's tokens */
+  double kl;
+  char *context, *token;     /* what stood before it, and the text's own next token */
+  char *reference_top, *top; /* the likeliest next token of either model */
+} nibble_worst_token;
+
+/* How the artifact behaves on a text, beside the original. A token's KL divergence is that of the artifact's
+ * distribution from the original's, in nats. */
+typedef struct nibble_behaviour {
+  int64_t tokens, chunks, ctx; /* predictions compared, windows, and their length */
+  double perplexity, perplexity_stderr;
+  double reference_perplexity, reference_perplexity_stderr;       /* of the original */
+  double nll_difference, nll_difference_low, nll_difference_high; /* mean log-likelihood lost a token, and its 95%
+                                                                     interval: differences are taken token by token */
+  double ppl_increase;                                            /* exp of that, less 1 */
+  double kl_mean, kl_stderr, kl_p99, kl_max;
+  double top1_agreement, top5_agreement; /* same likeliest token; share of the five likeliest in common */
+  int64_t kl_bins[NIBBLE_KL_BINS];       /* tokens with a KL from 10^(i/2 - 7) on; the first also takes what is below */
+  nibble_worst_token worst[NIBBLE_WORST_TOKENS];
+  int64_t worst_count;
+  double *block_errors; /* [block_count] relative error of the hidden states that enter each block, and the last norm */
+  int64_t block_count;
+  int64_t parting_block;    /* the first block whose output is off by a quarter and more; -1: none */
+  uint64_t predicted_bytes; /* of weights, as `memory` tells them from the headers */
+  uint64_t file_bytes;      /* on disk */
+  uint64_t resident_bytes;  /* by which this process grew when the artifact was loaded and had run once */
+  double seconds;
+} nibble_behaviour;
+
+/* What an artifact's behaviour must keep to. */
+typedef struct nibble_thresholds {
+  const char *profile;
+  double max_kl;           /* mean, in nats */
+  double max_ppl_increase; /* 0.01: by 1% */
+  double min_top1;         /* share of tokens */
+} nibble_thresholds;
+
+typedef struct nibble_verify_options {
+  const char *artifact; /* MODEL */
+  const char *against;  /* MODEL it was made from; NULL: its structure only */
+  const char *text;     /* file, plain or gzip, to compare their behaviour on; NULL: not compared. Needs `against` */
+  int64_t ctx, chunks;  /* windows of the text, as nibble_ppl's */
+  nibble_int8 int8;
+  const char *profile;                       /* "strict", "normal", "loose"; NULL: normal */
+  double max_kl, max_ppl_increase, min_top1; /* in the profile's place; 0: the profile's */
+  const char *certificate; /* file for the certificate; NULL: nibble.json in the artifact's folder, if `against` is
+                              given and the folder can be written to */
+  bool no_certificate;     /* writes none, unless `certificate` is given */
+  bool check_only;         /* measures nothing: are the files (the original's too, if given) the certified ones? */
+  const char *report;      /* HTML file to write; NULL: none */
+  nibble_progress progress;
+} nibble_verify_options;
+
+typedef struct nibble_verification {
+  const char *artifact, *original, *text; /* names without folders; "" where there is none */
+  const char *text_sha256;
+  const nibble_finding *findings; /* in the order of the checks */
+  size_t finding_count, fault_count, warning_count;
+  size_t tensors, packed_weights; /* looked at */
+  uint64_t tensor_bytes;
+  double structure_seconds;
+
+  const nibble_weight_error *weights; /* with `against`: in the order of the original's file */
+  size_t weight_count, flagged_count;
+  double weights_seconds;
+
+  const nibble_behaviour *behaviour; /* NULL: not compared */
+  nibble_thresholds thresholds;
+} nibble_verification;
+
+/* Checks an artifact: its structure, with `against` every weight, with `text` its behaviour. NIBBLE_CHECK_FAILED, with
+ * *out set, if it has a fault or misses a threshold; NIBBLE_BAD_INPUT, with *out NULL, if the files cannot be read as
+ * checkpoints at all. Free with nibble_verification_free. */
+nibble_status nibble_verify(const nibble_verify_options *options, nibble_verification **out, nibble_error *err);
+void nibble_verification_free(nibble_verification *verification);
 
 #pragma GCC visibility pop
 

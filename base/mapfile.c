@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/mapguard.h"
 
 nibble_status nb_mapfile_open(const char *path, nb_mapfile *out, nibble_error *err) {
   *out = (nb_mapfile){0};
@@ -27,6 +28,7 @@ nibble_status nb_mapfile_open(const char *path, nb_mapfile *out, nibble_error *e
       status = nb_fail_errno(err, "%s: cannot map it", path);
     } else {
       *out = (nb_mapfile){.data = data, .size = (uint64_t)info.st_size};
+      nb_mapguard_add(data, out->size, path, &info);
     }
   }
   close(fd);
@@ -34,6 +36,7 @@ nibble_status nb_mapfile_open(const char *path, nb_mapfile *out, nibble_error *e
 }
 
 void nb_mapfile_close(nb_mapfile *map) {
+  if (map->data) nb_mapguard_remove(map->data);
   if (map->data) munmap((void *)(uintptr_t)map->data, (size_t)map->size);
   *map = (nb_mapfile){0};
 }

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/mapguard.h"
+
 enum { MAX_DEPTH = 8 }; /* of folders below an output: ours have one level, so deeper ones are not ours to remove */
 
 char *nb_path_join(const char *folder, const char *name) {
@@ -150,7 +152,8 @@ static nibble_status sync_parent(const char *path, nibble_error *err) {
 }
 
 nibble_status nb_stage_commit(nb_stage *stage, bool sync, nibble_error *err) {
-  nibble_status status = NIBBLE_OK;
+  nibble_status status = nb_mapguard_check(err);
+  if (status != NIBBLE_OK) goto done;
   if (sync && walk(stage->path, 0, sync_one) != 0) {
     status = nb_fail_errno(err, "%s: cannot sync it", stage->path);
     goto done;

@@ -109,6 +109,10 @@ int cli_finish(nibble_status status, const nibble_error *err) {
     if (status == NIBBLE_OK) return NIBBLE_SYSTEM;
   }
   if (status != NIBBLE_OK) fprintf(stderr, "nibble: %s\n", err->message);
+  if (status == NIBBLE_OK && nibble_input_changed()) {
+    fputs("nibble: an input file changed while it was read\n", stderr);
+    return NIBBLE_BAD_INPUT;
+  }
   return (int)status;
 }
 

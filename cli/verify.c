@@ -1,4 +1,4 @@
-/* nibble verify ARTIFACT [--against MODEL] */
+/* nibble verify ARTIFACT [--against MODEL] [--text FILE] */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -9,16 +9,46 @@
 typedef struct options {
   cli_common common;
   nibble_verify_options verify;
-  bool layers;
+  bool layers, model_card;
 } options;
 
-enum { OPT_AGAINST = 0x100, OPT_LAYERS };
+enum {
+  OPT_AGAINST = 0x100,
+  OPT_TEXT,
+  OPT_CTX,
+  OPT_CHUNKS,
+  OPT_INT8,
+  OPT_PROFILE,
+  OPT_MAX_KL,
+  OPT_MAX_PPL,
+  OPT_MIN_TOP1,
+  OPT_CERTIFICATE,
+  OPT_NO_CERTIFICATE,
+  OPT_CHECK_ONLY,
+  OPT_REPORT,
+  OPT_MODEL_CARD,
+  OPT_LAYERS
+};
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
   options *o = state->input;
-  const char **slots[] = {&o->verify.artifact};
+  nibble_verify_options *v = &o->verify;
+  const char **slots[] = {&v->artifact};
   switch (key) {
-    case OPT_AGAINST: o->verify.against = arg; return 0;
+    case OPT_AGAINST: v->against = arg; return 0;
+    case OPT_TEXT: v->text = arg; return 0;
+    case OPT_CTX: v->ctx = cli_int(state, "--ctx", arg, 2, 1 << 24); return 0;
+    case OPT_CHUNKS: v->chunks = cli_int(state, "--chunks", arg, 1, INT32_MAX); return 0;
+    case OPT_INT8: v->int8 = cli_int8(state, arg); return 0;
+    case OPT_PROFILE: v->profile = arg; return 0;
+    case OPT_MAX_KL: v->max_kl = cli_double(state, "--max-kl", arg, 1e-9, 1e3); return 0;
+    case OPT_MAX_PPL: v->max_ppl_increase = cli_double(state, "--max-ppl-increase", arg, 1e-9, 1e6) / 100; return 0;
+    case OPT_MIN_TOP1: v->min_top1 = cli_double(state, "--min-top1", arg, 1e-9, 100) / 100; return 0;
+    case OPT_CERTIFICATE: v->certificate = arg; return 0;
+    case OPT_NO_CERTIFICATE: v->no_certificate = true; return 0;
+    case OPT_CHECK_ONLY: v->check_only = true; return 0;
+    case OPT_REPORT: v->report = arg; return 0;
+    case OPT_MODEL_CARD: o->model_card = true; return 0;
     case OPT_LAYERS: o->layers = true; return 0;
     default: return cli_argument(key, arg, state, slots, 1);
   }
@@ -26,7 +56,21 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 
 static const struct argp_option own_options[] = {
     {"against", OPT_AGAINST, "MODEL", 0, "Compare every weight with the original's", 0},
-    {"layers", OPT_LAYERS, NULL, 0, "List the error of every weight", 0},
+    {"text", OPT_TEXT, "FILE", 0, "Compare both models' behaviour on a text, plain or gzip", 0},
+    {"ctx", OPT_CTX, "N", 0, "Tokens of a window (default: 512)", 0},
+    {"chunks", OPT_CHUNKS, "N", 0, "Stop after N windows", 0},
+    {"int8", OPT_INT8, "weight-only|llm.int8", 0, "How int8 weights are multiplied (default: weight-only)", 0},
+    {"profile", OPT_PROFILE, "strict|normal|loose", 0, "Thresholds for the behaviour (default: normal)", 1},
+    {"max-kl", OPT_MAX_KL, "NATS", 0, "Largest mean KL divergence", 1},
+    {"max-ppl-increase", OPT_MAX_PPL, "PERCENT", 0, "Largest increase of perplexity", 1},
+    {"min-top1", OPT_MIN_TOP1, "PERCENT", 0, "Least share of tokens at which both find the same one likeliest", 1},
+    {"certificate", OPT_CERTIFICATE, "FILE", 0,
+     "Where the certificate stands (default: nibble.json in ARTIFACT, written with --against)", 2},
+    {"no-certificate", OPT_NO_CERTIFICATE, NULL, 0, "Write none", 2},
+    {"check-only", OPT_CHECK_ONLY, NULL, 0, "Measure nothing: are the files still the certified ones?", 2},
+    {"report", OPT_REPORT, "FILE", 0, "Write an HTML page", 3},
+    {"model-card", OPT_MODEL_CARD, NULL, 0, "Print a Markdown table for a model card", 3},
+    {"layers", OPT_LAYERS, NULL, 0, "List the error of every weight", 3},
     {0},
 };
 
@@ -35,13 +79,27 @@ static const struct argp argp = {
     .parser = parse,
     .args_doc = "ARTIFACT",
     .doc =
-        "Checks that an artifact is sound: every tensor there, every scale and code what a quantizer writes; with the "
-        "original, that no weight is further from it than its format makes it. Exits with 1 if it is not.\v"
-        "Example: nibble verify ./SmolLM2-135M-Instruct-nf4 --against ./SmolLM2-135M-Instruct",
+        "Proves that an artifact is sound: every tensor there, every scale and code what a quantizer writes; with the "
+        "original, that no weight is further from it than its format makes it; with a text, that it still speaks as "
+        "the original does. Exits with 1 if it is not.\v"
+        "Example: nibble verify ./SmolLM2-nf4 --against ./SmolLM2 --text wiki.test.txt --chunks 24 --report out.html",
 };
 
 static const char *const severities[] = {
     [NIBBLE_NOTE] = "note", [NIBBLE_WARNING] = "warning", [NIBBLE_FAULT] = "fault"};
+
+static void print_findings(const nibble_verification *v) {
+  for (size_t i = 0; i < v->finding_count; i++) {
+    const nibble_finding *f = &v->findings[i];
+    printf("%s: %s%s%s", severities[f->severity], f->tensor, *f->tensor ? ": " : "", f->text);
+    if (f->block >= 0) printf(" (block %" PRId64 ")", f->block);
+    if (f->index >= 0) printf(" (index %" PRId64 ")", f->index);
+    if (*f->cause) printf(" [%s]", f->cause);
+    printf("\n");
+  }
+  printf("%s: %zu fault%s, %zu warning%s\n", v->fault_count ? "FAILED" : "sound", v->fault_count,
+         v->fault_count == 1 ? "" : "s", v->warning_count, v->warning_count == 1 ? "" : "s");
+}
 
 static void print_weights(const nibble_verification *v, bool all) {
   double worst = 0;
@@ -61,21 +119,36 @@ static void print_weights(const nibble_verification *v, bool all) {
            w[i].max_col, w[i].flagged ? "  FLAGGED " : "", w[i].cause);
 }
 
+static void print_behaviour(const nibble_behaviour *b) {
+  char a[32], d[32], e[32];
+  if (!b) return;
+  printf("behaviour: %" PRId64 " tokens in %" PRId64 " windows of %" PRId64 ", %.1f s\n", b->tokens, b->chunks, b->ctx,
+         b->seconds);
+  printf("  perplexity      %.4f +- %.4f, original %.4f +- %.4f: %+.3f%% (95%%: %+.3f%% to %+.3f%%)\n", b->perplexity,
+         b->perplexity_stderr, b->reference_perplexity, b->reference_perplexity_stderr, 100 * b->ppl_increase,
+         100 * expm1(b->nll_difference_low), 100 * expm1(b->nll_difference_high));
+  printf("  KL divergence   mean %.5g +- %.2g, 99%% %.5g, largest %.5g\n", b->kl_mean, b->kl_stderr, b->kl_p99,
+         b->kl_max);
+  printf("  agreement       likeliest token %.2f%%, of the five likeliest %.2f%%\n", 100 * b->top1_agreement,
+         100 * b->top5_agreement);
+  if (b->parting_block >= 0) {
+    printf("  hidden states   part at block %" PRId64 " of %" PRId64 " (relative error %.3g)\n", b->parting_block,
+           b->block_count - 1, b->block_errors[b->parting_block + 1]);
+  } else {
+    printf("  hidden states   stay together: relative error %.3g after the last block\n",
+           b->block_errors[b->block_count - 1]);
+  }
+  printf("  memory          predicted %s, on disk %s, resident %s\n", cli_bytes(a, b->predicted_bytes),
+         cli_bytes(d, b->file_bytes), cli_bytes(e, b->resident_bytes));
+}
+
 static void print_text(const nibble_verification *v, bool layers) {
   char a[32];
   printf("structure: %zu tensors, %zu packed weights, %s in %.2f s\n", v->tensors, v->packed_weights,
          cli_bytes(a, v->tensor_bytes), v->structure_seconds);
   print_weights(v, layers);
-  for (size_t i = 0; i < v->finding_count; i++) {
-    const nibble_finding *f = &v->findings[i];
-    printf("%s: %s%s%s", severities[f->severity], f->tensor, *f->tensor ? ": " : "", f->text);
-    if (f->block >= 0) printf(" (block %" PRId64 ")", f->block);
-    if (f->index >= 0) printf(" (index %" PRId64 ")", f->index);
-    if (*f->cause) printf(" [%s]", f->cause);
-    printf("\n");
-  }
-  printf("%s: %zu fault%s, %zu warning%s\n", v->fault_count ? "FAILED" : "sound", v->fault_count,
-         v->fault_count == 1 ? "" : "s", v->warning_count, v->warning_count == 1 ? "" : "s");
+  print_behaviour(v->behaviour);
+  print_findings(v);
 }
 
 /* JSON has no infinity and no NaN: such a figure is null. */
@@ -111,6 +184,64 @@ static void add_weights(cJSON *json, const nibble_verification *v) {
   }
 }
 
+static void add_behaviour(cJSON *json, const nibble_verification *v) {
+  const nibble_behaviour *b = v->behaviour;
+  cJSON *to = cJSON_AddObjectToObject(json, "behaviour");
+  cJSON_AddNumberToObject(to, "tokens", (double)b->tokens);
+  cJSON_AddNumberToObject(to, "chunks", (double)b->chunks);
+  cJSON_AddNumberToObject(to, "ctx", (double)b->ctx);
+  add_figure(to, "perplexity", b->perplexity);
+  add_figure(to, "perplexity_stderr", b->perplexity_stderr);
+  add_figure(to, "reference_perplexity", b->reference_perplexity);
+  add_figure(to, "reference_perplexity_stderr", b->reference_perplexity_stderr);
+  add_figure(to, "nll_difference", b->nll_difference);
+  add_figure(to, "nll_difference_low", b->nll_difference_low);
+  add_figure(to, "nll_difference_high", b->nll_difference_high);
+  add_figure(to, "ppl_increase", b->ppl_increase);
+  add_figure(to, "kl_mean", b->kl_mean);
+  add_figure(to, "kl_stderr", b->kl_stderr);
+  add_figure(to, "kl_p99", b->kl_p99);
+  add_figure(to, "kl_max", b->kl_max);
+  add_figure(to, "top1_agreement", b->top1_agreement);
+  add_figure(to, "top5_agreement", b->top5_agreement);
+  cJSON *blocks = cJSON_AddArrayToObject(to, "block_errors");
+  for (int64_t i = 0; i < b->block_count; i++) cJSON_AddItemToArray(blocks, cJSON_CreateNumber(b->block_errors[i]));
+  cJSON_AddNumberToObject(to, "parting_block", (double)b->parting_block);
+  cJSON_AddNumberToObject(to, "predicted_bytes", (double)b->predicted_bytes);
+  cJSON_AddNumberToObject(to, "file_bytes", (double)b->file_bytes);
+  cJSON_AddNumberToObject(to, "resident_bytes", (double)b->resident_bytes);
+  cJSON_AddNumberToObject(to, "seconds", b->seconds);
+  cJSON *limits = cJSON_AddObjectToObject(json, "thresholds");
+  cJSON_AddStringToObject(limits, "profile", v->thresholds.profile);
+  cJSON_AddNumberToObject(limits, "max_kl", v->thresholds.max_kl);
+  cJSON_AddNumberToObject(limits, "max_ppl_increase", v->thresholds.max_ppl_increase);
+  cJSON_AddNumberToObject(limits, "min_top1", v->thresholds.min_top1);
+}
+
+/* Markdown, as a model card has it. Names go into code spans, where nothing but a backtick means anything. */
+static void print_card(const nibble_verification *v) {
+  const nibble_behaviour *b = v->behaviour;
+  printf("| check (nibble " NIBBLE_VERSION ") | result |\n| --- | --- |\n");
+  printf("| verdict | %s |\n", v->fault_count ? "failed" : "sound");
+  printf("| tensors | %zu, %zu packed weights |\n", v->tensors, v->packed_weights);
+  double worst = 0, sum = 0;
+  size_t inexact = 0;
+  for (size_t i = 0; i < v->weight_count; i++) {
+    worst = fmax(worst, v->weights[i].relative_error);
+    sum += v->weights[i].relative_error;
+    inexact += v->weights[i].relative_error > 0;
+  }
+  if (v->weight_count)
+    printf("| weights against `%s` | %zu compared, %zu flagged; relative error %.4f on average, at most %.4f |\n",
+           v->original, v->weight_count, v->flagged_count, inexact ? sum / (double)inexact : 0, worst);
+  if (!b) return;
+  printf("| perplexity | %.4f +- %.4f (original %.4f +- %.4f; %+.2f%%) |\n", b->perplexity, b->perplexity_stderr,
+         b->reference_perplexity, b->reference_perplexity_stderr, 100 * b->ppl_increase);
+  printf("| KL divergence | mean %.5f, 99%% %.4f, largest %.3f |\n", b->kl_mean, b->kl_p99, b->kl_max);
+  printf("| same likeliest token | %.2f%% (top five: %.2f%%) |\n", 100 * b->top1_agreement, 100 * b->top5_agreement);
+  printf("| text | `%s`, %" PRId64 " tokens, SHA-256 `%s` |\n", v->text, b->tokens, v->text_sha256);
+}
+
 static void print_json(const nibble_verification *v) {
   cJSON *json = cJSON_CreateObject();
   cJSON_AddBoolToObject(json, "sound", v->fault_count == 0);
@@ -136,6 +267,7 @@ static void print_json(const nibble_verification *v) {
     cJSON_AddItemToArray(findings, item);
   }
   if (v->weight_count) add_weights(json, v);
+  if (v->behaviour) add_behaviour(json, v);
   cli_print_json(json);
 }
 
@@ -148,6 +280,10 @@ int cli_verify(int argc, char **argv) {
   nibble_status status = nibble_verify(&o.verify, &result, &err);
   if (result && o.common.json) {
     print_json(result);
+  } else if (result && o.model_card) {
+    print_card(result);
+  } else if (result && o.verify.check_only) {
+    print_findings(result);
   } else if (result) {
     print_text(result, o.layers);
   }

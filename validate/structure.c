@@ -66,7 +66,13 @@ static void check_shape(look *l, const nb_model_tensor *want, const nb_tensor *h
           "its shape is [%s], the config makes it [%s]", is, should);
 }
 
-static bool is_gptq(const nb_quant_config *quant) { return strcmp(quant->method, "gptq") == 0; }
+/* GPTQ's config names what is packed by rules of its own, or not at all; then every linear layer is. */
+static bool packs_every_linear(const nb_config *config) {
+  const cJSON *quant = nb_json_object(config->json, "quantization_config");
+  if (strcmp(config->quant.method, "bitsandbytes") == 0) return true;
+  if (strcmp(config->quant.method, "gptq") != 0) return false;
+  return !cJSON_HasObjectItem(quant, "dynamic") && !cJSON_HasObjectItem(quant, "modules_in_block_to_quantize");
+}
 
 static void check_format(look *l, const nb_model_tensor *want, const nb_tensor *have) {
   const nb_quant_config *quant = &l->checkpoint->config.quant;
@@ -81,7 +87,7 @@ static void check_format(look *l, const nb_model_tensor *want, const nb_tensor *
     return;
   }
   bool linear = want->role == NB_ROLE_LINEAR || want->role == NB_ROLE_HEAD;
-  if (linear && quant->present && (strcmp(quant->method, "bitsandbytes") == 0 || is_gptq(quant)) &&
+  if (linear && quant->present && packs_every_linear(&l->checkpoint->config) &&
       !nb_module_skipped(&l->checkpoint->config, have->name, want->role == NB_ROLE_HEAD))
     nb_find(l->findings, NIBBLE_FAULT, "config", "forgotten-tensor", nb_place_tensor(have->name),
             "it is plain %s, but quantization_config does not list it among the modules that are not quantized",

@@ -1,24 +1,33 @@
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/checked.h"
 #include "base/clock.h"
 #include "convert/checkpoint.h"
+#include "validate/behaviour.h"
+#include "validate/certificate.h"
+#include "validate/certify.h"
 #include "validate/findings.h"
+#include "validate/report.h"
 #include "validate/structure.h"
+#include "validate/thresholds.h"
 #include "validate/weights.h"
 
 /* The public struct first, so that one pointer serves both. */
 typedef struct verification {
   nibble_verification public;
-  nb_checkpoint artifact;
+  nb_checkpoint artifact, original;
+  bool has_original;
   nb_findings findings;
   nb_weights weights;
+  nibble_behaviour behaviour;
+  char *names[3];
+  char text_sha256[NB_SHA256_CHARS];
 } verification;
 
 static nibble_status verdict(const verification *v, nibble_error *err) {
   size_t faults = v->public.fault_count;
-  if (!faults) return NIBBLE_OK;
-  for (size_t i = 0; i < v->findings.count; i++) {
+  for (size_t i = 0; faults && i < v->findings.count; i++) {
     const nibble_finding *f = &v->findings.items[i];
     if (f->severity != NIBBLE_FAULT) continue;
     return nb_fail(err, NIBBLE_CHECK_FAILED, "%s: %zu fault%s; the first: %s%s%s", v->artifact.path, faults,
@@ -27,10 +36,10 @@ static nibble_status verdict(const verification *v, nibble_error *err) {
   return NIBBLE_OK;
 }
 
-static nibble_status check_structure(verification *v, const nibble_progress *progress, nibble_error *err) {
+static nibble_status check_structure(verification *v, const nibble_verify_options *o, nibble_error *err) {
   double start = nb_seconds();
   nb_structure structure;
-  nibble_status status = nb_structure_check(&v->artifact, progress, &v->findings, &structure, err);
+  nibble_status status = nb_structure_check(&v->artifact, &o->progress, &v->findings, &structure, err);
   v->public.tensors = structure.tensors;
   v->public.packed_weights = structure.packed_weights;
   v->public.tensor_bytes = structure.bytes;
@@ -38,13 +47,9 @@ static nibble_status check_structure(verification *v, const nibble_progress *pro
   return status;
 }
 
-static nibble_status check_weights(verification *v, const nibble_verify_options *options, nibble_error *err) {
-  nb_checkpoint original;
+static nibble_status check_weights(verification *v, const nibble_verify_options *o, nibble_error *err) {
   double start = nb_seconds();
-  nibble_status status = nb_checkpoint_open(options->against, &original, err);
-  if (status != NIBBLE_OK) return status;
-  status = nb_weights_compare(&v->artifact, &original, &options->progress, &v->findings, &v->weights, err);
-  nb_checkpoint_close(&original);
+  nibble_status status = nb_weights_compare(&v->artifact, &v->original, &o->progress, &v->findings, &v->weights, err);
   v->public.weights = v->weights.rows;
   v->public.weight_count = v->weights.count;
   for (size_t i = 0; i < v->weights.count; i++) v->public.flagged_count += v->weights.rows[i].flagged;
@@ -52,21 +57,118 @@ static nibble_status check_weights(verification *v, const nibble_verify_options 
   return status;
 }
 
-nibble_status nibble_verify(const nibble_verify_options *options, nibble_verification **out, nibble_error *err) {
-  *out = NULL;
-  verification *v = nb_alloc(1, sizeof *v);
-  if (!v) return nb_fail_memory(err, sizeof *v);
-  nibble_status status = nb_checkpoint_open_loose(options->artifact, &v->artifact, err);
-  if (status == NIBBLE_OK) status = check_structure(v, &options->progress, err);
-  if (status == NIBBLE_OK && options->against) status = check_weights(v, options, err);
+static nibble_status check_behaviour(verification *v, const nibble_verify_options *o, nibble_error *err) {
+  nb_behaviour_options options = {.artifact = o->artifact,
+                                  .original = o->against,
+                                  .text = o->text,
+                                  .ctx = o->ctx,
+                                  .chunks = o->chunks,
+                                  .int8 = o->int8,
+                                  .progress = &o->progress};
+  nibble_status status = nb_sha256_file(o->text, v->text_sha256, err);
+  if (status != NIBBLE_OK) return status;
+  nibble_error why;
+  status = nb_behaviour_measure(&options, &v->findings, &v->behaviour, &why);
+  if (status == NIBBLE_BAD_INPUT && nb_findings_count(&v->findings, NIBBLE_FAULT)) {
+    /* Of a damaged artifact that cannot be run the damage is the finding. */
+    nb_find(&v->findings, NIBBLE_FAULT, "behaviour", "cannot-be-run", nb_place_tensor(""), "%s", why.message);
+    return NIBBLE_OK;
+  }
   if (status != NIBBLE_OK) {
-    nibble_verification_free(&v->public);
+    if (err) *err = why;
     return status;
   }
+  v->public.behaviour = &v->behaviour;
+  nb_thresholds_check(&v->public.thresholds, &v->behaviour, &v->findings);
+  return NIBBLE_OK;
+}
+
+static nibble_status check_options(const nibble_verify_options *o, nibble_error *err) {
+  if (o->text && !o->against) return nb_fail(err, NIBBLE_USAGE, "--text needs --against: behaviour is compared");
+  if (o->text && strcmp(o->text, "-") == 0)
+    return nb_fail(err, NIBBLE_USAGE, "--text -: a file is wanted, whose hash the certificate can name");
+  if (o->check_only && (o->text || o->report))
+    return nb_fail(err, NIBBLE_USAGE, "--check-only compares hashes; it measures nothing");
+  return NIBBLE_OK;
+}
+
+/* The last part of a path, slashes at its end left out; malloc'd. */
+static char *base_name(const char *path) {
+  size_t end = strlen(path);
+  while (end > 1 && path[end - 1] == '/') end--;
+  size_t begin = end;
+  while (begin > 0 && path[begin - 1] != '/') begin--;
+  return strndup(path + begin, end - begin);
+}
+
+static nibble_status name_inputs(verification *v, const nibble_verify_options *o, nibble_error *err) {
+  const char *paths[3] = {o->artifact, o->against, o->text}, *names[3] = {"", "", ""};
+  for (int i = 0; i < 3; i++) {
+    if (!paths[i]) continue;
+    if (!(names[i] = v->names[i] = base_name(paths[i]))) return nb_fail_memory(err, strlen(paths[i]));
+  }
+  v->public.artifact = names[0];
+  v->public.original = names[1];
+  v->public.text = names[2];
+  v->public.text_sha256 = v->text_sha256;
+  return NIBBLE_OK;
+}
+
+static nibble_status open_both(verification *v, const nibble_verify_options *o, nibble_error *err) {
+  nibble_status status = nb_checkpoint_open_loose(o->artifact, &v->artifact, err);
+  if (status != NIBBLE_OK || !o->against) return status;
+  status = nb_checkpoint_open(o->against, &v->original, err);
+  v->has_original = status == NIBBLE_OK;
+  return status;
+}
+
+static nibble_status confirm(verification *v, const nibble_verify_options *o, nibble_error *err) {
+  cJSON *certificate;
+  nibble_status status = nb_certificate_load(&v->artifact, o->certificate, &certificate, err);
+  if (status != NIBBLE_OK) return status;
+  status = nb_certificate_check(&v->artifact, certificate, "artifact", &o->progress, &v->findings, err);
+  if (status == NIBBLE_OK && v->has_original)
+    status = nb_certificate_check(&v->original, certificate, "source", &o->progress, &v->findings, err);
+  if (status == NIBBLE_OK) nb_certificate_verdict(certificate, &v->findings);
+  cJSON_Delete(certificate);
+  return status;
+}
+
+static void count(verification *v) {
   v->public.findings = v->findings.items;
   v->public.finding_count = v->findings.count;
   v->public.fault_count = nb_findings_count(&v->findings, NIBBLE_FAULT);
   v->public.warning_count = nb_findings_count(&v->findings, NIBBLE_WARNING);
+}
+
+static nibble_status measure(verification *v, const nibble_verify_options *o, nibble_error *err) {
+  nibble_status status = check_structure(v, o, err);
+  if (status == NIBBLE_OK && o->against) status = check_weights(v, o, err);
+  if (status == NIBBLE_OK && o->text) status = check_behaviour(v, o, err);
+  if (status != NIBBLE_OK) return status;
+  count(v);
+  bool certify = o->certificate || (o->against && v->artifact.folder && !o->no_certificate);
+  if (certify) status = nb_certify(&v->public, &v->artifact, v->has_original ? &v->original : NULL, o, err);
+  if (status == NIBBLE_OK && o->report) status = nb_report_save(&v->public, o->report, err);
+  return status;
+}
+
+nibble_status nibble_verify(const nibble_verify_options *o, nibble_verification **out, nibble_error *err) {
+  *out = NULL;
+  nibble_status status = check_options(o, err);
+  if (status != NIBBLE_OK) return status;
+  verification *v = nb_alloc(1, sizeof *v);
+  if (!v) return nb_fail_memory(err, sizeof *v);
+  status = nb_thresholds_choose(o, &v->public.thresholds, err);
+  if (status == NIBBLE_OK) status = name_inputs(v, o, err);
+  if (status == NIBBLE_OK) status = open_both(v, o, err);
+  if (status == NIBBLE_OK) status = o->check_only ? confirm(v, o, err) : measure(v, o, err);
+  if (status == NIBBLE_OK && v->findings.failed) status = nb_fail_memory(err, sizeof(nibble_finding));
+  if (status != NIBBLE_OK) {
+    nibble_verification_free(&v->public);
+    return status;
+  }
+  count(v);
   *out = &v->public;
   return verdict(v, err);
 }
@@ -76,6 +178,9 @@ void nibble_verification_free(nibble_verification *verified) {
   verification *v = (verification *)verified;
   nb_findings_free(&v->findings);
   nb_weights_free(&v->weights);
+  nb_behaviour_free(&v->behaviour);
   nb_checkpoint_close(&v->artifact);
+  nb_checkpoint_close(&v->original);
+  for (int i = 0; i < 3; i++) free(v->names[i]);
   free(v);
 }

@@ -1,5 +1,6 @@
 #include "kernels/cpu/vec_avx512.h"
 
+#include "kernels/cpu/gptq_body.h"
 #include "kernels/cpu/plain_body.h"
 #include "kernels/gguf_blocks.h"
 
@@ -57,4 +58,8 @@ const nb_format_kernels nb_kernels_avx512[NB_FORMAT_COUNT] = {
     [NB_FORMAT_Q4_K] = {.dequantize = nb_gguf_dequantize_avx512},
     [NB_FORMAT_Q5_K] = {.dequantize = nb_gguf_dequantize_avx512},
     [NB_FORMAT_Q6_K] = {.dequantize = nb_gguf_dequantize_avx512},
+    [NB_FORMAT_GPTQ2] = {dequantize_gptq2, fits_gptq, .dot = dot_gptq2},
+    [NB_FORMAT_GPTQ3] = {dequantize_gptq3, fits_gptq, .dot = dot_gptq3},
+    [NB_FORMAT_GPTQ4] = {dequantize_gptq4, fits_gptq, .dot = dot_gptq4},
+    [NB_FORMAT_GPTQ8] = {dequantize_gptq8, fits_gptq, .dot = dot_gptq8},
 };

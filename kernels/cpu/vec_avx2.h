@@ -90,4 +90,14 @@ static inline void vf_transpose(const float *in, int64_t ldin, float *out, int64
   }
 }
 
+/* VF words of 32 bits. */
+typedef __m256i vu;
+static inline vu vu_load(const uint32_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+static inline vu vu_load_u8(const uint8_t *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
+static inline vu vu_shift_right(vu v, int n) { return _mm256_srli_epi32(v, n); }
+static inline vu vu_shift_left(vu v, int n) { return _mm256_slli_epi32(v, n); }
+static inline vu vu_or(vu a, vu b) { return _mm256_or_si256(a, b); }
+static inline vu vu_and(vu v, uint32_t mask) { return _mm256_and_si256(v, _mm256_set1_epi32((int)mask)); }
+static inline vf vu_to_f32(vu v) { return _mm256_cvtepi32_ps(v); }
+
 #endif

@@ -68,4 +68,14 @@ static inline void vf_transpose(const float *in, int64_t ldin, float *out, int64
   }
 }
 
+/* VF words of 32 bits. */
+typedef __m512i vu;
+static inline vu vu_load(const uint32_t *p) { return _mm512_loadu_si512(p); }
+static inline vu vu_load_u8(const uint8_t *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+static inline vu vu_shift_right(vu v, int n) { return _mm512_srli_epi32(v, (unsigned)n); }
+static inline vu vu_shift_left(vu v, int n) { return _mm512_slli_epi32(v, (unsigned)n); }
+static inline vu vu_or(vu a, vu b) { return _mm512_or_si512(a, b); }
+static inline vu vu_and(vu v, uint32_t mask) { return _mm512_and_si512(v, _mm512_set1_epi32((int)mask)); }
+static inline vf vu_to_f32(vu v) { return _mm512_cvtepi32_ps(v); }
+
 #endif

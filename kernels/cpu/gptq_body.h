@@ -1,0 +1,144 @@
+/* Dequantization and dot kernels of GPTQ's packed integers in terms of a vec_*.h, which the including file has included
+ * before. Codes run down columns of words, so that lanes are output features:
+ *
+ *   words  w0 = row r, columns 0..7   r+1   r+2 ...   r+VF-1       (4 bits)
+ *   codes  (w0 >> 4 * c) & 15         column c of VF rows at once, no weight ever crosses a lane */
+#include <string.h>
+
+#include "base/checked.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/gptq.h"
+
+enum { CHUNK_COLS = 32 /* columns whose words end where one ends, at any width */ };
+
+/* The scales and zero points of VF rows in one group. */
+typedef struct group_params {
+  vf scale, zero;
+} group_params;
+
+static inline group_params load_params(const nb_packed *m, int64_t group, int64_t row) {
+  int64_t at = group * m->rows + row;
+  const uint16_t *scales = (const uint16_t *)m->scales + at;
+  group_params p = {.zero = vu_to_f32(vu_load_u8(m->zeros + at))};
+  p.scale = m->scale_dtype == NB_F16    ? vf_load_f16(scales)
+            : m->scale_dtype == NB_BF16 ? vf_load_bf16(scales)
+                                        : vf_load((const float *)m->scales + at);
+  return p;
+}
+
+/* Code i of a chunk whose words for VF rows are v[0..bits); bits and i are constants where this is inlined. */
+static inline __attribute__((always_inline)) vf chunk_code(const vu *v, int bits, int i) {
+  int word = i * bits / 32, shift = i * bits % 32;
+  vu code = vu_shift_right(v[word], shift);
+  if (shift + bits > 32) code = vu_or(code, vu_shift_left(v[word + 1], 32 - shift));
+  return vu_to_f32(vu_and(code, (1u << bits) - 1));
+}
+
+static inline __attribute__((always_inline)) void load_chunk(const nb_packed *m, int bits, int64_t row, int64_t col,
+                                                             vu *v) {
+  const uint32_t *words = (const uint32_t *)m->codes + col / CHUNK_COLS * bits * m->rows + row;
+  for (int w = 0; w < bits; w++) v[w] = vu_load(words + w * m->rows);
+}
+
+/* VF rows x 32 columns that begin at a chunk: columns into rows of `block`, then turned into place. */
+static inline __attribute__((always_inline)) void dequantize_chunk(const nb_packed *m, int bits, int64_t row,
+                                                                   int64_t col, float *out, int64_t stride) {
+  float block[CHUNK_COLS * VF];
+  vu v[8];
+  load_chunk(m, bits, row, col, v);
+  int64_t group = -1;
+  group_params p = {0};
+#pragma GCC unroll 32
+  for (int i = 0; i < CHUNK_COLS; i++) {
+    int64_t g = nb_gptq_group(m, col + i);
+    if (g != group) p = load_params(m, group = g, row);
+    vf_store(block + i * VF, vf_mul(p.scale, vf_sub(chunk_code(v, bits, i), p.zero)));
+  }
+  for (int i = 0; i < CHUNK_COLS; i += VF) vf_transpose(block + i * VF, VF, out + i, stride);
+}
+
+/* The whole chunks of VF rows in vectors, what is left around them in plain C. */
+static inline __attribute__((always_inline)) void dequantize_bits(const nb_packed *m, int bits, int64_t row,
+                                                                  int64_t rows, int64_t col, int64_t cols, float *out,
+                                                                  int64_t stride) {
+  int64_t first = nb_ceil_div(col, CHUNK_COLS) * CHUNK_COLS, last = (col + cols) / CHUNK_COLS * CHUNK_COLS;
+  int64_t whole = first < last ? rows / VF * VF : 0, end = col + cols;
+  for (int64_t r = 0; r < whole; r += VF) {
+    float *to = out + r * stride;
+    if (first > col) nb_gptq_dequantize(m, row + r, VF, col, first - col, to, stride);
+    for (int64_t c = first; c < last; c += CHUNK_COLS) dequantize_chunk(m, bits, row + r, c, to + c - col, stride);
+    if (end > last) nb_gptq_dequantize(m, row + r, VF, last, end - last, to + last - col, stride);
+  }
+  if (whole < rows) nb_gptq_dequantize(m, row + whole, rows - whole, col, cols, out + whole * stride, stride);
+}
+
+static bool fits_gptq(const nb_packed *m) { return m->cols % CHUNK_COLS == 0 && m->rows % VF == 0; }
+
+/* n (a constant) rows of x against VF rows of weights. */
+static inline __attribute__((always_inline)) void dot_rows_gptq(const nb_packed *m, int bits, int n, int64_t row,
+                                                                const float *x, int64_t ldx, vf *sums) {
+  int64_t group = -1;
+  group_params p = {0};
+  for (int i = 0; i < n; i++) sums[i] = vf_zero();
+  for (int64_t col = 0; col < m->cols; col += CHUNK_COLS) {
+    vu v[8];
+    load_chunk(m, bits, row, col, v);
+#pragma GCC unroll 32
+    for (int c = 0; c < CHUNK_COLS; c++) {
+      if (m->g_idx || c == 0 || m->group_size % CHUNK_COLS != 0) {
+        int64_t g = nb_gptq_group(m, col + c);
+        if (g != group) p = load_params(m, group = g, row);
+      }
+      vf weight = vf_mul(p.scale, vf_sub(chunk_code(v, bits, c), p.zero));
+      for (int i = 0; i < n; i++) sums[i] = vf_fma(weight, vf_set1(x[i * ldx + col + c]), sums[i]);
+    }
+  }
+}
+
+static inline __attribute__((always_inline)) void dot_bits(const nb_packed *m, int bits, int64_t begin, int64_t end,
+                                                           const float *x, int64_t ldx, int64_t n, float *out,
+                                                           int64_t ldout) {
+  for (int64_t r = begin; r < end; r += VF) {
+    vf sums[NB_DOT_MAX];
+    switch (n) {
+      case 1: dot_rows_gptq(m, bits, 1, r, x, ldx, sums); break;
+      case 2: dot_rows_gptq(m, bits, 2, r, x, ldx, sums); break;
+      case 3: dot_rows_gptq(m, bits, 3, r, x, ldx, sums); break;
+      default: dot_rows_gptq(m, bits, 4, r, x, ldx, sums); break;
+    }
+    for (int64_t i = 0; i < n; i++) vf_store(out + i * ldout + r - begin, sums[i]);
+  }
+}
+
+static void dequantize_gptq2(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
+                             int64_t stride) {
+  dequantize_bits(m, 2, row, rows, col, cols, out, stride);
+}
+static void dequantize_gptq3(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
+                             int64_t stride) {
+  dequantize_bits(m, 3, row, rows, col, cols, out, stride);
+}
+static void dequantize_gptq4(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
+                             int64_t stride) {
+  dequantize_bits(m, 4, row, rows, col, cols, out, stride);
+}
+static void dequantize_gptq8(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
+                             int64_t stride) {
+  dequantize_bits(m, 8, row, rows, col, cols, out, stride);
+}
+static void dot_gptq2(const nb_packed *m, int64_t begin, int64_t end, const float *x, int64_t ldx, int64_t n,
+                      float *out, int64_t ldout) {
+  dot_bits(m, 2, begin, end, x, ldx, n, out, ldout);
+}
+static void dot_gptq3(const nb_packed *m, int64_t begin, int64_t end, const float *x, int64_t ldx, int64_t n,
+                      float *out, int64_t ldout) {
+  dot_bits(m, 3, begin, end, x, ldx, n, out, ldout);
+}
+static void dot_gptq4(const nb_packed *m, int64_t begin, int64_t end, const float *x, int64_t ldx, int64_t n,
+                      float *out, int64_t ldout) {
+  dot_bits(m, 4, begin, end, x, ldx, n, out, ldout);
+}
+static void dot_gptq8(const nb_packed *m, int64_t begin, int64_t end, const float *x, int64_t ldx, int64_t n,
+                      float *out, int64_t ldout) {
+  dot_bits(m, 8, begin, end, x, ldx, n, out, ldout);
+}

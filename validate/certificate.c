@@ -1,0 +1,217 @@
+#include "validate/certificate.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/checked.h"
+#include "base/mapfile.h"
+#include "base/parallel.h"
+#include "base/stage.h"
+#include "model/json.h"
+
+/* Beside the tensors, what decides how they are read. */
+static const char *const meaning_files[] = {"config.json", "tokenizer.json"};
+enum { MEANING_FILES = sizeof meaning_files / sizeof *meaning_files };
+
+bool nb_sha256(const void *bytes, size_t n, char out[NB_SHA256_CHARS]) {
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  unsigned int length = 0;
+  if (!EVP_Digest(bytes, n, digest, &length, EVP_sha256(), NULL) || length != 32) return false;
+  for (unsigned int i = 0; i < 32; i++) snprintf(out + 2 * i, 3, "%02x", digest[i]);
+  return true;
+}
+
+nibble_status nb_sha256_file(const char *path, char out[NB_SHA256_CHARS], nibble_error *err) {
+  nb_mapfile map;
+  nibble_status status = nb_mapfile_open(path, &map, err);
+  if (status != NIBBLE_OK) return status;
+  if (!nb_sha256(map.size ? (const void *)map.data : "", (size_t)map.size, out))
+    status = nb_fail(err, NIBBLE_SYSTEM, "%s: libcrypto has no SHA-256", path);
+  nb_mapfile_close(&map);
+  return status;
+}
+
+/* ---- hashing ---- */
+
+typedef struct hash_job {
+  const nb_checkpoint *checkpoint;
+  char (*hashes)[NB_SHA256_CHARS]; /* [tensor_count] */
+  nb_shared_error failed;
+} hash_job;
+
+static void hash_tensors(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  hash_job *job = ctx;
+  for (int64_t i = begin; i < end; i++) {
+    const nb_tensor *t = &job->checkpoint->tensors[i];
+    nibble_error err;
+    if (!nb_sha256(nb_tensor_raw(job->checkpoint, t), (size_t)t->bytes, job->hashes[i]))
+      nb_shared_error_set(&job->failed, nb_fail(&err, NIBBLE_SYSTEM, "libcrypto has no SHA-256"), &err);
+    nb_tensor_release(job->checkpoint, t, 0, t->count);
+  }
+}
+
+static const char *stored_dtype(const nb_tensor *t) {
+  return t->is_blocks ? nb_format_info(t->format)->name : nb_dtype_name(t->dtype);
+}
+
+static cJSON *tensor_entry(const nb_tensor *t, const char *hash) {
+  cJSON *entry = cJSON_CreateObject(), *shape = cJSON_AddArrayToObject(entry, "shape");
+  bool ok = shape && cJSON_AddStringToObject(entry, "dtype", stored_dtype(t));
+  for (int d = 0; ok && d < t->ndim; d++) ok = cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)t->shape[d]));
+  if (ok && cJSON_AddStringToObject(entry, "sha256", hash)) return entry;
+  cJSON_Delete(entry);
+  return NULL;
+}
+
+static nibble_status add_files(const nb_checkpoint *c, cJSON *files, nibble_error *err) {
+  nibble_status status = NIBBLE_OK;
+  for (int i = 0; c->folder && status == NIBBLE_OK && i < MEANING_FILES; i++) {
+    char hash[NB_SHA256_CHARS], *path = nb_path_join(c->folder, meaning_files[i]);
+    if (!path) return nb_fail_memory(err, strlen(c->folder));
+    if (access(path, F_OK) == 0) {
+      status = nb_sha256_file(path, hash, err);
+      if (status == NIBBLE_OK && !cJSON_AddStringToObject(files, meaning_files[i], hash))
+        status = nb_fail_memory(err, sizeof(cJSON));
+    }
+    free(path);
+  }
+  return status;
+}
+
+nibble_status nb_certificate_tensors(const nb_checkpoint *c, const nibble_progress *progress, cJSON **tensors,
+                                     cJSON **files, nibble_error *err) {
+  hash_job job = {.checkpoint = c, .hashes = nb_alloc(c->tensor_count + 1, sizeof *job.hashes)};
+  *tensors = cJSON_CreateObject();
+  *files = cJSON_CreateObject();
+  nibble_status status = NIBBLE_OK;
+  if (!job.hashes || !*tensors || !*files) {
+    status = nb_fail_memory(err, c->tensor_count * sizeof *job.hashes);
+    goto done;
+  }
+  nb_step(progress, "hashing", 0, c->tensor_count, "tensors");
+  nb_parallel((int64_t)c->tensor_count, 1, hash_tensors, &job);
+  if ((status = nb_shared_error_get(&job.failed, err)) != NIBBLE_OK) goto done;
+  for (size_t i = 0; i < c->tensor_count && status == NIBBLE_OK; i++) {
+    cJSON *entry = tensor_entry(&c->tensors[i], job.hashes[i]);
+    if (entry && cJSON_AddItemToObject(*tensors, c->tensors[i].name, entry)) continue;
+    cJSON_Delete(entry);
+    status = nb_fail_memory(err, sizeof(cJSON));
+  }
+  if (status == NIBBLE_OK) status = add_files(c, *files, err);
+done:
+  free(job.hashes);
+  if (status != NIBBLE_OK) {
+    cJSON_Delete(*tensors);
+    cJSON_Delete(*files);
+    *tensors = *files = NULL;
+  }
+  return status;
+}
+
+/* ---- the file ---- */
+
+/* Where it stands: `path`, or nibble.json in the folder; malloc'd. */
+static nibble_status find_path(const nb_checkpoint *artifact, const char *path, char **out, nibble_error *err) {
+  *out = NULL;
+  if (!path && !artifact->folder)
+    return nb_fail(err, NIBBLE_USAGE, "%s: no folder that could hold a certificate; --certificate FILE says where",
+                   artifact->path);
+  *out = path ? strdup(path) : nb_path_join(artifact->folder, "nibble.json");
+  return *out ? NIBBLE_OK : nb_fail_memory(err, strlen(artifact->path));
+}
+
+nibble_status nb_certificate_save(const nb_checkpoint *artifact, const char *path, const cJSON *certificate,
+                                  nibble_error *err) {
+  char *where;
+  cJSON *json = NULL, *copy = NULL;
+  nb_stage stage;
+  nibble_status status = find_path(artifact, path, &where, err);
+  if (status != NIBBLE_OK) return status;
+  if (access(where, F_OK) == 0) {
+    status = nb_json_load(where, &json, err);
+    if (status == NIBBLE_OK && !cJSON_IsObject(json))
+      status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: not a JSON object", where);
+    if (status != NIBBLE_OK) goto done;
+    cJSON_DeleteItemFromObjectCaseSensitive(json, "certificate");
+  } else {
+    json = cJSON_CreateObject();
+  }
+  copy = cJSON_Duplicate(certificate, true);
+  if (!json || !copy || !cJSON_AddItemToObject(json, "certificate", copy)) {
+    cJSON_Delete(copy);
+    status = nb_fail_memory(err, sizeof(cJSON));
+    goto done;
+  }
+  if ((status = nb_stage_begin_file(&stage, where, true, err)) != NIBBLE_OK) goto done;
+  status = nb_json_save(stage.path, json, err);
+  if (status == NIBBLE_OK) {
+    status = nb_stage_commit(&stage, true, err);
+  } else {
+    nb_stage_abort(&stage);
+  }
+done:
+  cJSON_Delete(json);
+  free(where);
+  return status;
+}
+
+nibble_status nb_certificate_load(const nb_checkpoint *artifact, const char *path, cJSON **out, nibble_error *err) {
+  char *where;
+  cJSON *json = NULL;
+  *out = NULL;
+  nibble_status status = find_path(artifact, path, &where, err);
+  if (status != NIBBLE_OK) return status;
+  status = nb_json_load(where, &json, err);
+  if (status == NIBBLE_OK) {
+    *out = cJSON_IsObject(json) ? cJSON_DetachItemFromObjectCaseSensitive(json, "certificate") : NULL;
+    if (!cJSON_IsObject(*out)) {
+      cJSON_Delete(*out);
+      *out = NULL;
+      status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: no certificate in it", where);
+    }
+  }
+  cJSON_Delete(json);
+  free(where);
+  return status;
+}
+
+/* ---- confirming ---- */
+
+static void compare_entries(const cJSON *now, const cJSON *then, nb_findings *findings) {
+  static const char check[] = "certificate";
+  for (const cJSON *was = then->child; was; was = was->next) {
+    const cJSON *is = cJSON_GetObjectItemCaseSensitive(now, was->string);
+    if (!is) {
+      nb_find(findings, NIBBLE_FAULT, check, "certified-part-missing", nb_place_tensor(was->string),
+              "it was certified and is not there");
+    } else if (!cJSON_Compare(is, was, true)) {
+      nb_find(findings, NIBBLE_FAULT, check, "certified-part-changed", nb_place_tensor(was->string),
+              "it is not what was certified");
+    }
+  }
+  for (const cJSON *is = now->child; is; is = is->next) {
+    if (!cJSON_GetObjectItemCaseSensitive(then, is->string))
+      nb_find(findings, NIBBLE_FAULT, check, "certified-part-new", nb_place_tensor(is->string),
+              "it was not there when the artifact was certified");
+  }
+}
+
+nibble_status nb_certificate_check(const nb_checkpoint *c, const cJSON *certificate, const char *side,
+                                   const nibble_progress *progress, nb_findings *findings, nibble_error *err) {
+  const cJSON *then = nb_json_object(certificate, side);
+  const cJSON *tensors_then = nb_json_object(then, "tensors"), *files_then = nb_json_object(then, "files");
+  if (!tensors_then || !files_then)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: its certificate names no hashes of the %s", c->path, side);
+  cJSON *tensors, *files;
+  nibble_status status = nb_certificate_tensors(c, progress, &tensors, &files, err);
+  if (status != NIBBLE_OK) return status;
+  compare_entries(tensors, tensors_then, findings);
+  compare_entries(files, files_then, findings);
+  cJSON_Delete(tensors);
+  cJSON_Delete(files);
+  return NIBBLE_OK;
+}

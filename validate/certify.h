@@ -1,0 +1,16 @@
+/* A verification's result as a certificate (certificate.h). */
+#ifndef NB_VALIDATE_CERTIFY_H
+#define NB_VALIDATE_CERTIFY_H
+
+#include "convert/checkpoint.h"
+#include "validate/findings.h"
+
+/* Hashes the artifact and the original (NULL: none), and writes the certificate where options->certificate says, or to
+ * the artifact's folder; a folder that cannot be written to without such a path is a warning. */
+nibble_status nb_certify(const nibble_verification *v, const nb_checkpoint *artifact, const nb_checkpoint *original,
+                         const nibble_verify_options *options, nibble_error *err);
+
+/* A fault if the certificate says that the artifact failed. */
+void nb_certificate_verdict(const cJSON *certificate, nb_findings *findings);
+
+#endif

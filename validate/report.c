@@ -1,0 +1,239 @@
+#include "validate/report.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/stage.h"
+#include "validate/plots.h"
+
+static const char style[] =
+    ":root{--bg:#fff;--fg:#1c2430;--soft:#5b6675;--line:#d9dee6;--card:#f6f8fa;--bar:#3b6fb6;--good:#1a7f4b;"
+    "--bad:#c0362c;--warn:#9a6700}\n"
+    "@media (prefers-color-scheme:dark){:root{--bg:#12161c;--fg:#e3e8ef;--soft:#98a4b3;--line:#303946;--card:#1a2029;"
+    "--bar:#6ea3e8;--good:#4cc38a;--bad:#ff7b6e;--warn:#e2b340}}\n"
+    "*{box-sizing:border-box}\n"
+    "body{margin:0 auto;max-width:62rem;padding:2rem 1.25rem 4rem;background:var(--bg);color:var(--fg);"
+    "font:15px/1.5 system-ui,sans-serif}\n"
+    "h1{font-size:1.5rem;margin:0 0 .25rem;overflow-wrap:anywhere}\n"
+    "h2{font-size:1.1rem;margin:2.2rem 0 .6rem;padding-top:.6rem;border-top:1px solid var(--line)}\n"
+    "p{margin:.4rem 0}.soft{color:var(--soft)}\n"
+    ".verdict{display:inline-block;margin:.8rem 0;padding:.35rem .9rem;border-radius:.4rem;font-weight:600;"
+    "border:2px solid}\n"
+    ".sound{color:var(--good)}.failed,.fault{color:var(--bad)}.warning{color:var(--warn)}.note{color:var(--soft)}\n"
+    ".wide{overflow-x:auto}\n"
+    "table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}\n"
+    "th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}\n"
+    "th{color:var(--soft);font-weight:600}td.n,th.n{text-align:right;white-space:nowrap}\n"
+    "td.name{overflow-wrap:anywhere}code,.mono{font-family:ui-monospace,monospace;font-size:.9em}\n"
+    "svg{display:block;width:100%;height:auto;margin:.5rem 0;background:var(--card);border-radius:.4rem}\n"
+    "svg text{fill:var(--soft);font:12px system-ui,sans-serif}\n"
+    ".grid{stroke:var(--line)}.bar{fill:var(--bar)}.dot{fill:var(--bar)}.flagged{fill:var(--bad)}\n"
+    ".stem{stroke:var(--line);stroke-width:2}.expected{stroke:var(--soft);stroke-width:1.5}\n"
+    "mark{background:none;color:var(--bad);font-weight:600}\n"
+    "@media print{:root{--bg:#fff;--fg:#000;--soft:#444;--line:#bbb;--card:#fff;--bar:#345;--good:#060;--bad:#900;"
+    "--warn:#640}body{max-width:none;padding:0;font-size:11px}h2{break-after:avoid}svg,tr{break-inside:avoid}"
+    "*{print-color-adjust:exact}}\n";
+
+/* Bytes of a valid UTF-8 character at p; 0 if there is none. */
+static int utf8_length(const unsigned char *p) {
+  int n = p[0] < 0x80                   ? 1
+          : p[0] >= 0xc2 && p[0] < 0xe0 ? 2
+          : p[0] >= 0xe0 && p[0] < 0xf0 ? 3
+          : p[0] >= 0xf0 && p[0] < 0xf5 ? 4
+                                        : 0;
+  for (int i = 1; i < n; i++) {
+    if ((p[i] & 0xc0) != 0x80) return 0;
+  }
+  bool overlong = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xf0 && p[1] < 0x90);
+  bool outside = (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf4 && p[1] > 0x8f);
+  return n > 1 && (overlong || outside) ? 0 : n;
+}
+
+void nb_html_text(nb_buf *out, const char *text) {
+  for (const unsigned char *p = (const unsigned char *)text; *p;) {
+    int n = utf8_length(p);
+    switch (*p) {
+      case '&': nb_buf_puts(out, "&amp;"); break;
+      case '<': nb_buf_puts(out, "&lt;"); break;
+      case '>': nb_buf_puts(out, "&gt;"); break;
+      case '"': nb_buf_puts(out, "&quot;"); break;
+      case '\'': nb_buf_puts(out, "&#39;"); break;
+      default:
+        if (n == 0 || *p < 0x20 || *p == 0x7f) {
+          nb_buf_puts(out, "\xef\xbf\xbd");
+        } else {
+          nb_buf_append(out, p, (size_t)n);
+        }
+    }
+    p += n ? n : 1;
+  }
+}
+
+/* ---- tables ---- */
+
+static void row(nb_buf *out, const char *name, const char *format, double value, const char *limit) {
+  char text[64];
+  snprintf(text, sizeof text, format, value);
+  nb_buf_printf(out, "<tr><td>%s</td><td class=\"n\">%s</td><td class=\"n soft\">%s</td></tr>\n", name, text, limit);
+}
+
+static void summary(const nibble_verification *v, nb_buf *out) {
+  nb_buf_puts(out, "<h1>");
+  nb_html_text(out, v->artifact);
+  nb_buf_puts(out, "</h1>\n<p class=\"soft\">");
+  if (*v->original) {
+    nb_buf_puts(out, "against ");
+    nb_html_text(out, v->original);
+  }
+  if (v->behaviour) {
+    nb_buf_puts(out, ", on the text ");
+    nb_html_text(out, v->text);
+  }
+  nb_buf_printf(out, "</p>\n<p class=\"verdict %s\">%s: %zu fault%s, %zu warning%s</p>\n",
+                v->fault_count ? "failed" : "sound", v->fault_count ? "Failed" : "Sound", v->fault_count,
+                v->fault_count == 1 ? "" : "s", v->warning_count, v->warning_count == 1 ? "" : "s");
+  nb_buf_printf(out, "<p>%zu tensors, %zu of them packed weights, %.1f MB.", v->tensors, v->packed_weights,
+                (double)v->tensor_bytes / 1e6);
+  if (v->weight_count)
+    nb_buf_printf(out, " %zu weights compared with the original, %zu flagged.", v->weight_count, v->flagged_count);
+  nb_buf_puts(out, "</p>\n");
+}
+
+static void findings(const nibble_verification *v, nb_buf *out) {
+  static const char *const names[] = {[NIBBLE_NOTE] = "note", [NIBBLE_WARNING] = "warning", [NIBBLE_FAULT] = "fault"};
+  if (!v->finding_count) return;
+  nb_buf_puts(out,
+              "<h2>Findings</h2>\n<div class=\"wide\"><table><tr><th></th><th>tensor</th><th>what</th>"
+              "<th>cause</th></tr>\n");
+  for (size_t i = 0; i < v->finding_count; i++) {
+    const nibble_finding *f = &v->findings[i];
+    nb_buf_printf(out, "<tr><td class=\"%s\">%s</td><td class=\"name mono\">", names[f->severity], names[f->severity]);
+    nb_html_text(out, f->tensor);
+    nb_buf_puts(out, "</td><td>");
+    nb_html_text(out, f->text);
+    if (f->block >= 0) nb_buf_printf(out, " (block %lld)", (long long)f->block);
+    if (f->index >= 0) nb_buf_printf(out, " (index %lld)", (long long)f->index);
+    nb_buf_puts(out, "</td><td class=\"mono\">");
+    nb_html_text(out, f->cause);
+    nb_buf_puts(out, "</td></tr>\n");
+  }
+  nb_buf_puts(out, "</table></div>\n");
+}
+
+static void behaviour(const nibble_verification *v, nb_buf *out) {
+  const nibble_behaviour *b = v->behaviour;
+  const nibble_thresholds *t = &v->thresholds;
+  char kl[48], ppl[48], top1[48];
+  snprintf(kl, sizeof kl, "at most %.4g", t->max_kl);
+  snprintf(ppl, sizeof ppl, "at most %.4g%%", 100 * t->max_ppl_increase);
+  snprintf(top1, sizeof top1, "at least %.4g%%", 100 * t->min_top1);
+  nb_buf_printf(out,
+                "<h2>Behaviour</h2>\n<p class=\"soft\">%lld tokens in %lld windows of %lld; thresholds of the profile "
+                "\xe2\x80\x9c%s\xe2\x80\x9d where they were not given one by one.</p>\n"
+                "<div class=\"wide\"><table><tr><th></th><th class=\"n\">measured</th><th class=\"n\">threshold</th>"
+                "</tr>\n",
+                (long long)b->tokens, (long long)b->chunks, (long long)b->ctx, t->profile);
+  row(out, "perplexity of the original", "%.4f", b->reference_perplexity, "");
+  row(out, "its standard error", "%.4f", b->reference_perplexity_stderr, "");
+  row(out, "perplexity of the artifact", "%.4f", b->perplexity, "");
+  row(out, "its standard error", "%.4f", b->perplexity_stderr, "");
+  row(out, "perplexity's increase", "%.3f%%", 100 * b->ppl_increase, ppl);
+  row(out, "its 95% interval, token by token: from", "%.3f%%", 100 * expm1(b->nll_difference_low), "");
+  row(out, "to", "%.3f%%", 100 * expm1(b->nll_difference_high), "");
+  row(out, "KL divergence, mean", "%.5g", b->kl_mean, kl);
+  row(out, "99th percentile", "%.5g", b->kl_p99, "");
+  row(out, "largest", "%.5g", b->kl_max, "");
+  row(out, "same likeliest token", "%.2f%%", 100 * b->top1_agreement, top1);
+  row(out, "of the five likeliest in common", "%.2f%%", 100 * b->top5_agreement, "");
+  nb_buf_puts(out, "</table></div>\n");
+  nb_plot_kl(b, out);
+  nb_buf_puts(out, "<h2>Hidden states by block</h2>\n<p class=\"soft\">");
+  if (b->parting_block >= 0) {
+    nb_buf_printf(out, "They part, by a quarter of their size, at block %lld.", (long long)b->parting_block);
+  } else {
+    nb_buf_puts(out, "They stay together: no block's output is off by a quarter of its size.");
+  }
+  nb_buf_puts(out, "</p>\n");
+  nb_plot_blocks(b, out);
+  nb_buf_puts(out, "<h2>Memory</h2>\n");
+  nb_plot_memory(b, out);
+}
+
+static void worst(const nibble_behaviour *b, nb_buf *out) {
+  if (!b->worst_count) return;
+  nb_buf_puts(out,
+              "<h2>Where the two differ most</h2>\n<div class=\"wide\"><table><tr><th class=\"n\">KL</th><th>text, "
+              "and its own next token</th><th>original says</th><th>artifact says</th></tr>\n");
+  for (int64_t i = 0; i < b->worst_count; i++) {
+    const nibble_worst_token *w = &b->worst[i];
+    nb_buf_printf(out, "<tr><td class=\"n\">%.3f</td><td>\xe2\x80\xa6", w->kl);
+    nb_html_text(out, w->context ? w->context : "");
+    nb_buf_puts(out, "<mark>");
+    nb_html_text(out, w->token ? w->token : "");
+    nb_buf_puts(out, "</mark></td><td class=\"mono\">");
+    nb_html_text(out, w->reference_top ? w->reference_top : "");
+    nb_buf_puts(out, "</td><td class=\"mono\">");
+    nb_html_text(out, w->top ? w->top : "");
+    nb_buf_puts(out, "</td></tr>\n");
+  }
+  nb_buf_puts(out, "</table></div>\n");
+}
+
+static void weights(const nibble_verification *v, nb_buf *out) {
+  nb_buf_puts(out,
+              "<h2>Weights against the original</h2>\n<p class=\"soft\">A dot a weight; the dash is what rounding "
+              "that very weight to the nearest makes. Exact weights are left out.</p>\n");
+  nb_plot_weights(v, out);
+  nb_buf_puts(out,
+              "<div class=\"wide\"><table><tr><th>weight</th><th>format</th><th class=\"n\">error</th><th "
+              "class=\"n\">expected</th><th class=\"n\">SNR, dB</th><th class=\"n\">cosine</th><th "
+              "class=\"n\">largest</th></tr>\n");
+  for (size_t i = 0; i < v->weight_count; i++) {
+    const nibble_weight_error *w = &v->weights[i];
+    if (!w->flagged && !(w->relative_error > 0)) continue;
+    nb_buf_printf(out, "<tr><td class=\"name mono%s\">", w->flagged ? " fault" : "");
+    nb_html_text(out, w->tensor);
+    nb_buf_printf(out,
+                  "</td><td>%s</td><td class=\"n\">%.4g</td><td class=\"n\">%.4g</td><td class=\"n\">%.2f</td><td "
+                  "class=\"n\">%.6f</td><td class=\"n\">%.3g at [%lld, %lld]</td></tr>\n",
+                  w->format, w->relative_error, w->expected_error, w->snr_db, w->cosine, w->max_error,
+                  (long long)w->max_row, (long long)w->max_col);
+  }
+  nb_buf_puts(out, "</table></div>\n");
+}
+
+void nb_report_page(const nibble_verification *v, nb_buf *out) {
+  nb_buf_puts(out,
+              "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+              "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+              "<meta name=\"color-scheme\" content=\"light dark\">\n<title>");
+  nb_html_text(out, v->artifact);
+  nb_buf_printf(out, " \xe2\x80\x93 nibble verify</title>\n<style>\n%s</style></head><body>\n", style);
+  summary(v, out);
+  findings(v, out);
+  if (v->behaviour) behaviour(v, out);
+  if (v->behaviour) worst(v->behaviour, out);
+  if (v->weight_count) weights(v, out);
+  nb_buf_puts(out, "<p class=\"soft\">nibble " NIBBLE_VERSION);
+  if (v->behaviour) nb_buf_printf(out, "; the text's SHA-256 is <code>%s</code>", v->text_sha256);
+  nb_buf_puts(out, "</p>\n</body></html>\n");
+}
+
+nibble_status nb_report_save(const nibble_verification *v, const char *path, nibble_error *err) {
+  nb_buf page = {0};
+  nb_stage stage;
+  nb_report_page(v, &page);
+  nibble_status status = page.failed ? nb_fail_memory(err, page.length) : NIBBLE_OK;
+  if (status == NIBBLE_OK) status = nb_stage_begin_file(&stage, path, true, err);
+  if (status == NIBBLE_OK) {
+    status = nb_write_file(stage.path, page.data, page.length, err);
+    if (status == NIBBLE_OK) {
+      status = nb_stage_commit(&stage, false, err);
+    } else {
+      nb_stage_abort(&stage);
+    }
+  }
+  nb_buf_free(&page);
+  return status;
+}
