@@ -232,6 +232,10 @@ nibble_status nb_pwrite_all(int fd, const char *path, const void *bytes, uint64_
   while (n > 0) {
     ssize_t wrote = pwrite(fd, at, n < (1u << 30) ? (size_t)n : (1u << 30), (off_t)offset);
     if (wrote < 0 && errno == EINTR) continue;
+    int error = errno;
+    /* Bytes straight from a mapped input whose file was cut short. */
+    if (wrote < 0 && error == EFAULT && nb_mapguard_check(err) != NIBBLE_OK) return NIBBLE_BAD_INPUT;
+    errno = error;
     if (wrote < 0) return nb_fail_errno(err, "%s: cannot write", path);
     at += wrote;
     offset += (uint64_t)wrote;

@@ -1,6 +1,5 @@
 #include "quant/gptq.h"
 
-#include <cblas.h>
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 #include "base/checked.h"
 #include "base/dtype.h"
 #include "base/parallel.h"
+#include "quant/blas.h"
 #include "quant/grid.h"
 
 enum {
@@ -78,8 +78,8 @@ static void round_band(const solve_job *job, int64_t begin, int64_t end, float *
       round_block(job, begin + r, i, stop, w + r * cols, errors + r * job->block, &params[r]);
     }
     if (!job->factor || stop == cols) continue;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)(cols - stop), (int)(stop - i), -1, errors,
-                (int)job->block, job->factor->upper + i * cols + stop, (int)cols, 1, w + stop, (int)cols);
+    nb_gemm shape = {.m = rows, .n = cols - stop, .k = stop - i, .alpha = -1, .beta = 1};
+    nb_sgemm(&shape, errors, job->block, job->factor->upper + i * cols + stop, cols, w + stop, cols);
   }
 }
 
@@ -87,8 +87,8 @@ static void round_band(const solve_job *job, int64_t begin, int64_t end, float *
 static void weigh(const solve_job *job, const float *d, int64_t rows, float *product, double *sums) {
   int64_t n = job->out->cols;
   if (job->hessian) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)rows, (int)n, (int)n, 1, d, (int)n, job->hessian->sum,
-                (int)n, 0, product, (int)n);
+    nb_gemm shape = {.m = rows, .n = n, .k = n, .alpha = 1};
+    nb_sgemm(&shape, d, n, job->hessian->sum, n, product, n);
   }
   for (int64_t r = 0; r < rows; r++, sums += SUMS) {
     const float *a = d + r * n, *b = job->hessian ? product + r * n : a;
@@ -206,7 +206,6 @@ static nibble_status solve(solve_job *job, int64_t rows, int64_t cols, nibble_er
     nb_rounded_free(job->out);
     goto done;
   }
-  openblas_set_num_threads(1);
   for (int64_t j = 0; j < cols; j++) job->out->g_idx[column_at(job, j)] = group_at(job, j);
   nb_parallel(rows, ROW_BAND, solve_band, job);
   sum_up(job);

@@ -1,17 +1,12 @@
 #include "quant/hessian.h"
 
-#include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
 #include "base/parallel.h"
-
-/* LAPACK, from OpenBLAS, which brings no header for it. */
-void dpotrf_(const char *uplo, const int *n, double *a, const int *lda, int *info, size_t uplo_length);
-void dtrtri_(const char *uplo, const char *diag, const int *n, double *a, const int *lda, int *info, size_t uplo_length,
-             size_t diag_length);
+#include "quant/blas.h"
 
 enum { ROW_BAND = 64 };
 
@@ -19,10 +14,10 @@ enum { ROW_BAND = 64 };
 
 nibble_status nb_hessian_create(nb_hessian *out, int64_t n, nibble_error *err) {
   *out = (nb_hessian){.n = n};
+  nibble_status status = nb_blas_load(err);
+  if (status != NIBBLE_OK) return status;
   uint64_t count = 0;
   if (nb_mul_u64((uint64_t)n, (uint64_t)n, &count)) out->sum = nb_alloc(count, sizeof(float));
-  /* Threads are ours; results of OpenBLAS's own would depend on how many it has. */
-  openblas_set_num_threads(1);
   return out->sum ? NIBBLE_OK : nb_fail_memory(err, (size_t)n * (size_t)n * sizeof(float));
 }
 
@@ -42,9 +37,8 @@ static void add_band(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const add_job *job = ctx;
   int64_t n = job->hessian->n;
-  cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)(end - begin), (int)(n - begin), (int)job->rows, 1,
-              job->x + begin, (int)job->ldx, job->x + begin, (int)job->ldx, 1, job->hessian->sum + begin * n + begin,
-              (int)n);
+  nb_gemm shape = {.transposed_a = true, .m = end - begin, .n = n - begin, .k = job->rows, .alpha = 1, .beta = 1};
+  nb_sgemm(&shape, job->x + begin, job->ldx, job->x + begin, job->ldx, job->hessian->sum + begin * n + begin, n);
 }
 
 void nb_hessian_add(nb_hessian *hessian, const float *x, int64_t rows, int64_t ldx) {
@@ -134,11 +128,9 @@ static void fill_reversed(const nb_hessian *h, const nb_factor *f, double add, d
 /* The paper takes the Cholesky factor of the inverse. One factorization does it: where H turned end to end is L L^T,
  * H^-1 = U^T U with U = L^-1 turned end to end, which is upper triangular. */
 static bool try_factor(const nb_hessian *h, nb_factor *f, double add, double *work) {
-  int n = (int)f->n, info = 0;
+  int64_t n = f->n;
   fill_reversed(h, f, add, work);
-  dpotrf_("L", &n, work, &n, &info, 1);
-  if (info == 0) dtrtri_("L", "N", &n, work, &n, &info, 1, 1);
-  if (info != 0) return false;
+  if (!nb_invert_factor(work, n)) return false;
   for (int64_t i = 0; i < n; i++) {
     for (int64_t j = 0; j < n; j++) {
       /* Element (n-1-i, n-1-j) of LAPACK's lower triangle, whose columns follow each other. */
