@@ -28,6 +28,7 @@ static inline __attribute__((always_inline)) void dot_rows_4bit(int n, int rows,
     for (int64_t g = 0; g < w->block_size; g += NB_GROUP4, codes += NB_GROUP4 / 2, x += NB_GROUP4) {
       for (int r = 0; r < rows; r++) {
         vf weight[NB_GROUP4 / VF];
+        __builtin_prefetch(codes + r * w->cols / 2 + NB_AHEAD);
         unpack_group(codes + r * w->cols / 2, tables, weight);
         for (int i = 0; i < n; i++) {
           for (int v = 0; v < NB_GROUP4 / VF; v++) {

@@ -6,7 +6,8 @@
 #include "kernels/cpu/scratch.h"
 
 enum {
-  BAND = 32, /* output features a band; each is a sum of its own, so no result depends on this */
+  BAND = 32,   /* output features a band; each is a sum of its own, so no result depends on this, */
+  SHARES = 12, /* nor on how many bands in a row a thread takes: long runs read well, short ones balance */
   COL_TILE = 512,
 };
 
@@ -97,5 +98,5 @@ void nb_decode(const nb_product *products, int count, int64_t n, const nb_cpu_ge
   prepare(&job, count);
   int64_t bands = 0;
   for (int i = 0; i < count; i++) bands += nb_ceil_div(products[i].w->rows, BAND);
-  nb_parallel(bands, 1, decode_bands, &job);
+  nb_parallel(bands, nb_ceil_div(bands, (int64_t)nb_threads() * SHARES), decode_bands, &job);
 }

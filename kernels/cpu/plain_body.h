@@ -25,6 +25,8 @@ static inline __attribute__((always_inline)) void dot_row(load_fn load, size_t s
   }
   int64_t c = 0;
   for (; c + unroll * VF <= cols; c += unroll * VF) {
+    for (size_t line = 0; line < (size_t)(unroll * VF) * size; line += 64)
+      __builtin_prefetch(w + (size_t)c * size + line + NB_AHEAD);
     for (int u = 0; u < unroll; u++) {
       vf weight = load(w + (size_t)(c + u * VF) * size);
       for (int i = 0; i < n; i++) sum[i][u] = vf_fma(weight, vf_load(x + i * ldx + c + u * VF), sum[i][u]);
