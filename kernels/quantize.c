@@ -11,6 +11,8 @@ static const nb_cpu_quantize *const tables[NB_ISA_COUNT] = {
 #if defined(__x86_64__)
     [NB_ISA_AVX2] = &nb_cpu_quantize_avx2,
     [NB_ISA_AVX512] = &nb_cpu_quantize_avx512,
+#elif defined(__aarch64__)
+    [NB_ISA_NEON] = &nb_cpu_quantize_neon,
 #endif
 };
 

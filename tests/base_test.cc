@@ -53,13 +53,19 @@ TEST(Dtype, EveryHalfSurvivesTheWayThroughFloat) {
   }
 }
 
+#if defined(__aarch64__)
+typedef __fp16 Half;  // g++ 12 knows _Float16 on x86 alone
+#else
+typedef _Float16 Half;
+#endif
+
 TEST(Dtype, RoundsToNearestEvenAsTheCompilerDoes) {
   uint32_t state = 1;
   for (int i = 0; i < 2000000; i++) {
     state = state * 1664525u + 1013904223u;
     float f = nb_bits_to_f32(state);
     if (std::isnan(f)) continue;
-    _Float16 want = (_Float16)f;
+    Half want = (Half)f;
     uint16_t bits;
     memcpy(&bits, &want, 2);
     ASSERT_EQ(nb_f32_to_f16(f), bits) << f;

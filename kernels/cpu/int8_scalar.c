@@ -39,12 +39,17 @@ static void dots(const int8_t *const w[NB_INT8_W_ROWS], const int16_t *x, int64_
 
 const nb_cpu_int8 nb_cpu_int8_scalar = {.absmax_row = absmax_row, .quantize_row = quantize_row, .dots = dots};
 
-#if defined(__x86_64__)
 static const nb_cpu_int8 *const tables[NB_ISA_COUNT] = {
-    [NB_ISA_SCALAR] = &nb_cpu_int8_scalar, [NB_ISA_AVX2] = &nb_cpu_int8_avx2, [NB_ISA_AVX512] = &nb_cpu_int8_avx512};
-#else
-static const nb_cpu_int8 *const tables[NB_ISA_COUNT] = {[NB_ISA_SCALAR] = &nb_cpu_int8_scalar};
+    [NB_ISA_SCALAR] = &nb_cpu_int8_scalar,
+#if defined(__x86_64__)
+    [NB_ISA_AVX2] = &nb_cpu_int8_avx2,
+    [NB_ISA_AVX512] = &nb_cpu_int8_avx512,
+#elif defined(__aarch64__)
+    [NB_ISA_NEON] = &nb_cpu_int8_neon,
+    [NB_ISA_DOTPROD] = &nb_cpu_int8_dotprod,
+    [NB_ISA_I8MM] = &nb_cpu_int8_i8mm,
 #endif
+};
 
 const nb_cpu_int8 *nb_cpu_int8_for(nb_isa isa) {
   while (!tables[isa]) isa = nb_isa_fallback(isa);

@@ -6,16 +6,17 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 static const struct {
   const char *name;
   nb_isa fallback;
 } isas[NB_ISA_COUNT] = {
-    [NB_ISA_SCALAR] = {"scalar", NB_ISA_SCALAR},
-    [NB_ISA_AVX2] = {"avx2", NB_ISA_SCALAR},
-    [NB_ISA_AVX512] = {"avx512", NB_ISA_AVX2},
-    [NB_ISA_NEON] = {"neon", NB_ISA_SCALAR},
+    [NB_ISA_SCALAR] = {"scalar", NB_ISA_SCALAR}, [NB_ISA_AVX2] = {"avx2", NB_ISA_SCALAR},
+    [NB_ISA_AVX512] = {"avx512", NB_ISA_AVX2},   [NB_ISA_NEON] = {"neon", NB_ISA_SCALAR},
+    [NB_ISA_DOTPROD] = {"dotprod", NB_ISA_NEON}, [NB_ISA_I8MM] = {"i8mm", NB_ISA_DOTPROD},
 };
 
 /* One more than the instruction set in use; 0 while nobody has asked. */
@@ -35,6 +36,8 @@ static bool has_avx512(void) {
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
 }
+#elif defined(__aarch64__)
+static bool has_dotprod(void) { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 #endif
 
 bool nb_isa_available(nb_isa isa) {
@@ -43,6 +46,8 @@ bool nb_isa_available(nb_isa isa) {
   if (isa == NB_ISA_AVX512) return has_avx512();
 #elif defined(__aarch64__)
   if (isa == NB_ISA_NEON) return true;
+  if (isa == NB_ISA_DOTPROD) return has_dotprod();
+  if (isa == NB_ISA_I8MM) return has_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM);
 #endif
   return isa == NB_ISA_SCALAR;
 }

@@ -14,6 +14,10 @@ static const struct {
 #if defined(__x86_64__)
     [NB_ISA_AVX2] = {nb_kernels_avx2, &nb_cpu_gemm_avx2, &nb_cpu_ops_avx2},
     [NB_ISA_AVX512] = {nb_kernels_avx512, &nb_cpu_gemm_avx512, &nb_cpu_ops_avx512},
+#elif defined(__aarch64__)
+    [NB_ISA_NEON] = {nb_kernels_neon, &nb_cpu_gemm_neon, &nb_cpu_ops_neon},
+    [NB_ISA_DOTPROD] = {nb_kernels_neon, &nb_cpu_gemm_neon, &nb_cpu_ops_neon},
+    [NB_ISA_I8MM] = {nb_kernels_neon, &nb_cpu_gemm_neon, &nb_cpu_ops_neon},
 #endif
 };
 

@@ -25,7 +25,7 @@ typedef struct nb_cpu_quantize {
 bool nb_tail_4bit(const nb_levels *levels, nb_dtype dtype, const void *src, int64_t n, bool nested, uint8_t *codes,
                   float *absmax, nb_block_sums *sums);
 
-extern const nb_cpu_quantize nb_cpu_quantize_scalar, nb_cpu_quantize_avx2, nb_cpu_quantize_avx512;
+extern const nb_cpu_quantize nb_cpu_quantize_scalar, nb_cpu_quantize_avx2, nb_cpu_quantize_avx512, nb_cpu_quantize_neon;
 
 /* bitsandbytes' lower bound for an absmax that is divided by. It is subnormal. */
 #define NB_MIN_ABSMAX 1e-38f
