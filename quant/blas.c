@@ -3,22 +3,20 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-/* CBLAS's own numbers (netlib.org/blas, cblas.h). */
-enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112 };
+#include "kernels/cpu/isa.h"
+
 enum { ROOM = 256 << 20 };
 
 typedef void set_threads_fn(int count);
-typedef void sgemm_fn(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
-                      const float *b, int ldb, float beta, float *c, int ldc);
 typedef void potrf_fn(const char *uplo, const int *n, double *a, const int *lda, int *info, size_t uplo_length);
 typedef void trtri_fn(const char *uplo, const char *diag, const int *n, double *a, const int *lda, int *info,
                       size_t uplo_length, size_t diag_length);
 
 static struct {
-  sgemm_fn *sgemm;
   potrf_fn *potrf;
   trtri_fn *trtri;
   char problem[256]; /* empty: loaded */
@@ -38,11 +36,20 @@ static bool find(void *library, const char *name, void *function) {
   return symbol;
 }
 
+/* A processor that came out after the OpenBLAS at hand is taken by it for one of 2004, and served at a tenth of the
+ * speed. We know what it can do. */
+static void name_processor(void) {
+  static const char *const cores[NB_ISA_COUNT] = {[NB_ISA_AVX2] = "HASWELL", [NB_ISA_AVX512] = "SKYLAKEX"};
+  const char *core = cores[nb_isa_current()];
+  if (core) setenv("OPENBLAS_CORETYPE", core, false);
+}
+
 static void load(void) {
   if (!has_room()) {
     snprintf(blas.problem, sizeof blas.problem, "no room for OpenBLAS: it needs %d MiB of addresses", ROOM >> 20);
     return;
   }
+  name_processor();
   void *library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
   if (!library) library = dlopen("libopenblas.so", RTLD_NOW | RTLD_LOCAL);
   if (!library) {
@@ -50,19 +57,14 @@ static void load(void) {
     return;
   }
   set_threads_fn *set_threads;
-  if (find(library, "openblas_set_num_threads", &set_threads) && find(library, "cblas_sgemm", &blas.sgemm) &&
-      find(library, "dpotrf_", &blas.potrf) && find(library, "dtrtri_", &blas.trtri))
+  if (find(library, "openblas_set_num_threads", &set_threads) && find(library, "dpotrf_", &blas.potrf) &&
+      find(library, "dtrtri_", &blas.trtri))
     set_threads(1);
 }
 
 nibble_status nb_blas_load(nibble_error *err) {
   pthread_once(&once, load);
   return blas.problem[0] ? nb_fail(err, NIBBLE_SYSTEM, "%s", blas.problem) : NIBBLE_OK;
-}
-
-void nb_sgemm(const nb_gemm *shape, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc) {
-  blas.sgemm(ROW_MAJOR, shape->transposed_a ? TRANS : NO_TRANS, NO_TRANS, (int)shape->m, (int)shape->n, (int)shape->k,
-             shape->alpha, a, (int)lda, b, (int)ldb, shape->beta, c, (int)ldc);
 }
 
 bool nb_invert_factor(double *a, int64_t n) {

@@ -1,7 +1,7 @@
-/* The dense algebra that GPTQ needs, from OpenBLAS. The library is loaded when the first Hessian is made and not at
+/* The factorization that GPTQ needs, from OpenBLAS. The library is loaded when the first Hessian is made and not at
  * start: its constructor takes threads and 128 MiB of addresses, and waits for ever where `ulimit -v` has no room for
  * them, which no other command should pay for. Threads are ours: OpenBLAS is set to one, since results of its own would
- * depend on how many it has. Matrices of floats are row-major, ld* counts elements from row to row. */
+ * depend on how many it has. Products of matrices are ours, too (kernels/dense.h). */
 #ifndef NB_QUANT_BLAS_H
 #define NB_QUANT_BLAS_H
 
@@ -12,15 +12,6 @@
 /* Any thread, any number of times; must have succeeded once before the functions below are called. NIBBLE_SYSTEM when
  * there is no OpenBLAS, or no room for it. */
 nibble_status nb_blas_load(nibble_error *err);
-
-typedef struct nb_gemm {
-  bool transposed_a; /* a is [k, m] */
-  int64_t m, n, k;
-  float alpha, beta;
-} nb_gemm;
-
-/* c [m, n] = alpha a [m, k] b [k, n] + beta c. */
-void nb_sgemm(const nb_gemm *shape, const float *a, int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc);
 
 /* Turns the symmetric a [n, n] into the inverse of its Cholesky factor L, where a = L L^T: LAPACK's lower triangle, its
  * columns following each other; the other triangle is left as it was. False: a is not positive definite. */

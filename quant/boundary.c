@@ -33,14 +33,14 @@ void nb_boundary_free(nb_boundary *boundary) {
   *boundary = (nb_boundary){.fd = -1};
 }
 
-nibble_status nb_boundary_put(nb_boundary *b, int64_t sample, const void *bytes, nibble_error *err) {
+nibble_status nb_boundary_put(nb_boundary *b, int64_t sample, const void *bytes, uint64_t count, nibble_error *err) {
   uint64_t at = (uint64_t)sample * b->sample_bytes;
   if (b->memory) {
-    memcpy(b->memory + at, bytes, b->sample_bytes);
+    memcpy(b->memory + at, bytes, count);
     return NIBBLE_OK;
   }
-  for (uint64_t done = 0; done < b->sample_bytes;) {
-    ssize_t n = pwrite(b->fd, (const char *)bytes + done, b->sample_bytes - done, (off_t)(at + done));
+  for (uint64_t done = 0; done < count;) {
+    ssize_t n = pwrite(b->fd, (const char *)bytes + done, count - done, (off_t)(at + done));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return nb_fail_errno(err, "%s: writing activations", b->folder);
     done += (uint64_t)n;
@@ -48,14 +48,14 @@ nibble_status nb_boundary_put(nb_boundary *b, int64_t sample, const void *bytes,
   return NIBBLE_OK;
 }
 
-nibble_status nb_boundary_get(const nb_boundary *b, int64_t sample, void *bytes, nibble_error *err) {
+nibble_status nb_boundary_get(const nb_boundary *b, int64_t sample, void *bytes, uint64_t count, nibble_error *err) {
   uint64_t at = (uint64_t)sample * b->sample_bytes;
   if (b->memory) {
-    memcpy(bytes, b->memory + at, b->sample_bytes);
+    memcpy(bytes, b->memory + at, count);
     return NIBBLE_OK;
   }
-  for (uint64_t done = 0; done < b->sample_bytes;) {
-    ssize_t n = pread(b->fd, (char *)bytes + done, b->sample_bytes - done, (off_t)(at + done));
+  for (uint64_t done = 0; done < count;) {
+    ssize_t n = pread(b->fd, (char *)bytes + done, count - done, (off_t)(at + done));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return nb_fail_errno(err, "%s: reading activations", b->folder);
     done += (uint64_t)n;

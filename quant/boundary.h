@@ -1,5 +1,6 @@
-/* The activations between two transformer blocks, for all calibration samples: the one thing whose size grows with the
- * number of samples. It is held in memory, or above a limit in a file without a name, which is gone with the process.
+/* The activations between two transformer blocks, or two parts of one, for all calibration samples: the one thing whose
+ * size grows with the number of samples. It is held in memory, or above a limit in a file without a name, which is gone
+ * with the process.
  */
 #ifndef NB_QUANT_BOUNDARY_H
 #define NB_QUANT_BOUNDARY_H
@@ -20,7 +21,10 @@ nibble_status nb_boundary_create(nb_boundary *out, int64_t samples, uint64_t sam
                                  const char *folder, nibble_error *err);
 void nb_boundary_free(nb_boundary *boundary);
 
-nibble_status nb_boundary_put(nb_boundary *boundary, int64_t sample, const void *bytes, nibble_error *err);
-nibble_status nb_boundary_get(const nb_boundary *boundary, int64_t sample, void *bytes, nibble_error *err);
+/* The first `count` bytes of a sample. */
+nibble_status nb_boundary_put(nb_boundary *boundary, int64_t sample, const void *bytes, uint64_t count,
+                              nibble_error *err);
+nibble_status nb_boundary_get(const nb_boundary *boundary, int64_t sample, void *bytes, uint64_t count,
+                              nibble_error *err);
 
 #endif

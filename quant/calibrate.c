@@ -67,8 +67,9 @@ typedef struct run {
   nb_activation activation;
   nb_block_scratch scratch;
   nb_kv_cache cache;
-  nb_boundary x, attended; /* the residual stream, and inside a block what o_proj will see */
-  float *host;             /* one sample of either */
+  nb_boundary x;     /* the residual stream */
+  nb_boundary inner; /* inside a block what o_proj will see, then what down_proj will */
+  float *host;       /* one sample of either */
   nb_block block;
   int64_t layer;
   uint64_t done, total; /* layers */
@@ -116,44 +117,61 @@ static nb_block_run block_run(run *r, const nb_hook *hook) {
                         .capacity = r->c->windows->seqlen};
 }
 
-static nibble_status load_activations(run *r, const nb_boundary *from, int64_t sample, nb_buffer *to,
-                                      nibble_error *err) {
-  nibble_status status = nb_boundary_get(from, sample, r->host, err);
-  return status == NIBBLE_OK ? r->backend->upload(r->backend, to, 0, r->host, from->sample_bytes, err) : status;
+static uint64_t bytes_of(const run *r, int64_t width) {
+  return (uint64_t)(r->c->windows->seqlen * width) * sizeof(float);
 }
 
-static nibble_status save_activations(run *r, nb_boundary *to, int64_t sample, const nb_buffer *from,
+/* One sample of `width` floats a token. */
+static nibble_status load_activations(run *r, const nb_boundary *from, int64_t sample, int64_t width, nb_buffer *to,
                                       nibble_error *err) {
-  nibble_status status = r->backend->download(r->backend, from, 0, r->host, to->sample_bytes, err);
-  return status == NIBBLE_OK ? nb_boundary_put(to, sample, r->host, err) : status;
+  nibble_status status = nb_boundary_get(from, sample, r->host, bytes_of(r, width), err);
+  return status == NIBBLE_OK ? r->backend->upload(r->backend, to, 0, r->host, bytes_of(r, width), err) : status;
+}
+
+static nibble_status save_activations(run *r, nb_boundary *to, int64_t sample, int64_t width, const nb_buffer *from,
+                                      nibble_error *err) {
+  nibble_status status = r->backend->download(r->backend, from, 0, r->host, bytes_of(r, width), err);
+  return status == NIBBLE_OK ? nb_boundary_put(to, sample, r->host, bytes_of(r, width), err) : status;
+}
+
+static nibble_status load_x(run *r, int64_t sample, nibble_error *err) {
+  return load_activations(r, &r->x, sample, r->config->hidden_size, r->scratch.x, err);
+}
+
+static nibble_status save_x(run *r, int64_t sample, nibble_error *err) {
+  return save_activations(r, &r->x, sample, r->config->hidden_size, r->scratch.x, err);
 }
 
 /* Brings one sample to where stage `number` begins, running what the stage before it left to be run: its layers are
- * solved now. Only the gate's output is not kept between stages: it is the widest, and made anew. */
+ * solved now. */
 static nibble_status enter_stage(run *r, int number, int64_t sample, nibble_error *err) {
   nb_block_run br = block_run(r, NULL);
-  nibble_status status = load_activations(r, &r->x, sample, r->scratch.x, err);
+  int64_t attended = r->config->num_attention_heads * r->config->head_dim, gate = r->config->intermediate_size;
+  nibble_status status = load_x(r, sample, err);
   if (status != NIBBLE_OK) return status;
   if (number == 1) {
     status = nb_block_attend(&br, err);
-    return status == NIBBLE_OK ? save_activations(r, &r->attended, sample, r->scratch.attended, err) : status;
-  }
-  if (number == 2) {
-    status = load_activations(r, &r->attended, sample, r->scratch.attended, err);
+    if (status == NIBBLE_OK) status = save_activations(r, &r->inner, sample, attended, r->scratch.attended, err);
+  } else if (number == 2) {
+    status = load_activations(r, &r->inner, sample, attended, r->scratch.attended, err);
     if (status == NIBBLE_OK) status = nb_block_project(&br, err);
-    return status == NIBBLE_OK ? save_activations(r, &r->x, sample, r->scratch.x, err) : status;
+    if (status == NIBBLE_OK) status = save_x(r, sample, err);
+  } else if (number == 3) {
+    status = nb_block_gate(&br, err);
+    if (status == NIBBLE_OK) status = save_activations(r, &r->inner, sample, gate, r->scratch.gate, err);
   }
-  return number == 3 ? nb_block_gate(&br, err) : NIBBLE_OK;
+  return status;
 }
 
 /* The end of the block: x is what the next one gets. */
 static nibble_status leave_block(run *r, nibble_error *err) {
   nb_block_run br = block_run(r, NULL);
   for (int64_t i = 0; i < r->c->windows->samples; i++) {
-    nibble_status status = load_activations(r, &r->x, i, r->scratch.x, err);
-    if (status == NIBBLE_OK) status = nb_block_gate(&br, err);
+    nibble_status status = load_x(r, i, err);
+    if (status == NIBBLE_OK)
+      status = load_activations(r, &r->inner, i, r->config->intermediate_size, r->scratch.gate, err);
     if (status == NIBBLE_OK) status = nb_block_down(&br, err);
-    if (status == NIBBLE_OK) status = save_activations(r, &r->x, i, r->scratch.x, err);
+    if (status == NIBBLE_OK) status = save_x(r, i, err);
     if (status != NIBBLE_OK) return status;
   }
   return NIBBLE_OK;
@@ -292,8 +310,7 @@ static nibble_status solve_stage(run *r, int number, nibble_error *err) {
   if (status != NIBBLE_OK) return status;
   bool gathers = wanted && !finished;
   if (gathers) status = nb_hessian_create(&hessian, r->block.linear[s->slots[0]].in, err);
-  if (status == NIBBLE_OK && (gathers || number == 1 || number == 2))
-    status = run_stage(r, number, gathers ? &hessian : NULL, err);
+  if (status == NIBBLE_OK && (gathers || number > 0)) status = run_stage(r, number, gathers ? &hessian : NULL, err);
   if (status == NIBBLE_OK && gathers) {
     nb_factor_options options = {.group_size = r->c->grid.group_size, .order = r->c->order, .damp = r->c->damp};
     status = nb_hessian_factorize(&hessian, &options, &factor, err);
@@ -328,7 +345,7 @@ static nibble_status embed(run *r, nibble_error *err) {
   if (status == NIBBLE_OK) status = r->backend->matrix_create(r->backend, &weight.packed, &options, &matrix, err);
   for (int64_t i = 0; status == NIBBLE_OK && i < w->samples; i++) {
     r->backend->embed(r->backend, matrix, w->ids + i * w->seqlen, w->seqlen, r->scratch.x);
-    status = save_activations(r, &r->x, i, r->scratch.x, err);
+    status = save_x(r, i, err);
   }
   r->backend->matrix_free(r->backend, matrix);
   nb_weight_free(&weight);
@@ -351,16 +368,17 @@ static nibble_status prepare(run *r, nibble_error *err) {
   const nb_windows *w = r->c->windows;
   const nb_config *c = r->config;
   const char *folder = r->c->workdir->path;
-  uint64_t x_bytes = (uint64_t)(w->seqlen * c->hidden_size) * sizeof(float);
-  uint64_t attended_bytes = (uint64_t)(w->seqlen * c->num_attention_heads * c->head_dim) * sizeof(float);
-  uint64_t most = x_bytes > attended_bytes ? x_bytes : attended_bytes;
+  uint64_t x_bytes = bytes_of(r, c->hidden_size), most = x_bytes;
+  uint64_t inner_bytes = bytes_of(r, nb_max_i64(c->num_attention_heads * c->head_dim, c->intermediate_size));
+  if (most < inner_bytes) most = inner_bytes;
   if (!(r->host = nb_alloc_aligned(most, 1))) return nb_fail_memory(err, most);
   nibble_status status = nb_model_tensors_list(c, &r->tensors, err);
   if (status == NIBBLE_OK) status = nb_block_scratch_create(c, r->backend, w->seqlen, w->seqlen, &r->scratch, err);
   if (status == NIBBLE_OK) status = nb_kv_cache_create(c, r->backend, 1, w->seqlen, &r->cache, err);
-  if (status == NIBBLE_OK) status = nb_boundary_create(&r->x, w->samples, x_bytes, r->c->max_memory / 2, folder, err);
-  if (status == NIBBLE_OK)
-    status = nb_boundary_create(&r->attended, w->samples, attended_bytes, r->c->max_memory / 2, folder, err);
+  uint64_t room = r->c->max_memory;
+  if (status == NIBBLE_OK) status = nb_boundary_create(&r->x, w->samples, x_bytes, room, folder, err);
+  if (status == NIBBLE_OK && r->x.memory) room -= x_bytes * (uint64_t)w->samples;
+  if (status == NIBBLE_OK) status = nb_boundary_create(&r->inner, w->samples, inner_bytes, room, folder, err);
   for (r->layer = 0; status == NIBBLE_OK && r->layer < c->num_hidden_layers; r->layer++) {
     for (int i = 0; i < NB_LINEARS; i++) r->total += is_wanted(r, (nb_linear_slot)i);
   }
@@ -374,7 +392,7 @@ nibble_status nb_calibrate(const nb_calibration *calibration, nibble_error *err)
   for (r.layer = 0; status == NIBBLE_OK && r.layer < r.config->num_hidden_layers; r.layer++)
     status = calibrate_block(&r, err);
   nb_boundary_free(&r.x);
-  nb_boundary_free(&r.attended);
+  nb_boundary_free(&r.inner);
   nb_kv_cache_free(r.backend, &r.cache);
   nb_block_scratch_free(&r.scratch);
   nb_model_tensors_free(&r.tensors);

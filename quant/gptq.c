@@ -8,13 +8,15 @@
 #include "base/checked.h"
 #include "base/dtype.h"
 #include "base/parallel.h"
-#include "quant/blas.h"
+#include "kernels/dense.h"
 #include "quant/grid.h"
 
 enum {
   ROW_BAND = 32, /* rows solved together: enough to make the lazy updates matrix products */
   SUMS = 5,
-  BLOCK = 128, /* columns whose updates to the rest are saved up (the paper's lazy batch) */
+  WEIGHED = 3,      /* the first of them */
+  WEIGH_COLS = 256, /* columns of the Hessian that are multiplied at a time */
+  BLOCK = 128,      /* columns whose updates to the rest are saved up (the paper's lazy batch) */
 };
 
 typedef struct solve_job {
@@ -63,9 +65,9 @@ static void round_block(const solve_job *job, int64_t row, int64_t begin, int64_
     out->codes[row * out->cols + column_at(job, j)] = code;
     if (!upper) continue;
     const float *u = upper + j * out->cols;
-    float error = (w[j] - nb_group_grid_value(params, code)) / u[j];
+    float error = (nb_group_grid_value(params, code) - w[j]) / u[j];
     errors[j - begin] = error;
-    for (int64_t k = j + 1; k < end; k++) w[k] -= error * u[k];
+    for (int64_t k = j + 1; k < end; k++) w[k] += error * u[k];
   }
 }
 
@@ -78,22 +80,38 @@ static void round_band(const solve_job *job, int64_t begin, int64_t end, float *
       round_block(job, begin + r, i, stop, w + r * cols, errors + r * job->block, &params[r]);
     }
     if (!job->factor || stop == cols) continue;
-    nb_gemm shape = {.m = rows, .n = cols - stop, .k = stop - i, .alpha = -1, .beta = 1};
-    nb_sgemm(&shape, errors, job->block, job->factor->upper + i * cols + stop, cols, w + stop, cols);
+    nb_dense_add(rows, cols - stop, stop - i, errors, job->block, job->factor->upper + i * cols + stop, cols, w + stop,
+                 cols);
   }
 }
 
-/* sums[r * SUMS] = d[r] H d[r]^T, or |d[r]|^2 without a hessian. */
-static void weigh(const solve_job *job, const float *d, int64_t rows, float *product, double *sums) {
-  int64_t n = job->out->cols;
-  if (job->hessian) {
-    nb_gemm shape = {.m = rows, .n = n, .k = n, .alpha = 1};
-    nb_sgemm(&shape, d, n, job->hessian->sum, n, product, n);
+/* sums[r * SUMS + s] += times * (d[s * rows + r] . product[s * rows + r]). */
+static void add_dots(const float *d, int64_t ldd, const float *product, int64_t cols, int64_t rows, double times,
+                     double *sums) {
+  for (int64_t i = 0; i < WEIGHED * rows; i++) {
+    const float *a = d + i * ldd, *b = product + i * WEIGH_COLS;
+    double sum = 0;
+    for (int64_t k = 0; k < cols; k++) sum += (double)a[k] * (double)b[k];
+    sums[i % rows * SUMS + i / rows] += times * sum;
   }
-  for (int64_t r = 0; r < rows; r++, sums += SUMS) {
-    const float *a = d + r * n, *b = job->hessian ? product + r * n : a;
-    *sums = 0;
-    for (int64_t i = 0; i < n; i++) *sums += (double)a[i] * (double)b[i];
+}
+
+/* sums[r * SUMS + s] = v H v^T for v = d[s * rows + r], s < WEIGHED. H is symmetric: what lies left of the diagonal
+ * counts twice. */
+static void weigh(const solve_job *job, const float *d, int64_t rows, float *product, double *sums) {
+  int64_t n = job->out->cols, all = WEIGHED * rows;
+  size_t bytes = (size_t)(all * WEIGH_COLS) * sizeof *product;
+  for (int64_t j = 0; j < n; j += WEIGH_COLS) {
+    int64_t cols = nb_min_i64(WEIGH_COLS, n - j);
+    const float *h = job->hessian->sum + j;
+    if (j > 0) {
+      memset(product, 0, bytes);
+      nb_dense_add(all, cols, j, d, n, h, n, product, WEIGH_COLS);
+      add_dots(d + j, n, product, cols, rows, 2, sums);
+    }
+    memset(product, 0, bytes);
+    nb_dense_add(all, cols, cols, d + j, n, h + j * n, n, product, WEIGH_COLS);
+    add_dots(d + j, n, product, cols, rows, 1, sums);
   }
 }
 
@@ -133,7 +151,8 @@ static void square(const float *d, int64_t rows, int64_t n, double *sums) {
 static void solve_band(void *ctx, int64_t begin, int64_t end, int thread) {
   const solve_job *job = ctx;
   int64_t cols = job->out->cols, rows = end - begin;
-  float *w = job->scratch + thread * job->scratch_floats, *d = w + ROW_BAND * cols, *errors = d + ROW_BAND * cols;
+  float *w = job->scratch + thread * job->scratch_floats, *d = w + ROW_BAND * cols;
+  float *errors = d + WEIGHED * ROW_BAND * cols, *product = errors + ROW_BAND * job->block;
   const float *source = job->w + begin * cols;
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t j = 0; j < cols; j++) {
@@ -146,10 +165,10 @@ static void solve_band(void *ctx, int64_t begin, int64_t end, int thread) {
   rounded_errors(job, source, begin, rows, d);
   square(d, rows, cols, sums + 3);
   square(source, rows, cols, sums + 4);
-  weigh(job, d, rows, w, sums);
-  rtn_errors(job, source, rows, d);
-  weigh(job, d, rows, w, sums + 1);
-  weigh(job, source, rows, w, sums + 2);
+  if (!job->hessian) return;
+  rtn_errors(job, source, rows, d + rows * cols);
+  memcpy(d + 2 * rows * cols, source, (size_t)(rows * cols) * sizeof *d);
+  weigh(job, d, rows, product, sums);
 }
 
 static nibble_status rounded_create(nb_rounded *out, int64_t rows, int64_t cols, int64_t groups, nibble_error *err) {
@@ -196,7 +215,7 @@ static nibble_status solve(solve_job *job, int64_t rows, int64_t cols, nibble_er
   job->group_size = size;
   /* Whole groups to a block, so that the weights a scale is fitted to have had all updates. */
   job->block = size < BLOCK ? BLOCK / size * size : BLOCK;
-  job->scratch_floats = ROW_BAND * (2 * cols + job->block);
+  job->scratch_floats = ROW_BAND * ((1 + WEIGHED) * cols + job->block + WEIGHED * WEIGH_COLS);
   uint64_t floats = (uint64_t)nb_threads() * (uint64_t)job->scratch_floats;
   job->scratch = nb_alloc_aligned(floats, sizeof(float));
   job->sums = nb_alloc((uint64_t)rows, SUMS * sizeof(double));

@@ -5,10 +5,8 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "base/parallel.h"
+#include "kernels/dense.h"
 #include "quant/blas.h"
-
-enum { ROW_BAND = 64 };
 
 /* ---- gathering -------------------------------------------------------------------------------------------------- */
 
@@ -18,32 +16,20 @@ nibble_status nb_hessian_create(nb_hessian *out, int64_t n, nibble_error *err) {
   if (status != NIBBLE_OK) return status;
   uint64_t count = 0;
   if (nb_mul_u64((uint64_t)n, (uint64_t)n, &count)) out->sum = nb_alloc(count, sizeof(float));
-  return out->sum ? NIBBLE_OK : nb_fail_memory(err, (size_t)n * (size_t)n * sizeof(float));
+  out->work = nb_alloc_aligned((uint64_t)nb_dense_gram_work(n), sizeof(float));
+  if (out->sum && out->work) return NIBBLE_OK;
+  nb_hessian_free(out);
+  return nb_fail_memory(err, (size_t)n * (size_t)n * sizeof(float));
 }
 
 void nb_hessian_free(nb_hessian *hessian) {
   free(hessian->sum);
+  free(hessian->work);
   *hessian = (nb_hessian){0};
 }
 
-typedef struct add_job {
-  nb_hessian *hessian;
-  const float *x;
-  int64_t rows, ldx;
-} add_job;
-
-/* Rows [begin, end) of the upper triangle. */
-static void add_band(void *ctx, int64_t begin, int64_t end, int thread) {
-  (void)thread;
-  const add_job *job = ctx;
-  int64_t n = job->hessian->n;
-  nb_gemm shape = {.transposed_a = true, .m = end - begin, .n = n - begin, .k = job->rows, .alpha = 1, .beta = 1};
-  nb_sgemm(&shape, job->x + begin, job->ldx, job->x + begin, job->ldx, job->hessian->sum + begin * n + begin, n);
-}
-
 void nb_hessian_add(nb_hessian *hessian, const float *x, int64_t rows, int64_t ldx) {
-  add_job job = {.hessian = hessian, .x = x, .rows = rows, .ldx = ldx};
-  nb_parallel(hessian->n, ROW_BAND, add_band, &job);
+  nb_dense_gram(x, rows, ldx, hessian->n, hessian->work, hessian->sum);
   hessian->tokens += rows;
 }
 
