@@ -56,6 +56,8 @@ struct nb_backend {
   /* Waits for all queued work. */
   nibble_status (*download)(nb_backend *self, const nb_buffer *buffer, uint64_t offset, void *dst, uint64_t bytes,
                             nibble_error *err);
+  /* The bytes of a buffer that is in host memory anyway, so that nobody need copy them. NULL on a device. */
+  const void *(*view)(nb_backend *self, const nb_buffer *buffer);
 
   /* Takes a weight in. Its buffers must outlive the matrix unless `keeps_source` says false. */
   nibble_status (*matrix_create)(nb_backend *self, const nb_packed *packed, const nb_matrix_options *options,

@@ -18,10 +18,17 @@ enum {
   GRAM_BAND = 48,  /* rows of the sum: a multiple of the 6 and 12 that the block product likes */
 };
 
+/* Short rows, for which a call of memcpy would cost more than the copy. */
+static void copy_row(const float *from, int64_t n, float *to) {
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) memcpy(to + i, from + i, 8 * sizeof *to);
+  for (; i < n; i++) to[i] = from[i];
+}
+
 /* [k, n] to [k][lanes], with zeros in lanes n and above. */
 static void pack_tile(const float *b, int64_t ldb, int64_t k, int64_t n, int64_t lanes, float *tile) {
   for (int64_t i = 0; i < k; i++, b += ldb, tile += lanes) {
-    memcpy(tile, b, (size_t)n * sizeof *tile);
+    copy_row(b, n, tile);
     for (int64_t l = n; l < lanes; l++) tile[l] = 0;
   }
 }
@@ -31,7 +38,7 @@ static void load_sums(const float *c, int64_t ldc, int64_t rows, int64_t n, int6
 }
 
 static void store_sums(const float *sums, int64_t lanes, int64_t rows, int64_t n, float *c, int64_t ldc) {
-  for (int64_t r = 0; r < rows; r++) memcpy(c + r * ldc, sums + r * lanes, (size_t)n * sizeof *c);
+  for (int64_t r = 0; r < rows; r++) copy_row(sums + r * lanes, n, c + r * ldc);
 }
 
 /* ---- c += a b --------------------------------------------------------------------------------------------------- */

@@ -33,12 +33,12 @@ void nb_boundary_free(nb_boundary *boundary) {
   *boundary = (nb_boundary){.fd = -1};
 }
 
+void *nb_boundary_view(const nb_boundary *b, int64_t sample) {
+  return b->memory ? b->memory + (uint64_t)sample * b->sample_bytes : NULL;
+}
+
 nibble_status nb_boundary_put(nb_boundary *b, int64_t sample, const void *bytes, uint64_t count, nibble_error *err) {
   uint64_t at = (uint64_t)sample * b->sample_bytes;
-  if (b->memory) {
-    memcpy(b->memory + at, bytes, count);
-    return NIBBLE_OK;
-  }
   for (uint64_t done = 0; done < count;) {
     ssize_t n = pwrite(b->fd, (const char *)bytes + done, count - done, (off_t)(at + done));
     if (n < 0 && errno == EINTR) continue;
@@ -50,10 +50,6 @@ nibble_status nb_boundary_put(nb_boundary *b, int64_t sample, const void *bytes,
 
 nibble_status nb_boundary_get(const nb_boundary *b, int64_t sample, void *bytes, uint64_t count, nibble_error *err) {
   uint64_t at = (uint64_t)sample * b->sample_bytes;
-  if (b->memory) {
-    memcpy(bytes, b->memory + at, count);
-    return NIBBLE_OK;
-  }
   for (uint64_t done = 0; done < count;) {
     ssize_t n = pread(b->fd, (char *)bytes + done, count - done, (off_t)(at + done));
     if (n < 0 && errno == EINTR) continue;

@@ -21,7 +21,10 @@ nibble_status nb_boundary_create(nb_boundary *out, int64_t samples, uint64_t sam
                                  const char *folder, nibble_error *err);
 void nb_boundary_free(nb_boundary *boundary);
 
-/* The first `count` bytes of a sample. */
+/* A sample that is held in memory, else NULL. */
+void *nb_boundary_view(const nb_boundary *boundary, int64_t sample);
+
+/* The first `count` bytes of a sample that is not. */
 nibble_status nb_boundary_put(nb_boundary *boundary, int64_t sample, const void *bytes, uint64_t count,
                               nibble_error *err);
 nibble_status nb_boundary_get(const nb_boundary *boundary, int64_t sample, void *bytes, uint64_t count,

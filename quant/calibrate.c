@@ -124,14 +124,18 @@ static uint64_t bytes_of(const run *r, int64_t width) {
 /* One sample of `width` floats a token. */
 static nibble_status load_activations(run *r, const nb_boundary *from, int64_t sample, int64_t width, nb_buffer *to,
                                       nibble_error *err) {
-  nibble_status status = nb_boundary_get(from, sample, r->host, bytes_of(r, width), err);
-  return status == NIBBLE_OK ? r->backend->upload(r->backend, to, 0, r->host, bytes_of(r, width), err) : status;
+  const void *bytes = nb_boundary_view(from, sample);
+  nibble_status status = bytes ? NIBBLE_OK : nb_boundary_get(from, sample, r->host, bytes_of(r, width), err);
+  if (status != NIBBLE_OK) return status;
+  return r->backend->upload(r->backend, to, 0, bytes ? bytes : r->host, bytes_of(r, width), err);
 }
 
 static nibble_status save_activations(run *r, nb_boundary *to, int64_t sample, int64_t width, const nb_buffer *from,
                                       nibble_error *err) {
-  nibble_status status = r->backend->download(r->backend, from, 0, r->host, bytes_of(r, width), err);
-  return status == NIBBLE_OK ? nb_boundary_put(to, sample, r->host, bytes_of(r, width), err) : status;
+  void *bytes = nb_boundary_view(to, sample);
+  nibble_status status = r->backend->download(r->backend, from, 0, bytes ? bytes : r->host, bytes_of(r, width), err);
+  if (status != NIBBLE_OK || bytes) return status;
+  return nb_boundary_put(to, sample, r->host, bytes_of(r, width), err);
 }
 
 static nibble_status load_x(run *r, int64_t sample, nibble_error *err) {

@@ -93,6 +93,7 @@ nibble_status nb_show(const nb_hook *hook, nb_backend *b, int64_t layer, const c
     snprintf(name, sizeof name, "layers.%lld.%s", (long long)layer, what);
   }
   if (hook->wants && !hook->wants(hook->ctx, name)) return NIBBLE_OK;
+  if (b->view) return hook->see(hook->ctx, name, b->view(b, x), rows, cols, err);
   uint64_t bytes = (uint64_t)(rows * cols) * sizeof(float);
   float *host = nb_alloc_aligned(bytes, 1);
   if (!host) return nb_fail_memory(err, bytes);

@@ -58,6 +58,11 @@ static nibble_status download(nb_backend *self, const nb_buffer *buffer, uint64_
   return NIBBLE_OK;
 }
 
+static const void *view(nb_backend *self, const nb_buffer *buffer) {
+  (void)self;
+  return buffer->data;
+}
+
 static nibble_status matrix_create(nb_backend *self, const nb_packed *packed, const nb_matrix_options *options,
                                    nb_matrix **out, nibble_error *err) {
   (void)self;
@@ -264,6 +269,7 @@ nb_backend *nb_backend_cpu(void) {
       .buffer_free = buffer_free,
       .upload = upload,
       .download = download,
+      .view = view,
       .matrix_create = matrix_create,
       .matrix_free = matrix_free,
       .keeps_source = true,
