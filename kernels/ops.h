@@ -43,6 +43,7 @@ typedef struct nb_attention {
   int64_t heads, kv_heads, head_dim; /* heads is a multiple of kv_heads */
   float scale;                       /* 1 / sqrt(head_dim) as a rule */
   bool causal;                       /* token i of the new ones sees past + i + 1 keys; else all past + tokens */
+  int64_t window;                    /* of a causal one: a token sees the last `window` of those alone; 0: all */
 } nb_attention;
 
 void nb_attention_run(const nb_attention *a);

@@ -64,6 +64,8 @@ struct nb_arch {
   bool qkv_bias_default; /* attention_bias where the config does not say */
   bool output_bias;      /* attention_bias gives o_proj a bias too */
   bool sliding_window;   /* heeds the config's sliding_window even where use_sliding_window is not said */
+  /* What transformers' config classes take where the config is silent. */
+  int64_t sliding_window_default, max_window_layers_default;
   double norm_eps_default;
   const nb_tensor_rule *rules;
   size_t rule_count;

@@ -74,6 +74,9 @@ static nibble_status parse_sizes(const char *where, nb_config *c, nibble_error *
   };
   c->max_position_embeddings = c->arch->decoder ? 2048 : 512;
   c->type_vocab_size = 2;
+  /* null says that there is none, silence leaves the default. */
+  if (!cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(c->json, "sliding_window")))
+    c->sliding_window = c->arch->sliding_window_default;
   c->bos_token_id = -1;
   for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
     nibble_status status = (sizes[i].needed ? nb_json_need_int : nb_json_int)(

@@ -97,8 +97,8 @@ static int64_t window_of_layer(const nb_config *config, int64_t layer) {
     return cJSON_IsString(type) && strcmp(type->valuestring, "sliding_attention") == 0 ? config->sliding_window : 0;
   }
   const cJSON *full = cJSON_GetObjectItemCaseSensitive(config->json, "max_window_layers");
-  if (cJSON_IsNumber(full) && (double)layer < full->valuedouble) return 0;
-  return config->sliding_window;
+  double first = cJSON_IsNumber(full) ? full->valuedouble : (double)config->arch->max_window_layers_default;
+  return (double)layer < first ? 0 : config->sliding_window;
 }
 
 nibble_status nb_block_load(const nb_checkpoint *c, const nb_model_tensors *tensors, int64_t layer, nb_backend *backend,

@@ -316,6 +316,29 @@ TEST(Ppl, IsThatOfTransformersByEachConvention) {
   cJSON_Delete(want);
 }
 
+// Long windows are run in steps, but for LLM.int8, which changes nothing in a model of float32 weights otherwise.
+TEST(Ppl, ALongWindowInStepsIsTheWindowAtOnce) {
+  TempFolder folder;
+  CopyChanged("llama-f32", folder / "m", "\"max_position_embeddings\": 128", "\"max_position_embeddings\": 2048");
+  WriteFile(folder / "m/tokenizer.json", ReadFile(Tiny("llama-f32/tokenizer.json")));
+  std::string text = ReadFile(Tiny("text.txt")),
+              command = "ppl " + (folder / "m") + " --ctx 1201 --json --text " + (folder / "t");
+  while (text.size() < 20000) text += text;
+  WriteFile(folder / "t", text);
+  for (const char *more : {"", " --stride 700", " --convention llama.cpp"}) {
+    CommandResult steps = Nibble(command + more), whole = Nibble(command + more + " --int8 llm.int8");
+    ASSERT_EQ(steps.code, 0) << steps.err;
+    ASSERT_EQ(whole.code, 0) << whole.err;
+    cJSON *got = cJSON_Parse(steps.out.c_str()), *want = cJSON_Parse(whole.out.c_str());
+    for (const char *key : {"perplexity", "perplexity_stderr", "tokens", "chunks"}) {
+      double a = cJSON_GetObjectItem(got, key)->valuedouble, b = cJSON_GetObjectItem(want, key)->valuedouble;
+      EXPECT_NEAR(a / b, 1, 1e-6) << key << more;
+    }
+    cJSON_Delete(got);
+    cJSON_Delete(want);
+  }
+}
+
 TEST(Ppl, RefusesATextShorterThanAWindow) {
   EXPECT_EQ(Nibble("ppl " + Tiny("llama-f32") + " --text /dev/null --ctx 32").code, 3);
   EXPECT_EQ(Nibble("ppl " + Tiny("llama-f32") + " --text " + Tiny("text.txt") + " --ctx 32 --stride 33").code, 2);

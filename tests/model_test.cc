@@ -76,6 +76,31 @@ TEST(Config, RefusesWhatCannotBeByName) {
   EXPECT_EQ(Parse(deep, &c, &err), NIBBLE_BAD_INPUT);
 }
 
+// transformers 5.23: MistralConfig, Qwen2Config and LlamaConfig.
+TEST(Config, TakesTheSlidingWindowThatTransformersTakes) {
+  const struct {
+    const char *type, *rest;
+    int64_t window;
+  } cases[] = {
+      {"mistral", "", 4096},
+      {"mistral", R"(, "sliding_window": null)", 0},
+      {"mistral", R"(, "sliding_window": 7)", 7},
+      {"qwen2", "", 0},
+      {"qwen2", R"(, "use_sliding_window": true)", 4096},
+      {"qwen2", R"(, "use_sliding_window": false, "sliding_window": 7)", 0},
+      {"llama", R"(, "sliding_window": 7)", 0},
+  };
+  for (const auto &c : cases) {
+    std::string text = std::string(kLlama) + c.rest + "}";
+    text.replace(text.find("llama"), 5, c.type);
+    nb_config config;
+    nibble_error err;
+    ASSERT_EQ(Parse(text, &config, &err), NIBBLE_OK) << err.message;
+    EXPECT_EQ(config.sliding_window, c.window) << text;
+    nb_config_free(&config);
+  }
+}
+
 std::map<std::string, std::string> Tensors(const std::string &text) {
   nb_config c;
   nibble_error err;

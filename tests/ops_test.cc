@@ -94,6 +94,7 @@ struct AttentionCase {
   int64_t sequences, tokens, past, heads, kv_heads, head_dim;
   bool causal;
   float spread;
+  int64_t window = 0;
 };
 
 /* out in double arithmetic, softmax written down plainly. */
@@ -103,17 +104,18 @@ std::vector<double> PlainAttention(const nb_attention &a) {
     for (int64_t t = 0; t < a.tokens; t++) {
       for (int64_t h = 0; h < a.heads; h++) {
         int64_t keys = a.past + (a.causal ? t + 1 : a.tokens), kv = h / (a.heads / a.kv_heads);
+        int64_t begin = a.window ? std::max<int64_t>(0, keys - a.window) : 0;
         const float *q = a.q + (s * a.tokens + t) * a.q_stride + h * a.head_dim;
         std::vector<double> score(keys);
         double max = -INFINITY, sum = 0;
-        for (int64_t j = 0; j < keys; j++) {
+        for (int64_t j = begin; j < keys; j++) {
           const float *k = a.k + s * a.kv_sequence_stride + j * a.kv_token_stride + kv * a.kv_head_stride;
           for (int64_t i = 0; i < a.head_dim; i++) score[j] += double(q[i]) * k[i];
           score[j] *= a.scale;
           max = std::max(max, score[j]);
         }
-        for (double &x : score) sum += x = std::exp(x - max);
-        for (int64_t j = 0; j < keys; j++) {
+        for (int64_t j = begin; j < keys; j++) sum += score[j] = std::exp(score[j] - max);
+        for (int64_t j = begin; j < keys; j++) {
           const float *v = a.v + s * a.kv_sequence_stride + j * a.kv_token_stride + kv * a.kv_head_stride;
           for (int64_t i = 0; i < a.head_dim; i++) {
             out[((s * a.tokens + t) * a.heads + h) * a.head_dim + i] += score[j] / sum * v[i];
@@ -127,11 +129,13 @@ std::vector<double> PlainAttention(const nb_attention &a) {
 
 TEST(Ops, AttentionMatchesPlainSoftmax) {
   const AttentionCase cases[] = {
-      {1, 1, 0, 1, 1, 8, true, 1},      {1, 1, 100, 9, 3, 64, true, 1},  {2, 33, 0, 6, 2, 64, true, 1},
-      {1, 70, 5, 4, 4, 20, true, 1},    {2, 40, 0, 2, 1, 33, false, 1},  {1, 130, 64, 2, 1, 128, true, 1},
-      {1, 1, 1300, 4, 2, 64, true, 1},  {1, 3, 700, 4, 1, 80, true, 1},  {1, 65, 0, 2, 2, 1, true, 1},
-      {1, 200, 0, 3, 3, 64, true, 30},  {3, 2, 17, 8, 2, 256, true, 10}, {1, 1, 63, 9, 3, 64, true, 1},
-      {1, 257, 31, 3, 1, 64, false, 3},
+      {1, 1, 0, 1, 1, 8, true, 1},         {1, 1, 100, 9, 3, 64, true, 1},     {2, 33, 0, 6, 2, 64, true, 1},
+      {1, 70, 5, 4, 4, 20, true, 1},       {2, 40, 0, 2, 1, 33, false, 1},     {1, 130, 64, 2, 1, 128, true, 1},
+      {1, 1, 1300, 4, 2, 64, true, 1},     {1, 3, 700, 4, 1, 80, true, 1},     {1, 65, 0, 2, 2, 1, true, 1},
+      {1, 200, 0, 3, 3, 64, true, 30},     {3, 2, 17, 8, 2, 256, true, 10},    {1, 1, 63, 9, 3, 64, true, 1},
+      {1, 257, 31, 3, 1, 64, false, 3},    {1, 150, 0, 4, 2, 64, true, 3, 7},  {2, 100, 90, 3, 1, 20, true, 1, 64},
+      {1, 70, 10, 2, 2, 64, true, 1, 1},   {1, 1, 300, 4, 2, 64, true, 1, 50}, {1, 3, 300, 2, 2, 64, true, 1, 100},
+      {1, 200, 0, 1, 1, 600, true, 1, 33}, {1, 64, 0, 2, 1, 64, true, 1, 64},
   };
   ForEachIsa([&] {
     for (const AttentionCase &c : cases) {
@@ -149,7 +153,7 @@ TEST(Ops, AttentionMatchesPlainSoftmax) {
         a.kv_head_stride = head_major ? (keys + 2) * c.head_dim : c.head_dim;
         a.sequences = c.sequences, a.tokens = c.tokens, a.past = c.past;
         a.heads = c.heads, a.kv_heads = c.kv_heads, a.head_dim = c.head_dim;
-        a.scale = 1 / std::sqrt(float(c.head_dim)), a.causal = c.causal;
+        a.scale = 1 / std::sqrt(float(c.head_dim)), a.causal = c.causal, a.window = c.window;
         nb_attention_run(&a);
         auto want = PlainAttention(a);
         for (int64_t row = 0; row < c.sequences * c.tokens; row++) {

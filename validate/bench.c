@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "runner/forward.h"
 
-enum { DEFAULT_PROMPT = 512, DEFAULT_GEN = 128, DEFAULT_REPETITIONS = 3, MAX_REPETITIONS = 1000 };
+enum { STEP_TOKENS = 512, DEFAULT_PROMPT = 512, DEFAULT_GEN = 128, DEFAULT_REPETITIONS = 3, MAX_REPETITIONS = 1000 };
 
 typedef struct bench_run {
   nb_session *session;
@@ -17,8 +17,13 @@ typedef struct bench_run {
 
 static nibble_status read_prompt(bench_run *run, nibble_error *err) {
   nb_session_truncate(run->session, 0);
-  nibble_status status = nb_session_step(run->session, run->ids, run->prompt, err);
-  int32_t last = (int32_t)(run->prompt - 1);
+  nibble_status status = NIBBLE_OK;
+  int32_t last = 0;
+  for (int64_t at = 0; status == NIBBLE_OK && at < run->prompt; at += STEP_TOKENS) {
+    int64_t tokens = nb_min_i64(STEP_TOKENS, run->prompt - at);
+    status = nb_session_step(run->session, run->ids + at, tokens, err);
+    last = (int32_t)(tokens - 1);
+  }
   return status == NIBBLE_OK ? nb_session_logits(run->session, &last, 1, run->logits, err) : status;
 }
 
@@ -71,7 +76,7 @@ nibble_status nibble_bench(const nibble_bench_options *o, nibble_bench_result *o
                      (long long)c->max_position_embeddings);
     goto done;
   }
-  nb_session_options room = {.capacity = longest, .step_tokens = run.prompt};
+  nb_session_options room = {.capacity = longest, .step_tokens = nb_min_i64(run.prompt, STEP_TOKENS)};
   if ((status = nb_session_create(&model, &room, &run.session, err)) != NIBBLE_OK) goto done;
   run.ids = nb_alloc((uint64_t)run.prompt, sizeof *run.ids);
   run.logits = nb_alloc((uint64_t)c->vocab_size, sizeof *run.logits);

@@ -17,6 +17,7 @@ typedef struct ppl_run {
   nb_session *session;
   const int32_t *ids;
   int64_t ctx, stride, windows, batch;
+  int64_t step;                   /* tokens of each window that are run at a time; ctx if batch > 1 */
   int32_t bos;                    /* put in the place of each window's first token; -1: none */
   int32_t *input, *rows, *target; /* [batch * ctx] */
   double *log_prob;               /* [batch * ctx] */
@@ -31,29 +32,42 @@ static int64_t first_scored(const ppl_run *run, int64_t window) {
   return window == 0 ? 0 : nb_max_i64(0, run->ctx - 1 - run->stride);
 }
 
-static nibble_status run_batch(ppl_run *run, int64_t first, int64_t count, nibble_error *err) {
+/* Tokens [at, at + tokens) of `count` windows. */
+static nibble_status run_step(ppl_run *run, int64_t first, int64_t count, int64_t at, int64_t tokens,
+                              nibble_error *err) {
   int64_t n = 0;
   for (int64_t w = 0; w < count; w++) {
     const int32_t *window = run->ids + (first + w) * run->stride;
-    memcpy(run->input + w * run->ctx, window, (size_t)run->ctx * sizeof *window);
-    if (run->bos >= 0) run->input[w * run->ctx] = run->bos;
-    for (int64_t t = first_scored(run, first + w); t < run->ctx - 1; t++, n++) {
-      run->rows[n] = (int32_t)(w * run->ctx + t);
+    int64_t end = nb_min_i64(at + tokens, run->ctx - 1);
+    for (int64_t t = nb_max_i64(at, first_scored(run, first + w)); t < end; t++, n++) {
+      run->rows[n] = (int32_t)(w * tokens + t - at);
       run->target[n] = window[t + 1];
     }
   }
-  nb_session_restart(run->session, count);
-  nibble_status status = nb_session_step(run->session, run->input, run->ctx, err);
+  nibble_status status = nb_session_step(run->session, run->input + at, tokens, err);
   if (status == NIBBLE_OK)
     status = nb_session_log_probs(run->session, run->rows, run->target, n, run->log_prob, NULL, err);
   for (int64_t i = 0; status == NIBBLE_OK && i < n; i++) {
     if (!isfinite(run->log_prob[i]))
       return nb_fail(err, NIBBLE_BAD_INPUT, "%s: the model's output is not finite in window %lld", run->options->model,
-                     (long long)(first + run->rows[i] / run->ctx));
+                     (long long)(first + run->rows[i] / tokens));
     run->sum -= run->log_prob[i];
     run->squares += run->log_prob[i] * run->log_prob[i];
   }
   run->predictions += n;
+  return status;
+}
+
+static nibble_status run_batch(ppl_run *run, int64_t first, int64_t count, nibble_error *err) {
+  for (int64_t w = 0; w < count; w++) {
+    const int32_t *window = run->ids + (first + w) * run->stride;
+    memcpy(run->input + w * run->ctx, window, (size_t)run->ctx * sizeof *window);
+    if (run->bos >= 0) run->input[w * run->ctx] = run->bos;
+  }
+  nb_session_restart(run->session, count);
+  nibble_status status = NIBBLE_OK;
+  for (int64_t at = 0; status == NIBBLE_OK && at < run->ctx; at += run->step)
+    status = run_step(run, first, count, at, nb_min_i64(run->step, run->ctx - at), err);
   return status;
 }
 
@@ -137,9 +151,12 @@ nibble_status nibble_ppl(const nibble_ppl_options *o, nibble_ppl_result *out, ni
   out->load_seconds = nb_seconds() - start;
   if ((status = check_options(o, config, &run, err)) != NIBBLE_OK) goto done;
   if ((status = read_ids(o, config, &run, &ids, err)) != NIBBLE_OK) goto done;
-  /* LLM.int8 takes its outlier columns from all rows of a step, so each window is a step of its own there. */
-  run.batch = o->int8 == NIBBLE_INT8_LLM ? 1 : nb_min_i64(run.windows, nb_max_i64(1, BATCH_ROWS / run.ctx));
-  nb_session_options session = {.sequences = run.batch, .capacity = run.ctx};
+  /* Short windows go together, long ones in steps: scratch is for BATCH_ROWS rows at most. LLM.int8 takes its outlier
+   * columns from all rows of a step, so each window is a step of its own there. */
+  bool whole = o->int8 == NIBBLE_INT8_LLM;
+  run.batch = whole ? 1 : nb_min_i64(run.windows, nb_max_i64(1, BATCH_ROWS / run.ctx));
+  run.step = whole ? run.ctx : nb_min_i64(run.ctx, BATCH_ROWS);
+  nb_session_options session = {.sequences = run.batch, .capacity = run.ctx, .step_tokens = run.step};
   if ((status = nb_session_create(&model, &session, &run.session, err)) != NIBBLE_OK) goto done;
   double computing = nb_seconds();
   if ((status = run_windows(&run, err)) != NIBBLE_OK) goto done;

@@ -200,24 +200,9 @@ static void attention(nb_backend *self, const nb_attention_shape *s, const nb_bu
                     .kv_heads = s->kv_heads,
                     .head_dim = s->head_dim,
                     .scale = s->scale,
-                    .causal = true};
-  if (s->window == 0 || s->start + s->tokens <= s->window) {
-    nb_attention_run(&a);
-    return;
-  }
-  /* A token that no longer sees the first key is a call of its own, on the part of the cache that it sees. */
-  for (int64_t r = 0; r < s->sequences * s->tokens; r++) {
-    nb_attention one = a;
-    int64_t position = s->start + r % s->tokens, first = nb_max_i64(0, position + 1 - s->window);
-    int64_t skip = r / s->tokens * a.kv_sequence_stride + first * a.kv_token_stride;
-    one.q += r * a.q_stride;
-    one.out += r * a.out_stride;
-    one.k += skip;
-    one.v += skip;
-    one.sequences = one.tokens = 1;
-    one.past = position - first;
-    nb_attention_run(&one);
-  }
+                    .causal = true,
+                    .window = s->window};
+  nb_attention_run(&a);
 }
 
 typedef struct gate_job {

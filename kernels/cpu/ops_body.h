@@ -98,11 +98,10 @@ static int64_t query_at(const query_tile *t, int64_t i, int64_t stride) {
   return (t->sequence * t->a->tokens + token) * stride + (t->kv_head * group + head) * t->a->head_dim;
 }
 
-/* Keys that query i of the tile sees. */
-static int64_t query_keys(const query_tile *t, int64_t i) {
-  int64_t token = (t->first + i) / (t->a->heads / t->a->kv_heads);
-  return t->a->past + (t->a->causal ? token + 1 : t->a->tokens);
-}
+/* Query i of the tile sees keys [first, end). */
+static int64_t query_token(const query_tile *t, int64_t i) { return (t->first + i) / (t->a->heads / t->a->kv_heads); }
+static int64_t query_first(const query_tile *t, int64_t i) { return nb_attention_first(t->a, query_token(t, i)); }
+static int64_t query_end(const query_tile *t, int64_t i) { return nb_attention_end(t->a, query_token(t, i)); }
 
 /* scores[j] of `keys` keys become exp(score - max), where *max has grown to cover them; returns what everything summed
  * up under the old *max is to be multiplied by, and adds to *sum. */
@@ -154,8 +153,8 @@ static void attend_one(const query_tile *t, int64_t i) {
   float *out = a->out + query_at(t, i, a->out_stride), max = -INFINITY, sum = 0;
   float scores[KEY_TILE];
   memset(out, 0, (size_t)a->head_dim * sizeof *out);
-  int64_t end = query_keys(t, i);
-  for (int64_t j = 0; j < end; j += KEY_TILE) {
+  int64_t end = query_end(t, i);
+  for (int64_t j = query_first(t, i); j < end; j += KEY_TILE) {
     int64_t keys = nb_min_i64(KEY_TILE, end - j);
     for (int64_t l = 0; l < KEY_TILE; l++) {
       scores[l] = l < keys ? gemm->dot(q, t->k + (j + l) * a->kv_token_stride, a->head_dim) : -INFINITY;
@@ -205,6 +204,15 @@ static void soften_lanes(lane_state *s, int64_t lanes, int64_t lane, int64_t key
   }
 }
 
+/* Scores of those of `keys` keys from j on that query i does not see. Every query sees one of the first tile's keys:
+ * the first keys of a tile of queries lie closer together than KEY_TILE. So the largest score is never -infinity. */
+static void hide_keys(const query_tile *t, int64_t i, int64_t j, int64_t keys, int64_t lanes, float *scores) {
+  _Static_assert((int)KEY_TILE >= (int)NB_QUERY_TILE, "each query has to find a key in its first tile");
+  int64_t before = nb_min_i64(query_first(t, i) - j, keys);
+  for (int64_t l = 0; l < before; l++) scores[l * lanes + i] = -INFINITY;
+  for (int64_t l = nb_max_i64(query_end(t, i) - j, 0); l < keys; l++) scores[l * lanes + i] = -INFINITY;
+}
+
 static void attend_lanes(const query_tile *t) {
   const nb_attention *a = t->a;
   int64_t lanes = t->count <= gemm->narrow ? gemm->narrow : gemm->lanes, head_dim = a->head_dim;
@@ -213,13 +221,13 @@ static void attend_lanes(const query_tile *t) {
   pack_queries(t, lanes, packed);
   memset(sums, 0, (size_t)(head_dim * lanes) * sizeof *sums);
   for (int64_t i = 0; i < lanes; i++) s.max[i] = -INFINITY, s.sum[i] = 0;
-  int64_t fewest = query_keys(t, 0), end = query_keys(t, t->count - 1);
-  for (int64_t j = 0; j < end; j += KEY_TILE) {
+  int64_t begin = query_first(t, 0), whole = query_first(t, t->count - 1);
+  int64_t fewest = query_end(t, 0), end = query_end(t, t->count - 1);
+  for (int64_t j = begin; j < end; j += KEY_TILE) {
     int64_t keys = nb_min_i64(KEY_TILE, end - j), at = j * a->kv_token_stride;
     gemm->multiply(lanes, keys, head_dim, packed, t->k + at, a->kv_token_stride, 1, s.scores, false);
-    for (int64_t i = 0; j + keys > fewest && i < t->count; i++) {
-      for (int64_t l = nb_max_i64(query_keys(t, i) - j, 0); l < keys; l++) s.scores[l * lanes + i] = -INFINITY;
-    }
+    for (int64_t i = 0; (j < whole || j + keys > fewest) && i < t->count; i++)
+      hide_keys(t, i, j, keys, lanes, s.scores);
     for (int64_t lane = 0; lane < lanes; lane += VF) soften_lanes(&s, lanes, lane, keys, head_dim, sums);
     gemm->multiply(lanes, head_dim, keys, s.scores, t->v + at, 1, a->kv_token_stride, sums, true);
   }

@@ -20,6 +20,15 @@ typedef struct nb_cpu_ops {
   double (*sum_exp)(const float *x, int64_t n, float max); /* sum of exp(x - max) */
 } nb_cpu_ops;
 
+/* New token `token` sees keys [first, end). */
+static inline int64_t nb_attention_end(const nb_attention *a, int64_t token) {
+  return a->past + (a->causal ? token + 1 : a->tokens);
+}
+static inline int64_t nb_attention_first(const nb_attention *a, int64_t token) {
+  int64_t first = a->window ? nb_attention_end(a, token) - a->window : 0;
+  return first > 0 ? first : 0;
+}
+
 const nb_cpu_ops *nb_cpu_ops_for(nb_isa isa);
 
 extern const nb_cpu_ops nb_cpu_ops_scalar, nb_cpu_ops_avx2, nb_cpu_ops_avx512, nb_cpu_ops_neon;

@@ -44,8 +44,9 @@ static void attention_tile(const nb_attention *a, int64_t sequence, int64_t kv_h
   int64_t group = a->heads / a->kv_heads, at = sequence * a->kv_sequence_stride + kv_head * a->kv_head_stride;
   for (int64_t i = first; i < first + count; i++) {
     int64_t token = i / group, head = kv_head * group + i % group, row = sequence * a->tokens + token;
-    int64_t keys = a->past + (a->causal ? token + 1 : a->tokens);
-    attend(a, a->q + row * a->q_stride + head * a->head_dim, a->k + at, a->v + at, keys,
+    int64_t begin = nb_attention_first(a, token), keys = nb_attention_end(a, token) - begin;
+    int64_t from = at + begin * a->kv_token_stride;
+    attend(a, a->q + row * a->q_stride + head * a->head_dim, a->k + from, a->v + from, keys,
            a->out + row * a->out_stride + head * a->head_dim);
   }
 }
