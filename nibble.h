@@ -48,7 +48,8 @@ typedef struct nibble_progress {
   void *ctx;
 } nibble_progress;
 
-/* Threads used by all later calls; 0 means one a core. Results never depend on it. */
+/* Threads used by all later calls; 0 means one a core. Results never depend on it. They are OpenMP's: on a busy machine
+ * a program is best started with OMP_WAIT_POLICY=passive, or GOMP_SPINCOUNT=2000, which the command line sees to. */
 void nibble_set_threads(int threads);
 
 /* High-water mark of this process's resident memory, in bytes. */

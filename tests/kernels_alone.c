@@ -1,4 +1,4 @@
-/* base/ and kernels/ alone, linked with the C library and nothing else: a product in 4 bits against plain
+/* base/ and kernels/ alone, linked with the C library and OpenMP and nothing else: a product in 4 bits against plain
  * sums. That this program links is most of the test. */
 #include <math.h>
 #include <stdio.h>
