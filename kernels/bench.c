@@ -26,7 +26,7 @@ static const struct {
     {4096, 4096}, {14336, 4096}, {4096, 14336},               /* Llama-3-8B */
 };
 
-static const int64_t batches[] = {1, 2, 4, 8, 16, 64, 512};
+static const int64_t batches[] = {1, 2, 4, 8, 16, 32, 64, 256, 512};
 
 enum {
   SHAPES = sizeof shapes / sizeof *shapes,
