@@ -449,10 +449,13 @@ typedef struct nibble_behaviour {
   int64_t worst_count;
   double *block_errors; /* [block_count] relative error of the hidden states that enter each block, and the last norm */
   int64_t block_count;
-  int64_t parting_block;    /* the first block whose output is off by a quarter and more; -1: none */
-  uint64_t predicted_bytes; /* of weights, as `memory` tells them from the headers */
-  uint64_t file_bytes;      /* on disk */
-  uint64_t resident_bytes;  /* by which this process grew when the artifact was loaded and had run once */
+  double
+      *block_sensitivity; /* [sensitivity_count] mean KL if that block alone is the artifact's, on the first tokens */
+  int64_t sensitivity_count; /* 0: the two models' blocks are of other shapes */
+  int64_t parting_block;     /* the first block whose output is off by a quarter and more; -1: none */
+  uint64_t predicted_bytes;  /* of weights, as `memory` tells them from the headers */
+  uint64_t file_bytes;       /* on disk */
+  uint64_t resident_bytes;   /* by which this process grew when the artifact was loaded and had run once */
   double seconds;
 } nibble_behaviour;
 

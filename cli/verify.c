@@ -206,6 +206,9 @@ static void add_behaviour(cJSON *json, const nibble_verification *v) {
   add_figure(to, "top5_agreement", b->top5_agreement);
   cJSON *blocks = cJSON_AddArrayToObject(to, "block_errors");
   for (int64_t i = 0; i < b->block_count; i++) cJSON_AddItemToArray(blocks, cJSON_CreateNumber(b->block_errors[i]));
+  cJSON *sensitivity = cJSON_AddArrayToObject(to, "block_sensitivity");
+  for (int64_t i = 0; i < b->sensitivity_count; i++)
+    cJSON_AddItemToArray(sensitivity, cJSON_CreateNumber(b->block_sensitivity[i]));
   cJSON_AddNumberToObject(to, "parting_block", (double)b->parting_block);
   cJSON_AddNumberToObject(to, "predicted_bytes", (double)b->predicted_bytes);
   cJSON_AddNumberToObject(to, "file_bytes", (double)b->file_bytes);

@@ -126,8 +126,33 @@ TEST_F(CertificateTest, ReportStandsAlone) {
   size_t opened = 0, closed = 0;
   for (size_t at = 0; (at = page.find("<svg", at)) != std::string::npos; at++) opened++;
   for (size_t at = 0; (at = page.find("</svg>", at)) != std::string::npos; at++) closed++;
-  EXPECT_EQ(opened, 4u);
+  EXPECT_EQ(opened, 5u);
   EXPECT_EQ(closed, opened);
+}
+
+// A real browser lays the page out and prints it; whatever it has to say about it would be a CONSOLE line.
+TEST_F(CertificateTest, ReportRendersInABrowserWithoutAnError) {
+  if (system("command -v chromium >/dev/null") != 0) GTEST_SKIP() << "skipped: chromium is not installed";
+  Copy("nf4");
+  ASSERT_EQ(Nibble(WithText("--no-certificate --report " + (folder_ / "r.html"))).code, 0);
+  const std::string browser = "HOME=" + folder_.path() + " timeout 120 chromium --headless=new --no-sandbox " +
+                              "--disable-gpu --enable-logging=stderr --user-data-dir=" + (folder_ / "profile") + " ";
+  const std::string page = " file://" + (folder_ / "r.html") + " >" + (folder_ / "out") + " 2>" + (folder_ / "err");
+  for (const std::string scheme : {"0", "1"}) {  // dark, light
+    const std::string shot = folder_ / ("shot" + scheme + ".png");
+    const std::string colours = "--blink-settings=preferredColorScheme=" + scheme + " --screenshot=" + shot;
+    ASSERT_EQ(system((browser + colours + page).c_str()), 0) << ReadFile(folder_ / "err");
+    EXPECT_EQ(ReadFile(folder_ / "err").find("CONSOLE"), std::string::npos) << ReadFile(folder_ / "err");
+    EXPECT_GT(ReadFile(shot).size(), 10000u);
+  }
+  EXPECT_NE(ReadFile(folder_ / "shot0.png"), ReadFile(folder_ / "shot1.png"));
+  ASSERT_EQ(system((browser + "--print-to-pdf=" + (folder_ / "r.pdf") + page).c_str()), 0);
+  EXPECT_EQ(ReadFile(folder_ / "r.pdf").compare(0, 5, "%PDF-"), 0);
+  ASSERT_EQ(system((browser + "--dump-dom" + page).c_str()), 0);
+  std::string dom = ReadFile(folder_ / "out");
+  for (const char *heading : {"Behaviour", "KL divergence of the tokens", "Sensitivity by block", "Hidden states",
+                              "Memory", "Where the two differ most", "Weights against the original"})
+    EXPECT_NE(dom.find(std::string("<h2>") + heading), std::string::npos) << heading;
 }
 
 TEST_F(CertificateTest, ModelCardIsATable) {

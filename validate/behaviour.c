@@ -14,12 +14,14 @@
 #include "runner/tokenizer.h"
 #include "validate/divergence.h"
 #include "validate/hidden.h"
+#include "validate/sensitivity.h"
 
 enum {
   DEFAULT_CTX = 512,
   TILE_LOGITS = 1 << 22, /* of each model, at a time */
   CONTEXT_TOKENS = 12,   /* shown before a bad one */
-  ROW_BAND = 8,          /* rows of logits that a thread compares at a time */
+  SENSITIVITY_TOKENS = 48,
+  ROW_BAND = 8, /* rows of logits that a thread compares at a time */
 };
 
 /* One model and the batch of one window that it reads. */
@@ -287,6 +289,12 @@ static nibble_status measure(run *r, nb_findings *findings, nibble_behaviour *ou
   }
   if (status == NIBBLE_OK) status = sum_up(r, out, err);
   if (status == NIBBLE_OK) status = find_worst(r, out, err);
+  if (status == NIBBLE_OK) {
+    nb_step(o->progress, "comparing blocks", (uint64_t)(r->chunks * r->ctx), (uint64_t)(r->chunks * r->ctx), "tokens");
+    int64_t tokens = nb_min_i64(SENSITIVITY_TOKENS, nb_min_i64(r->tile, r->ctx - 1));
+    status = nb_sensitivity_measure(&r->original.model, &r->artifact.model, r->ids.data, tokens, r->original.logits,
+                                    r->artifact.logits, out, err);
+  }
   if (status == NIBBLE_OK && r->not_finite)
     nb_find(findings, NIBBLE_FAULT, "logits", "not-finite", nb_place_tensor(""),
             "the logits after %lld of %lld tokens are NaN or infinite", (long long)r->not_finite,
@@ -326,5 +334,6 @@ void nb_behaviour_free(nibble_behaviour *b) {
     free(b->worst[i].top);
   }
   free(b->block_errors);
+  free(b->block_sensitivity);
   *b = (nibble_behaviour){0};
 }

@@ -174,7 +174,9 @@ static void choose_rows(nb_trials *t) {
   int64_t blocks = row->damaged_blocks, count = t->rows * t->cols;
   const nb_source *s = &t->suspect->copy->source;
   int64_t unit = s->is_packed && s->weight.packed.block_size ? s->weight.packed.block_size : t->cols;
-  if (blocks > 0 && 5 * blocks < nb_ceil_div(count, unit)) {
+  bool groups =
+      s->is_packed && s->weight.packed.groups; /* of GPTQ: where only few are damaged, weights.c has named it */
+  if (!groups && blocks > 0 && 5 * blocks < nb_ceil_div(count, unit)) {
     /* Damage in few places drowns in a sample of all: look where it is. */
     int64_t at = row->first_damaged_block * unit / t->cols;
     t->is_local = true;

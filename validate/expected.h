@@ -33,4 +33,15 @@ void *nb_rounding_scratch(int64_t weights);
 bool nb_rounding_errors(const nb_rounding *rounding, const float *w, int64_t count, int64_t cols, void *scratch,
                         double *errors);
 
+/* GPTQ trades one group's error against another's, so a large one says little by itself; but one that a factor or an
+ * offset takes away is a wrong scale or a wrong zero point. */
+typedef struct nb_group_damage {
+  int64_t scales, zeros; /* groups whose scale, whose zero point is wrong */
+  int64_t first;         /* of either: its number in the unit; -1: none */
+} nb_group_damage;
+
+/* One unit of a GPTQ matrix, w the original's and a the artifact's [n], both finite. */
+void nb_rounding_groups(const nb_rounding *rounding, const float *w, const float *a, int64_t n, void *scratch,
+                        nb_group_damage *out);
+
 #endif

@@ -1,6 +1,7 @@
 #include "validate/report.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -72,10 +73,29 @@ void nb_html_text(nb_buf *out, const char *text) {
 
 /* ---- tables ---- */
 
-static void row(nb_buf *out, const char *name, const char *format, double value, const char *limit) {
+typedef struct cell_text {
   char text[64];
-  snprintf(text, sizeof text, format, value);
-  nb_buf_printf(out, "<tr><td>%s</td><td class=\"n\">%s</td><td class=\"n soft\">%s</td></tr>\n", name, text, limit);
+} cell_text;
+
+static cell_text cell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static cell_text cell(const char *format, ...) {
+  cell_text c;
+  va_list args;
+  va_start(args, format);
+  vsnprintf(c.text, sizeof c.text, format, args);
+  va_end(args);
+  return c;
+}
+
+static const cell_text none = {""};
+
+static void row(nb_buf *out, const char *name, cell_text original, cell_text artifact, cell_text difference,
+                const char *limit, bool missed) {
+  nb_buf_printf(out,
+                "<tr><td>%s</td><td class=\"n\">%s</td><td class=\"n\">%s</td><td class=\"n%s\">%s</td><td class=\"n "
+                "soft\">%s</td></tr>\n",
+                name, original.text, artifact.text, missed ? " fault" : "", difference.text, limit);
 }
 
 static void summary(const nibble_verification *v, nb_buf *out) {
@@ -121,34 +141,47 @@ static void findings(const nibble_verification *v, nb_buf *out) {
   nb_buf_puts(out, "</table></div>\n");
 }
 
-static void behaviour(const nibble_verification *v, nb_buf *out) {
-  const nibble_behaviour *b = v->behaviour;
-  const nibble_thresholds *t = &v->thresholds;
+static void figures(const nibble_behaviour *b, const nibble_thresholds *t, nb_buf *out) {
   char kl[48], ppl[48], top1[48];
   snprintf(kl, sizeof kl, "at most %.4g", t->max_kl);
-  snprintf(ppl, sizeof ppl, "at most %.4g%%", 100 * t->max_ppl_increase);
+  snprintf(ppl, sizeof ppl, "at most +%.4g%%", 100 * t->max_ppl_increase);
   snprintf(top1, sizeof top1, "at least %.4g%%", 100 * t->min_top1);
+  nb_buf_puts(out,
+              "<div class=\"wide\"><table><tr><th></th><th class=\"n\">original</th><th class=\"n\">artifact</th><th "
+              "class=\"n\">difference</th><th class=\"n\">threshold</th></tr>\n");
+  row(out, "perplexity", cell("%.4f \xc2\xb1 %.4f", b->reference_perplexity, b->reference_perplexity_stderr),
+      cell("%.4f \xc2\xb1 %.4f", b->perplexity, b->perplexity_stderr), cell("%+.3f%%", 100 * b->ppl_increase), ppl,
+      !(b->ppl_increase <= t->max_ppl_increase));
+  row(out, "95% interval, token by token", none, none,
+      cell("%+.3f%% to %+.3f%%", 100 * expm1(b->nll_difference_low), 100 * expm1(b->nll_difference_high)), "", false);
+  row(out, "KL divergence, mean", none, none, cell("%.5g \xc2\xb1 %.2g", b->kl_mean, b->kl_stderr), kl,
+      !(b->kl_mean <= t->max_kl));
+  row(out, "KL divergence, 99th percentile", none, none, cell("%.5g", b->kl_p99), "", false);
+  row(out, "KL divergence, largest", none, none, cell("%.5g", b->kl_max), "", false);
+  row(out, "same likeliest token", none, none, cell("%.2f%%", 100 * b->top1_agreement), top1,
+      !(b->top1_agreement >= t->min_top1));
+  row(out, "of the five likeliest in common", none, none, cell("%.2f%%", 100 * b->top5_agreement), "", false);
+  nb_buf_puts(out, "</table></div>\n");
+}
+
+static void behaviour(const nibble_verification *v, nb_buf *out) {
+  const nibble_behaviour *b = v->behaviour;
   nb_buf_printf(out,
                 "<h2>Behaviour</h2>\n<p class=\"soft\">%lld tokens in %lld windows of %lld; thresholds of the profile "
-                "\xe2\x80\x9c%s\xe2\x80\x9d where they were not given one by one.</p>\n"
-                "<div class=\"wide\"><table><tr><th></th><th class=\"n\">measured</th><th class=\"n\">threshold</th>"
-                "</tr>\n",
-                (long long)b->tokens, (long long)b->chunks, (long long)b->ctx, t->profile);
-  row(out, "perplexity of the original", "%.4f", b->reference_perplexity, "");
-  row(out, "its standard error", "%.4f", b->reference_perplexity_stderr, "");
-  row(out, "perplexity of the artifact", "%.4f", b->perplexity, "");
-  row(out, "its standard error", "%.4f", b->perplexity_stderr, "");
-  row(out, "perplexity's increase", "%.3f%%", 100 * b->ppl_increase, ppl);
-  row(out, "its 95% interval, token by token: from", "%.3f%%", 100 * expm1(b->nll_difference_low), "");
-  row(out, "to", "%.3f%%", 100 * expm1(b->nll_difference_high), "");
-  row(out, "KL divergence, mean", "%.5g", b->kl_mean, kl);
-  row(out, "99th percentile", "%.5g", b->kl_p99, "");
-  row(out, "largest", "%.5g", b->kl_max, "");
-  row(out, "same likeliest token", "%.2f%%", 100 * b->top1_agreement, top1);
-  row(out, "of the five likeliest in common", "%.2f%%", 100 * b->top5_agreement, "");
-  nb_buf_puts(out, "</table></div>\n");
+                "\xe2\x80\x9c%s\xe2\x80\x9d where they were not given one by one. Errors are standard errors.</p>\n",
+                (long long)b->tokens, (long long)b->chunks, (long long)b->ctx, v->thresholds.profile);
+  figures(b, &v->thresholds, out);
+  nb_buf_puts(out,
+              "<h2>KL divergence of the tokens</h2>\n<p class=\"soft\">How far the artifact's distribution of the "
+              "next token is from the original's.</p>\n");
   nb_plot_kl(b, out);
-  nb_buf_puts(out, "<h2>Hidden states by block</h2>\n<p class=\"soft\">");
+  if (b->sensitivity_count) {
+    nb_buf_puts(out,
+                "<h2>Sensitivity by block</h2>\n<p class=\"soft\">Mean KL divergence of the original's own "
+                "distribution if one block alone is the artifact's: what that block costs.</p>\n");
+    nb_plot_sensitivity(b, out);
+  }
+  nb_buf_puts(out, "<h2>Hidden states by block</h2>\n<p class=\"soft\">Both models by themselves. ");
   if (b->parting_block >= 0) {
     nb_buf_printf(out, "They part, by a quarter of their size, at block %lld.", (long long)b->parting_block);
   } else {
@@ -182,8 +215,8 @@ static void worst(const nibble_behaviour *b, nb_buf *out) {
 
 static void weights(const nibble_verification *v, nb_buf *out) {
   nb_buf_puts(out,
-              "<h2>Weights against the original</h2>\n<p class=\"soft\">A dot a weight; the dash is what rounding "
-              "that very weight to the nearest makes. Exact weights are left out.</p>\n");
+              "<h2>Weights against the original</h2>\n<p class=\"soft\">A dot a weight, a column a layer; the dash is "
+              "what rounding that very weight to the nearest makes. Exact weights are left out.</p>\n");
   nb_plot_weights(v, out);
   nb_buf_puts(out,
               "<div class=\"wide\"><table><tr><th>weight</th><th>format</th><th class=\"n\">error</th><th "

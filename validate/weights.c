@@ -18,6 +18,9 @@ enum { BAND = 1 << 15 /* weights, about: what a thread reads of both at a time *
  * rounding the source to bfloat16 on the way may have added. */
 static const double UNIT_FACTOR = 4, UNIT_SHARE = 3e-5;
 
+/* A row or group of GPTQ whose squared error is so many times the expected one is looked into. */
+static const double SUSPECT_FACTOR = 2;
+
 /* Below this relative error nothing is wrong, whatever was expected. */
 static const double NEGLIGIBLE = 1e-6;
 
@@ -27,7 +30,8 @@ typedef struct sums {
   double largest;
   int64_t largest_at;
   int64_t not_finite, first_not_finite; /* in the artifact */
-  int64_t damaged, first_damaged;       /* units */
+  int64_t damaged, first_damaged;       /* units; of GPTQ groups */
+  int64_t damaged_scales;               /* groups whose scale is wrong; of the others it is the zero point */
 } sums;
 
 typedef struct job {
@@ -132,6 +136,18 @@ static void add_values(const float *w, const float *a, int64_t n, int64_t at, su
   for (int64_t i = 0; i < n; i += RUN) add_run(w + i, a + i, nb_min_i64(RUN, n - i), at + i, s);
 }
 
+/* Groups of GPTQ in a unit that begins at weight `at`. */
+static void judge_groups(const job *j, const float *w, const float *a, int64_t n, int64_t at, void *scratch, sums *s) {
+  const nb_packed *m = j->rounding->packed;
+  nb_group_damage found;
+  nb_rounding_groups(j->rounding, w, a, n, scratch, &found);
+  if (found.first < 0) return;
+  int64_t in_row = n < m->cols ? at % m->cols / n : found.first;
+  if (!s->damaged) s->first_damaged = at / m->cols * m->groups + in_row;
+  s->damaged += found.scales + found.zeros;
+  s->damaged_scales += found.scales;
+}
+
 static void compare_band(void *ctx, int64_t begin, int64_t end, int thread) {
   job *j = ctx;
   int64_t n = end - begin, unit = j->rounding->unit;
@@ -154,8 +170,12 @@ static void compare_band(void *ctx, int64_t begin, int64_t end, int thread) {
     if (!known) continue;
     s->expected += expected[u];
     double error = s->error - before.error, squares = s->squares - before.squares;
-    bool damaged = error > UNIT_FACTOR * expected[u] + UNIT_SHARE * squares;
-    if (damaged && s->damaged++ == 0) s->first_damaged = (begin + u * unit) / unit;
+    if (j->rounding->expectation.every_block) {
+      bool damaged = error > UNIT_FACTOR * expected[u] + UNIT_SHARE * squares;
+      if (damaged && s->damaged++ == 0) s->first_damaged = (begin + u * unit) / unit;
+    } else if (j->rounding->packed && error > SUSPECT_FACTOR * expected[u] && s->not_finite == before.not_finite) {
+      judge_groups(j, w + u * unit, a + u * unit, last - u * unit, begin + u * unit, j->scratch[thread], s);
+    }
   }
   if (!known) s->expected = NAN;
 }
@@ -174,6 +194,7 @@ static void join(sums *into, const sums *s) {
   into->not_finite += s->not_finite;
   if (!into->damaged) into->first_damaged = s->first_damaged;
   into->damaged += s->damaged;
+  into->damaged_scales += s->damaged_scales;
 }
 
 static void free_job(job *j) {
@@ -236,30 +257,37 @@ static void fill_row(nibble_weight_error *row, const nb_values *artifact, const 
   row->first_damaged_block = s->first_damaged;
 }
 
+static bool is_bad_as_a_whole(const nibble_weight_error *row, const nb_rounding *rounding) {
+  return !isnan(row->expected_error) && row->relative_error > rounding->expectation.factor * row->expected_error &&
+         row->relative_error * row->relative_error > UNIT_SHARE;
+}
+
 /* Whether the row is far worse than its format makes it. */
 static bool is_bad(const nibble_weight_error *row, const nb_rounding *rounding, const sums *s) {
   if (s->not_finite) return true;
-  if (!(row->relative_error > NEGLIGIBLE)) return false;
-  if (rounding->expectation.every_block && s->damaged) return true;
-  return !isnan(row->expected_error) && row->relative_error > rounding->expectation.factor * row->expected_error &&
-         row->relative_error * row->relative_error > UNIT_SHARE;
+  return row->relative_error > NEGLIGIBLE && (s->damaged || is_bad_as_a_whole(row, rounding));
 }
 
 static void report(const nb_suspect *suspect, const nb_rounding *rounding, const sums *s, nb_findings *findings) {
   nibble_weight_error *row = suspect->row;
   char why[256] = "", place[96] = "";
+  int64_t groups = rounding->packed ? rounding->packed->groups : 0;
   nb_place at = {row->tensor, row->first_damaged_block, s->largest_at, s->damaged ? s->damaged : 1};
   row->cause = "";
   if (s->not_finite) {
     row->cause = "not-finite";
     at.index = s->first_not_finite;
     snprintf(why, sizeof why, ": %lld values are NaN or infinite", (long long)s->not_finite);
+  } else if (groups && s->damaged && !is_bad_as_a_whole(row, rounding)) {
+    row->cause = s->damaged_scales ? "scales-damaged" : "zero-points-damaged";
+    snprintf(why, sizeof why, "; another %s takes their error away", s->damaged_scales ? "scale" : "zero point");
   } else {
     nb_cause_find(suspect, why, sizeof why);
   }
-  int64_t units = nb_ceil_div(row->rows * row->cols, rounding->unit);
-  if (s->damaged && rounding->expectation.every_block)
-    snprintf(place, sizeof place, ", in %lld of %lld blocks", (long long)s->damaged, (long long)units);
+  int64_t units = groups ? row->rows * groups : nb_ceil_div(row->rows * row->cols, rounding->unit);
+  if (s->damaged)
+    snprintf(place, sizeof place, ", in %lld of %lld %s", (long long)s->damaged, (long long)units,
+             groups ? "groups" : "blocks");
   nb_find(findings, NIBBLE_FAULT, "error", row->cause, at, "relative error %.3g where %s makes %.3g%s%s",
           row->relative_error, row->format, row->expected_error, place, why);
 }
