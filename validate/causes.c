@@ -123,8 +123,11 @@ static void try_row_orders(nb_trials *t) {
 }
 
 static void try_shifts(nb_trials *t) {
-  const nb_packed *m = t->suspect->copy->source.is_packed ? &t->suspect->copy->source.weight.packed : NULL;
-  const int64_t block = m && m->block_size ? m->block_size : t->cols, shifts[] = {1, block, t->cols};
+  const nb_source *s = &t->suspect->copy->source;
+  int64_t block = t->cols;
+  if (s->is_packed && s->weight.packed.block_size) block = s->weight.packed.block_size;
+  if (!s->is_packed && s->tensor->is_blocks) block = nb_format_info(s->tensor->format)->block_weights;
+  const int64_t shifts[] = {1, block, t->cols};
   for (int i = 0; i < 6; i++) {
     int64_t shift = i % 2 ? -shifts[i / 2] : shifts[i / 2];
     nb_trial(t, &(nb_reading){.shift = shift}, "elements-shifted", "everything is moved by %lld weights",
@@ -225,7 +228,7 @@ void nb_cause_find(const nb_suspect *suspect, char *text, size_t room) {
     if (s->is_packed && !nb_gptq_bits(s->weight.packed.format)) {
       nb_trials_bnb(&t);
     } else if (!t.is_local) {
-      (s->is_packed ? nb_trials_gptq : nb_trials_plain)(&t);
+      (s->is_packed ? nb_trials_gptq : s->tensor->is_blocks ? nb_trials_gguf : nb_trials_plain)(&t);
     }
   }
   free(t.want);

@@ -1,8 +1,10 @@
-/* Mistakes with GPTQ's format and with plain tensors. */
+/* Mistakes with GPTQ's format, with GGUF's and with plain tensors. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
+#include "kernels/cpu/kernels.h"
 #include "kernels/gptq.h"
 #include "validate/trial.h"
 
@@ -80,12 +82,138 @@ static void try_others_scales(nb_trials *t, const nb_packed *as_is) {
   }
 }
 
+/* The other weight of the artifact that has the very same scales, malloc'd; NULL if there is none. */
+static char *name_of_same_scales(const nb_trials *t, const nb_packed *m) {
+  const nb_checkpoint *c = t->suspect->artifact;
+  size_t bytes = (size_t)(m->groups * m->rows) * nb_dtype_size(m->scale_dtype);
+  char *name = NULL;
+  for (size_t i = 0; !name && i < c->tensor_count; i++) {
+    const nb_tensor *tensor = &c->tensors[i];
+    nb_values other;
+    if (tensor == t->suspect->copy->source.tensor || !nb_layout_is_packed(c, tensor)) continue;
+    if (nb_values_open(c, tensor, &other, NULL) == NIBBLE_OK) {
+      const nb_packed *o = &other.source.weight.packed;
+      bool alike =
+          o->format == m->format && o->rows == m->rows && o->groups == m->groups && o->scale_dtype == m->scale_dtype;
+      if (alike && memcmp(o->scales, m->scales, bytes) == 0) name = strdup(other.source.name);
+    }
+    nb_values_close(&other);
+  }
+  return name;
+}
+
+/* What is left of a sampled row's squared error if every group had the scale that fits it best. */
+static double row_with_best_scales(const nb_packed *m, const float *want, const float *have, double *product,
+                                   double *copies) {
+  double left = 0;
+  for (int64_t g = 0; g < m->groups; g++) product[g] = copies[g] = 0;
+  for (int64_t c = 0; c < m->cols; c++) {
+    int64_t g = nb_gptq_group(m, c);
+    product[g] += (double)want[c] * (double)have[c];
+    copies[g] += (double)have[c] * (double)have[c];
+    left += (double)want[c] * (double)want[c];
+  }
+  for (int64_t g = 0; g < m->groups; g++) left -= copies[g] > 0 ? product[g] * product[g] / copies[g] : 0;
+  return left;
+}
+
+/* The last resort: only where nothing tells what happened to the scales. */
+static void try_best_scales(nb_trials *t, const nb_packed *m) {
+  double *sums = nb_alloc(2 * (uint64_t)m->groups, sizeof *sums), left = 0, squares = 0;
+  for (int i = 0; sums && i < t->sample_count; i++) {
+    const float *want = t->want + (size_t)i * (size_t)t->cols;
+    nb_packed_read(nb_dequantizer(m->format), m, t->sample[i] * t->cols, t->cols, t->have);
+    left += row_with_best_scales(m, want, t->have, sums, sums + m->groups);
+    for (int64_t c = 0; c < t->cols; c++) squares += (double)want[c] * (double)want[c];
+  }
+  free(sums);
+  if (!(squares > 0)) return;
+  double error = sqrt(fmax(0, left) / squares);
+  char *same = name_of_same_scales(t, m);
+  if (same) {
+    nb_trial_keep(t, error, "scales-of-other-layer", "its scales, which are those of '%s', are fitted anew", same);
+  } else {
+    nb_trial_keep(t, error, "scales-damaged", "every group's scale is fitted anew");
+  }
+  free(same);
+}
+
 void nb_trials_gptq(nb_trials *t) {
   const nb_packed *m = &t->suspect->copy->source.weight.packed;
   try_zeros(t, m);
   try_word_order(t, m);
   try_groups(t, m);
   try_others_scales(t, m);
+  if (!isfinite(t->best)) try_best_scales(t, m);
+}
+
+/* ---- gguf ---- */
+
+/* A change to a block, of which `last` and `next` are the neighbours, the ends joined. */
+typedef void (*block_change)(uint8_t *block, const uint8_t *last, const uint8_t *next);
+
+static void swap_nibbles(uint8_t *block, const uint8_t *last, const uint8_t *next) {
+  (void)last, (void)next;
+  for (int i = 2; i < 18; i++) block[i] = (uint8_t)(block[i] << 4 | block[i] >> 4);
+}
+
+/* Codes 2i and 2i + 1 in a byte, as bitsandbytes has them (but for the order of the halves), to GGUF's i and i + 16. */
+static void part_pairs(uint8_t *block, const uint8_t *last, const uint8_t *next) {
+  (void)last, (void)next;
+  uint8_t codes[32];
+  for (int i = 0; i < 16; i++) {
+    codes[2 * i] = block[2 + i] & 15;
+    codes[2 * i + 1] = block[2 + i] >> 4;
+  }
+  for (int i = 0; i < 16; i++) block[2 + i] = (uint8_t)(codes[i] | codes[i + 16] << 4);
+}
+
+static void flip_signs(uint8_t *block, const uint8_t *last, const uint8_t *next) {
+  (void)last, (void)next;
+  for (int i = 2; i < 34; i++) block[i] ^= 0x80;
+}
+
+static void scale_of_last(uint8_t *block, const uint8_t *last, const uint8_t *next) {
+  (void)next;
+  memcpy(block, last, 2);
+}
+
+static void scale_of_next(uint8_t *block, const uint8_t *last, const uint8_t *next) {
+  (void)last;
+  memcpy(block, next, 2);
+}
+
+static const struct {
+  nb_format format;
+  block_change change;
+  const char *cause, *text;
+} block_mistakes[] = {
+    {NB_FORMAT_Q4_0, swap_nibbles, "nibbles-swapped", "the halves of every byte are swapped"},
+    {NB_FORMAT_Q4_0, part_pairs, "codes-in-pairs", "a byte's halves are neighbours, as in bitsandbytes"},
+    {NB_FORMAT_Q4_0, scale_of_last, "scales-shifted", "every scale is taken from the block before"},
+    {NB_FORMAT_Q4_0, scale_of_next, "scales-shifted", "every scale is taken from the next block"},
+    {NB_FORMAT_Q8_0, flip_signs, "codes-unsigned", "its codes are taken as 128 more than they are"},
+    {NB_FORMAT_Q8_0, scale_of_last, "scales-shifted", "every scale is taken from the block before"},
+    {NB_FORMAT_Q8_0, scale_of_next, "scales-shifted", "every scale is taken from the next block"},
+};
+
+void nb_trials_gguf(nb_trials *t) {
+  const nb_source *s = &t->suspect->copy->source;
+  const nb_tensor *tensor = s->tensor;
+  const nb_format_row *info = nb_format_info(tensor->format);
+  const uint8_t *raw = nb_tensor_raw(s->checkpoint, tensor);
+  if (tensor->permute_heads || info->block_weights < 1) return; /* its rows lie in another order */
+  int64_t size = info->block_bytes, blocks = tensor->count / info->block_weights;
+  uint8_t *codes = nb_alloc_aligned((uint64_t)tensor->bytes, 1);
+  nb_packed m = {.format = tensor->format, .rows = t->rows, .cols = t->cols, .codes = codes};
+  for (size_t k = 0; codes && k < sizeof block_mistakes / sizeof *block_mistakes; k++) {
+    if (block_mistakes[k].format != tensor->format) continue;
+    memcpy(codes, raw, (size_t)tensor->bytes);
+    for (int64_t b = 0; b < blocks; b++)
+      block_mistakes[k].change(codes + b * size, raw + (b + blocks - 1) % blocks * size, raw + (b + 1) % blocks * size);
+    nb_trial(t, &(nb_reading){.packed = &m}, block_mistakes[k].cause, "%s", block_mistakes[k].text);
+  }
+  free(codes);
 }
 
 /* ---- plain ---- */

@@ -292,10 +292,12 @@ nibble_status nb_structure_check(const nb_checkpoint *c, const nibble_progress *
       bool gptq = ends_with(t->name, ".qweight");
       status = (gptq ? nb_structure_gptq : nb_structure_packed)(c, t, findings, err);
     } else if (t->is_blocks || nb_dtype_is_float(t->dtype)) {
-      status = check_values(&l, t, err);
+      bool named = t->is_blocks && nb_structure_blocks(c, t, findings);
+      if (!named) status = check_values(&l, t, err);
     }
     nb_tensor_release(c, t, 0, t->count);
   }
+  if (status == NIBBLE_OK && c->gguf) nb_structure_gguf_vocab(c, findings);
   if (status == NIBBLE_OK) status = nb_structure_vocab(c, findings, err);
   if (status == NIBBLE_OK && findings->failed) status = nb_fail_memory(err, sizeof(nibble_finding));
 done:

@@ -1,7 +1,8 @@
 /* The first depth of `verify`: can this be a sound artifact at all? Needs no original, reads every byte once.
  * Three looks, each adding to the same findings: the files against the config (structure.c), every packed weight
- * against what its quantizer can have written (structure_packed.c, structure_gptq.c), the tokenizer against the
- * vocabulary (structure_vocab.c). None of them stops at a fault; each tests only what the layout can be understood by.
+ * against what its quantizer can have written (structure_packed.c, structure_gptq.c, structure_gguf.c), the tokenizer
+ * against the vocabulary (structure_vocab.c). None of them stops at a fault; each tests only what the layout can be
+ * understood by.
  */
 #ifndef NB_VALIDATE_STRUCTURE_H
 #define NB_VALIDATE_STRUCTURE_H
@@ -28,6 +29,12 @@ nibble_status nb_structure_gptq(const nb_checkpoint *checkpoint, const nb_tensor
 
 /* tokenizer.json and the special ids of config.json against the embedding's rows. */
 nibble_status nb_structure_vocab(const nb_checkpoint *checkpoint, nb_findings *findings, nibble_error *err);
+
+/* A tensor of GGUF's blocks. True if its values need no further look: a scale that is not finite has been named. */
+bool nb_structure_blocks(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_findings *findings);
+
+/* A GGUF file's own vocabulary against the embedding's rows. */
+void nb_structure_gguf_vocab(const nb_checkpoint *checkpoint, nb_findings *findings);
 
 /* True if quantization_config leaves the module of weight `name` as it is (llm_int8_skip_modules, or the output
  * embedding where there is no such list), by transformers' rule (quantizers_utils.py, should_convert_module), regular

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/parallel.h"
 #include "convert/layouts.h"
 #include "kernels/gptq.h"
 #include "validate/scan.h"
@@ -134,16 +135,127 @@ static bool check_groups(gptq_look *l) {
   return ok;
 }
 
+/* ---- codes ---- */
+
+/* Words of a group's columns, some rows of the weight at a time. */
+enum { TILE = 256 };
+
+typedef struct group_tally {
+  nb_tally constant, saturated; /* index: group * rows + row */
+} group_tally;
+
+typedef struct codes_job {
+  const uint32_t *words; /* [groups * words_per_group, rows] */
+  int64_t rows, words_per_group;
+  int bits;
+  group_tally *groups;
+} codes_job;
+
+/* A one in the lowest bit of every field. */
+static uint32_t field_ones(int bits) {
+  uint32_t ones = 0;
+  for (int shift = 0; shift < 32; shift += bits) ones |= 1u << shift;
+  return ones;
+}
+
+/* Fields of a word that are 0 or all ones. */
+static int ends_in(uint32_t word, int bits, uint32_t ones) {
+  uint32_t all = word, none = ~word;
+  for (int i = 1; i < bits; i++) {
+    all &= word >> i;
+    none &= ~word >> i;
+  }
+  return __builtin_popcount(all & ones) + __builtin_popcount(none & ones);
+}
+
+/* A group of weights that are all zero has the code in the middle, or the one below it. */
+static bool is_zero_code(uint32_t code, int bits) {
+  uint32_t middle = 1u << (bits - 1);
+  return code == middle || code == middle - 1;
+}
+
+static void scan_tile(const codes_job *job, int64_t group, int64_t first_row, int64_t n, uint32_t ones) {
+  const uint32_t *first = job->words + group * job->words_per_group * job->rows + first_row;
+  uint32_t differ[TILE] = {0}, mask = (1u << job->bits) - 1;
+  int32_t ends[TILE] = {0};
+  for (int64_t w = 0; w < job->words_per_group; w++) {
+    const uint32_t *p = first + w * job->rows;
+    for (int64_t r = 0; r < n; r++) differ[r] |= p[r] ^ first[r];
+    for (int64_t r = 0; r < n; r++) ends[r] += ends_in(p[r], job->bits, ones);
+  }
+  int64_t codes = job->words_per_group * 32 / job->bits;
+  for (int64_t r = 0; r < n; r++) {
+    uint32_t code = first[r] & mask;
+    bool constant = differ[r] == 0 && first[r] == code * ones;
+    if (constant && !is_zero_code(code, job->bits))
+      tally(&job->groups[group].constant, group * job->rows + first_row + r);
+    if (job->bits > 2 && 2 * ends[r] > codes) tally(&job->groups[group].saturated, group * job->rows + first_row + r);
+  }
+}
+
+static void scan_groups(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  codes_job *job = ctx;
+  uint32_t ones = field_ones(job->bits);
+  for (int64_t group = begin; group < end; group++) {
+    job->groups[group] = (group_tally){{0, -1}, {0, -1}};
+    for (int64_t row = 0; row < job->rows; row += TILE)
+      scan_tile(job, group, row, nb_min_i64(TILE, job->rows - row), ones);
+  }
+}
+
+/* Runs of group_size columns: where g_idx scatters the groups, a run is none, but looks no other. */
+static void check_group_codes(gptq_look *l, const uint32_t *words) {
+  const nb_packed *m = &l->m;
+  int bits = nb_gptq_bits(m->format);
+  int64_t total = m->groups * m->rows;
+  if (32 % bits || m->cols % m->groups || m->cols / m->groups * bits % 32) return;
+  codes_job job = {.words = words, .rows = m->rows, .words_per_group = m->cols / m->groups * bits / 32, .bits = bits};
+  if (!(job.groups = nb_alloc((uint64_t)m->groups, sizeof *job.groups))) {
+    l->findings->failed = true;
+    return;
+  }
+  nb_parallel(m->groups, 1, scan_groups, &job);
+  nb_tally constant = {0, -1}, saturated = {0, -1};
+  for (int64_t g = 0; g < m->groups; g++) {
+    if (!constant.count) constant.first = job.groups[g].constant.first;
+    if (!saturated.count) saturated.first = job.groups[g].saturated.first;
+    constant.count += job.groups[g].constant.count;
+    saturated.count += job.groups[g].saturated.count;
+  }
+  free(job.groups);
+  const struct {
+    const nb_tally *tally;
+    int64_t most; /* more than one in so many is a fault */
+    const char *cause, *text;
+  } shares[] = {{&constant, 50, "constant-blocks", "are of one code"},
+                {&saturated, 4, "saturated-blocks", "have more than half their codes at the ends of the range"}};
+  for (size_t i = 0; i < sizeof shares / sizeof *shares; i++) {
+    const nb_tally *t = shares[i].tally;
+    if (!t->count) continue;
+    bool is_fault = t->count > total / shares[i].most && t->count > 1;
+    nb_find(l->findings, is_fault ? NIBBLE_FAULT : NIBBLE_NOTE, "codes", shares[i].cause,
+            (nb_place){l->qweight->name, t->first / m->rows, t->first % m->rows, t->count},
+            "%lld of %lld groups %s; the first is group %lld of output feature %lld", (long long)t->count,
+            (long long)total, shares[i].text, (long long)(t->first / m->rows), (long long)(t->first % m->rows));
+  }
+}
+
 static bool check_codes(gptq_look *l) {
   int64_t words = l->qweight->count;
-  uint32_t *codes = copy_of(l, l->qweight, NB_I32);
-  if (!codes) return false;
+  const uint32_t *codes = nb_tensor_view(l->checkpoint, l->qweight);
+  uint32_t *copy = codes && (uintptr_t)codes % sizeof *codes == 0 ? NULL : copy_of(l, l->qweight, NB_I32);
+  if (copy) codes = copy;
+  if (!codes || (uintptr_t)codes % sizeof *codes) return false;
   uint32_t differ = 0;
   for (int64_t i = 0; i < words; i++) differ |= codes[i] ^ codes[0];
-  free(codes);
-  if (differ == 0 && words > 1)
+  if (differ == 0 && words > 1) {
     nb_find(l->findings, NIBBLE_FAULT, "codes", "codes-all-equal", nb_place_tensor(l->qweight->name),
             "every word of codes is the same");
+  } else {
+    check_group_codes(l, codes);
+  }
+  free(copy);
   return true;
 }
 

@@ -53,6 +53,7 @@ void nb_trial(nb_trials *trials, const nb_reading *reading, const char *cause, c
 /* The attempts that a format has of its own. */
 void nb_trials_bnb(nb_trials *trials);
 void nb_trials_gptq(nb_trials *trials);
+void nb_trials_gguf(nb_trials *trials);
 void nb_trials_plain(nb_trials *trials);
 
 #endif
