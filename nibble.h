@@ -184,6 +184,12 @@ typedef enum nibble_int8 {
   NIBBLE_INT8_LLM,         /* as LLM.int8: activations quantized a row at a time, outlier columns apart */
 } nibble_int8;
 
+/* How activations enter the products with packed weights. */
+typedef enum nibble_activations {
+  NIBBLE_ACTIVATIONS_EXACT, /* in float32 */
+  NIBBLE_ACTIVATIONS_INT8,  /* rounded to eight bits, a scale for 32 of a row, as llama.cpp does */
+} nibble_activations;
+
 typedef enum nibble_convention {
   NIBBLE_CONVENTION_HF,        /* windows without overlap, all predictions of each full window */
   NIBBLE_CONVENTION_LLAMA_CPP, /* the same windows, predictions of the second half, BOS at the start of each if the
@@ -198,6 +204,7 @@ typedef struct nibble_ppl_options {
   int64_t chunks;   /* most windows; 0: all */
   nibble_convention convention;
   nibble_int8 int8;
+  nibble_activations activations;
   nibble_progress progress;
 } nibble_ppl_options;
 
@@ -223,6 +230,7 @@ typedef struct nibble_logits_options {
   const char *out;  /* safetensors file to write */
   bool force;       /* replace it if it exists */
   nibble_int8 int8;
+  nibble_activations activations;
   nibble_progress progress;
 } nibble_logits_options;
 
@@ -248,6 +256,7 @@ typedef struct nibble_generate_options {
   uint64_t seed;          /* the same seed, model and settings give the same text */
   bool ignore_eos;
   nibble_int8 int8;
+  nibble_activations activations;
   /* Called with each piece of new text, whole UTF-8 characters, not NUL-terminated. NULL: none. */
   void (*text)(void *ctx, const char *bytes, size_t n);
   void *ctx;
@@ -268,6 +277,7 @@ typedef struct nibble_bench_options {
   int64_t prompt, gen; /* tokens; 0: 512 and 128 */
   int64_t repetitions; /* 0: 3 */
   nibble_int8 int8;
+  nibble_activations activations;
   nibble_progress progress;
 } nibble_bench_options;
 

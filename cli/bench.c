@@ -10,7 +10,18 @@ typedef struct options {
   nibble_kernel_bench_options kernel;
 } options;
 
-enum { OPT_PROMPT = 0x100, OPT_GEN, OPT_REPETITIONS, OPT_INT8, OPT_KERNELS, OPT_FORMAT, OPT_ROWS, OPT_COLS, OPT_BATCH };
+enum {
+  OPT_PROMPT = 0x100,
+  OPT_GEN,
+  OPT_REPETITIONS,
+  OPT_INT8,
+  OPT_ACTIVATIONS,
+  OPT_KERNELS,
+  OPT_FORMAT,
+  OPT_ROWS,
+  OPT_COLS,
+  OPT_BATCH
+};
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
   options *o = state->input;
@@ -20,6 +31,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_GEN: o->bench.gen = cli_int(state, "--gen", arg, 1, 1 << 24); return 0;
     case OPT_REPETITIONS: o->bench.repetitions = cli_int(state, "--repetitions", arg, 1, 1000); return 0;
     case OPT_INT8: o->bench.int8 = cli_int8(state, arg); return 0;
+    case OPT_ACTIVATIONS: o->bench.activations = cli_activations(state, arg); return 0;
     case OPT_KERNELS: o->kernels = true; return 0;
     case OPT_FORMAT: o->kernel.format = arg; return 0;
     case OPT_ROWS: o->kernel.rows = cli_int(state, "--rows", arg, 1, 1 << 30); return 0;
@@ -37,6 +49,8 @@ static const struct argp_option own_options[] = {
     {"gen", OPT_GEN, "N", 0, "Tokens to generate (default: 128)", 0},
     {"repetitions", OPT_REPETITIONS, "N", 0, "Runs to average, after one that does not count (default: 3)", 0},
     {"int8", OPT_INT8, "MODE", 0, "weight-only (default) or llm.int8", 0},
+    {"activations", OPT_ACTIVATIONS, "exact|int8", 0,
+     "Activations that packed weights are multiplied with (default: exact)", 0},
     {"kernels", OPT_KERNELS, NULL, 0, "Measure this machine's limits and every matrix kernel instead of a model", 0},
     {"format", OPT_FORMAT, "NAME", 0, "With --kernels: only this format, for example nf4", 0},
     {"rows", OPT_ROWS, "N", 0, "With --kernels: only shapes of that many output features", 0},

@@ -182,6 +182,12 @@ nibble_int8 cli_int8(const struct argp_state *state, const char *text) {
   return NIBBLE_INT8_LLM;
 }
 
+nibble_activations cli_activations(const struct argp_state *state, const char *text) {
+  if (strcmp(text, "exact") == 0) return NIBBLE_ACTIVATIONS_EXACT;
+  if (strcmp(text, "int8") != 0) argp_error(state, "--activations %s: exact or int8 is wanted", text);
+  return NIBBLE_ACTIVATIONS_INT8;
+}
+
 const char *cli_bytes(char *buffer, uint64_t bytes) {
   static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
   double value = (double)bytes;

@@ -11,7 +11,17 @@ typedef struct options {
   nibble_generate_options generate;
 } options;
 
-enum { OPT_PROMPT = 0x100, OPT_NEW, OPT_TEMPERATURE, OPT_TOP_K, OPT_TOP_P, OPT_SEED, OPT_IGNORE_EOS, OPT_INT8 };
+enum {
+  OPT_PROMPT = 0x100,
+  OPT_NEW,
+  OPT_TEMPERATURE,
+  OPT_TOP_K,
+  OPT_TOP_P,
+  OPT_SEED,
+  OPT_IGNORE_EOS,
+  OPT_INT8,
+  OPT_ACTIVATIONS
+};
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
   options *o = state->input;
@@ -26,6 +36,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_SEED: g->seed = (uint64_t)cli_int(state, "--seed", arg, 0, INT64_MAX); return 0;
     case OPT_IGNORE_EOS: g->ignore_eos = true; return 0;
     case OPT_INT8: g->int8 = cli_int8(state, arg); return 0;
+    case OPT_ACTIVATIONS: g->activations = cli_activations(state, arg); return 0;
     case ARGP_KEY_END:
       if (!g->prompt) argp_error(state, "--prompt TEXT is missing");
       return cli_argument(key, arg, state, slots, 1);
@@ -42,6 +53,8 @@ static const struct argp_option own_options[] = {
     {"seed", OPT_SEED, "N", 0, "Another text for another N (default: 0)", 0},
     {"ignore-eos", OPT_IGNORE_EOS, NULL, 0, "Go on after an end-of-sequence token", 0},
     {"int8", OPT_INT8, "MODE", 0, "weight-only (default) or llm.int8", 0},
+    {"activations", OPT_ACTIVATIONS, "exact|int8", 0,
+     "Activations that packed weights are multiplied with (default: exact)", 0},
     {0},
 };
 

@@ -33,8 +33,9 @@ typedef struct nb_attention_shape {
 } nb_attention_shape;
 
 typedef struct nb_matrix_options {
-  bool llm_int8;        /* an int8 weight is multiplied as LLM.int8 does (int8.h) */
-  float int8_threshold; /* activations from here on are outliers; 0: none are */
+  bool llm_int8;         /* an int8 weight is multiplied as LLM.int8 does (int8.h) */
+  bool int8_activations; /* activations are rounded to eight bits for packed weights (q8.h) */
+  float int8_threshold;  /* activations from here on are outliers; 0: none are */
 } nb_matrix_options;
 
 /* One linear layer's part of a matmul: y [rows, out] = x W^T + bias, plus what y held before if `accumulate`. */

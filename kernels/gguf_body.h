@@ -4,29 +4,17 @@
 #include <string.h>
 
 #include "kernels/gguf_blocks.h"
-
-#ifdef __F16C__
-#include <immintrin.h>
-#endif
+#include "kernels/gguf_parts.h"
 
 enum { BLOCK = 32, SUPER = 256 };
 
 typedef void (*block_fn)(const uint8_t *restrict block, float *restrict out);
 
-static inline float half_at(const uint8_t *at) {
-  uint16_t bits = (uint16_t)(at[0] | at[1] << 8);
-#ifdef __F16C__
-  return _cvtsh_ss(bits);
-#else
-  return nb_f16_to_f32(bits);
-#endif
-}
-
 /* The two halves of a byte are 16 weights apart: byte j holds weights j and j + 16. */
 
 /* d f16, 16 bytes of codes */
 static void q4_0(const uint8_t *restrict block, float *restrict out) {
-  float d = half_at(block);
+  float d = nb_half_at(block);
   for (int j = 0; j < 16; j++) {
     out[j] = d * (float)((block[2 + j] & 15) - 8);
     out[j + 16] = d * (float)((block[2 + j] >> 4) - 8);
@@ -35,7 +23,7 @@ static void q4_0(const uint8_t *restrict block, float *restrict out) {
 
 /* d f16, m f16, 16 bytes of codes */
 static void q4_1(const uint8_t *restrict block, float *restrict out) {
-  float d = half_at(block), m = half_at(block + 2);
+  float d = nb_half_at(block), m = nb_half_at(block + 2);
   for (int j = 0; j < 16; j++) {
     out[j] = d * (float)(block[4 + j] & 15) + m;
     out[j + 16] = d * (float)(block[4 + j] >> 4) + m;
@@ -49,7 +37,7 @@ static uint32_t fifth_bits(const uint8_t *at) {
 
 /* d f16, fifth bits u32, 16 bytes of codes */
 static void q5_0(const uint8_t *restrict block, float *restrict out) {
-  float d = half_at(block);
+  float d = nb_half_at(block);
   uint32_t high = fifth_bits(block + 2);
   for (int j = 0; j < 16; j++) {
     out[j] = d * (float)((int)((block[6 + j] & 15u) | (high >> j & 1u) << 4) - 16);
@@ -59,7 +47,7 @@ static void q5_0(const uint8_t *restrict block, float *restrict out) {
 
 /* d f16, m f16, fifth bits u32, 16 bytes of codes */
 static void q5_1(const uint8_t *restrict block, float *restrict out) {
-  float d = half_at(block), m = half_at(block + 2);
+  float d = nb_half_at(block), m = nb_half_at(block + 2);
   uint32_t high = fifth_bits(block + 4);
   for (int j = 0; j < 16; j++) {
     out[j] = d * (float)(int)((block[8 + j] & 15u) | (high >> j & 1u) << 4) + m;
@@ -69,7 +57,7 @@ static void q5_1(const uint8_t *restrict block, float *restrict out) {
 
 /* d f16, 32 signed codes */
 static void q8_0(const uint8_t *restrict block, float *restrict out) {
-  float d = half_at(block);
+  float d = nb_half_at(block);
   for (int j = 0; j < BLOCK; j++) out[j] = d * (float)(int8_t)block[2 + j];
 }
 
@@ -79,7 +67,7 @@ static void q8_0(const uint8_t *restrict block, float *restrict out) {
 /* scales[16] (scale low half, minimum high half, a byte for 16 weights), codes[64], d f16, dmin f16 */
 static void q2_k(const uint8_t *restrict block, float *restrict out) {
   const uint8_t *scales = block, *codes = block + 16;
-  float d = half_at(block + 80), dmin = half_at(block + 82);
+  float d = nb_half_at(block + 80), dmin = nb_half_at(block + 82);
   for (int part = 0; part < 16; part++) {
     const uint8_t *at = codes + part / 8 * 32 + part % 2 * 16;
     int shift = part % 8 / 2 * 2;
@@ -92,7 +80,7 @@ static void q2_k(const uint8_t *restrict block, float *restrict out) {
  * byte 8 + k % 4. A third bit that is set means: do not take 4 off. */
 static void q3_k(const uint8_t *restrict block, float *restrict out) {
   const uint8_t *high = block, *codes = block + 32, *scales = block + 96;
-  float d = half_at(block + 108);
+  float d = nb_half_at(block + 108);
   for (int part = 0; part < 16; part++) {
     const uint8_t *at = codes + part / 8 * 32 + part % 2 * 16, *high_at = high + part % 2 * 16;
     int shift = part % 8 / 2 * 2, bit = part / 2;
@@ -105,25 +93,13 @@ static void q3_k(const uint8_t *restrict block, float *restrict out) {
   }
 }
 
-/* Scale and minimum of 32 weights, six bits each: the first four pairs lie in the low bits of bytes 0-3 and 4-7; the
- * others have four bits in bytes 8-11 and their top two in the top of bytes 0-3 and 4-7. */
-static void scale_and_minimum(const uint8_t *at, int part, int *scale, int *minimum) {
-  if (part < 4) {
-    *scale = at[part] & 63;
-    *minimum = at[part + 4] & 63;
-  } else {
-    *scale = (at[part + 4] & 15) | at[part - 4] >> 6 << 4;
-    *minimum = at[part + 4] >> 4 | at[part] >> 6 << 4;
-  }
-}
-
 /* d f16, dmin f16, scales and minima[12], codes[128]: byte l of a run of 32 holds weights l and l + 32 */
 static void q4_k(const uint8_t *restrict block, float *restrict out) {
-  float d = half_at(block), dmin = half_at(block + 2);
+  float d = nb_half_at(block), dmin = nb_half_at(block + 2);
   for (int part = 0; part < 8; part++) {
     const uint8_t *at = block + 16 + part / 2 * 32;
     int scale, minimum, shift = part % 2 * 4;
-    scale_and_minimum(block + 4, part, &scale, &minimum);
+    nb_scale_and_minimum(block + 4, part, &scale, &minimum);
     float s = d * (float)scale, m = dmin * (float)minimum;
     for (int l = 0; l < 32; l++) out[part * 32 + l] = s * (float)(at[l] >> shift & 15) - m;
   }
@@ -132,11 +108,11 @@ static void q4_k(const uint8_t *restrict block, float *restrict out) {
 /* As Q4_K with fifth bits[32] before the codes: bit k of byte l belongs to weight 32k + l. */
 static void q5_k(const uint8_t *restrict block, float *restrict out) {
   const uint8_t *high = block + 16;
-  float d = half_at(block), dmin = half_at(block + 2);
+  float d = nb_half_at(block), dmin = nb_half_at(block + 2);
   for (int part = 0; part < 8; part++) {
     const uint8_t *at = block + 48 + part / 2 * 32;
     int scale, minimum, shift = part % 2 * 4;
-    scale_and_minimum(block + 4, part, &scale, &minimum);
+    nb_scale_and_minimum(block + 4, part, &scale, &minimum);
     float s = d * (float)scale, m = dmin * (float)minimum;
     for (int l = 0; l < 32; l++) {
       int code = (at[l] >> shift & 15) | (high[l] >> part & 1) << 4;
@@ -149,7 +125,7 @@ static void q5_k(const uint8_t *restrict block, float *restrict out) {
  * l and l + 64 share a byte, the high bits of l, l + 32, l + 64, l + 96 another. */
 static void q6_k(const uint8_t *restrict block, float *restrict out) {
   const uint8_t *scales = block + 192;
-  float d = half_at(block + 208);
+  float d = nb_half_at(block + 208);
   for (int part = 0; part < 16; part++) {
     int half = part / 8, quarter = part % 8 / 2, begin = part % 2 * 16;
     const uint8_t *low = block + half * 64 + quarter % 2 * 32 + begin, *high = block + 128 + half * 32 + begin;

@@ -59,7 +59,8 @@ static bool is_eos(const generation *g, int32_t id) {
 
 static nibble_status prepare(generation *g, nibble_error *err) {
   const nibble_generate_options *o = g->options;
-  nb_model_options load = {.llm_int8 = o->int8 == NIBBLE_INT8_LLM};
+  nb_model_options load = {.llm_int8 = o->int8 == NIBBLE_INT8_LLM,
+                           .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8};
   nibble_status status = nb_model_load(o->model, &load, &g->model, err);
   if (status == NIBBLE_OK) status = nb_tokenizer_open(o->model, &g->tokenizer, err);
   if (status == NIBBLE_OK) status = find_eos(g, err);

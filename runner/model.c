@@ -210,6 +210,7 @@ nibble_status nb_model_load(const char *path, const nb_model_options *options, n
   if (status == NIBBLE_OK) status = nb_model_check_runnable(&out->checkpoint, &out->activation, err);
   if (status == NIBBLE_OK) {
     out->matrix_options.llm_int8 = options->llm_int8;
+    out->matrix_options.int8_activations = options->int8_activations;
     out->matrix_options.int8_threshold = (float)out->checkpoint.config.quant.int8_threshold;
     status = load_all(out, options, err);
   }

@@ -88,7 +88,8 @@ nibble_status nibble_logits(const nibble_logits_options *options, nibble_logits_
   nb_session *session = NULL;
   output file = {0};
   double start = nb_seconds();
-  nb_model_options load = {.llm_int8 = options->int8 == NIBBLE_INT8_LLM};
+  nb_model_options load = {.llm_int8 = options->int8 == NIBBLE_INT8_LLM,
+                           .int8_activations = options->activations == NIBBLE_ACTIVATIONS_INT8};
   if ((status = nb_model_load(options->model, &load, &model, err)) != NIBBLE_OK) goto done;
   int64_t vocab = model.checkpoint.config.vocab_size, step = step_tokens(options);
   nb_session_options room = {.capacity = (int64_t)options->id_count, .step_tokens = step};
@@ -147,7 +148,8 @@ nibble_status nibble_hidden(const nibble_logits_options *options, nibble_logits_
   hidden_run run = {.options = options};
   nb_hook hook = {.wants = wants, .see = see, .ctx = &run};
   double start = nb_seconds();
-  nb_model_options load = {.llm_int8 = options->int8 == NIBBLE_INT8_LLM};
+  nb_model_options load = {.llm_int8 = options->int8 == NIBBLE_INT8_LLM,
+                           .int8_activations = options->activations == NIBBLE_ACTIVATIONS_INT8};
   if ((status = nb_model_load(options->model, &load, &model, err)) != NIBBLE_OK) goto done;
   int64_t step = step_tokens(options);
   nb_session_options room = {.capacity = (int64_t)options->id_count, .step_tokens = step, .hook = &hook};

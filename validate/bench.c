@@ -65,7 +65,10 @@ nibble_status nibble_bench(const nibble_bench_options *o, nibble_bench_result *o
   nb_model model = {0};
   double start = nb_seconds();
   nibble_status status =
-      nb_model_load(o->model, &(nb_model_options){.llm_int8 = o->int8 == NIBBLE_INT8_LLM}, &model, err);
+      nb_model_load(o->model,
+                    &(nb_model_options){.llm_int8 = o->int8 == NIBBLE_INT8_LLM,
+                                        .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8},
+                    &model, err);
   if (status != NIBBLE_OK) goto done;
   out->load_seconds = nb_seconds() - start;
   out->weight_bytes = model.weight_bytes;

@@ -146,7 +146,10 @@ nibble_status nibble_ppl(const nibble_ppl_options *o, nibble_ppl_result *out, ni
   nb_model model = {0};
   const nb_config *config = &model.checkpoint.config;
   nibble_status status =
-      nb_model_load(o->model, &(nb_model_options){.llm_int8 = o->int8 == NIBBLE_INT8_LLM}, &model, err);
+      nb_model_load(o->model,
+                    &(nb_model_options){.llm_int8 = o->int8 == NIBBLE_INT8_LLM,
+                                        .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8},
+                    &model, err);
   if (status != NIBBLE_OK) goto done;
   out->load_seconds = nb_seconds() - start;
   if ((status = check_options(o, config, &run, err)) != NIBBLE_OK) goto done;

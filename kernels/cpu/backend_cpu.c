@@ -8,6 +8,7 @@
 #include "kernels/int8.h"
 #include "kernels/matmul.h"
 #include "kernels/ops.h"
+#include "kernels/q8.h"
 
 struct nb_buffer {
   float *data;
@@ -15,7 +16,7 @@ struct nb_buffer {
 
 struct nb_matrix {
   nb_packed packed;
-  bool llm_int8;
+  bool llm_int8, int8_activations;
   float threshold;
 };
 
@@ -70,6 +71,7 @@ static nibble_status matrix_create(nb_backend *self, const nb_packed *packed, co
   if (!matrix) return nb_fail_memory(err, sizeof *matrix);
   *matrix = (nb_matrix){.packed = *packed,
                         .llm_int8 = options->llm_int8 && packed->format == NB_FORMAT_INT8,
+                        .int8_activations = options->int8_activations,
                         .threshold = options->int8_threshold > 0 ? options->int8_threshold : INFINITY};
   *out = matrix;
   return NIBBLE_OK;
@@ -120,11 +122,19 @@ static bool multiply_int8(const nb_layer_product *p, const float *x, int64_t row
   return true;
 }
 
+/* All weights of a call belong to one model and are multiplied in one way. */
+static bool multiply_all(const nb_product *products, int count, int64_t rows, bool int8_activations) {
+  if (int8_activations) return nb_q8_matmul(products, count, rows);
+  nb_matmul_many(products, count, rows);
+  return true;
+}
+
 static nibble_status matmul(nb_backend *self, const nb_layer_product *products, int count, const nb_buffer *x,
                             int64_t rows, int64_t group, nibble_error *err) {
   (void)self;
   nb_product plain[MAX_PRODUCTS];
   int plain_count = 0;
+  bool int8 = products[0].weight->int8_activations, ok = true;
   for (int i = 0; i < count; i++) {
     const nb_layer_product *p = &products[i];
     const nb_packed *w = &p->weight->packed;
@@ -140,12 +150,12 @@ static nibble_status matmul(nb_backend *self, const nb_layer_product *products, 
                                         .bias = p->bias ? p->bias->data : NULL,
                                         .accumulate = p->accumulate};
     if (plain_count == MAX_PRODUCTS) {
-      nb_matmul_many(plain, plain_count, rows);
+      ok = ok && multiply_all(plain, plain_count, rows, int8);
       plain_count = 0;
     }
   }
-  if (plain_count > 0) nb_matmul_many(plain, plain_count, rows);
-  return NIBBLE_OK;
+  if (plain_count > 0) ok = ok && multiply_all(plain, plain_count, rows, int8);
+  return ok ? NIBBLE_OK : nb_fail_memory(err, (uint64_t)(rows * products[0].weight->packed.cols) * 2);
 }
 
 typedef struct cache_job {

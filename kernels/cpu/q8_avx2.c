@@ -1,0 +1,65 @@
+#include "kernels/cpu/vec_avx2.h"
+
+#include "kernels/cpu/q8_cpu.h"
+#include "kernels/cpu/q8_round_body.h"
+
+typedef __m256i vi;
+
+/* vpmaddubsw adds pairs of products in 16 bits, too few for an unsigned byte above 127 (254 * 127 * 2): such bytes are
+ * taken less 128, and the sign of the difference is moved to x. */
+enum { WIDE_LESS = 128 };
+
+static inline vi vi_zero(void) { return _mm256_setzero_si256(); }
+static inline vi vi_set1(int8_t byte) { return _mm256_set1_epi8(byte); }
+static inline vi vi_load(const void *p) { return _mm256_loadu_si256(p); }
+static inline vi vi_words(const int8_t *p) {
+  int32_t word;
+  __builtin_memcpy(&word, p, sizeof word);
+  return _mm256_set1_epi32(word);
+}
+static inline vi vi_repeat(const int8_t *map) {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)map));
+}
+static inline vi vi_add_bytes(vi a, vi b) { return _mm256_add_epi8(a, b); }
+static inline vi vi_minus(vi v) { return _mm256_sub_epi32(_mm256_setzero_si256(), v); }
+static inline vf vi_to_f32(vi v) { return _mm256_cvtepi32_ps(v); }
+static inline vi vi_lookup(vi map, vi codes) { return _mm256_shuffle_epi8(map, codes); }
+static inline vi vi_dot(vi sum, vi w, vi x, bool wide) {
+  if (wide) {
+    w = _mm256_xor_si256(w, _mm256_set1_epi8(INT8_MIN));
+    x = _mm256_sign_epi8(x, w);
+    w = _mm256_abs_epi8(w);
+  }
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
+}
+static inline vf vf_lanes(const float *p) { return _mm256_set1_ps(*p); }
+static inline vf vf_join(vf first, vf second) {
+  (void)second;
+  return first;
+}
+
+#include "kernels/cpu/q8_body.h"
+
+typedef struct q8_block q8_block;
+static inline vi vi_join(const q8_block *blocks);
+
+#include "kernels/cpu/q8_x86.h"
+
+static inline vi vi_join(const q8_block *blocks) { return blocks[0].codes; }
+
+const nb_cpu_q8 nb_cpu_q8_avx2 = {
+    .round = round_row,
+    .formats =
+        {
+            [NB_FORMAT_NF4] = {nb_q8_evens_odds, dot_4bit},
+            [NB_FORMAT_FP4] = {nb_q8_evens_odds, dot_4bit},
+            [NB_FORMAT_INT8] = {NULL, dot_int8},
+            [NB_FORMAT_Q4_0] = {NULL, dot_q4_0},
+            [NB_FORMAT_Q8_0] = {NULL, dot_q8_0},
+            [NB_FORMAT_Q4_K] = {NULL, dot_q4_k},
+            [NB_FORMAT_Q6_K] = {NULL, dot_q6_k},
+            [NB_FORMAT_GPTQ2] = {nb_q8_words2, gptq2_q8},
+            [NB_FORMAT_GPTQ4] = {nb_q8_words4, gptq4_q8},
+            [NB_FORMAT_GPTQ8] = {NULL, gptq8_q8},
+        },
+};

@@ -1,0 +1,58 @@
+#include "kernels/cpu/vec_avx512.h"
+
+#include "kernels/cpu/q8_cpu.h"
+
+typedef __m512i vi;
+
+enum { WIDE_LESS = 0 }; /* vpdpbusd sums in 32 bits */
+
+static inline vi vi_zero(void) { return _mm512_setzero_si512(); }
+static inline vi vi_set1(int8_t byte) { return _mm512_set1_epi8(byte); }
+static inline vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
+static inline vi vi_words(const int8_t *p) {
+  int32_t word;
+  __builtin_memcpy(&word, p, sizeof word);
+  return _mm512_set1_epi32(word);
+}
+static inline vi vi_repeat(const int8_t *map) {
+  return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)map));
+}
+static inline vi vi_add_bytes(vi a, vi b) { return _mm512_add_epi8(a, b); }
+static inline vi vi_minus(vi v) { return _mm512_sub_epi32(_mm512_setzero_si512(), v); }
+static inline vf vi_to_f32(vi v) { return _mm512_cvtepi32_ps(v); }
+static inline vi vi_lookup(vi map, vi codes) { return _mm512_shuffle_epi8(map, codes); }
+static inline vi vi_dot(vi sum, vi w, vi x, bool wide) {
+  (void)wide;
+  return _mm512_dpbusd_epi32(sum, w, x);
+}
+static inline vf vf_join(__m256 first, __m256 second) {
+  return _mm512_insertf32x8(_mm512_castps256_ps512(first), second, 1);
+}
+static inline vf vf_lanes(const float *p) { return vf_join(_mm256_set1_ps(p[0]), _mm256_set1_ps(p[1])); }
+
+#include "kernels/cpu/q8_body.h"
+
+typedef struct q8_block q8_block;
+static inline vi vi_join(const q8_block *blocks);
+
+#include "kernels/cpu/q8_x86.h"
+
+static inline vi vi_join(const q8_block *blocks) {
+  return _mm512_inserti64x4(_mm512_castsi256_si512(blocks[0].codes), blocks[1].codes, 1);
+}
+
+const nb_cpu_q8 nb_cpu_q8_avx512 = {
+    .formats =
+        {
+            [NB_FORMAT_NF4] = {nb_q8_evens_odds, dot_4bit},
+            [NB_FORMAT_FP4] = {nb_q8_evens_odds, dot_4bit},
+            [NB_FORMAT_INT8] = {NULL, dot_int8},
+            [NB_FORMAT_Q4_0] = {NULL, dot_q4_0},
+            [NB_FORMAT_Q8_0] = {NULL, dot_q8_0},
+            [NB_FORMAT_Q4_K] = {NULL, dot_q4_k},
+            [NB_FORMAT_Q6_K] = {NULL, dot_q6_k},
+            [NB_FORMAT_GPTQ2] = {nb_q8_words2, gptq2_q8},
+            [NB_FORMAT_GPTQ4] = {nb_q8_words4, gptq4_q8},
+            [NB_FORMAT_GPTQ8] = {NULL, gptq8_q8},
+        },
+};

@@ -1,0 +1,41 @@
+/* The inner loops of q8.c, a table of them for each instruction set; the scalar one is the specification. */
+#ifndef NB_KERNELS_CPU_Q8_CPU_H
+#define NB_KERNELS_CPU_Q8_CPU_H
+
+#include "kernels/cpu/isa.h"
+#include "kernels/q8.h"
+
+/* Rows of x that one call of a dot kernel takes. */
+enum { NB_Q8_ROWS = 4 };
+
+/* Rounded rows of x. Each block of 32 codes stands in the order of the kernel that reads them. */
+typedef struct nb_q8_x {
+  const int8_t *codes; /* [n, cols] */
+  const float *scales; /* [n, cols/32] */
+  const float *sums;   /* [n, cols/32]: scale * sum of the codes, for minima and zero points */
+  int64_t cols, blocks;
+} nb_q8_x;
+
+/* out[i * ldout + r - begin] = x[i] . W[r] for weight rows [begin, end) and i < n <= NB_Q8_ROWS. */
+typedef void (*nb_q8_dot_fn)(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
+                             int64_t ldout);
+
+typedef struct nb_q8_kernel {
+  const uint8_t *order; /* [32]: place j of a block holds the code of x[order[j]]; NULL: x[j] */
+  nb_q8_dot_fn dot;     /* for a w that nb_q8_fits */
+} nb_q8_kernel;
+
+typedef void (*nb_q8_round_fn)(const float *x, int64_t cols, int8_t *codes, float *scales);
+
+typedef struct nb_cpu_q8 {
+  nb_q8_round_fn round;
+  nb_q8_kernel formats[NB_FORMAT_COUNT];
+} nb_cpu_q8;
+
+extern const nb_cpu_q8 nb_cpu_q8_avx2, nb_cpu_q8_avx512;
+
+/* Orders in which 4-bit and 2-bit codes come out of their bytes: of bitsandbytes' (evens, then odds) and of GPTQ's
+ * words (a word's bytes by their first fields, then their second, ...). */
+extern const uint8_t nb_q8_evens_odds[NB_Q8_BLOCK], nb_q8_words4[NB_Q8_BLOCK], nb_q8_words2[NB_Q8_BLOCK];
+
+#endif

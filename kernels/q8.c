@@ -1,0 +1,317 @@
+#include "kernels/q8.h"
+
+#include <stdlib.h>
+
+#include "base/parallel.h"
+#include "kernels/cpu/products.h"
+#include "kernels/cpu/q8_cpu.h"
+#include "kernels/cpu/q8_round_body.h"
+#include "kernels/cpu/scratch.h"
+#include "kernels/gguf_parts.h"
+#include "kernels/gptq.h"
+
+enum {
+  MULTIPLE = 64, /* columns: of the widest kernel */
+  BAND = 32,     /* output features; a multiple of the rows that GPTQ's kernels take */
+  SHARES = 12,   /* runs of bands a thread: as in decode.c */
+};
+
+const uint8_t nb_q8_evens_odds[NB_Q8_BLOCK] = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
+                                               1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+const uint8_t nb_q8_words4[NB_Q8_BLOCK] = {0,  2,  4,  6,  1,  3,  5,  7,  8,  10, 12, 14, 9,  11, 13, 15,
+                                           16, 18, 20, 22, 17, 19, 21, 23, 24, 26, 28, 30, 25, 27, 29, 31};
+const uint8_t nb_q8_words2[NB_Q8_BLOCK] = {0,  4,  8,  12, 1,  5,  9,  13, 2,  6,  10, 14, 3,  7,  11, 15,
+                                           16, 20, 24, 28, 17, 21, 25, 29, 18, 22, 26, 30, 19, 23, 27, 31};
+
+/* ---- what is multiplied ------------------------------------------------------------------------------------------ */
+
+static bool any_shape(const nb_packed *w) {
+  (void)w;
+  return true;
+}
+
+static bool blocks_hold_groups(const nb_packed *w) {
+  return w->block_size >= MULTIPLE && (w->block_size & (w->block_size - 1)) == 0;
+}
+
+static bool groups_in_order(const nb_packed *w) {
+  return !w->g_idx && w->group_size % NB_Q8_BLOCK == 0 && w->rows % 16 == 0;
+}
+
+static void weights_4bit(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
+  int8_t map[16];
+  nb_q8_map(w->quant_map, map);
+  int64_t flat = row * w->cols + block * NB_Q8_BLOCK;
+  const uint8_t *at = (const uint8_t *)w->codes + flat / 2;
+  for (int j = 0; j < NB_Q8_BLOCK; j++) out->codes[j] = map[j % 2 ? at[j / 2] & 15 : at[j / 2] >> 4];
+  out->scales[0] = out->scales[1] = nb_block_absmax(w, flat / w->block_size) * (1 / 127.0f);
+}
+
+static void weights_int8(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
+  const int8_t *at = (const int8_t *)w->codes + row * w->cols + block * NB_Q8_BLOCK;
+  for (int j = 0; j < NB_Q8_BLOCK; j++) out->codes[j] = at[j];
+  out->scales[0] = out->scales[1] = w->absmax[row] / 127.0f;
+}
+
+static const uint8_t *gguf_block(const nb_packed *w, int64_t row, int64_t block) {
+  const nb_format_row *info = nb_format_info(w->format);
+  int64_t each = info->block_weights / NB_Q8_BLOCK;
+  return (const uint8_t *)w->codes + (row * (w->cols / info->block_weights) + block / each) * info->block_bytes;
+}
+
+static void weights_q4_0(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
+  const uint8_t *at = gguf_block(w, row, block);
+  for (int j = 0; j < 16; j++) {
+    out->codes[j] = (int16_t)((at[2 + j] & 15) - 8);
+    out->codes[j + 16] = (int16_t)((at[2 + j] >> 4) - 8);
+  }
+  out->scales[0] = out->scales[1] = nb_half_at(at);
+}
+
+static void weights_q8_0(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
+  const uint8_t *at = gguf_block(w, row, block);
+  for (int j = 0; j < NB_Q8_BLOCK; j++) out->codes[j] = (int8_t)at[2 + j];
+  out->scales[0] = out->scales[1] = nb_half_at(at);
+}
+
+static void weights_q4_k(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
+  const uint8_t *at = gguf_block(w, row, block);
+  int part = (int)(block % 8), scale, minimum;
+  nb_scale_and_minimum(at + 4, part, &scale, &minimum);
+  for (int j = 0; j < NB_Q8_BLOCK; j++) out->codes[j] = at[16 + part / 2 * 32 + j] >> part % 2 * 4 & 15;
+  out->scales[0] = out->scales[1] = nb_half_at(at) * (float)scale;
+  out->minimum = nb_half_at(at + 2) * (float)minimum;
+}
+
+static void weights_q6_k(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
+  const uint8_t *at = gguf_block(w, row, block);
+  int part = (int)(block % 8), half = part / 4, quarter = part % 4;
+  const uint8_t *low = at + half * 64 + quarter % 2 * 32, *high = at + 128 + half * 32;
+  for (int j = 0; j < NB_Q8_BLOCK; j++) {
+    int code = (low[j] >> quarter / 2 * 4 & 15) | (high[j] >> quarter * 2 & 3) << 4;
+    out->codes[j] = (int16_t)(code - 32);
+  }
+  for (int j = 0; j < 2; j++) out->scales[j] = nb_half_at(at + 208) * (float)(int8_t)at[192 + part * 2 + j];
+}
+
+static void weights_gptq(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
+  int bits = nb_gptq_bits(w->format), codes = 32 / bits;
+  int64_t col = block * NB_Q8_BLOCK, group = col / w->group_size;
+  const uint32_t *words = (const uint32_t *)w->codes + col / codes * w->rows + row;
+  for (int j = 0; j < NB_Q8_BLOCK; j++)
+    out->codes[j] = (int16_t)(words[j / codes * w->rows] >> j % codes * bits & ((1u << bits) - 1));
+  out->scales[0] = out->scales[1] = nb_gptq_scale(w, group, row);
+  out->minimum = out->scales[0] * (float)w->zeros[group * w->rows + row];
+}
+
+static const struct {
+  void (*weights)(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out); /* NULL: float32 */
+  bool (*fits)(const nb_packed *w); /* besides columns that are a multiple of 64 */
+} formats[NB_FORMAT_COUNT] = {
+    [NB_FORMAT_NF4] = {weights_4bit, blocks_hold_groups}, [NB_FORMAT_FP4] = {weights_4bit, blocks_hold_groups},
+    [NB_FORMAT_INT8] = {weights_int8, any_shape},         [NB_FORMAT_Q4_0] = {weights_q4_0, any_shape},
+    [NB_FORMAT_Q8_0] = {weights_q8_0, any_shape},         [NB_FORMAT_Q4_K] = {weights_q4_k, any_shape},
+    [NB_FORMAT_Q6_K] = {weights_q6_k, any_shape},         [NB_FORMAT_GPTQ2] = {weights_gptq, groups_in_order},
+    [NB_FORMAT_GPTQ4] = {weights_gptq, groups_in_order},  [NB_FORMAT_GPTQ8] = {weights_gptq, groups_in_order},
+};
+
+bool nb_q8_fits(const nb_packed *w) {
+  return formats[w->format].weights && w->cols % MULTIPLE == 0 && formats[w->format].fits(w);
+}
+
+void nb_q8_weights_at(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
+  out->minimum = 0;
+  formats[w->format].weights(w, row, block, out);
+}
+
+void nb_q8_map(const float *map, int8_t *out) {
+  for (int i = 0; i < 16; i++) out[i] = (int8_t)lrintf(fminf(fmaxf(map[i], -1), 1) * 127);
+}
+
+/* ---- kernels ----------------------------------------------------------------------------------------------------- */
+
+static void dot_scalar(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
+                       int64_t ldout) {
+  for (int64_t row = begin; row < end; row++) {
+    float sums[NB_Q8_ROWS] = {0};
+    for (int64_t block = 0; block < x->blocks; block++) {
+      nb_q8_weights weights;
+      nb_q8_weights_at(w, row, block, &weights);
+      for (int64_t i = 0; i < n; i++) {
+        const int8_t *codes = x->codes + i * x->cols + block * NB_Q8_BLOCK;
+        int32_t halves[2] = {0};
+        for (int j = 0; j < NB_Q8_BLOCK; j++) halves[j / 16] += weights.codes[j] * codes[j];
+        float dot = (float)halves[0] * weights.scales[0] + (float)halves[1] * weights.scales[1];
+        sums[i] += dot * x->scales[i * x->blocks + block] - weights.minimum * x->sums[i * x->blocks + block];
+      }
+    }
+    for (int64_t i = 0; i < n; i++) out[i * ldout + row - begin] = sums[i];
+  }
+}
+
+static const nb_q8_kernel scalar_kernel = {NULL, dot_scalar};
+
+#if defined(__x86_64__)
+static const nb_cpu_q8 *const tables[NB_ISA_COUNT] = {
+    [NB_ISA_AVX2] = &nb_cpu_q8_avx2, [NB_ISA_AVX512] = &nb_cpu_q8_avx512};
+#else
+static const nb_cpu_q8 *const tables[NB_ISA_COUNT] = {0};
+#endif
+
+static const nb_q8_kernel *kernel_for(nb_format format) {
+  for (nb_isa isa = nb_isa_current(); isa != NB_ISA_SCALAR; isa = nb_isa_fallback(isa)) {
+    if (tables[isa] && tables[isa]->formats[format].dot) return &tables[isa]->formats[format];
+  }
+  return &scalar_kernel;
+}
+
+void nb_q8_round(const float *x, int64_t cols, int8_t *codes, float *scales) {
+  for (nb_isa isa = nb_isa_current(); isa != NB_ISA_SCALAR; isa = nb_isa_fallback(isa)) {
+    if (!tables[isa] || !tables[isa]->round) continue;
+    tables[isa]->round(x, cols, codes, scales);
+    return;
+  }
+  round_row(x, cols, codes, scales);
+}
+
+/* ---- a set of products ------------------------------------------------------------------------------------------- */
+
+typedef struct q8_job {
+  nb_product products[NB_PRODUCTS_MAX];
+  const nb_q8_kernel *kernels[NB_PRODUCTS_MAX];
+  nb_q8_x x[NB_PRODUCTS_MAX];
+  int shares[NB_PRODUCTS_MAX]; /* the first product with the same x in the same order */
+  int count;
+  int64_t n;
+} q8_job;
+
+/* Rounds row `row` of product `index`'s x, and puts its codes in the kernel's order. */
+static void round_x(const q8_job *job, int index, int64_t row) {
+  const nb_q8_x *x = &job->x[index];
+  const uint8_t *order = job->kernels[index]->order;
+  int8_t *codes = (int8_t *)x->codes + row * x->cols;
+  float *scales = (float *)x->scales + row * x->blocks, *sums = (float *)x->sums + row * x->blocks;
+  nb_q8_round(job->products[index].x + row * job->products[index].ldx, x->cols, codes, scales);
+  for (int64_t b = 0; b < x->blocks; b++, codes += NB_Q8_BLOCK) {
+    int32_t sum = 0;
+    int8_t before[NB_Q8_BLOCK];
+    for (int j = 0; j < NB_Q8_BLOCK; j++) sum += before[j] = codes[j];
+    sums[b] = scales[b] * (float)sum;
+    for (int j = 0; order && j < NB_Q8_BLOCK; j++) codes[j] = before[order[j]];
+  }
+}
+
+static void round_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const q8_job *job = ctx;
+  for (int64_t row = begin; row < end; row++) {
+    for (int i = 0; i < job->count; i++) {
+      if (job->shares[i] == i) round_x(job, i, row);
+    }
+  }
+}
+
+static void dot_band(const q8_job *job, int index, int64_t begin, int64_t end) {
+  const nb_product *p = &job->products[index];
+  float sums[NB_Q8_ROWS * BAND];
+  nb_q8_x x = job->x[index];
+  for (int64_t i = 0; i < job->n; i += NB_Q8_ROWS) {
+    int64_t n = nb_min_i64(NB_Q8_ROWS, job->n - i);
+    job->kernels[index]->dot(p->w, begin, end, &x, n, sums, BAND);
+    for (int64_t j = 0; j < n; j++) {
+      for (int64_t r = begin; r < end; r++) nb_finish(p, i + j, r, sums[j * BAND + r - begin]);
+    }
+    x.codes += n * x.cols;
+    x.scales += n * x.blocks;
+    x.sums += n * x.blocks;
+  }
+}
+
+/* Bands are numbered through all products. */
+static void dot_bands(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const q8_job *job = ctx;
+  for (int64_t band = begin; band < end; band++) {
+    int64_t local = band;
+    int index = 0;
+    for (; local * BAND >= job->products[index].w->rows; index++)
+      local -= nb_ceil_div(job->products[index].w->rows, BAND);
+    dot_band(job, index, local * BAND, nb_min_i64((local + 1) * BAND, job->products[index].w->rows));
+  }
+}
+
+static bool multiply(q8_job *job) {
+  int64_t floats = 0, bands = 0;
+  for (int i = 0; i < job->count; i++) {
+    const nb_product *p = &job->products[i];
+    job->kernels[i] = kernel_for(p->w->format);
+    int same = 0;
+    while (!(job->kernels[same]->order == job->kernels[i]->order && nb_same_x(&job->products[same], p))) same++;
+    job->shares[i] = same;
+    bands += nb_ceil_div(p->w->rows, BAND);
+    if (same == i) floats += job->n * (p->w->cols / 4 + p->w->cols / NB_Q8_BLOCK * 2);
+  }
+  float *at = nb_scratch(floats);
+  if (!at) return false;
+  for (int i = 0; i < job->count; i++) {
+    if (job->shares[i] != i) {
+      job->x[i] = job->x[job->shares[i]];
+      continue;
+    }
+    nb_q8_x *x = &job->x[i];
+    *x = (nb_q8_x){.cols = job->products[i].w->cols, .blocks = job->products[i].w->cols / NB_Q8_BLOCK};
+    x->codes = (const int8_t *)at;
+    x->scales = at += job->n * x->cols / 4;
+    x->sums = at += job->n * x->blocks;
+    at += job->n * x->blocks;
+  }
+  nb_parallel(job->n, 4, round_band, job);
+  nb_parallel(bands, nb_ceil_div(bands, (int64_t)nb_threads() * SHARES), dot_bands, job);
+  return true;
+}
+
+/* x [n, cols] through eight bits and back, for weights that are multiplied in float32. */
+static float *rounded(const nb_product *p, int64_t n) {
+  int64_t cols = p->w->cols, blocks = nb_ceil_div(cols, NB_Q8_BLOCK);
+  float *x = nb_alloc((uint64_t)(n * cols), sizeof *x), *scales = nb_alloc((uint64_t)blocks, sizeof *scales);
+  int8_t *codes = nb_alloc((uint64_t)cols, 1);
+  for (int64_t row = 0; x && scales && codes && row < n; row++) {
+    nb_q8_round(p->x + row * p->ldx, cols, codes, scales);
+    for (int64_t c = 0; c < cols; c++) x[row * cols + c] = (float)codes[c] * scales[c / NB_Q8_BLOCK];
+  }
+  if (!scales || !codes) free(x), x = NULL;
+  free(scales);
+  free(codes);
+  return x;
+}
+
+static bool multiply_rounded(const nb_product *p, int64_t n) {
+  nb_product floats = *p;
+  float *x = rounded(p, n);
+  if (!x) return false;
+  floats.x = x;
+  floats.ldx = p->w->cols;
+  nb_matmul_many(&floats, 1, n);
+  free(x);
+  return true;
+}
+
+bool nb_q8_matmul(const nb_product *products, int count, int64_t n) {
+  q8_job job = {.n = n};
+  bool ok = true;
+  for (int i = 0; ok && i < count; i++) {
+    const nb_product *p = &products[i];
+    if (!nb_format_info(p->w->format)->is_packed) {
+      nb_matmul_many(p, 1, n);
+    } else if (!nb_q8_fits(p->w)) {
+      ok = multiply_rounded(p, n);
+    } else {
+      job.products[job.count++] = *p;
+    }
+    if (job.count == NB_PRODUCTS_MAX || (i == count - 1 && job.count > 0)) {
+      ok = ok && multiply(&job);
+      job.count = 0;
+    }
+  }
+  return ok;
+}
