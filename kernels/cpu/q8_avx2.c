@@ -24,6 +24,11 @@ static inline vi vi_add_bytes(vi a, vi b) { return _mm256_add_epi8(a, b); }
 static inline vi vi_minus(vi v) { return _mm256_sub_epi32(_mm256_setzero_si256(), v); }
 static inline vf vi_to_f32(vi v) { return _mm256_cvtepi32_ps(v); }
 static inline vi vi_lookup(vi map, vi codes) { return _mm256_shuffle_epi8(map, codes); }
+static inline vi vi_high_low(const uint8_t *at) {
+  vi both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)at));
+  both = _mm256_srlv_epi32(both, _mm256_setr_epi32(4, 4, 4, 4, 0, 0, 0, 0));
+  return _mm256_and_si256(both, _mm256_set1_epi8(15));
+}
 static inline vi vi_dot(vi sum, vi w, vi x, bool wide) {
   if (wide) {
     w = _mm256_xor_si256(w, _mm256_set1_epi8(INT8_MIN));

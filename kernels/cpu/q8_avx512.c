@@ -21,6 +21,13 @@ static inline vi vi_add_bytes(vi a, vi b) { return _mm512_add_epi8(a, b); }
 static inline vi vi_minus(vi v) { return _mm512_sub_epi32(_mm512_setzero_si512(), v); }
 static inline vf vi_to_f32(vi v) { return _mm512_cvtepi32_ps(v); }
 static inline vi vi_lookup(vi map, vi codes) { return _mm512_shuffle_epi8(map, codes); }
+static inline vi vi_high_low(const uint8_t *at) {
+  __m256i first = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)at));
+  __m256i second = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(at + 16)));
+  vi both = _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+  both = _mm512_srlv_epi32(both, _mm512_setr_epi32(4, 4, 4, 4, 0, 0, 0, 0, 4, 4, 4, 4, 0, 0, 0, 0));
+  return _mm512_and_si512(both, _mm512_set1_epi8(15));
+}
 static inline vi vi_dot(vi sum, vi w, vi x, bool wide) {
   (void)wide;
   return _mm512_dpbusd_epi32(sum, w, x);

@@ -16,6 +16,7 @@ enum { Q_COLS = 4 * VF, Q_BLOCKS = Q_COLS / NB_Q8_BLOCK };
 
 typedef struct q8_tables {
   vi map; /* nf4, fp4: the 16 rounded values plus 128, in each 128 bits */
+  int block_shift;
 } q8_tables;
 
 /* Q_COLS weights from column `step` * Q_COLS of a row on. */
@@ -46,10 +47,12 @@ static inline __attribute__((always_inline)) void q8_rows(const q8_format f, int
       scale_x[i] = vf_lanes(x->scales + i * x->blocks + step * Q_BLOCKS);
       if (f.has_minimum) sum_x[i] = vf_lanes(x->sums + i * x->blocks + step * Q_BLOCKS);
     }
+#pragma GCC unroll 4
     for (int r = 0; r < rows; r++) {
       vi weights;
       vf scale, minimum;
       f.unpack(w, t, row + r, step, &weights, &scale, &minimum);
+#pragma GCC unroll 4
       for (int i = 0; i < n; i++) {
         vf dot = vi_to_f32(vi_dot(start[i], weights, codes[i], f.wide));
         sum[r][i] = vf_fma(dot, vf_mul(scale, scale_x[i]), sum[r][i]);
@@ -78,6 +81,7 @@ static inline __attribute__((always_inline)) void q8_dot(const q8_format f, cons
   if (w->quant_map) {
     int8_t map[16];
     nb_q8_map(w->quant_map, map);
+    t.block_shift = __builtin_ctzll((unsigned long long)w->block_size);
     t.map = vi_add_bytes(vi_repeat(map), vi_set1(INT8_MIN));
   }
   switch (n) {

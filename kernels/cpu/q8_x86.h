@@ -1,5 +1,6 @@
 /* Blocks of 32 weights to 32 bytes, for q8_body.h on AVX2 and, two at a time, on AVX-512. The including file has
- * defined vi_join(halves), vf_join(halves) and vi_lookup(map, codes) and included q8_body.h. */
+ * included q8_body.h and defined vi_join(blocks), vf_join(first, second), vi_lookup(map, codes) and vi_high_low(at):
+ * Q_COLS / 2 bytes, the high halves of 16 before the low ones. */
 #include "kernels/gguf_parts.h"
 
 typedef struct q8_block {
@@ -11,17 +12,10 @@ typedef q8_block (*q8_block_fn)(const nb_packed *w, int64_t row, int64_t block, 
 
 static inline __m256i low_nibbles(__m256i v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
 
-/* 16 bytes twice, the copies shifted right by 4-bit fields: (low, high) halves of bytes, or (high, low). */
-static inline __m256i nibbles(const uint8_t *at, bool high_first) {
+/* 16 bytes twice: their low halves, then their high ones. */
+static inline __m256i nibbles(const uint8_t *at) {
   __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)at));
-  __m256i shifted = _mm256_srli_epi16(both, 4);
-  return low_nibbles(high_first ? _mm256_blend_epi32(shifted, both, 0xf0) : _mm256_blend_epi32(both, shifted, 0xf0));
-}
-
-static inline q8_block block_4bit(const nb_packed *w, int64_t row, int64_t block, const uint8_t *at) {
-  int64_t flat = row * w->cols + block * NB_Q8_BLOCK;
-  float absmax = nb_block_absmax(w, flat >> __builtin_ctzll((unsigned long long)w->block_size));
-  return (q8_block){.codes = nibbles(at + block * 16, true), .scale = _mm256_set1_ps(absmax * (1 / 127.0f))};
+  return low_nibbles(_mm256_blend_epi32(both, _mm256_srli_epi16(both, 4), 0xf0));
 }
 
 static inline __m256i above_zero(__m256i v) { return _mm256_xor_si256(v, _mm256_set1_epi8(INT8_MIN)); }
@@ -41,7 +35,7 @@ static inline q8_block block_q8_0(const nb_packed *w, int64_t row, int64_t block
 static inline q8_block block_q4_0(const nb_packed *w, int64_t row, int64_t block, const uint8_t *at) {
   (void)w, (void)row;
   at += block * 18;
-  return (q8_block){.codes = nibbles(at + 2, false), .scale = _mm256_set1_ps(nb_half_at(at))};
+  return (q8_block){.codes = nibbles(at + 2), .scale = _mm256_set1_ps(nb_half_at(at))};
 }
 
 static inline q8_block block_q4_k(const nb_packed *w, int64_t row, int64_t block, const uint8_t *at) {
@@ -83,8 +77,12 @@ static inline __attribute__((always_inline)) void unpack(q8_block_fn fn, const n
 
 static inline void unpack_4bit(const nb_packed *w, const q8_tables *t, int64_t row, int64_t step, vi *codes, vf *scale,
                                vf *minimum) {
-  unpack(block_4bit, w, row, step, 2, 1, codes, scale, minimum);
-  *codes = vi_lookup(t->map, *codes);
+  int64_t flat = row * w->cols + step * Q_COLS;
+  const uint8_t *at = (const uint8_t *)w->codes + flat / 2;
+  __builtin_prefetch(at + NB_AHEAD);
+  *codes = vi_lookup(t->map, vi_high_low(at));
+  *scale = vf_set1(nb_block_absmax(w, flat >> t->block_shift) * (1 / 127.0f));
+  *minimum = vf_zero();
 }
 static inline void unpack_int8(const nb_packed *w, const q8_tables *t, int64_t row, int64_t step, vi *codes, vf *scale,
                                vf *minimum) {
