@@ -1,5 +1,6 @@
 #include "kernels/q8.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/parallel.h"
@@ -39,12 +40,14 @@ static bool groups_in_order(const nb_packed *w) {
 }
 
 static void weights_4bit(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
-  int8_t map[16];
-  nb_q8_map(w->quant_map, map);
+  float steps = nb_q8_steps(w->format);
   int64_t flat = row * w->cols + block * NB_Q8_BLOCK;
   const uint8_t *at = (const uint8_t *)w->codes + flat / 2;
-  for (int j = 0; j < NB_Q8_BLOCK; j++) out->codes[j] = map[j % 2 ? at[j / 2] & 15 : at[j / 2] >> 4];
-  out->scales[0] = out->scales[1] = nb_block_absmax(w, flat / w->block_size) * (1 / 127.0f);
+  for (int j = 0; j < NB_Q8_BLOCK; j++) {
+    float value = w->quant_map[j % 2 ? at[j / 2] & 15 : at[j / 2] >> 4];
+    out->codes[j] = (int16_t)lrintf(fminf(fmaxf(value, -1), 1) * steps);
+  }
+  out->scales[0] = out->scales[1] = nb_block_absmax(w, flat / w->block_size) * (1 / steps);
 }
 
 static void weights_int8(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
@@ -122,10 +125,6 @@ bool nb_q8_fits(const nb_packed *w) {
 void nb_q8_weights_at(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
   out->minimum = 0;
   formats[w->format].weights(w, row, block, out);
-}
-
-void nb_q8_map(const float *map, int8_t *out) {
-  for (int i = 0; i < 16; i++) out[i] = (int8_t)lrintf(fminf(fmaxf(map[i], -1), 1) * 127);
 }
 
 /* ---- kernels ----------------------------------------------------------------------------------------------------- */

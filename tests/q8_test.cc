@@ -115,7 +115,7 @@ TEST(Q8, KernelsComputeWhatTheSpecificationSays) {
   }
 }
 
-// Integers and scales stand for the weights: exactly, or within half a step of 1/127 for a table of 16 values.
+// Integers and scales stand for the weights: exactly, or within half a step for a table of 16 values.
 TEST(Q8, WeightsAreThoseOfTheFormat) {
   for (nb_format format : kFormats) {
     Weight w(format, 16, 512);

@@ -6,7 +6,7 @@
 #include "kernels/cpu/scratch.h"
 
 enum {
-  BAND = 32,   /* output features a band; each is a sum of its own, so no result depends on this, */
+  BAND = 64,   /* output features a band; each is a sum of its own, so no result depends on this, */
   SHARES = 12, /* nor on how many bands in a row a thread takes: long runs read well, short ones balance */
   COL_TILE = 512,
 };

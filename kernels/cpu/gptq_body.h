@@ -26,12 +26,17 @@ static inline group_params load_params(const nb_packed *m, int64_t group, int64_
   return p;
 }
 
-/* Code i of a chunk whose words for VF rows are v[0..bits); bits and i are constants where this is inlined. */
-static inline __attribute__((always_inline)) vf chunk_code(const vu *v, int bits, int i) {
+/* Code i of a chunk whose words for VF rows are v[0..bits), in the lowest bits, others above it; bits and i are
+ * constants where this is inlined. */
+static inline __attribute__((always_inline)) vu chunk_bits(const vu *v, int bits, int i) {
   int word = i * bits / 32, shift = i * bits % 32;
   vu code = vu_shift_right(v[word], shift);
   if (shift + bits > 32) code = vu_or(code, vu_shift_left(v[word + 1], 32 - shift));
-  return vu_to_f32(vu_and(code, (1u << bits) - 1));
+  return code;
+}
+
+static inline __attribute__((always_inline)) vf chunk_code(const vu *v, int bits, int i) {
+  return vu_to_f32(vu_and(chunk_bits(v, bits, i), (1u << bits) - 1));
 }
 
 static inline __attribute__((always_inline)) void load_chunk(const nb_packed *m, int bits, int64_t row, int64_t col,
@@ -95,18 +100,85 @@ static inline __attribute__((always_inline)) void dot_rows_gptq(const nb_packed 
   }
 }
 
+/* Rows that are worked on together where groups hold whole chunks: neighbours in memory, and chains of additions that
+ * hide each other's latency. */
+enum { GPTQ_VECTORS = VF >= 16 ? 4 : 2, GPTQ_AHEAD = 16 /* rows of words to ask for ahead */ };
+
+/* The same for `vectors` * VF rows, a scale being applied to the sum of its group's chunk. A code becomes a float as
+ * the lowest bits of 2^23. */
+static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packed *m, int bits, int n, int vectors,
+                                                                  int64_t row, const float *x, int64_t ldx, float *out,
+                                                                  int64_t ldout) {
+  const float middle = (float)(1 << (bits - 1));
+  group_params p[GPTQ_VECTORS];
+  vf sums[NB_DOT_MAX][GPTQ_VECTORS];
+  for (int v = 0; v < vectors; v++) {
+    p[v] = (group_params){.scale = vf_zero(), .zero = vf_zero()};
+    for (int i = 0; i < n; i++) sums[i][v] = vf_zero();
+  }
+  for (int64_t col = 0, group = -1; col < m->cols; col += CHUNK_COLS) {
+    if (col / m->group_size != group) {
+      group = col / m->group_size;
+      for (int v = 0; v < vectors; v++) {
+        p[v] = load_params(m, group, row + v * VF);
+        p[v].zero = vf_sub(vf_set1(middle), p[v].zero);
+      }
+    }
+    vu words[GPTQ_VECTORS][8];
+    vf part[NB_DOT_MAX][GPTQ_VECTORS];
+    for (int v = 0; v < vectors; v++) {
+      load_chunk(m, bits, row + v * VF, col, words[v]);
+      for (int i = 0; i < n; i++) part[i][v] = vf_zero();
+    }
+    const uint32_t *ahead = (const uint32_t *)m->codes + (col / CHUNK_COLS * bits + GPTQ_AHEAD) * m->rows + row;
+    for (int w = 0; w < bits; w++) {
+      for (int v = 0; v < vectors; v++) __builtin_prefetch(ahead + w * m->rows + v * VF);
+    }
+#pragma GCC unroll 32
+    for (int c = 0; c < CHUNK_COLS; c++) {
+      for (int v = 0; v < vectors; v++) {
+        vf code = vu_centred(chunk_bits(words[v], bits, c), bits);
+        for (int i = 0; i < n; i++) part[i][v] = vf_fma(code, vf_set1(x[i * ldx + col + c]), part[i][v]);
+      }
+    }
+    for (int i = 0; i < n; i++) {
+      vf sum_x = vf_zero();
+      for (int c = 0; c < CHUNK_COLS; c += VF) sum_x = vf_add(sum_x, vf_load(x + i * ldx + col + c));
+      sum_x = vf_set1(vf_sum(sum_x));
+      for (int v = 0; v < vectors; v++)
+        sums[i][v] = vf_fma(p[v].scale, vf_fma(p[v].zero, sum_x, part[i][v]), sums[i][v]);
+    }
+  }
+  for (int i = 0; i < n; i++) {
+    for (int v = 0; v < vectors; v++) vf_store(out + i * ldout + v * VF, sums[i][v]);
+  }
+}
+
+static inline __attribute__((always_inline)) void dot_n_gptq(const nb_packed *m, int bits, int n, int64_t begin,
+                                                             int64_t end, const float *x, int64_t ldx, float *out,
+                                                             int64_t ldout) {
+  const int together = n == 1 ? GPTQ_VECTORS : GPTQ_VECTORS / 2;
+  int64_t r = begin;
+  if (!m->g_idx && m->group_size % CHUNK_COLS == 0) {
+    for (; r + together * VF <= end; r += together * VF)
+      dot_groups_gptq(m, bits, n, together, r, x, ldx, out + r - begin, ldout);
+    for (; r < end; r += VF) dot_groups_gptq(m, bits, n, 1, r, x, ldx, out + r - begin, ldout);
+  }
+  for (; r < end; r += VF) {
+    vf sums[NB_DOT_MAX];
+    dot_rows_gptq(m, bits, n, r, x, ldx, sums);
+    for (int i = 0; i < n; i++) vf_store(out + i * ldout + r - begin, sums[i]);
+  }
+}
+
 static inline __attribute__((always_inline)) void dot_bits(const nb_packed *m, int bits, int64_t begin, int64_t end,
                                                            const float *x, int64_t ldx, int64_t n, float *out,
                                                            int64_t ldout) {
-  for (int64_t r = begin; r < end; r += VF) {
-    vf sums[NB_DOT_MAX];
-    switch (n) {
-      case 1: dot_rows_gptq(m, bits, 1, r, x, ldx, sums); break;
-      case 2: dot_rows_gptq(m, bits, 2, r, x, ldx, sums); break;
-      case 3: dot_rows_gptq(m, bits, 3, r, x, ldx, sums); break;
-      default: dot_rows_gptq(m, bits, 4, r, x, ldx, sums); break;
-    }
-    for (int64_t i = 0; i < n; i++) vf_store(out + i * ldout + r - begin, sums[i]);
+  switch (n) {
+    case 1: dot_n_gptq(m, bits, 1, begin, end, x, ldx, out, ldout); break;
+    case 2: dot_n_gptq(m, bits, 2, begin, end, x, ldx, out, ldout); break;
+    case 3: dot_n_gptq(m, bits, 3, begin, end, x, ldx, out, ldout); break;
+    default: dot_n_gptq(m, bits, 4, begin, end, x, ldx, out, ldout); break;
   }
 }
 

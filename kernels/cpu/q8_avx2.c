@@ -17,10 +17,13 @@ static inline vi vi_words(const int8_t *p) {
   __builtin_memcpy(&word, p, sizeof word);
   return _mm256_set1_epi32(word);
 }
-static inline vi vi_repeat(const int8_t *map) {
-  return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)map));
+static inline vi vi_map(const float *map, float steps) {
+  vi low = _mm256_cvtps_epi32(vf_mul(vf_clamp(vf_load(map), -1, 1), vf_set1(steps)));
+  vi high = _mm256_cvtps_epi32(vf_mul(vf_clamp(vf_load(map + 8), -1, 1), vf_set1(steps)));
+  vi words = _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xd8);
+  vi bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(words, words), 0x88);
+  return _mm256_add_epi8(bytes, _mm256_set1_epi8(INT8_MIN));
 }
-static inline vi vi_add_bytes(vi a, vi b) { return _mm256_add_epi8(a, b); }
 static inline vi vi_minus(vi v) { return _mm256_sub_epi32(_mm256_setzero_si256(), v); }
 static inline vf vi_to_f32(vi v) { return _mm256_cvtepi32_ps(v); }
 static inline vi vi_lookup(vi map, vi codes) { return _mm256_shuffle_epi8(map, codes); }

@@ -14,10 +14,11 @@ static inline vi vi_words(const int8_t *p) {
   __builtin_memcpy(&word, p, sizeof word);
   return _mm512_set1_epi32(word);
 }
-static inline vi vi_repeat(const int8_t *map) {
-  return _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)map));
+static inline vi vi_map(const float *map, float steps) {
+  vi whole = _mm512_cvtps_epi32(vf_mul(vf_clamp(vf_load(map), -1, 1), vf_set1(steps)));
+  __m128i bytes = _mm512_cvtepi32_epi8(whole);
+  return _mm512_broadcast_i32x4(_mm_add_epi8(bytes, _mm_set1_epi8(INT8_MIN)));
 }
-static inline vi vi_add_bytes(vi a, vi b) { return _mm512_add_epi8(a, b); }
 static inline vi vi_minus(vi v) { return _mm512_sub_epi32(_mm512_setzero_si512(), v); }
 static inline vf vi_to_f32(vi v) { return _mm512_cvtepi32_ps(v); }
 static inline vi vi_lookup(vi map, vi codes) { return _mm512_shuffle_epi8(map, codes); }

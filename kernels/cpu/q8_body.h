@@ -3,6 +3,7 @@
  *   vi_load(p), vi_set1(byte), vi_words(p)          and 4 bytes of memory in every lane
  *   vi_dot(sum, w, x, wide) sum plus, in each lane, the products of 4 unsigned bytes of w with 4 signed ones of x. A
  *                           constant: `wide` if w may be above 127; then what it adds is w - WIDE_LESS times x
+ *   vi_map(map, steps)      16 floats in [-1, 1] in whole steps, plus 128, as bytes in each 128 bits
  *   vf_lanes(p)             *p in the lanes of the first block of 32, p[1] in those of the second, if there is one
  *
  * 32 weights take 8 lanes, so that a vector holds one block (AVX2) or two (AVX-512). Codes are unsigned, the weight's
@@ -15,7 +16,7 @@
 enum { Q_COLS = 4 * VF, Q_BLOCKS = Q_COLS / NB_Q8_BLOCK };
 
 typedef struct q8_tables {
-  vi map; /* nf4, fp4: the 16 rounded values plus 128, in each 128 bits */
+  vi map; /* nf4, fp4: the 16 values in whole steps plus 128, in each 128 bits */
   int block_shift;
 } q8_tables;
 
@@ -79,10 +80,8 @@ static inline __attribute__((always_inline)) void q8_dot(const q8_format f, cons
                                                          int64_t ldout) {
   q8_tables t = {.map = vi_zero()};
   if (w->quant_map) {
-    int8_t map[16];
-    nb_q8_map(w->quant_map, map);
     t.block_shift = __builtin_ctzll((unsigned long long)w->block_size);
-    t.map = vi_add_bytes(vi_repeat(map), vi_set1(INT8_MIN));
+    t.map = vi_map(w->quant_map, nb_q8_steps(w->format));
   }
   switch (n) {
     case 1: q8_n(f, 1, w, &t, begin, end, x, out, ldout); break;
@@ -105,6 +104,7 @@ static inline vf gptq_scales(const nb_packed *w, int64_t at) {
 static inline __attribute__((always_inline)) void q8_gptq_rows(int bits, int n, int vectors, const nb_packed *w,
                                                                int64_t row, const nb_q8_x *x, float *out,
                                                                int64_t ldout) {
+  enum { AHEAD = 16 };         /* rows of words to ask for ahead */
   const int fields = 8 / bits; /* that share a byte; the columns of a word's bytes are `fields` apart */
   const uint32_t mask = 0x01010101u * ((1u << bits) - 1);
   vf sum[NB_Q8_ROWS][4], scale[4], zero[4];
@@ -132,6 +132,7 @@ static inline __attribute__((always_inline)) void q8_gptq_rows(int bits, int n, 
     for (int k = 0; k < bits; k++) {
       for (int v = 0; v < vectors; v++) {
         vu word = vu_load(words + k * w->rows + v * VF);
+        __builtin_prefetch(words + (k + AHEAD) * w->rows + v * VF);
         for (int field = 0; field < fields; field++) {
           vi codes = fields == 1 ? (vi)word : (vi)vu_and(vu_shift_right(word, field * bits), mask);
           for (int i = 0; i < n; i++) {

@@ -99,5 +99,13 @@ static inline vu vu_shift_left(vu v, int n) { return _mm256_slli_epi32(v, n); }
 static inline vu vu_or(vu a, vu b) { return _mm256_or_si256(a, b); }
 static inline vu vu_and(vu v, uint32_t mask) { return _mm256_and_si256(v, _mm256_set1_epi32((int)mask)); }
 static inline vf vu_to_f32(vu v) { return _mm256_cvtepi32_ps(v); }
+static inline vu vu_set1(uint32_t word) { return _mm256_set1_epi32((int)word); }
+static inline vf vu_as_f32(vu v) { return _mm256_castsi256_ps(v); } /* the same bits */
+/* The lowest `bits` bits less the middle of their range: they become a float as the lowest bits of 2^23. */
+static inline vf vu_centred(vu v, int bits) {
+  const uint32_t two_to_23 = 0x4b000000;
+  vu whole = vu_or(vu_and(v, (1u << bits) - 1), vu_set1(two_to_23));
+  return vf_sub(vu_as_f32(whole), vf_set1(0x1p23f + (float)(1 << (bits - 1))));
+}
 
 #endif

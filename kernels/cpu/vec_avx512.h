@@ -77,5 +77,20 @@ static inline vu vu_shift_left(vu v, int n) { return _mm512_slli_epi32(v, (unsig
 static inline vu vu_or(vu a, vu b) { return _mm512_or_si512(a, b); }
 static inline vu vu_and(vu v, uint32_t mask) { return _mm512_and_si512(v, _mm512_set1_epi32((int)mask)); }
 static inline vf vu_to_f32(vu v) { return _mm512_cvtepi32_ps(v); }
+static inline vu vu_set1(uint32_t word) { return _mm512_set1_epi32((int)word); }
+static inline vf vu_as_f32(vu v) { return _mm512_castsi512_ps(v); }
+/* The lowest `bits` bits less the middle of their range: looked up where a table of 16 holds them, which reads no more
+ * than 4 bits, else as the lowest bits of 2^23. */
+static inline vf vu_centred(vu v, int bits) {
+  const uint32_t two_to_23 = 0x4b000000;
+  const int low = (1 << bits) - 1, middle = 1 << (bits - 1);
+  if (bits <= 4) {
+    const vu lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    vf table = _mm512_cvtepi32_ps(_mm512_sub_epi32(vu_and(lane, (uint32_t)low), _mm512_set1_epi32(middle)));
+    return _mm512_permutexvar_ps(v, table);
+  }
+  vu whole = vu_or(vu_and(v, (uint32_t)low), vu_set1(two_to_23));
+  return vf_sub(vu_as_f32(whole), vf_set1(0x1p23f + (float)middle));
+}
 
 #endif

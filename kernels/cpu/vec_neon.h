@@ -95,5 +95,13 @@ static inline vu vu_shift_left(vu v, int n) { return vshlq_u32(v, vdupq_n_s32(n)
 static inline vu vu_or(vu a, vu b) { return vorrq_u32(a, b); }
 static inline vu vu_and(vu v, uint32_t mask) { return vandq_u32(v, vdupq_n_u32(mask)); }
 static inline vf vu_to_f32(vu v) { return vcvtq_f32_u32(v); }
+static inline vu vu_set1(uint32_t word) { return vdupq_n_u32(word); }
+static inline vf vu_as_f32(vu v) { return vreinterpretq_f32_u32(v); }
+/* The lowest `bits` bits less the middle of their range: they become a float as the lowest bits of 2^23. */
+static inline vf vu_centred(vu v, int bits) {
+  const uint32_t two_to_23 = 0x4b000000;
+  vu whole = vu_or(vu_and(v, (1u << bits) - 1), vu_set1(two_to_23));
+  return vf_sub(vu_as_f32(whole), vf_set1(0x1p23f + (float)(1 << (bits - 1))));
+}
 
 #endif
