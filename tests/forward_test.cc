@@ -341,6 +341,7 @@ TEST(Ppl, ALongWindowInStepsIsTheWindowAtOnce) {
 
 TEST(Ppl, RefusesATextShorterThanAWindow) {
   EXPECT_EQ(Nibble("ppl " + Tiny("llama-f32") + " --text /dev/null --ctx 32").code, 3);
+  EXPECT_EQ(Nibble("ppl " + Tiny("llama-f32") + " --text " + Tiny("text.txt") + " --activations int4").code, 2);
   EXPECT_EQ(Nibble("ppl " + Tiny("llama-f32") + " --text " + Tiny("text.txt") + " --ctx 32 --stride 33").code, 2);
 }
 

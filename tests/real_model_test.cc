@@ -66,6 +66,13 @@ TEST_F(RealModelPerplexity, OfNf4IsBitsandbytes) {
   EXPECT_NEAR(Measure("nf4", ""), want, 1e-3 * want);
 }
 
+TEST_F(RealModelPerplexity, RisesByLessThanHalfAPercentWithActivationsInEightBits) {
+  Quantize("nf4", "--method nf4");
+  double exact = Measure("nf4", ""), rounded = Measure("nf4", "--activations int8");
+  EXPECT_LT(rounded, 1.005 * exact);
+  EXPECT_NE(rounded, exact);
+}
+
 TEST_F(RealModelPerplexity, OfInt8IsBitsandbytesInBothMeanings) {
   Quantize("int8", "--method int8");
   double want = Reference(kHf, "int8_weight_only");
