@@ -1,17 +1,27 @@
-/* The factorization that GPTQ needs, from OpenBLAS. The library is loaded when the first Hessian is made and not at
+/* The dense algebra that GPTQ needs, from OpenBLAS. The library is loaded when the first Hessian is made and not at
  * start: its constructor takes threads and 128 MiB of addresses, and waits for ever where `ulimit -v` has no room for
  * them, which no other command should pay for. Threads are ours: OpenBLAS is set to one, since results of its own would
- * depend on how many it has. Products of matrices are ours, too (kernels/dense.h). */
+ * depend on how many it has. Matrices of floats are row-major, ld* counts floats from
+ * row to row, and no operand overlaps another. */
 #ifndef NB_QUANT_BLAS_H
 #define NB_QUANT_BLAS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/status.h"
 
 /* Any thread, any number of times; must have succeeded once before the functions below are called. NIBBLE_SYSTEM when
  * there is no OpenBLAS, or no room for it. */
 nibble_status nb_blas_load(nibble_error *err);
+
+/* c [m, n] += a [m, k] b [k, n], on the calling thread alone: for use inside a band. */
+void nb_dense_add(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
+                  int64_t ldc);
+
+/* sum [n, n] += x^T x for x [rows, n], the upper triangle; what is below the diagonal is undefined afterwards. In
+ * parallel. */
+void nb_dense_gram(const float *x, int64_t rows, int64_t ldx, int64_t n, float *sum);
 
 /* Turns the symmetric a [n, n] into the inverse of its Cholesky factor L, where a = L L^T: LAPACK's lower triangle, its
  * columns following each other; the other triangle is left as it was. False: a is not positive definite. */

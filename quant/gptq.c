@@ -8,7 +8,7 @@
 #include "base/checked.h"
 #include "base/dtype.h"
 #include "base/parallel.h"
-#include "kernels/dense.h"
+#include "quant/blas.h"
 #include "quant/grid.h"
 
 enum {

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "kernels/dense.h"
 #include "quant/blas.h"
 
 /* ---- gathering -------------------------------------------------------------------------------------------------- */
@@ -16,20 +15,16 @@ nibble_status nb_hessian_create(nb_hessian *out, int64_t n, nibble_error *err) {
   if (status != NIBBLE_OK) return status;
   uint64_t count = 0;
   if (nb_mul_u64((uint64_t)n, (uint64_t)n, &count)) out->sum = nb_alloc(count, sizeof(float));
-  out->work = nb_alloc_aligned((uint64_t)nb_dense_gram_work(n), sizeof(float));
-  if (out->sum && out->work) return NIBBLE_OK;
-  nb_hessian_free(out);
-  return nb_fail_memory(err, (size_t)n * (size_t)n * sizeof(float));
+  return out->sum ? NIBBLE_OK : nb_fail_memory(err, (size_t)n * (size_t)n * sizeof(float));
 }
 
 void nb_hessian_free(nb_hessian *hessian) {
   free(hessian->sum);
-  free(hessian->work);
   *hessian = (nb_hessian){0};
 }
 
 void nb_hessian_add(nb_hessian *hessian, const float *x, int64_t rows, int64_t ldx) {
-  nb_dense_gram(x, rows, ldx, hessian->n, hessian->work, hessian->sum);
+  nb_dense_gram(x, rows, ldx, hessian->n, hessian->sum);
   hessian->tokens += rows;
 }
 

@@ -14,7 +14,6 @@ typedef struct nb_hessian {
   int64_t n;      /* in_features */
   int64_t tokens; /* seen */
   float *sum;     /* [n, n], the upper triangle until it is factorized, then all of it */
-  float *work;    /* of nb_dense_gram */
 } nb_hessian;
 
 nibble_status nb_hessian_create(nb_hessian *out, int64_t n, nibble_error *err);
