@@ -160,6 +160,7 @@ typedef struct nibble_convert_options {
                             as they are; a .gguf: bfloat16 if it holds blocks, else the dtype of most of its weights */
   uint64_t max_shard_size; /* bytes; 0: 5 GB */
   bool dequantize;         /* packed weights become float again, in `dtype` or the config's */
+  const char *layout;      /* of GPTQ's zero points: "gptq" or "gptq_v2"; NULL: as they are */
   bool force, no_sync;
   nibble_progress progress;
 } nibble_convert_options;
@@ -321,12 +322,22 @@ typedef struct nibble_quantize_options {
   nibble_progress progress;
 } nibble_quantize_options;
 
+enum { NIBBLE_WORST_LAYERS = 5 };
+
+/* Parts of a layer's outputs on the calibration text, as norms. */
+typedef struct nibble_layer_error {
+  char tensor[256];
+  double error, rtn_error; /* as it was quantized, and had its weights been rounded to the nearest */
+} nibble_layer_error;
+
 typedef struct nibble_quantize_result {
   int64_t parameters, quantized_parameters, quantized_tensors;
   uint64_t source_bytes, file_bytes; /* of the weight files */
   double relative_error;             /* norm of the quantized weights' errors by the norm of the weights */
   double worst_relative_error;       /* of one tensor: */
   char worst_tensor[256];
+  nibble_layer_error worst_layers[NIBBLE_WORST_LAYERS]; /* gptq: the largest errors, largest first */
+  int worst_layer_count;
   double seconds;
 } nibble_quantize_result;
 

@@ -40,7 +40,7 @@ static void show_step(void *ctx, const char *what, uint64_t done, uint64_t total
   char cells[BAR_WIDTH + 1];
   for (int i = 0; i < BAR_WIDTH; i++) cells[i] = i < (int)(share * BAR_WIDTH) ? '#' : '.';
   cells[BAR_WIDTH] = 0;
-  fprintf(stderr, "\r\033[K[%s] %3.0f%%  %.1f %s/s  %.0f s left  %.40s", cells, 100 * share, bytes ? rate / 1e6 : rate,
+  fprintf(stderr, "\r\033[K[%s] %3.0f%%  %.1f %s/s  %.0f s left  %.56s", cells, 100 * share, bytes ? rate / 1e6 : rate,
           bytes ? "MB" : unit, left, what ? what : "");
   fflush(stderr);
   bar.drawn = true;

@@ -9,7 +9,7 @@ typedef struct options {
   nibble_convert_options convert;
 } options;
 
-enum { OPT_TO = 0x100, OPT_DTYPE, OPT_SHARD, OPT_DEQUANTIZE, OPT_FORCE, OPT_NO_SYNC };
+enum { OPT_TO = 0x100, OPT_DTYPE, OPT_SHARD, OPT_DEQUANTIZE, OPT_LAYOUT, OPT_FORCE, OPT_NO_SYNC };
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
   options *o = state->input;
@@ -21,6 +21,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_DTYPE: o->convert.dtype = arg; return 0;
     case OPT_SHARD: o->convert.max_shard_size = cli_size(state, "--max-shard-size", arg); return 0;
     case OPT_DEQUANTIZE: o->convert.dequantize = true; return 0;
+    case OPT_LAYOUT: o->convert.layout = arg; return 0;
     case OPT_FORCE: o->convert.force = true; return 0;
     case OPT_NO_SYNC: o->convert.no_sync = true; return 0;
     default: return cli_argument(key, arg, state, slots, 2);
@@ -33,6 +34,7 @@ static const struct argp_option own_options[] = {
      "float32, float16, bfloat16 or keep (default: keep; bfloat16 from a .gguf with block formats)", 0},
     {"max-shard-size", OPT_SHARD, "SIZE", 0, "Largest file (default: 5GB)", 0},
     {"dequantize", OPT_DEQUANTIZE, NULL, 0, "Make packed weights float again", 0},
+    {"layout", OPT_LAYOUT, "NAME", 0, "Rewrite GPTQ's zero points as gptq or gptq_v2 has them", 0},
     {"force", OPT_FORCE, NULL, 0, "Replace DST if it exists", 0},
     {"no-sync", OPT_NO_SYNC, NULL, 0, "Do not wait for the disk", 0},
     {0},
@@ -46,7 +48,8 @@ static const struct argp argp = {
         "Rewrites a checkpoint as a Hugging Face folder: tensors as safetensors, config, tokenizer and all else that "
         "belongs to it, and a nibble.json with the hash of every source tensor. SRC is a folder with safetensors or "
         "pytorch_model.bin, a .gguf, or one file of these.\v"
-        "Example: nibble convert SmolLM2-135M-Instruct.Q4_1.gguf ./smollm2",
+        "Example: nibble convert SmolLM2-135M-Instruct.Q4_1.gguf ./smollm2\n"
+        "Example: nibble convert ./smollm2-gptq ./smollm2-gptq-v2 --layout gptq_v2",
 };
 
 int cli_convert(int argc, char **argv) {

@@ -136,6 +136,14 @@ static void print_json(const nibble_quantize_options *o, const nibble_quantize_r
   cJSON_AddNumberToObject(json, "relative_error", r->relative_error);
   cJSON_AddNumberToObject(json, "worst_relative_error", r->worst_relative_error);
   cJSON_AddStringToObject(json, "worst_tensor", r->worst_tensor);
+  cJSON *worst = r->worst_layer_count > 0 ? cJSON_AddArrayToObject(json, "worst_layers") : NULL;
+  for (int i = 0; worst && i < r->worst_layer_count; i++) {
+    cJSON *layer = cJSON_CreateObject();
+    cJSON_AddStringToObject(layer, "tensor", r->worst_layers[i].tensor);
+    cJSON_AddNumberToObject(layer, "output_error", r->worst_layers[i].error);
+    cJSON_AddNumberToObject(layer, "output_error_rtn", r->worst_layers[i].rtn_error);
+    cJSON_AddItemToArray(worst, layer);
+  }
   cJSON_AddNumberToObject(json, "seconds", r->seconds);
   cJSON_AddNumberToObject(json, "parameters_per_second", (double)r->parameters / r->seconds);
   cJSON_AddNumberToObject(json, "peak_rss_bytes", (double)nibble_peak_rss());
@@ -154,6 +162,12 @@ static void print_table(const nibble_quantize_options *o, const nibble_quantize_
          r->worst_tensor);
   printf("%-16s %.2f s, %.0f million parameters/s\n", "time", r->seconds, (double)r->parameters / r->seconds * 1e-6);
   printf("%-16s %s\n", "peak memory", cli_bytes(bytes, nibble_peak_rss()));
+  if (r->worst_layer_count == 0) return;
+  printf("\n%-12s %-12s %s\n", "output error", "if rounded", "layers with the largest");
+  for (int i = 0; i < r->worst_layer_count; i++) {
+    const nibble_layer_error *layer = &r->worst_layers[i];
+    printf("%-12.4f %-12.4f %s\n", layer->error, layer->rtn_error, layer->tensor);
+  }
 }
 
 int cli_quantize(int argc, char **argv) {

@@ -229,12 +229,45 @@ static nibble_status open_folder(nb_checkpoint *c, nibble_error *err) {
   return status;
 }
 
+static bool has_qweight(const nb_checkpoint *c) {
+  static const char suffix[] = ".qweight";
+  for (size_t i = 0; i < c->tensor_count; i++) {
+    size_t n = strlen(c->tensors[i].name), m = sizeof suffix - 1;
+    if (n > m && strcmp(c->tensors[i].name + n - m, suffix) == 0) return true;
+  }
+  return false;
+}
+
+/* AutoGPTQ's models say how they are packed in quantize_config.json alone: it is taken as what transformers came to
+ * write into config.json. */
+static nibble_status adopt_quantize_config(const nb_checkpoint *c, cJSON *config, nibble_error *err) {
+  static const char key[] = "quantization_config";
+  cJSON *json = NULL;
+  if (!cJSON_IsObject(config) || cJSON_HasObjectItem(config, key) || !has_qweight(c)) return NIBBLE_OK;
+  char *path = nb_path_join(c->folder, "quantize_config.json");
+  if (!path) return nb_fail_memory(err, strlen(c->folder));
+  nibble_status status = access(path, F_OK) == 0 ? nb_json_load(path, &json, err) : NIBBLE_OK;
+  free(path);
+  if (status != NIBBLE_OK || !json) return status;
+  if (!cJSON_IsObject(json)) {
+    cJSON_Delete(json);
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: quantize_config.json is not a JSON object", c->folder);
+  }
+  bool ok = cJSON_HasObjectItem(json, "quant_method") || cJSON_AddStringToObject(json, "quant_method", "gptq");
+  if (ok && cJSON_AddItemToObject(config, key, json)) return NIBBLE_OK;
+  cJSON_Delete(json);
+  return nb_fail_memory(err, sizeof *json);
+}
+
 static nibble_status load_config(nb_checkpoint *c, nibble_error *err) {
   char *path = nb_path_join(c->folder, "config.json");
   if (!path) return nb_fail_memory(err, strlen(c->folder));
   nibble_status status = NIBBLE_OK;
   if (access(path, F_OK) == 0) {
-    status = nb_config_load(path, &c->config, err);
+    cJSON *json;
+    status = nb_json_load(path, &json, err);
+    if (status == NIBBLE_OK && (status = adopt_quantize_config(c, json, err)) != NIBBLE_OK) cJSON_Delete(json);
+    if (status == NIBBLE_OK) status = nb_config_parse(path, json, &c->config, err);
   } else {
     c->config = (nb_config){.json = cJSON_CreateObject(), .model_type = "", .architecture = "", .dtype = NB_F32};
     c->config.quant = (nb_quant_config){.method = "", .quant_type = ""};

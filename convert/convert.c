@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/checked.h"
 #include "base/clock.h"
@@ -12,10 +13,12 @@
 #include "convert/checkpoint.h"
 #include "convert/conform.h"
 #include "convert/gguf.h"
+#include "convert/layout_bnb.h"
 #include "convert/layouts.h"
 #include "convert/manifest.h"
 #include "convert/sidefiles.h"
 #include "convert/writer.h"
+#include "kernels/gptq.h"
 
 enum {
   WINDOW = 1 << 22, /* elements between two looks at progress; at most 32 MiB of pages are held */
@@ -26,15 +29,18 @@ enum {
 /* One tensor of the output. */
 typedef struct item {
   const nb_tensor *tensor;
+  char *name; /* in the output; owned */
   nb_dtype dtype;
   bool unpack; /* a packed weight that becomes a matrix [rows, cols] */
   int64_t rows, cols;
+  int zero_bits; /* GPTQ's zero points of so many bits for `rows` outputs, to be rewritten; 0: something else */
 } item;
 
 typedef struct plan {
   const nibble_convert_options *options;
   const nb_checkpoint *source;
   bool keep; /* each float tensor keeps its dtype */
+  bool to_v2;
   nb_dtype dtype;
   item *items;
   size_t count;
@@ -142,6 +148,27 @@ static nibble_status convert_windows(job *j, int64_t count, XXH3_state_t *hash, 
   return NIBBLE_OK;
 }
 
+/* GPTQ's zero points, group by group, from one version of the layout to the other. */
+static nibble_status rewrite_zeros(const job *j, nibble_error *err) {
+  const item *it = j->item;
+  const nb_tensor *t = it->tensor;
+  int64_t groups = t->shape[0], words = t->shape[1];
+  uint64_t bytes = (uint64_t)words * sizeof(uint32_t);
+  uint32_t *packed = nb_alloc((uint64_t)words, sizeof *packed);
+  uint8_t *zeros = nb_alloc((uint64_t)it->rows, 1);
+  nibble_status status = packed && zeros ? NIBBLE_OK : nb_fail_memory(err, (size_t)bytes);
+  for (int64_t g = 0; status == NIBBLE_OK && g < groups; g++) {
+    status = nb_tensor_read(j->plan->source, t, g * words, words, NB_I32, packed, err);
+    if (status != NIBBLE_OK) break;
+    nb_gptq_unpack_zeros(packed, it->rows, it->zero_bits, !j->plan->source->config.quant.gptq_v2, zeros);
+    nb_gptq_pack_zeros(zeros, it->rows, it->zero_bits, !j->plan->to_v2, packed);
+    status = nb_writer_write(j->writer, j->index, (uint64_t)g * bytes, packed, bytes, err);
+  }
+  free(packed);
+  free(zeros);
+  return status;
+}
+
 /* A packed weight's parts may lie anywhere. */
 static void release_all(const nb_checkpoint *c) {
   for (int i = 0; i < c->file_count; i++) nb_mapfile_release(&c->files[i].map, 0, c->files[i].map.size);
@@ -158,7 +185,13 @@ static nibble_status convert_tensor(job *j, nb_manifest *manifest, XXH3_state_t 
   j->packed = &weight.packed;
   j->infinite = 0;
   XXH3_128bits_reset(hash);
-  if (status == NIBBLE_OK) status = convert_windows(j, count, hash, done, err);
+  if (status == NIBBLE_OK && j->item->zero_bits) {
+    XXH3_128bits_update(hash, nb_tensor_raw(j->plan->source, t), (size_t)t->bytes);
+    status = rewrite_zeros(j, err);
+    *done += t->bytes;
+  } else if (status == NIBBLE_OK) {
+    status = convert_windows(j, count, hash, done, err);
+  }
   if (status == NIBBLE_OK) {
     char text[NB_HASH_CHARS];
     nb_hash_print(XXH3_128bits_digest(hash), text);
@@ -222,9 +255,34 @@ static nibble_status choose_dtype(plan *p, nibble_error *err) {
   return NIBBLE_OK;
 }
 
+/* Finds the bits and outputs of an item that is GPTQ's zero points. */
+static nibble_status plan_zeros(const nb_checkpoint *c, item *it, nibble_error *err) {
+  static const char qzeros[] = "qzeros";
+  if (!nb_name_ends_with(it->tensor->name, ".qzeros") || !nb_layout_is_part(c, it->tensor)) return NIBBLE_OK;
+  const nb_tensor *main = nb_part_find(c, it->tensor, sizeof qzeros - 1, "qweight");
+  nb_packed packed;
+  nibble_status status = nb_layout_describe(c, main, &packed, NULL, err);
+  if (status != NIBBLE_OK) return status;
+  it->zero_bits = nb_gptq_bits(packed.format);
+  it->rows = packed.rows;
+  return NIBBLE_OK;
+}
+
+static nibble_status check_layout(plan *p, nibble_error *err) {
+  const char *layout = p->options->layout;
+  if (!layout) return NIBBLE_OK;
+  p->to_v2 = strcmp(layout, "gptq_v2") == 0;
+  if (!p->to_v2 && strcmp(layout, "gptq") != 0)
+    return nb_fail(err, NIBBLE_USAGE, "--layout %s: gptq or gptq_v2 is wanted", layout);
+  if (p->options->dequantize) return nb_fail(err, NIBBLE_USAGE, "--layout and --dequantize exclude each other");
+  if (strcmp(p->source->config.quant.method, "gptq") == 0) return NIBBLE_OK;
+  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: --layout %s: this is no GPTQ model", p->source->path, layout);
+}
+
 static nibble_status make_plan(plan *p, nibble_error *err) {
   const nb_checkpoint *c = p->source;
   nibble_status status = choose_dtype(p, err);
+  if (status == NIBBLE_OK) status = check_layout(p, err);
   if (status != NIBBLE_OK) return status;
   if (!(p->items = nb_alloc(c->tensor_count, sizeof *p->items)))
     return nb_fail_memory(err, c->tensor_count * sizeof *p->items);
@@ -242,10 +300,18 @@ static nibble_status make_plan(plan *p, nibble_error *err) {
     } else if (nb_dtype_is_float(t->dtype) && !is_part && !is_packed && !p->keep) {
       it.dtype = p->dtype;
     }
+    if (p->options->layout && (status = plan_zeros(c, &it, err)) != NIBBLE_OK) return status;
+    it.name = it.unpack ? nb_layout_weight_name(c, t) : strdup(t->name);
+    if (!it.name) return nb_fail_memory(err, strlen(t->name));
     p->source_bytes += t->bytes;
     p->items[p->count++] = it;
   }
   return NIBBLE_OK;
+}
+
+static void free_plan(plan *p) {
+  for (size_t i = 0; i < p->count; i++) free(p->items[i].name);
+  free(p->items);
 }
 
 static nibble_status declare(const plan *p, nb_writer *writer, nibble_error *err) {
@@ -253,10 +319,32 @@ static nibble_status declare(const plan *p, nb_writer *writer, nibble_error *err
   for (size_t i = 0; status == NIBBLE_OK && i < p->count; i++) {
     const item *it = &p->items[i];
     const int64_t matrix[] = {it->rows, it->cols};
-    status = nb_writer_declare(writer, it->tensor->name, it->dtype, it->unpack ? matrix : it->tensor->shape,
+    status = nb_writer_declare(writer, it->name, it->dtype, it->unpack ? matrix : it->tensor->shape,
                                it->unpack ? 2 : it->tensor->ndim, err);
   }
   return status;
+}
+
+/* What becomes of quantize_config.json, which was copied as it is, and of the same object in config.json. */
+static nibble_status change_quantization(const plan *p, const char *folder, cJSON *changes, nibble_error *err) {
+  static const char key[] = "quantization_config";
+  nibble_status status = NIBBLE_OK;
+  char *path = nb_path_join(folder, "quantize_config.json");
+  if (path && p->options->dequantize) {
+    unlink(path);
+    if (!cJSON_AddNullToObject(changes, key)) status = nb_fail_memory(err, sizeof *changes);
+  } else if (path && p->options->layout) {
+    const char *layout = p->to_v2 ? "gptq_v2" : "gptq";
+    cJSON *config = cJSON_Duplicate(nb_json_object(p->source->config.json, key), true);
+    cJSON_DeleteItemFromObjectCaseSensitive(config, "format");
+    cJSON_DeleteItemFromObjectCaseSensitive(config, "checkpoint_format");
+    bool ok = config && cJSON_AddStringToObject(config, "format", layout) &&
+              cJSON_AddStringToObject(config, "checkpoint_format", layout);
+    status = ok ? nb_json_save(path, config, err) : nb_fail_memory(err, sizeof *config);
+    if (!cJSON_AddItemToObject(changes, key, config)) cJSON_Delete(config);
+  }
+  free(path);
+  return path ? status : nb_fail_memory(err, strlen(folder));
 }
 
 /* config.json and all that is no tensor. */
@@ -266,11 +354,12 @@ static nibble_status write_rest(const plan *p, const char *folder, nibble_error 
   bool ok = changes != NULL;
   if (ok && (!p->keep || p->options->dequantize))
     ok = cJSON_AddStringToObject(changes, "dtype", nb_dtype_torch_name(p->dtype));
-  if (ok && p->options->dequantize) ok = cJSON_AddNullToObject(changes, "quantization_config");
-  nibble_status status = ok ? nb_config_save(&c->config, changes, folder, err) : nb_fail_memory(err, sizeof *changes);
+  nibble_status status =
+      ok ? nb_sidefiles_copy(c, folder, &p->options->progress, err) : nb_fail_memory(err, sizeof *changes);
+  if (status == NIBBLE_OK) status = change_quantization(p, folder, changes, err);
+  if (status == NIBBLE_OK) status = nb_config_save(&c->config, changes, folder, err);
   cJSON_Delete(changes);
-  if (status != NIBBLE_OK) return status;
-  return nb_sidefiles_copy(c, folder, &p->options->progress, err);
+  return status;
 }
 
 static nibble_status begin_manifest(const plan *p, const char *dtype, nb_manifest **out, nibble_error *err) {
@@ -279,6 +368,7 @@ static nibble_status begin_manifest(const plan *p, const char *dtype, nb_manifes
   cJSON *settings = nb_manifest_settings(*out);
   bool ok = cJSON_AddStringToObject(settings, "to", "hf") && cJSON_AddStringToObject(settings, "dtype", dtype) &&
             cJSON_AddBoolToObject(settings, "dequantize", p->options->dequantize);
+  if (ok && p->options->layout) ok = cJSON_AddStringToObject(settings, "layout", p->options->layout);
   return ok ? NIBBLE_OK : nb_fail_memory(err, sizeof(cJSON));
 }
 
@@ -315,7 +405,7 @@ done:
   nb_manifest_free(manifest);
   nb_writer_close(writer);
   nb_stage_abort(&stage);
-  free(p.items);
+  free_plan(&p);
   nb_checkpoint_close(&source);
   return status;
 }

@@ -271,8 +271,9 @@ static nibble_status solve(run *r, nb_linear_slot slot, const nb_hessian *hessia
   if (status == NIBBLE_OK) status = nb_workdir_save(r->c->workdir, name, &rounded, err);
   if (status == NIBBLE_OK) status = replace(r, slot, &rounded, err);
   if (status == NIBBLE_OK) {
-    char what[160];
-    snprintf(what, sizeof what, "%s error %.2e", name, rounded.error);
+    char what[96];
+    snprintf(what, sizeof what, "block %lld/%lld %s loss %.1e", (long long)r->layer + 1,
+             (long long)r->config->num_hidden_layers, nb_linear_names[slot], rounded.error);
     if (factor->is_indefinite)
       nb_warn(r->c->progress, "%s: no damping makes its Hessian positive definite; rounded to the nearest", name);
     if (rounded.mended > 0)

@@ -156,6 +156,21 @@ static nibble_status plan_output(quantizer *q, nibble_error *err) {
 
 /* ---- writing it ---- */
 
+/* Puts a calibrated layer among the worst if it belongs there. */
+static void rank_layer(nibble_quantize_result *r, const char *name, const cJSON *details) {
+  const cJSON *error = cJSON_GetObjectItemCaseSensitive(details, "output_error");
+  const cJSON *rtn = cJSON_GetObjectItemCaseSensitive(details, "output_error_rtn");
+  if (!error || !rtn) return;
+  int at = r->worst_layer_count;
+  while (at > 0 && r->worst_layers[at - 1].error < error->valuedouble) at--;
+  if (at == NIBBLE_WORST_LAYERS) return;
+  if (r->worst_layer_count < NIBBLE_WORST_LAYERS) r->worst_layer_count++;
+  for (int i = r->worst_layer_count - 1; i > at; i--) r->worst_layers[i] = r->worst_layers[i - 1];
+  nibble_layer_error *layer = &r->worst_layers[at];
+  *layer = (nibble_layer_error){.error = error->valuedouble, .rtn_error = rtn->valuedouble};
+  snprintf(layer->tensor, sizeof layer->tensor, "%s", name);
+}
+
 /* `details` (NULL: none) join the manifest's entry, which takes them over. */
 static nibble_status record(quantizer *q, const plan *p, const nb_pack_result *packed, cJSON *details,
                             nibble_error *err) {
@@ -167,6 +182,7 @@ static nibble_status record(quantizer *q, const plan *p, const nb_pack_result *p
     r->worst_relative_error = error;
     snprintf(r->worst_tensor, sizeof r->worst_tensor, "%s", name);
   }
+  rank_layer(r, name, details);
   if (!details) details = cJSON_CreateObject();
   bool ok = details && cJSON_AddStringToObject(details, "format", nb_format_info(p->target.format)->name) &&
             cJSON_AddNumberToObject(details, "relative_error", error);

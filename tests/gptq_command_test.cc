@@ -101,6 +101,32 @@ TEST_F(GptqCommand, WritesWhatTheLayoutAsksForAndTheErrorsItMade) {
   cJSON_Delete(json);
 }
 
+TEST_F(GptqCommand, EndsWithTheLayersOfTheLargestErrors) {
+  CommandResult r = Nibble(Args("out", "--json"));
+  ASSERT_EQ(r.code, 0) << r.err;
+  cJSON *json = cJSON_Parse(r.out.c_str()), *manifest;
+  nibble_error err;
+  ASSERT_EQ(nb_json_load((folder_ / "out/nibble.json").c_str(), &manifest, &err), NIBBLE_OK) << err.message;
+  std::vector<double> all, worst;
+  const cJSON *entry;
+  cJSON_ArrayForEach(entry, cJSON_GetObjectItem(manifest, "tensors")) {
+    const cJSON *error = cJSON_GetObjectItem(entry, "output_error");
+    if (error) all.push_back(error->valuedouble);
+  }
+  std::sort(all.rbegin(), all.rend());
+  cJSON_ArrayForEach(entry, cJSON_GetObjectItem(json, "worst_layers")) {
+    const char *tensor = cJSON_GetObjectItem(entry, "tensor")->valuestring;
+    const cJSON *recorded = cJSON_GetObjectItem(cJSON_GetObjectItem(manifest, "tensors"), tensor);
+    ASSERT_NE(recorded, nullptr) << tensor;
+    worst.push_back(cJSON_GetObjectItem(entry, "output_error")->valuedouble);
+    EXPECT_EQ(worst.back(), cJSON_GetObjectItem(recorded, "output_error")->valuedouble) << tensor;
+  }
+  EXPECT_EQ(worst, std::vector<double>(all.begin(), all.begin() + NIBBLE_WORST_LAYERS));
+  cJSON_Delete(json);
+  cJSON_Delete(manifest);
+  EXPECT_NE(Nibble(Args("out", "--force")).out.find("layers with the largest"), std::string::npos);
+}
+
 TEST_F(GptqCommand, GivesTheSameBytesWhateverTheThreadsAndTheMemory) {
   ASSERT_EQ(Nibble(Args("one", "--threads 1")).code, 0);
   ASSERT_EQ(Nibble(Args("three", "--threads 3")).code, 0);
@@ -231,6 +257,88 @@ TEST_F(GptqCommand, RefusesOptionsThatMakeNoSense) {
   CommandResult r = Nibble("quantize --method gptq " + Model() + " " + (folder_ / "out"));
   EXPECT_EQ(r.code, 2);
   EXPECT_NE(r.err.find("--calib"), std::string::npos) << r.err;
+}
+
+TEST_F(GptqCommand, ConvertsBetweenTheVersionsOfZeroPoints) {
+  for (const char *more : {"--asym --bits 2", "--asym --bits 3", "--asym --bits 4 --desc-act", "--asym --bits 8"}) {
+    for (const char *layout : {"gptq", "gptq_v2"}) {
+      ASSERT_EQ(Nibble(Args(layout, std::string("--force ") + more + " --layout " + layout)).code, 0);
+    }
+    EXPECT_NE(Weights("gptq"), Weights("gptq_v2"));
+    for (const char *layout : {"gptq", "gptq_v2"}) {
+      std::string other = strcmp(layout, "gptq") == 0 ? "gptq_v2" : "gptq";
+      CommandResult r = Nibble("convert --quiet --force --no-sync --layout " + other + " " + (folder_ / layout) + " " +
+                               (folder_ / "made"));
+      ASSERT_EQ(r.code, 0) << r.err;
+      EXPECT_EQ(Weights("made"), Weights(other)) << more << " to " << other;
+      for (const char *name : {"/config.json", "/quantize_config.json"}) {
+        cJSON *json;
+        nibble_error err;
+        ASSERT_EQ(nb_json_load(((folder_ / "made") + name).c_str(), &json, &err), NIBBLE_OK) << err.message;
+        const cJSON *quant = cJSON_GetObjectItem(json, "quantization_config");
+        if (!quant) quant = json;
+        EXPECT_EQ(cJSON_GetObjectItem(quant, "checkpoint_format")->valuestring, other) << name;
+        EXPECT_EQ(cJSON_GetObjectItem(quant, "format")->valuestring, other) << name;
+        cJSON_Delete(json);
+      }
+    }
+  }
+  std::string to = " " + (folder_ / "bad");
+  EXPECT_EQ(Nibble("convert --layout gptq_v2 " + Model() + to).code, 3);
+  EXPECT_EQ(Nibble("convert --layout awq " + (folder_ / "gptq") + to).code, 2);
+  EXPECT_EQ(Nibble("convert --layout gptq --dequantize " + (folder_ / "gptq") + to).code, 2);
+  EXPECT_FALSE(Exists(folder_ / "bad") || Exists(folder_ / "bad.partial"));
+}
+
+TEST_F(GptqCommand, DequantizedItIsAnOrdinaryModel) {
+  ASSERT_EQ(Nibble(Args("out", "--asym --bits 3 --desc-act")).code, 0);
+  CommandResult r = Nibble("convert --quiet --no-sync --dequantize " + (folder_ / "out") + " " + (folder_ / "plain"));
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_FALSE(Exists(folder_ / "plain/quantize_config.json"));
+  nb_checkpoint packed, plain, source;
+  nibble_error err;
+  ASSERT_EQ(nb_checkpoint_open((folder_ / "out").c_str(), &packed, &err), NIBBLE_OK) << err.message;
+  ASSERT_EQ(nb_checkpoint_open((folder_ / "plain").c_str(), &plain, &err), NIBBLE_OK) << err.message;
+  ASSERT_EQ(nb_checkpoint_open(Model().c_str(), &source, &err), NIBBLE_OK) << err.message;
+  EXPECT_FALSE(plain.config.quant.present);
+  ASSERT_EQ(plain.tensor_count, source.tensor_count);
+  for (size_t i = 0; i < source.tensor_count; i++) {
+    const char *name = source.tensors[i].name;
+    const nb_tensor *t = nb_checkpoint_find(&plain, name);
+    ASSERT_NE(t, nullptr) << name;
+    if (!strstr(name, "_proj")) continue;
+    nb_weight weight;
+    ASSERT_EQ(nb_weight_load(&packed, name, t->shape[0], t->shape[1], &weight, &err), NIBBLE_OK) << err.message;
+    std::vector<float> want(t->count), have(t->count);
+    const nb_packed *m = &weight.packed;
+    nb_format_info(m->format)->dequantize(m, 0, m->rows, 0, m->cols, want.data(), m->cols);
+    ASSERT_EQ(nb_tensor_read(&plain, t, 0, t->count, NB_F32, have.data(), &err), NIBBLE_OK) << err.message;
+    EXPECT_EQ(have, want) << name;
+    nb_weight_free(&weight);
+  }
+  nb_checkpoint_close(&packed);
+  nb_checkpoint_close(&plain);
+  nb_checkpoint_close(&source);
+}
+
+TEST_F(GptqCommand, ReadsModelsThatOnlyHaveQuantizeConfig) {
+  ASSERT_EQ(Nibble(Args("out", "--asym --layout gptq_v2")).code, 0);
+  std::string logits = "logits --quiet --ids 1,2,3,4 --out ";
+  ASSERT_EQ(Nibble(logits + (folder_ / "want.safetensors") + " " + (folder_ / "out")).code, 0);
+  std::filesystem::copy(folder_ / "out", folder_ / "old");
+  cJSON *json;
+  nibble_error err;
+  ASSERT_EQ(nb_json_load((folder_ / "old/config.json").c_str(), &json, &err), NIBBLE_OK) << err.message;
+  cJSON_DeleteItemFromObject(json, "quantization_config");
+  ASSERT_EQ(nb_json_save((folder_ / "old/config.json").c_str(), json, &err), NIBBLE_OK) << err.message;
+  cJSON_Delete(json);
+  CommandResult r = Nibble(logits + (folder_ / "have.safetensors") + " " + (folder_ / "old"));
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(ReadFile(folder_ / "have.safetensors"), ReadFile(folder_ / "want.safetensors"));
+  WriteFile(folder_ / "old/quantize_config.json", "[1]");
+  r = Nibble(logits + (folder_ / "none.safetensors") + " " + (folder_ / "old"));
+  EXPECT_EQ(r.code, 3);
+  EXPECT_NE(r.err.find("quantize_config.json is not a JSON object"), std::string::npos) << r.err;
 }
 
 TEST_F(GptqCommand, NamesAWorkFolderThatIsNotItsOwn) {
