@@ -13,8 +13,9 @@
 #include "kernels/formats.h"
 
 typedef struct nb_backend nb_backend;
-typedef struct nb_buffer nb_buffer; /* bytes on the device */
-typedef struct nb_matrix nb_matrix; /* a weight on the device, perhaps repacked */
+typedef struct nb_buffer nb_buffer;       /* bytes on the device */
+typedef struct nb_matrix nb_matrix;       /* a weight on the device, perhaps repacked */
+typedef struct nb_recording nb_recording; /* operations that can be queued again */
 
 typedef enum nb_activation {
   NB_ACT_SILU,
@@ -97,9 +98,25 @@ struct nb_backend {
    * wanted). Waits for all queued work. */
   nibble_status (*log_probs)(nb_backend *self, const nb_buffer *logits, const int32_t *targets, int64_t n,
                              int64_t vocab, double *log_prob, int32_t *argmax, nibble_error *err);
+
+  /* Recording, for steps that repeat; NULL where a backend gains nothing by it. Operations between record_begin and
+   * record_end are kept instead of run; only those that return nothing and matmul may stand there, on shapes that have
+   * been run before. replay queues them again, with `start` in place of that of every rotary and attention among them;
+   * the buffers and matrices they name must still be there. */
+  nibble_status (*record_begin)(nb_backend *self, nibble_error *err);
+  nibble_status (*record_end)(nb_backend *self, nb_recording **out, nibble_error *err);
+  nibble_status (*replay)(nb_backend *self, nb_recording *recording, int64_t start, nibble_error *err);
+  void (*recording_free)(nb_backend *self, nb_recording *recording); /* NULL is fine */
 };
 
 /* The one CPU backend of the process; never freed. */
 nb_backend *nb_backend_cpu(void);
+
+/* The one CUDA backend of the process, on the first device; never freed. NULL, with the reason in *err
+ * (NIBBLE_SYSTEM), if there is no device that it can run on, or the build left it out. */
+nb_backend *nb_backend_cuda(nibble_error *err);
+
+/* Bytes of the device's memory that are free. */
+uint64_t nb_backend_cuda_free_bytes(void);
 
 #endif

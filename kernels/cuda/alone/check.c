@@ -1,0 +1,378 @@
+#include "kernels/cuda/alone/check.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "kernels/cuda/alone/random.h"
+
+/* Sums of products differ by the rounding of what enters them: nf4's values and, beyond four rows, the activations are
+ * rounded to bfloat16, half a unit of 2^-8 each. Compared by the length of the difference. */
+static const double product_tolerance = 4e-3, exact_tolerance = 2e-5;
+
+/* ---- comparing -------------------------------------------------------------------------------------------------- */
+
+static void say(nb_check *c, const char *what, const char *why) {
+  char line[2048];
+  snprintf(line, sizeof line, "%s: %s", what, why);
+  c->failed++;
+  if (c->report) c->report(line);
+}
+
+/* |got - want| / |want| at most `tolerance`; a NaN is never near. */
+static void compare(nb_check *c, const char *what, const float *got, const float *want, int64_t n, double tolerance) {
+  double difference = 0, size = 0;
+  int64_t worst = 0;
+  for (int64_t i = 0; i < n; i++) {
+    double d = (double)got[i] - (double)want[i];
+    if (!(fabs(d) <= fabs((double)got[worst] - (double)want[worst]))) worst = i;
+    difference += d * d;
+    size += (double)want[i] * (double)want[i];
+  }
+  if (sqrt(difference) <= tolerance * sqrt(size) + 1e-30) {
+    c->passed++;
+    return;
+  }
+  char why[256];
+  snprintf(why, sizeof why, "differs by %.2e of its length; element %lld is %g, should be %g", sqrt(difference / size),
+           (long long)worst, (double)got[worst], (double)want[worst]);
+  say(c, what, why);
+}
+
+/* ---- the same on two backends ----------------------------------------------------------------------------------- */
+
+enum { SIDES = 2, MAX_BUFFERS = 12 };
+
+/* Buffers that exist on the CPU and on the tested backend, with the same contents. */
+typedef struct twins {
+  nb_check *check;
+  nb_backend *backend[SIDES]; /* the CPU's first */
+  nb_buffer *buffer[MAX_BUFFERS][SIDES];
+  int64_t size[MAX_BUFFERS]; /* floats */
+  int count;
+  bool failed;
+} twins;
+
+static twins begin(nb_check *c) { return (twins){.check = c, .backend = {nb_backend_cpu(), c->tested}}; }
+
+static void end(twins *t) {
+  for (int i = 0; i < t->count; i++) {
+    for (int s = 0; s < SIDES; s++) t->backend[s]->buffer_free(t->backend[s], t->buffer[i][s]);
+  }
+}
+
+/* A new buffer of n floats: random, or NaN where `spread` is 0. */
+static int make(twins *t, int64_t n, float spread) {
+  int at = t->count++;
+  float *values = nb_alloc((uint64_t)n, sizeof *values);
+  nibble_error err;
+  t->size[at] = n;
+  for (int64_t i = 0; values && i < n; i++) values[i] = NAN;
+  if (values && spread > 0) nb_random_floats((uint64_t)(at * 7919 + n), spread, n, values);
+  for (int s = 0; s < SIDES; s++) {
+    nb_backend *b = t->backend[s];
+    uint64_t bytes = (uint64_t)n * sizeof *values;
+    if (!values || b->buffer_create(b, bytes, &t->buffer[at][s], &err) != NIBBLE_OK ||
+        b->upload(b, t->buffer[at][s], 0, values, bytes, &err) != NIBBLE_OK)
+      t->failed = true;
+  }
+  free(values);
+  return at;
+}
+
+static void expect_equal(twins *t, const char *what, int buffer, double tolerance) {
+  int64_t n = t->size[buffer];
+  float *values[SIDES];
+  nibble_error err = {0};
+  for (int s = 0; s < SIDES; s++) {
+    values[s] = nb_alloc((uint64_t)n, sizeof(float));
+    nb_backend *b = t->backend[s];
+    if (t->failed || !values[s] ||
+        b->download(b, t->buffer[buffer][s], 0, values[s], (uint64_t)n * sizeof(float), &err) != NIBBLE_OK)
+      t->failed = true;
+  }
+  if (t->failed) {
+    say(t->check, what, err.message[0] ? err.message : "no memory");
+  } else {
+    compare(t->check, what, values[1], values[0], n, tolerance);
+  }
+  for (int s = 0; s < SIDES; s++) free(values[s]);
+}
+
+/* ---- products --------------------------------------------------------------------------------------------------- */
+
+static void describe(const nb_random_options *o, int64_t n, char out[160]) {
+  snprintf(out, 160, "%s%s%s [%lld, %lld] by %lld rows", nb_format_info(o->format)->name,
+           o->double_quant ? "+double" : "", o->act_order ? "+order" : "", (long long)o->rows, (long long)o->cols,
+           (long long)n);
+}
+
+/* Three layers of one input, as q, k and v are: with a bias, plain, and added to what is there. */
+static void check_product(nb_check *c, const nb_random_options *o, int64_t n) {
+  nb_random_matrix w;
+  char what[160];
+  describe(o, n, what);
+  if (!nb_random_create(o, 1, &w)) {
+    say(c, what, "no memory");
+    return;
+  }
+  twins t = begin(c);
+  int x = make(&t, n * o->cols, 1), bias = make(&t, o->rows, 3);
+  int y[3] = {make(&t, n * o->rows, 0), make(&t, n * o->rows, 0), make(&t, n * o->rows, 10)};
+  nb_matrix *matrix[SIDES] = {NULL, NULL};
+  nibble_error err = {0};
+  for (int s = 0; s < SIDES && !t.failed; s++) {
+    nb_backend *b = t.backend[s];
+    if (b->matrix_create(b, &w.m, &(nb_matrix_options){0}, &matrix[s], &err) != NIBBLE_OK) {
+      t.failed = true;
+      break;
+    }
+    nb_layer_product products[3] = {
+        {.weight = matrix[s], .bias = t.buffer[bias][s], .y = t.buffer[y[0]][s]},
+        {.weight = matrix[s], .y = t.buffer[y[1]][s]},
+        {.weight = matrix[s], .y = t.buffer[y[2]][s], .accumulate = true},
+    };
+    if (b->matmul(b, products, 3, t.buffer[x][s], n, n, &err) != NIBBLE_OK) t.failed = true;
+  }
+  if (t.failed) {
+    say(c, what, err.message);
+  } else {
+    for (int i = 0; i < 3; i++) expect_equal(&t, what, y[i], product_tolerance);
+  }
+  for (int s = 0; s < SIDES; s++) t.backend[s]->matrix_free(t.backend[s], matrix[s]);
+  end(&t);
+  nb_random_free(&w);
+}
+
+/* Rows of the weight as the embedding hands them out: every weight by itself. */
+static void check_rows(nb_check *c, const nb_random_options *o) {
+  nb_random_matrix w;
+  char what[160];
+  describe(o, 0, what);
+  if (!nb_random_create(o, 2, &w)) return;
+  twins t = begin(c);
+  int32_t ids[5] = {0, (int32_t)(o->rows - 1), (int32_t)(o->rows / 2), 0, (int32_t)(o->rows / 3)};
+  int out = make(&t, 5 * o->cols, 0);
+  nibble_error err = {0};
+  for (int s = 0; s < SIDES && !t.failed; s++) {
+    nb_matrix *matrix = NULL;
+    nb_backend *b = t.backend[s];
+    t.failed = b->matrix_create(b, &w.m, &(nb_matrix_options){0}, &matrix, &err) != NIBBLE_OK;
+    if (!t.failed) b->embed(b, matrix, ids, 5, t.buffer[out][s]);
+    if (!t.failed) b->download(b, t.buffer[out][s], 0, &(float){0}, sizeof(float), &err); /* the matrix goes now */
+    b->matrix_free(b, matrix);
+  }
+  expect_equal(&t, what, out, 1e-6);
+  end(&t);
+  nb_random_free(&w);
+}
+
+static const nb_random_options formats[] = {
+    {.format = NB_FORMAT_F32},
+    {.format = NB_FORMAT_F16},
+    {.format = NB_FORMAT_BF16},
+    {.format = NB_FORMAT_NF4},
+    {.format = NB_FORMAT_NF4, .double_quant = true},
+    {.format = NB_FORMAT_NF4, .block_size = 128, .double_quant = true},
+    {.format = NB_FORMAT_FP4},
+    {.format = NB_FORMAT_FP4, .double_quant = true},
+    {.format = NB_FORMAT_INT8},
+    {.format = NB_FORMAT_GPTQ2},
+    {.format = NB_FORMAT_GPTQ3, .bf16 = true},
+    {.format = NB_FORMAT_GPTQ4},
+    {.format = NB_FORMAT_GPTQ4, .act_order = true, .bf16 = true},
+    {.format = NB_FORMAT_GPTQ4, .group_size = 32},
+    {.format = NB_FORMAT_GPTQ8},
+    {.format = NB_FORMAT_GPTQ8, .act_order = true},
+    {.format = NB_FORMAT_Q4_0}, /* GGUF's become float16 */
+    {.format = NB_FORMAT_Q8_0},
+};
+
+void nb_check_products(nb_check *c) {
+  static const int64_t small[][2] = {{1, 64}, {33, 256}, {70, 130}},
+                       large[][2] = {{1, 1},      {3, 63},     {65, 257},    {127, 1024},
+                                     {256, 4096}, {1000, 512}, {4096, 1408}, {640, 11008}};
+  static const int64_t few[] = {1, 5, 70}, many[] = {1, 2, 3, 4, 5, 8, 9, 16, 17, 31, 32, 33, 63, 64, 65, 127, 300};
+  int shapes = c->small ? 3 : 8, counts = c->small ? 3 : 17;
+  for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
+    for (int s = 0; s < shapes; s++) {
+      nb_random_options o = formats[f];
+      o.rows = c->small ? small[s][0] : large[s][0];
+      o.cols = c->small ? small[s][1] : large[s][1];
+      int block = nb_format_info(o.format)->block_weights;
+      if (block) continue; /* random bits are no GGUF blocks: their scales may be NaN */
+      check_rows(c, &o);
+      for (int i = 0; i < counts; i++) check_product(c, &o, c->small ? few[i] : many[i]);
+    }
+  }
+}
+
+/* ---- the other operations --------------------------------------------------------------------------------------- */
+
+static void check_norms(nb_check *c) {
+  static const int64_t widths[] = {1, 31, 64, 577, 4096};
+  for (int i = 0; i < 5; i++) {
+    twins t = begin(c);
+    int64_t rows = 5, width = widths[i];
+    int x = make(&t, rows * width, 1), weight = make(&t, width, 1), out = make(&t, rows * width, 0);
+    for (int s = 0; s < SIDES && !t.failed; s++) {
+      nb_backend *b = t.backend[s];
+      b->norm(b, t.buffer[x][s], t.buffer[weight][s], rows, width, 1e-5f, t.buffer[out][s]);
+      b->norm(b, t.buffer[x][s], t.buffer[weight][s], rows, width, 1e-5f, t.buffer[x][s]); /* in place too */
+    }
+    expect_equal(&t, "norm", out, exact_tolerance);
+    expect_equal(&t, "norm in place", x, exact_tolerance);
+    end(&t);
+  }
+}
+
+static void check_gates(nb_check *c) {
+  for (int act = NB_ACT_SILU; act <= NB_ACT_GELU_TANH; act++) {
+    twins t = begin(c);
+    int64_t n = 12345;
+    int gate = make(&t, n, 4), up = make(&t, n, 1);
+    for (int s = 0; s < SIDES && !t.failed; s++)
+      t.backend[s]->gate(t.backend[s], (nb_activation)act, t.buffer[gate][s], t.buffer[up][s], n);
+    expect_equal(&t, "gate", gate, exact_tolerance);
+    end(&t);
+  }
+}
+
+static void check_gather(nb_check *c) {
+  twins t = begin(c);
+  int32_t rows[] = {6, 0, 6, 3};
+  int x = make(&t, 7 * 131, 1), out = make(&t, 4 * 131, 0);
+  for (int s = 0; s < SIDES && !t.failed; s++)
+    t.backend[s]->gather(t.backend[s], t.buffer[x][s], rows, 4, 131, t.buffer[out][s]);
+  expect_equal(&t, "gather", out, 0);
+  end(&t);
+}
+
+static void check_log_probs(nb_check *c) {
+  enum { ROWS = 3 };
+  static const int64_t vocabs[] = {1, 50, 1000, 32001};
+  for (int v = 0; v < 4; v++) {
+    twins t = begin(c);
+    int x = make(&t, ROWS * vocabs[v], 3);
+    int32_t targets[ROWS] = {0, (int32_t)(vocabs[v] - 1), (int32_t)(vocabs[v] / 2)}, best[SIDES][ROWS];
+    double got[SIDES][ROWS];
+    nibble_error err = {0};
+    for (int s = 0; s < SIDES && !t.failed; s++)
+      t.failed = t.backend[s]->log_probs(t.backend[s], t.buffer[x][s], targets, ROWS, vocabs[v], got[s], best[s],
+                                         &err) != NIBBLE_OK;
+    for (int i = 0; i < ROWS; i++) {
+      if (t.failed || !(fabs(got[0][i] - got[1][i]) < 1e-5) || best[0][i] != best[1][i]) {
+        say(c, "log_probs", t.failed ? err.message : "another value than the CPU's");
+      } else {
+        c->passed++;
+      }
+    }
+    end(&t);
+  }
+}
+
+/* Prefill of `prompt` tokens, then `steps` of `tokens` each: rotation, caches and attention together. */
+typedef struct attention_case {
+  int64_t sequences, prompt, steps, tokens, heads, kv_heads, head_dim, window;
+} attention_case;
+
+static void attention_step(twins *t, const attention_case *a, int64_t start, int64_t tokens, int64_t capacity,
+                           const int buffers[8]) {
+  nb_attention_shape shape = {.sequences = a->sequences,
+                              .tokens = tokens,
+                              .start = start,
+                              .heads = a->heads,
+                              .kv_heads = a->kv_heads,
+                              .head_dim = a->head_dim,
+                              .capacity = capacity,
+                              .window = a->window,
+                              .scale = (float)(1 / sqrt((double)a->head_dim))};
+  for (int s = 0; s < SIDES && !t->failed; s++) {
+    nb_backend *b = t->backend[s];
+    nb_buffer *v[8];
+    for (int i = 0; i < 8; i++) v[i] = t->buffer[buffers[i]][s];
+    b->rotary(b, &shape, v[5], v[6], v[0], v[1], v[2], v[3], v[4]);
+    b->attention(b, &shape, v[0], v[3], v[4], v[7]);
+  }
+}
+
+static void check_attention(nb_check *c, const attention_case *a) {
+  int64_t capacity = a->prompt + a->steps * a->tokens + 3, rows = a->sequences * nb_max_i64(a->prompt, a->tokens);
+  int64_t cache = a->sequences * a->kv_heads * capacity * a->head_dim;
+  twins t = begin(c);
+  /* q, k, v, k cache, v cache, cos, sin, out */
+  int b[8] = {make(&t, rows * a->heads * a->head_dim, 1),
+              make(&t, rows * a->kv_heads * a->head_dim, 1),
+              make(&t, rows * a->kv_heads * a->head_dim, 1),
+              make(&t, cache, 1),
+              make(&t, cache, 1),
+              make(&t, capacity * a->head_dim / 2, 1),
+              make(&t, capacity * a->head_dim / 2, 1),
+              make(&t, rows * a->heads * a->head_dim, 1)};
+  char what[160];
+  snprintf(what, sizeof what, "attention, %lld sequences of %lld tokens, heads %lld/%lld of %lld, window %lld",
+           (long long)a->sequences, (long long)a->prompt, (long long)a->heads, (long long)a->kv_heads,
+           (long long)a->head_dim, (long long)a->window);
+  attention_step(&t, a, 0, a->prompt, capacity, b);
+  expect_equal(&t, what, b[7], exact_tolerance);
+  for (int64_t i = 0; i < a->steps; i++) {
+    attention_step(&t, a, a->prompt + i * a->tokens, a->tokens, capacity, b);
+    expect_equal(&t, what, b[7], exact_tolerance);
+  }
+  expect_equal(&t, "keys in the cache", b[3], exact_tolerance);
+  expect_equal(&t, "values in the cache", b[4], 0);
+  end(&t);
+}
+
+void nb_check_operations(nb_check *c) {
+  static const attention_case small[] = {
+      {1, 37, 2, 1, 4, 2, 16, 0}, {2, 9, 1, 3, 3, 1, 64, 5}, {1, 70, 1, 2, 2, 2, 20, 33}, {3, 1, 3, 1, 6, 3, 8, 2}};
+  static const attention_case large[] = {{1, 1000, 3, 1, 32, 8, 128, 0}, {3, 129, 2, 4, 9, 3, 64, 50},
+                                         {1, 513, 2, 2, 8, 1, 256, 0},   {2, 33, 2, 5, 6, 2, 80, 0},
+                                         {64, 5, 2, 1, 4, 4, 96, 3},     {1, 5000, 2, 1, 4, 2, 128, 4096}};
+  check_norms(c);
+  check_gates(c);
+  check_gather(c);
+  check_log_probs(c);
+  for (int i = 0; i < (c->small ? 4 : 6); i++) check_attention(c, c->small ? &small[i] : &large[i]);
+}
+
+/* A recorded step at three positions, against the same steps one by one on the same backend. */
+void nb_check_recording(nb_check *c) {
+  nb_backend *b = c->tested;
+  if (!b->record_begin) return;
+  attention_case a = {.sequences = 2, .heads = 4, .kv_heads = 2, .head_dim = 32};
+  int64_t capacity = 20, cache = a.sequences * a.kv_heads * capacity * a.head_dim, half = capacity * a.head_dim / 2;
+  twins t = begin(c);
+  t.backend[0] = b; /* both sides are the tested backend: side 0 step by step, side 1 recorded */
+  int q = make(&t, 2 * 4 * 32, 1), k = make(&t, 2 * 2 * 32, 1), v = make(&t, 2 * 2 * 32, 1);
+  int kc = make(&t, cache, 1), vc = make(&t, cache, 1), cs = make(&t, half, 1), sn = make(&t, half, 1);
+  int out = make(&t, 2 * 4 * 32, 0);
+  nb_attention_shape shape = {
+      .sequences = 2, .tokens = 1, .heads = 4, .kv_heads = 2, .head_dim = 32, .capacity = 20, .scale = 0.2f};
+  nb_recording *recording = NULL;
+  nibble_error err = {0};
+  for (int64_t start = 0; start < 4 && !t.failed; start++) {
+    shape.start = start;
+    b->rotary(b, &shape, t.buffer[cs][0], t.buffer[sn][0], t.buffer[q][0], t.buffer[k][0], t.buffer[v][0],
+              t.buffer[kc][0], t.buffer[vc][0]);
+    b->attention(b, &shape, t.buffer[q][0], t.buffer[kc][0], t.buffer[vc][0], t.buffer[out][0]);
+    shape.start = 0; /* what is recorded is not to matter */
+    if (!recording) {
+      t.failed = b->record_begin(b, &err) != NIBBLE_OK;
+      if (t.failed) break;
+      b->rotary(b, &shape, t.buffer[cs][1], t.buffer[sn][1], t.buffer[q][1], t.buffer[k][1], t.buffer[v][1],
+                t.buffer[kc][1], t.buffer[vc][1]);
+      b->attention(b, &shape, t.buffer[q][1], t.buffer[kc][1], t.buffer[vc][1], t.buffer[out][1]);
+      t.failed = b->record_end(b, &recording, &err) != NIBBLE_OK;
+    }
+    if (!t.failed) t.failed = b->replay(b, recording, start, &err) != NIBBLE_OK;
+    expect_equal(&t, "a recorded step", out, 0);
+    expect_equal(&t, "a recorded step's keys", kc, 0);
+  }
+  if (t.failed) say(c, "recording", err.message);
+  b->recording_free(b, recording);
+  end(&t);
+}

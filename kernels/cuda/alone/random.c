@@ -1,0 +1,131 @@
+#include "kernels/cuda/alone/random.h"
+
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "kernels/gptq.h"
+
+uint64_t nb_random_next(uint64_t *state) {
+  uint64_t z = *state += 0x9e3779b97f4a7c15u;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+  return z ^ z >> 31;
+}
+
+static float uniform(uint64_t *state) { return (float)(nb_random_next(state) >> 40) * 0x1p-24f; }
+
+/* The sum of four uniform numbers is normal enough. */
+void nb_random_floats(uint64_t seed, float spread, int64_t n, float *out) {
+  for (int64_t i = 0; i < n; i++) {
+    float sum = uniform(&seed) + uniform(&seed) + uniform(&seed) + uniform(&seed);
+    out[i] = (sum - 2) * 1.7320508f * spread;
+  }
+}
+
+static void *own(nb_random_matrix *r, int64_t bytes) {
+  void *p = nb_alloc((uint64_t)bytes + 8, 1);
+  r->owned[r->count++] = p;
+  return p;
+}
+
+static bool fill_bits(nb_random_matrix *r, uint64_t *state, int64_t bytes, const void **out) {
+  uint64_t *words = own(r, bytes);
+  for (int64_t i = 0; words && i < bytes / 8 + 1; i++) words[i] = nb_random_next(state);
+  *out = words;
+  return words != NULL;
+}
+
+static bool fill_positive(nb_random_matrix *r, uint64_t *state, int64_t n, float most, const float **out) {
+  float *values = own(r, n * (int64_t)sizeof *values);
+  for (int64_t i = 0; values && i < n; i++) values[i] = (0.01f + uniform(state)) * most;
+  *out = values;
+  return values != NULL;
+}
+
+static bool fill_plain(nb_random_matrix *r, uint64_t *state, nb_dtype dtype) {
+  int64_t n = r->m.rows * r->m.cols;
+  char *values = own(r, n * (int64_t)nb_dtype_size(dtype));
+  for (int64_t i = 0; values && i < n; i++) {
+    float v;
+    nb_random_floats(nb_random_next(state), 1, 1, &v);
+    nb_from_f32(dtype, &v, 1, values + (size_t)i * nb_dtype_size(dtype));
+  }
+  r->m.codes = values;
+  return values != NULL;
+}
+
+static bool fill_4bit(nb_random_matrix *r, uint64_t *state, const nb_random_options *o) {
+  nb_packed *m = &r->m;
+  int64_t count = m->rows * m->cols;
+  m->block_size = o->block_size ? o->block_size : 64;
+  m->quant_map = m->format == NB_FORMAT_NF4 ? nb_nf4_map : nb_fp4_map;
+  int64_t blocks = nb_ceil_div(count, m->block_size);
+  if (!fill_bits(r, state, (count + 1) / 2, &m->codes)) return false;
+  if (!o->double_quant) return fill_positive(r, state, blocks, 1, &m->absmax);
+  m->nested_block_size = 256;
+  m->nested_offset = 0.3f;
+  const void *codes = NULL;
+  bool ok = fill_bits(r, state, blocks, &codes) && fill_positive(r, state, 256, 0.5f, &m->nested_quant_map) &&
+            fill_positive(r, state, nb_ceil_div(blocks, 256), 0.25f, &m->nested_absmax);
+  m->absmax_codes = codes;
+  return ok;
+}
+
+static void shuffle(uint64_t *state, int32_t *values, int64_t n) {
+  for (int64_t i = n - 1; i > 0; i--) {
+    int64_t j = (int64_t)(nb_random_next(state) % (uint64_t)(i + 1));
+    int32_t keep = values[i];
+    values[i] = values[j];
+    values[j] = keep;
+  }
+}
+
+static bool fill_gptq(nb_random_matrix *r, uint64_t *state, const nb_random_options *o) {
+  nb_packed *m = &r->m;
+  int bits = nb_gptq_bits(m->format);
+  m->group_size = o->group_size ? o->group_size : 128;
+  m->groups = nb_ceil_div(m->cols, m->group_size);
+  m->scale_dtype = o->bf16 ? NB_BF16 : NB_F16;
+  int64_t scales = m->groups * m->rows;
+  uint16_t *scale = own(r, scales * 2);
+  uint8_t *zeros = own(r, scales);
+  if (!scale || !zeros || !fill_bits(r, state, nb_gptq_words(m->cols, bits) * m->rows * 4, &m->codes)) return false;
+  for (int64_t i = 0; i < scales; i++) {
+    float v = 0.01f + uniform(state) * 0.1f;
+    scale[i] = o->bf16 ? nb_f32_to_bf16(v) : nb_f32_to_f16(v);
+    zeros[i] = (uint8_t)(nb_random_next(state) & ((1u << bits) - 1));
+  }
+  m->scales = scale;
+  m->zeros = zeros;
+  if (!o->act_order) return true;
+  int32_t *g_idx = own(r, m->cols * (int64_t)sizeof *g_idx);
+  if (!g_idx) return false;
+  for (int64_t c = 0; c < m->cols; c++) g_idx[c] = (int32_t)(c / m->group_size);
+  shuffle(state, g_idx, m->cols);
+  m->g_idx = g_idx;
+  return true;
+}
+
+bool nb_random_create(const nb_random_options *o, uint64_t seed, nb_random_matrix *out) {
+  *out = (nb_random_matrix){.m = {.format = o->format, .rows = o->rows, .cols = o->cols}};
+  uint64_t state = seed * 1000003 + (uint64_t)(o->rows * 31 + o->cols);
+  const nb_format_row *info = nb_format_info(o->format);
+  bool ok;
+  if (!info->is_packed) {
+    ok = fill_plain(out, &state, info->plain);
+  } else if (o->format == NB_FORMAT_INT8) {
+    ok = fill_bits(out, &state, o->rows * o->cols, &out->m.codes) &&
+         fill_positive(out, &state, o->rows, 1, &out->m.absmax);
+  } else if (nb_gptq_bits(o->format)) {
+    ok = fill_gptq(out, &state, o);
+  } else {
+    ok = fill_4bit(out, &state, o);
+  }
+  if (!ok) nb_random_free(out);
+  return ok;
+}
+
+void nb_random_free(nb_random_matrix *matrix) {
+  for (int i = 0; i < matrix->count; i++) free(matrix->owned[i]);
+  *matrix = (nb_random_matrix){0};
+}

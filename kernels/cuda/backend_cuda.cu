@@ -1,0 +1,356 @@
+/* The CUDA backend: the table of kernels/backend.h over the kernels of this folder. Buffers are plain device memory,
+ * everything runs on one stream, and nothing waits for the device but a download. What a launch did wrong is asked for
+ * after the operations that return a status. */
+#include <stdlib.h>
+#include <string.h>
+
+extern "C" {
+#include "base/checked.h"
+#include "kernels/backend.h"
+}
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/matrix.h"
+#include "kernels/cuda/ops.h"
+
+struct nb_buffer {
+  float *data;
+};
+
+struct nb_recording {
+  cudaGraphExec_t graph;
+};
+
+/* Memory that grows. What it grew out of is kept: a recording may still name it. */
+typedef struct scratch {
+  void *data;
+  uint64_t bytes;
+} scratch;
+
+typedef struct cuda_backend {
+  nb_backend table; /* first: the table's `self` is this struct */
+  nb_workspace ws;
+  nb_gemm *gemm;
+  bool gemm_tried, recording;
+  int64_t *start; /* on the device, for recordings */
+  scratch ids, targets, log_probs, argmax, narrow, panel, attention;
+} cuda_backend;
+
+enum {
+  PARTIAL_FLOATS = 4 << 20, /* of products: twice as many blocks as multiprocessors, 128 rows by 64 each */
+  ARRIVED = 4096,
+  PANEL_BYTES = 128 << 20, /* of a widened weight: enough rows to keep every multiprocessor busy in cuBLAS */
+};
+
+static cuda_backend *self_of(nb_backend *self) { return (cuda_backend *)self; }
+
+static nibble_status fail(nibble_error *err, cudaError_t code, const char *what) {
+  return nb_fail(err, NIBBLE_SYSTEM, "CUDA: %s: %s", what, cudaGetErrorString(code));
+}
+
+static nibble_status check(nibble_error *err, const char *what) {
+  cudaError_t code = cudaGetLastError();
+  return code == cudaSuccess ? NIBBLE_OK : fail(err, code, what);
+}
+
+/* NULL if there is no memory. Zeroed where `zeroed`. */
+static void *device_memory(cuda_backend *b, uint64_t bytes, bool zeroed) {
+  void *data = NULL;
+  if (cudaMalloc(&data, bytes > 0 ? (size_t)bytes : 1) != cudaSuccess) {
+    cudaGetLastError();
+    return NULL;
+  }
+  if (zeroed) cudaMemsetAsync(data, 0, (size_t)bytes, b->ws.stream);
+  return data;
+}
+
+static void *room(cuda_backend *b, scratch *s, uint64_t bytes) {
+  if (s->bytes >= bytes) return s->data;
+  uint64_t wanted = bytes > 2 * s->bytes ? bytes : 2 * s->bytes;
+  void *data = device_memory(b, wanted, false);
+  if (!data) return NULL;
+  s->data = data;
+  s->bytes = wanted;
+  return data;
+}
+
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
+
+static nibble_status buffer_create(nb_backend *self, uint64_t bytes, nb_buffer **out, nibble_error *err) {
+  nb_buffer *buffer = (nb_buffer *)malloc(sizeof *buffer);
+  if (!buffer) return nb_fail_memory(err, sizeof *buffer);
+  buffer->data = (float *)device_memory(self_of(self), bytes, true);
+  if (!buffer->data) {
+    free(buffer);
+    return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory for %llu bytes", (unsigned long long)bytes);
+  }
+  *out = buffer;
+  return NIBBLE_OK;
+}
+
+static void buffer_free(nb_backend *self, nb_buffer *buffer) {
+  (void)self;
+  if (buffer) cudaFree(buffer->data);
+  free(buffer);
+}
+
+/* The source may go as soon as this returns. */
+static nibble_status copy_in(cuda_backend *b, void *to, const void *from, uint64_t bytes, nibble_error *err) {
+  cudaError_t code = cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyHostToDevice, b->ws.stream);
+  if (code == cudaSuccess) code = cudaStreamSynchronize(b->ws.stream);
+  return code == cudaSuccess ? NIBBLE_OK : fail(err, code, "copying to the device");
+}
+
+static nibble_status copy_out(cuda_backend *b, void *to, const void *from, uint64_t bytes, nibble_error *err) {
+  cudaError_t code = cudaMemcpyAsync(to, from, (size_t)bytes, cudaMemcpyDeviceToHost, b->ws.stream);
+  if (code == cudaSuccess) code = cudaStreamSynchronize(b->ws.stream);
+  if (code == cudaSuccess) code = cudaGetLastError();
+  return code == cudaSuccess ? NIBBLE_OK : fail(err, code, "copying from the device");
+}
+
+static nibble_status upload(nb_backend *self, nb_buffer *buffer, uint64_t offset, const void *src, uint64_t bytes,
+                            nibble_error *err) {
+  return copy_in(self_of(self), (char *)buffer->data + offset, src, bytes, err);
+}
+
+static nibble_status download(nb_backend *self, const nb_buffer *buffer, uint64_t offset, void *dst, uint64_t bytes,
+                              nibble_error *err) {
+  return copy_out(self_of(self), dst, (const char *)buffer->data + offset, bytes, err);
+}
+
+static nibble_status matrix_create(nb_backend *self, const nb_packed *packed, const nb_matrix_options *options,
+                                   nb_matrix **out, nibble_error *err) {
+  if (options->llm_int8 && packed->format == NB_FORMAT_INT8)
+    return nb_fail(err, NIBBLE_USAGE, "LLM.int8's products run on the cpu only (--device cpu)");
+  return nb_matrix_upload(packed, self_of(self)->ws.stream, out, err);
+}
+
+static void matrix_free(nb_backend *self, nb_matrix *matrix) {
+  (void)self;
+  nb_matrix_free(matrix);
+}
+
+/* ---- products --------------------------------------------------------------------------------------------------- */
+
+static nb_device_layer layer_of(const nb_layer_product *p) {
+  nb_device_layer layer = {};
+  layer.w = p->weight->w;
+  layer.bias = p->bias ? p->bias->data : NULL;
+  layer.y = p->y->data;
+  layer.accumulate = p->accumulate;
+  return layer;
+}
+
+/* With more rows than the tensor-core kernel takes. */
+static bool multiply_many(cuda_backend *b, const nb_device_layer *layer, const float *x, int64_t rows) {
+  const nb_tiles *t = &layer->w.tiles;
+  int64_t cols = layer->w.packed.cols, width = t->col_tiles * NB_TILE_COLS;
+  if (!b->gemm_tried) b->gemm = nb_gemm_create(b->ws.stream);
+  b->gemm_tried = true;
+  if (b->gemm) {
+    int64_t panel = nb_max_i64(NB_TILE_ROWS * width, nb_min_i64(PANEL_BYTES / 2, t->row_tiles * NB_TILE_ROWS * width));
+    uint16_t *narrow = (uint16_t *)room(b, &b->narrow, (uint64_t)(rows * width) * 2);
+    uint16_t *wide = (uint16_t *)room(b, &b->panel, (uint64_t)panel * 2);
+    return narrow && wide && nb_product_gemm(b->gemm, &b->ws, layer, x, NB_X_F32, cols, rows, narrow, wide, panel);
+  }
+  for (int64_t at = 0; at < rows; at += NB_PRODUCT_MAX_ROWS) {
+    nb_device_layer part = *layer;
+    part.y += at * layer->w.packed.rows;
+    int n = (int)nb_min_i64(NB_PRODUCT_MAX_ROWS, rows - at);
+    if (!nb_product_small(&b->ws, &part, 1, x + at * cols, NB_X_F32, cols, n)) return false;
+  }
+  return true;
+}
+
+static bool can_share(const nb_device_layer *a, const nb_device_layer *b) {
+  return a->w.tiles.kind == b->w.tiles.kind && a->w.tiles.col_tiles == b->w.tiles.col_tiles;
+}
+
+static nibble_status matmul(nb_backend *self, const nb_layer_product *products, int count, const nb_buffer *x,
+                            int64_t rows, int64_t group, nibble_error *err) {
+  (void)group;
+  cuda_backend *b = self_of(self);
+  nb_device_layer layers[NB_PRODUCT_FUSED];
+  for (int i = 0; i < count;) {
+    layers[0] = layer_of(&products[i++]);
+    int64_t cols = layers[0].w.packed.cols;
+    bool ok = true, is_tiled = layers[0].w.tiles.kind != NB_TILED_NONE;
+    if (!is_tiled && (rows <= NB_PRODUCT_MAX_ROWS || layers[0].w.packed.format != NB_FORMAT_F32)) {
+      nb_product_plain(&b->ws, &layers[0], x->data, cols, rows);
+    } else if (rows > NB_PRODUCT_MAX_ROWS) {
+      ok = multiply_many(b, &layers[0], x->data, rows);
+    } else {
+      int n = 1;
+      for (; i < count && n < NB_PRODUCT_FUSED; i++, n++) {
+        layers[n] = layer_of(&products[i]);
+        if (!can_share(&layers[0], &layers[n])) break;
+      }
+      ok = nb_product_small(&b->ws, layers, n, x->data, NB_X_F32, cols, (int)rows);
+    }
+    if (!ok) return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory for a product of %lld rows", (long long)rows);
+  }
+  return check(err, "a matrix product");
+}
+
+/* ---- the rest --------------------------------------------------------------------------------------------------- */
+
+/* Numbers from the host that a kernel needs; NULL if there is no memory, which the next status tells. */
+static const int32_t *bring(cuda_backend *b, scratch *s, const int32_t *values, int64_t n) {
+  void *to = room(b, s, (uint64_t)n * sizeof *values);
+  if (!to || copy_in(b, to, values, (uint64_t)n * sizeof *values, NULL) != NIBBLE_OK) return NULL;
+  return (const int32_t *)to;
+}
+
+static void embed(nb_backend *self, const nb_matrix *table, const int32_t *ids, int64_t n, nb_buffer *out) {
+  cuda_backend *b = self_of(self);
+  const int32_t *there = bring(b, &b->ids, ids, n);
+  if (there) nb_rows_of(&b->ws, &table->w, there, n, out->data);
+}
+
+static void norm(nb_backend *self, const nb_buffer *x, const nb_buffer *weight, int64_t rows, int64_t width, float eps,
+                 nb_buffer *out) {
+  nb_cuda_rmsnorm(self_of(self)->ws.stream, x->data, weight->data, rows, width, eps, out->data);
+}
+
+static void rotary(nb_backend *self, const nb_attention_shape *shape, const nb_buffer *cos, const nb_buffer *sin,
+                   nb_buffer *q, nb_buffer *k, const nb_buffer *v, nb_buffer *k_cache, nb_buffer *v_cache) {
+  cuda_backend *b = self_of(self);
+  nb_attention_args a = {};
+  a.shape = *shape;
+  a.start_at = b->recording ? b->start : NULL;
+  a.cos = cos->data, a.sin = sin->data;
+  a.q = q->data, a.k = k->data, a.v = v->data;
+  a.k_cache = k_cache->data, a.v_cache = v_cache->data;
+  nb_cuda_rotary(b->ws.stream, &a);
+}
+
+static void attention(nb_backend *self, const nb_attention_shape *shape, const nb_buffer *q, const nb_buffer *k_cache,
+                      const nb_buffer *v_cache, nb_buffer *out) {
+  cuda_backend *b = self_of(self);
+  nb_attention_args a = {};
+  a.shape = *shape;
+  a.start_at = b->recording ? b->start : NULL;
+  a.q = q->data, a.out = out->data;
+  a.k_cache = k_cache->data, a.v_cache = v_cache->data;
+  /* By the capacity, not by the length: the cut of the keys, and with it the sum's order, is the same in every step. */
+  int64_t floats = nb_cuda_attention_plan(&a, shape->capacity, b->ws.processors);
+  a.partial = (float *)room(b, &b->attention, (uint64_t)floats * sizeof(float) + 1);
+  if (a.partial) nb_cuda_attention(b->ws.stream, &a);
+}
+
+static void gate(nb_backend *self, nb_activation act, nb_buffer *g, const nb_buffer *up, int64_t count) {
+  nb_cuda_gate(self_of(self)->ws.stream, act, g->data, up->data, count);
+}
+
+static void gather(nb_backend *self, const nb_buffer *x, const int32_t *rows, int64_t n, int64_t width,
+                   nb_buffer *out) {
+  cuda_backend *b = self_of(self);
+  const int32_t *there = bring(b, &b->ids, rows, n);
+  if (there) nb_cuda_gather(b->ws.stream, x->data, there, n, width, out->data);
+}
+
+static nibble_status log_probs(nb_backend *self, const nb_buffer *logits, const int32_t *targets, int64_t n,
+                               int64_t vocab, double *log_prob, int32_t *argmax, nibble_error *err) {
+  cuda_backend *b = self_of(self);
+  const int32_t *there = bring(b, &b->targets, targets, n);
+  double *out = (double *)room(b, &b->log_probs, (uint64_t)n * sizeof *out);
+  int32_t *best = (int32_t *)room(b, &b->argmax, (uint64_t)n * sizeof *best);
+  if (!there || !out || !best) return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory for log-probabilities");
+  nb_cuda_log_probs(b->ws.stream, logits->data, there, n, vocab, out, best);
+  nibble_status status = copy_out(b, log_prob, out, (uint64_t)n * sizeof *out, err);
+  if (status == NIBBLE_OK && argmax) status = copy_out(b, argmax, best, (uint64_t)n * sizeof *best, err);
+  return status;
+}
+
+/* ---- recordings ------------------------------------------------------------------------------------------------- */
+
+static nibble_status record_begin(nb_backend *self, nibble_error *err) {
+  cuda_backend *b = self_of(self);
+  cudaError_t code = cudaStreamBeginCapture(b->ws.stream, cudaStreamCaptureModeRelaxed);
+  if (code != cudaSuccess) return fail(err, code, "recording");
+  b->recording = true;
+  return NIBBLE_OK;
+}
+
+static nibble_status record_end(nb_backend *self, nb_recording **out, nibble_error *err) {
+  cuda_backend *b = self_of(self);
+  cudaGraph_t graph = NULL;
+  b->recording = false;
+  cudaError_t code = cudaStreamEndCapture(b->ws.stream, &graph);
+  if (code != cudaSuccess) return fail(err, code, "recording");
+  nb_recording *r = (nb_recording *)calloc(1, sizeof *r);
+  if (!r) {
+    cudaGraphDestroy(graph);
+    return nb_fail_memory(err, sizeof *r);
+  }
+  code = cudaGraphInstantiate(&r->graph, graph, 0);
+  cudaGraphDestroy(graph);
+  if (code != cudaSuccess) {
+    free(r);
+    return fail(err, code, "making a graph");
+  }
+  *out = r;
+  return NIBBLE_OK;
+}
+
+static nibble_status replay(nb_backend *self, nb_recording *recording, int64_t start, nibble_error *err) {
+  cuda_backend *b = self_of(self);
+  nb_cuda_set_value(b->ws.stream, b->start, start);
+  cudaError_t code = cudaGraphLaunch(recording->graph, b->ws.stream);
+  return code == cudaSuccess ? NIBBLE_OK : fail(err, code, "running a graph");
+}
+
+static void recording_free(nb_backend *self, nb_recording *recording) {
+  (void)self;
+  if (recording) cudaGraphExecDestroy(recording->graph);
+  free(recording);
+}
+
+/* ---- making one ------------------------------------------------------------------------------------------------- */
+
+static const nb_backend table = {"cuda", buffer_create, buffer_free,  upload,     download, matrix_create, matrix_free,
+                                 false,  embed,         norm,         matmul,     rotary,   attention,     gate,
+                                 gather, log_probs,     record_begin, record_end, replay,   recording_free};
+
+/* The first device, its stream and the memory that products need; the reason in *err if there is none. */
+static bool start(cuda_backend *b, nibble_error *err) {
+  int count = 0, major = 0;
+  cudaError_t code = cudaGetDeviceCount(&count);
+  if (code != cudaSuccess || count == 0) {
+    nb_fail(err, NIBBLE_SYSTEM, "no CUDA device (%s)",
+            code == cudaSuccess ? "none is there" : cudaGetErrorString(code));
+    return false;
+  }
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+  if (major < 8) {
+    nb_fail(err, NIBBLE_SYSTEM, "no CUDA device: the first has compute capability %d, 8.0 is wanted", major);
+    return false;
+  }
+  cudaDeviceGetAttribute(&b->ws.processors, cudaDevAttrMultiProcessorCount, 0);
+  code = cudaStreamCreateWithFlags(&b->ws.stream, cudaStreamNonBlocking);
+  if (code != cudaSuccess) {
+    fail(err, code, "making a stream");
+    return false;
+  }
+  b->ws.partial = (float *)device_memory(b, PARTIAL_FLOATS * sizeof(float), false);
+  b->ws.partial_floats = PARTIAL_FLOATS;
+  b->ws.arrived = (unsigned *)device_memory(b, ARRIVED * sizeof(unsigned), true);
+  b->ws.arrived_count = ARRIVED;
+  b->start = (int64_t *)device_memory(b, sizeof *b->start, true);
+  if (b->ws.partial && b->ws.arrived && b->start) return true;
+  nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory");
+  return false;
+}
+
+nb_backend *nb_backend_cuda(nibble_error *err) {
+  static cuda_backend backend;
+  if (backend.table.name) return &backend.table;
+  if (!start(&backend, err)) return NULL;
+  backend.table = table;
+  return &backend.table;
+}
+
+uint64_t nb_backend_cuda_free_bytes(void) {
+  size_t available = 0, total = 0;
+  if (cudaMemGetInfo(&available, &total) != cudaSuccess) return 0;
+  return available;
+}

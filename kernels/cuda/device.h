@@ -1,0 +1,101 @@
+/* What kernels use beside CUDA's own names: the few instructions that have no name in C, and a launch. Under nvcc they
+ * are PTX; the tests' emulator (tests/cuda_emulator.h) gives the same names plain C++ bodies, and the kernels of this
+ * folder then run on the CPU, thread by thread. Pairs of 16-bit numbers are uint32_t, the first in the low half. */
+#ifndef NB_KERNELS_CUDA_DEVICE_H
+#define NB_KERNELS_CUDA_DEVICE_H
+
+#include <stdint.h>
+
+#ifdef __CUDACC__
+#include <cuda_runtime.h>
+
+extern __shared__ __align__(16) unsigned char nb_dynamic_shared[];
+
+/* The block's dynamic shared memory, 16-byte aligned; what it holds at first is undefined. */
+static __device__ __forceinline__ unsigned char *nb_shared(void) { return nb_dynamic_shared; }
+
+/* d += A B, A [16, 16] row-major, B [16, 8], in the fragments of m16n8k16 (tiles.h). */
+static __device__ __forceinline__ void nb_mma_bf16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+static __device__ __forceinline__ void nb_mma_f16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* low and high rounded to nearest, ties to even. */
+static __device__ __forceinline__ uint32_t nb_pair_bf16(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+static __device__ __forceinline__ uint32_t nb_pair_f16(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+static __device__ __forceinline__ float nb_half_to_float(uint32_t bits) {
+  float value;
+  asm("{.reg .b16 h; cvt.u16.u32 h, %1; cvt.f32.f16 %0, h;}" : "=f"(value) : "r"(bits & 0xffffu));
+  return value;
+}
+
+/* Each half of a minus the half of b; as 1 * a + (-b), which every processor from sm_80 on has for bfloat16. */
+static __device__ __forceinline__ uint32_t nb_subtract_bf16(uint32_t a, uint32_t b) {
+  uint32_t d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(0x3f803f80u), "r"(b ^ 0x80008000u));
+  return d;
+}
+
+/* Four bytes out of the eight of (high, low), a hex digit of `select` for each. */
+static __device__ __forceinline__ uint32_t nb_permute(uint32_t low, uint32_t high, uint32_t select) {
+  return __byte_perm(low, high, select);
+}
+
+/* A weight is read once: it should not push anything else out of the first-level cache. */
+static __device__ __forceinline__ uint4 nb_load_once(const uint4 *at) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(at));
+  return v;
+}
+
+/* A load past the first-level cache, which may hold what another block has overwritten since. */
+static __device__ __forceinline__ float nb_load_fresh(const float *at) { return __ldcg(at); }
+
+/* Kernels take one struct by value, so that a launch is one call. Errors are asked for by the backend. */
+template <typename Args>
+static inline void nb_launch(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, cudaStream_t stream,
+                             Args args) {
+  if (shared_bytes > 48 << 10)
+    cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
+  kernel<<<blocks, (unsigned)threads, (size_t)shared_bytes, stream>>>(args);
+}
+#elif !defined(NB_TESTS_CUDA_EMULATOR_H)
+#error "for nvcc, or for C++ with tests/cuda_emulator.h included first"
+#endif
+
+/* ---- within a warp ---------------------------------------------------------------------------------------------- */
+
+#define NB_WARP 0xffffffffu
+
+static __device__ __forceinline__ float nb_warp_sum(float v) {
+  for (int step = 16; step > 0; step /= 2) v += __shfl_xor_sync(NB_WARP, v, step);
+  return v;
+}
+
+static __device__ __forceinline__ float nb_warp_max(float v) {
+  for (int step = 16; step > 0; step /= 2) v = fmaxf(v, __shfl_xor_sync(NB_WARP, v, step));
+  return v;
+}
+
+static __device__ __forceinline__ float nb_bits_float(uint32_t bits) { return __uint_as_float(bits); }
+
+#endif

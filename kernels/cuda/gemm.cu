@@ -1,0 +1,110 @@
+#include "kernels/cuda/gemm.h"
+
+#include <stdlib.h>
+#ifdef __CUDACC__
+#include <dlfcn.h>
+#endif
+
+/* cuBLAS' own numbers (cublas_api.h, library_types.h); its headers are not needed to build. */
+enum { BLAS_OP_N = 0, BLAS_OP_T = 1, BLAS_COMPUTE_32F = 68, BLAS_DEFAULT = -1, WORKSPACE = 32 << 20 };
+enum { TYPE_F32 = 0, TYPE_F16 = 2, TYPE_BF16 = 14 };
+
+typedef int (*create_fn)(void **handle);
+typedef int (*destroy_fn)(void *handle);
+typedef int (*stream_fn)(void *handle, cudaStream_t stream);
+typedef int (*workspace_fn)(void *handle, void *memory, size_t bytes);
+typedef int (*gemm_fn)(void *handle, int op_a, int op_b, int m, int n, int k, const void *alpha, const void *a,
+                       int type_a, int lda, const void *b, int type_b, int ldb, const void *beta, void *c, int type_c,
+                       int ldc, int compute, int algorithm);
+
+struct nb_gemm {
+  void *handle, *workspace;
+  destroy_fn destroy;
+  gemm_fn gemm;
+};
+
+#ifdef __CUDACC__
+static void *nb_blas_symbol(const char *name) {
+  static const char *const names[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so",
+                                      "/usr/local/cuda/lib64/libcublas.so"};
+  static void *library;
+  for (size_t i = 0; !library && i < sizeof names / sizeof *names; i++) library = dlopen(names[i], RTLD_NOW);
+  return library ? dlsym(library, name) : NULL;
+}
+#endif
+
+nb_gemm *nb_gemm_create(cudaStream_t stream) {
+  create_fn create = (create_fn)nb_blas_symbol("cublasCreate_v2");
+  stream_fn set_stream = (stream_fn)nb_blas_symbol("cublasSetStream_v2");
+  workspace_fn set_workspace = (workspace_fn)nb_blas_symbol("cublasSetWorkspace_v2");
+  nb_gemm *g = (nb_gemm *)calloc(1, sizeof *g);
+  if (!g) return NULL;
+  g->destroy = (destroy_fn)nb_blas_symbol("cublasDestroy_v2");
+  g->gemm = (gemm_fn)nb_blas_symbol("cublasGemmEx");
+  bool ok = create && set_stream && set_workspace && g->destroy && g->gemm && create(&g->handle) == 0;
+  if (ok) ok = cudaMalloc(&g->workspace, WORKSPACE) == cudaSuccess;
+  /* The stream first: it takes the library's own workspace back. */
+  if (ok) ok = set_stream(g->handle, stream) == 0 && set_workspace(g->handle, g->workspace, WORKSPACE) == 0;
+  if (ok) return g;
+  nb_gemm_free(g);
+  return NULL;
+}
+
+void nb_gemm_free(nb_gemm *g) {
+  if (!g) return;
+  if (g->handle) g->destroy(g->handle);
+  if (g->workspace) cudaFree(g->workspace);
+  free(g);
+}
+
+/* cuBLAS counts down columns: our row-major c [n, m] is its [m, n], made of b^T and a. */
+bool nb_gemm_run(nb_gemm *g, nb_x_dtype dtype, const void *a, const void *b, int64_t n, int64_t m, int64_t k, float *c,
+                 int64_t ldc, bool accumulate) {
+  static const int types[] = {TYPE_F32, TYPE_F16, TYPE_BF16};
+  float one = 1, beta = accumulate ? 1 : 0;
+  int type = types[dtype];
+  return g->gemm(g->handle, BLAS_OP_T, BLAS_OP_N, (int)m, (int)n, (int)k, &one, b, type, (int)k, a, type, (int)k, &beta,
+                 c, TYPE_F32, (int)ldc, BLAS_COMPUTE_32F, BLAS_DEFAULT) == 0;
+}
+
+typedef struct bias_args {
+  const float *bias;
+  float *y;
+  int64_t rows, n;
+  bool accumulate;
+} bias_args;
+
+static __global__ void bias_kernel(const __grid_constant__ bias_args a) {
+  int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= a.rows * a.n) return;
+  a.y[i] = a.bias[i % a.rows] + (a.accumulate ? a.y[i] : 0);
+}
+
+/* y = bias, or y += bias: what the product is then added to. */
+static void lay_bias(const nb_workspace *ws, const nb_device_layer *layer, int64_t n) {
+  bias_args a = {};
+  a.bias = layer->bias, a.y = layer->y, a.rows = layer->w.packed.rows, a.n = n, a.accumulate = layer->accumulate;
+  nb_launch(bias_kernel, dim3((unsigned)((a.rows * n + 255) / 256)), 256, 0, ws->stream, a);
+}
+
+bool nb_product_gemm(nb_gemm *g, const nb_workspace *ws, const nb_device_layer *layer, const void *x, nb_x_dtype dtype,
+                     int64_t ldx, int64_t n, uint16_t *narrow, uint16_t *panel, int64_t panel_elements) {
+  const nb_device_matrix *w = &layer->w;
+  bool accumulate = layer->accumulate || layer->bias;
+  if (layer->bias) lay_bias(ws, layer, n);
+  if (w->tiles.kind == NB_TILED_NONE)
+    return nb_gemm_run(g, NB_X_F32, x, w->packed.codes, n, w->packed.rows, w->packed.cols, layer->y, w->packed.rows,
+                       accumulate);
+  nb_narrow(ws, w, x, dtype, ldx, n, narrow);
+  int64_t k = w->tiles.col_tiles * NB_TILE_COLS, rows = w->tiles.rows;
+  int64_t step = panel_elements / k / NB_TILE_ROWS * NB_TILE_ROWS;
+  if (step > 256) step -= step % 256; /* whole tiles of cuBLAS' kernels */
+  for (int64_t first = 0; first < rows; first += step) {
+    int64_t count = rows - first < step ? rows - first : step;
+    nb_dequantize_panel(ws, w, first, count, panel);
+    if (!nb_gemm_run(g, w->tiles.kind == NB_TILED_F16 ? NB_X_F16 : NB_X_BF16, narrow, panel, n, count, k,
+                     layer->y + first, rows, accumulate))
+      return false;
+  }
+  return true;
+}

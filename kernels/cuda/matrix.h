@@ -1,0 +1,22 @@
+/* A weight on the GPU: one allocation that holds its tiles (or, where it does not fit tiles, its buffers as they were)
+ * and the small tables beside them. */
+#ifndef NB_KERNELS_CUDA_MATRIX_H
+#define NB_KERNELS_CUDA_MATRIX_H
+
+extern "C" {
+#include "kernels/backend.h"
+}
+#include "kernels/cuda/product.h"
+
+struct nb_matrix {
+  nb_device_matrix w;
+  char *memory;
+  uint64_t bytes;
+};
+
+/* Packs and copies a weight, some rows at a time. GGUF's blocks become float16. NIBBLE_SYSTEM if there is no memory.
+ * Free with nb_matrix_free; NULL is fine. */
+nibble_status nb_matrix_upload(const nb_packed *m, cudaStream_t stream, nb_matrix **out, nibble_error *err);
+void nb_matrix_free(nb_matrix *matrix);
+
+#endif

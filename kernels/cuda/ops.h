@@ -1,0 +1,45 @@
+/* What a forward pass does between its products, on the GPU: the counterparts of kernels/ops.h, on device pointers and
+ * a stream. Sums run in a fixed order. The position of a step is read from device memory where `start_at` is set, so
+ * that a recorded graph can be run again at the next position. */
+#ifndef NB_KERNELS_CUDA_OPS_H
+#define NB_KERNELS_CUDA_OPS_H
+
+extern "C" {
+#include "kernels/backend.h"
+}
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/kv_pages.h"
+
+/* One call of rotary or attention; nb_attention_shape with the caches' place. */
+typedef struct nb_attention_args {
+  nb_attention_shape shape;
+  const int64_t *start_at; /* on the device; NULL: shape.start */
+  nb_kv_pages pages;
+  const float *cos, *sin; /* [capacity, head_dim / 2] */
+  float *q, *k;
+  const float *v;
+  float *k_cache, *v_cache;
+  float *out;
+  float *partial; /* of the keys' splits: [rows, heads, splits, head_dim + 2] */
+  int splits;
+  int64_t split_keys;
+} nb_attention_args;
+
+void nb_cuda_rmsnorm(cudaStream_t stream, const float *x, const float *weight, int64_t rows, int64_t width, float eps,
+                     float *out);
+/* bias may be NULL. */
+void nb_cuda_layernorm(cudaStream_t stream, const float *x, const float *weight, const float *bias, int64_t rows,
+                       int64_t width, float eps, float *out);
+void nb_cuda_rotary(cudaStream_t stream, const nb_attention_args *a);
+
+/* Floats that nb_cuda_attention needs in `partial`. `longest` is the most keys that any later run may see. */
+int64_t nb_cuda_attention_plan(nb_attention_args *a, int64_t longest, int processors);
+void nb_cuda_attention(cudaStream_t stream, const nb_attention_args *a);
+
+void nb_cuda_gate(cudaStream_t stream, nb_activation act, float *gate, const float *up, int64_t count);
+void nb_cuda_gather(cudaStream_t stream, const float *x, const int32_t *rows, int64_t n, int64_t width, float *out);
+void nb_cuda_log_probs(cudaStream_t stream, const float *logits, const int32_t *targets, int64_t n, int64_t vocab,
+                       double *log_prob, int32_t *argmax);
+void nb_cuda_set_value(cudaStream_t stream, int64_t *at, int64_t value);
+
+#endif

@@ -1,0 +1,78 @@
+/* The products of the CUDA backend: matrices as they lie on the device, and the launches that multiply them. Which one
+ * is used depends on the shape: product.cu for few rows of activations on tiled weights, gemm.cu for many, plain.cu for
+ * whatever is not tiled. All of them add in a fixed order, so results repeat. */
+#ifndef NB_KERNELS_CUDA_PRODUCT_H
+#define NB_KERNELS_CUDA_PRODUCT_H
+
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/tiles.h"
+
+/* A weight on the device; all pointers are the device's. */
+typedef struct nb_device_matrix {
+  nb_tiles tiles; /* kind NONE: `packed` is a copy of the source, with its buffers on the device */
+  nb_packed packed;
+  int gptq_bits; /* of `packed`; 0: another format */
+  const uint32_t *codes;
+  const void *scales;
+  const uint32_t *pairs;   /* [256] bfloat16 pairs of a byte of codes, first code low (nf4, fp4) */
+  const float *quant_map;  /* [16] */
+  const float *nested_map; /* [256], with double quantization */
+  const float *nested_absmax;
+  float nested_offset;
+  const int32_t *order; /* [col_tiles * 64], or NULL: columns lie in order */
+} nb_device_matrix;
+
+typedef enum nb_x_dtype { NB_X_F32, NB_X_F16, NB_X_BF16 } nb_x_dtype;
+
+/* One of the layers of a launch: y [n, rows] = x W^T + bias, plus y if `accumulate`. */
+typedef struct nb_device_layer {
+  nb_device_matrix w;
+  const float *bias; /* NULL: none */
+  float *y;
+  bool accumulate;
+} nb_device_layer;
+
+typedef struct nb_product_args {
+  nb_device_layer layer[NB_PRODUCT_FUSED];
+  int first_set[NB_PRODUCT_FUSED + 1]; /* sets of row tiles before each layer; a set is what one block takes */
+  int count;
+  const void *x; /* [n, cols] */
+  nb_x_dtype x_dtype;
+  int64_t ldx; /* elements */
+  int n;
+  bool two_parts; /* x is split into two bfloat16, the second what the first left; n is at most 32 then */
+  nb_product_plan plan;
+  float *partial;    /* [sets, splits, n, set rows], if splits > 1 */
+  unsigned *arrived; /* [sets], zero between launches */
+} nb_product_args;
+
+/* Where the kernels leave what does not fit on chip. */
+typedef struct nb_workspace {
+  float *partial;
+  int64_t partial_floats;
+  unsigned *arrived;
+  int64_t arrived_count;
+  int processors;
+  cudaStream_t stream;
+} nb_workspace;
+
+/* n <= 64 rows of x on up to NB_PRODUCT_FUSED tiled layers of one kind and one number of columns. False, with nothing
+ * done, if the workspace is too small. */
+bool nb_product_small(const nb_workspace *ws, const nb_device_layer *layers, int count, const void *x, nb_x_dtype dtype,
+                      int64_t ldx, int n);
+
+/* Any n, any format; float32 activations. Slow. */
+void nb_product_plain(const nb_workspace *ws, const nb_device_layer *layer, const float *x, int64_t ldx, int64_t n);
+
+/* out [n, cols] float32 = rows ids[i] of a matrix of any kind; ids on the device. */
+void nb_rows_of(const nb_workspace *ws, const nb_device_matrix *w, const int32_t *ids, int64_t n, float *out);
+
+/* Rows [first, first + rows) of a tiled matrix as bfloat16 (float16 of an F16 one) [rows, col_tiles * 64], columns as
+ * they are tiled; `first` is a multiple of 32. */
+void nb_dequantize_panel(const nb_workspace *ws, const nb_device_matrix *w, int64_t first, int64_t rows, uint16_t *out);
+
+/* x [n, cols] to 16 bits and the order in which w is tiled: out [n, col_tiles * 64], padded with zeros. */
+void nb_narrow(const nb_workspace *ws, const nb_device_matrix *w, const void *x, nb_x_dtype dtype, int64_t ldx,
+               int64_t n, uint16_t *out);
+
+#endif

@@ -1,0 +1,241 @@
+#include "kernels/cuda/tiles.h"
+
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/parallel.h"
+#include "kernels/gptq.h"
+
+/* ---- which layout ----------------------------------------------------------------------------------------------- */
+
+static nb_tiled_kind kind_of(const nb_packed *m) {
+  switch (m->format) {
+    case NB_FORMAT_F16: return NB_TILED_F16;
+    case NB_FORMAT_BF16: return NB_TILED_BF16;
+    case NB_FORMAT_NF4:
+    case NB_FORMAT_FP4: return m->absmax ? NB_TILED_LUT4 : NB_TILED_LUT4_TWICE;
+    case NB_FORMAT_INT8: return NB_TILED_INT8;
+    case NB_FORMAT_GPTQ4: return NB_TILED_GPTQ4;
+    case NB_FORMAT_GPTQ8: return NB_TILED_GPTQ8;
+    default: return NB_TILED_NONE;
+  }
+}
+
+static int unit_words_of(nb_tiled_kind kind) {
+  switch (kind) {
+    case NB_TILED_LUT4:
+    case NB_TILED_LUT4_TWICE:
+    case NB_TILED_GPTQ4: return 4;
+    case NB_TILED_INT8:
+    case NB_TILED_GPTQ8: return 8;
+    default: return 16;
+  }
+}
+
+/* Most columns that any group has. */
+static int64_t widest_group(const nb_packed *m) {
+  if (!m->g_idx) return nb_min_i64(m->group_size, m->cols);
+  int64_t widest = 0;
+  for (int64_t g = 0; g < m->groups; g++) {
+    int64_t count = 0;
+    for (int64_t c = 0; c < m->cols; c++) count += m->g_idx[c] == g;
+    widest = nb_max_i64(widest, count);
+  }
+  return widest;
+}
+
+/* True if place i of the order is column i, but for padding at the end. */
+static bool is_in_order(const nb_packed *m, const nb_tiles *t) {
+  int64_t step = t->group_tiles * NB_TILE_COLS;
+  for (int64_t c = 0; c < m->cols; c++) {
+    if (nb_gptq_group(m, c) != c / step) return false;
+  }
+  return true;
+}
+
+/* Groups are padded to whole tiles; where that would add more than a quarter, the matrix stays as it is. */
+static bool plan_gptq(const nb_packed *m, nb_tiles *t) {
+  if (m->scale_dtype != NB_F16 && m->scale_dtype != NB_BF16) return false;
+  t->scale_is_bf16 = m->scale_dtype == NB_BF16;
+  t->groups = m->groups;
+  t->group_tiles = nb_max_i64(1, nb_ceil_div(widest_group(m), NB_TILE_COLS));
+  t->reordered = !is_in_order(m, t);
+  /* In order, tiles are needed up to the last column only. */
+  if (t->reordered) t->col_tiles = t->groups * t->group_tiles;
+  return !t->reordered || (t->col_tiles - 1) * NB_TILE_COLS <= m->cols + m->cols / 4;
+}
+
+static bool plan_blocks(const nb_packed *m, nb_tiles *t) {
+  if (m->block_size % NB_TILE_COLS != 0 || m->cols % m->block_size != 0) return false;
+  t->block_tiles = m->block_size / NB_TILE_COLS;
+  return m->absmax || m->nested_block_size == 256;
+}
+
+bool nb_tiles_plan(const nb_packed *m, nb_tiles *out) {
+  nb_tiled_kind kind = kind_of(m);
+  nb_tiles t = {.kind = kind,
+                .rows = m->rows,
+                .cols = m->cols,
+                .row_tiles = nb_ceil_div(m->rows, NB_TILE_ROWS),
+                .col_tiles = nb_ceil_div(m->cols, NB_TILE_COLS),
+                .unit_words = unit_words_of(kind)};
+  bool fits = kind != NB_TILED_NONE && m->rows > 0 && m->cols > 0;
+  if (kind == NB_TILED_GPTQ4 || kind == NB_TILED_GPTQ8) fits = fits && plan_gptq(m, &t);
+  if (kind == NB_TILED_LUT4 || kind == NB_TILED_LUT4_TWICE) fits = fits && plan_blocks(m, &t);
+  if (!fits) t.kind = NB_TILED_NONE;
+  *out = t;
+  return fits;
+}
+
+int64_t nb_tiles_code_bytes(const nb_tiles *t) {
+  return t->col_tiles * NB_TILE_SLABS * 32 * t->unit_words * (int64_t)sizeof(uint32_t);
+}
+
+int64_t nb_tiles_scale_bytes(const nb_tiles *t) {
+  switch (t->kind) {
+    case NB_TILED_LUT4: return t->col_tiles * NB_TILE_ROWS * (int64_t)sizeof(float);
+    case NB_TILED_LUT4_TWICE: return t->col_tiles * NB_TILE_ROWS;
+    case NB_TILED_INT8: return NB_TILE_ROWS * (int64_t)sizeof(float);
+    case NB_TILED_GPTQ4:
+    case NB_TILED_GPTQ8: return t->groups * NB_TILE_ROWS * (int64_t)sizeof(uint32_t);
+    default: return 0;
+  }
+}
+
+void nb_tiles_order(const nb_packed *m, const nb_tiles *t, int32_t *order) {
+  int64_t places = t->col_tiles * NB_TILE_COLS, step = t->group_tiles * NB_TILE_COLS;
+  for (int64_t i = 0; i < places; i++) order[i] = !t->reordered && i < m->cols ? (int32_t)i : -1;
+  if (!t->reordered) return;
+  for (int64_t g = 0; g < m->groups; g++) {
+    int64_t at = g * step;
+    for (int64_t c = 0; c < m->cols; c++) {
+      if (nb_gptq_group(m, c) == g) order[at++] = (int32_t)c;
+    }
+  }
+}
+
+/* ---- packing ---------------------------------------------------------------------------------------------------- */
+
+typedef struct pack_job {
+  const nb_packed *m;
+  const nb_tiles *t;
+  const int32_t *order; /* NULL: columns lie in order */
+  uint32_t *codes;
+  void *scales;
+  int64_t first;
+} pack_job;
+
+static uint32_t source_code(const nb_packed *m, int64_t row, int64_t col) {
+  int64_t at = row * m->cols + col;
+  switch (m->format) {
+    case NB_FORMAT_NF4:
+    case NB_FORMAT_FP4: {
+      uint8_t byte = ((const uint8_t *)m->codes)[at >> 1];
+      return at & 1 ? byte & 15u : (uint32_t)byte >> 4;
+    }
+    case NB_FORMAT_INT8: return ((const uint8_t *)m->codes)[at] ^ 0x80u;
+    case NB_FORMAT_GPTQ4: return ((const uint32_t *)m->codes)[col / 8 * m->rows + row] >> col % 8 * 4 & 15u;
+    case NB_FORMAT_GPTQ8: return ((const uint32_t *)m->codes)[col / 4 * m->rows + row] >> col % 4 * 8 & 255u;
+    default: {
+      uint16_t bits;
+      memcpy(&bits, (const char *)m->codes + at * 2, sizeof bits);
+      return bits;
+    }
+  }
+}
+
+static void pack_codes(const pack_job *job, int64_t row_tile) {
+  const nb_tiles *t = job->t;
+  int64_t words = nb_tiles_code_bytes(t) / (int64_t)sizeof(uint32_t);
+  uint32_t *codes = job->codes + (row_tile - job->first) * words;
+  memset(codes, 0, (size_t)words * sizeof *codes);
+  int64_t first_row = row_tile * NB_TILE_ROWS, rows = nb_min_i64(NB_TILE_ROWS, t->rows - first_row);
+  for (int64_t c = 0; c < t->col_tiles * NB_TILE_COLS; c++) {
+    int64_t col = job->order ? job->order[c] : c;
+    if (col < 0 || col >= t->cols) continue;
+    for (int r = 0; r < rows; r++) {
+      nb_unit_place p = nb_place_in_tile(r, (int)(c % NB_TILE_COLS));
+      int shift, word = nb_unit_word(t->kind, p, &shift);
+      codes[nb_word_index(t->unit_words, c / NB_TILE_COLS, p.slab, p.lane, word)] |=
+          source_code(job->m, first_row + r, col) << shift;
+    }
+  }
+}
+
+/* A group's scale in the low half of a word, its zero point in the high. */
+static uint32_t group_word(const nb_packed *m, int64_t group, int64_t row) {
+  uint16_t scale;
+  memcpy(&scale, (const char *)m->scales + (group * m->rows + row) * 2, sizeof scale);
+  return scale | (uint32_t)m->zeros[group * m->rows + row] << 16;
+}
+
+static void pack_scales(const pack_job *job, int64_t row_tile) {
+  const nb_tiles *t = job->t;
+  const nb_packed *m = job->m;
+  char *at = (char *)job->scales + (row_tile - job->first) * nb_tiles_scale_bytes(t);
+  memset(at, 0, (size_t)nb_tiles_scale_bytes(t));
+  int64_t first_row = row_tile * NB_TILE_ROWS, rows = nb_min_i64(NB_TILE_ROWS, t->rows - first_row);
+  for (int r = 0; r < rows; r++) {
+    int64_t row = first_row + r, slot = nb_scale_slot(r);
+    switch (t->kind) {
+      case NB_TILED_LUT4:
+      case NB_TILED_LUT4_TWICE:
+        for (int64_t c = 0; c < t->col_tiles; c++) {
+          int64_t block = (row * t->cols + c * NB_TILE_COLS) / m->block_size;
+          if (m->absmax) {
+            ((float *)at)[c * NB_TILE_ROWS + slot] = m->absmax[block];
+          } else {
+            ((uint8_t *)at)[c * NB_TILE_ROWS + slot] = m->absmax_codes[block];
+          }
+        }
+        break;
+      case NB_TILED_INT8: ((float *)at)[r] = m->absmax[row] / 127.0f; break;
+      case NB_TILED_GPTQ4:
+      case NB_TILED_GPTQ8:
+        for (int64_t g = 0; g < t->groups; g++) ((uint32_t *)at)[g * NB_TILE_ROWS + slot] = group_word(m, g, row);
+        break;
+      default: break;
+    }
+  }
+}
+
+static void pack_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const pack_job *job = ctx;
+  for (int64_t i = job->first + begin; i < job->first + end; i++) {
+    pack_codes(job, i);
+    pack_scales(job, i);
+  }
+}
+
+void nb_tiles_pack(const nb_packed *m, const nb_tiles *t, const int32_t *order, int64_t first, int64_t count,
+                   uint32_t *codes, void *scales) {
+  pack_job job = {
+      .m = m, .t = t, .order = t->reordered ? order : NULL, .codes = codes, .scales = scales, .first = first};
+  nb_parallel(count, 1, pack_band, &job);
+}
+
+/* ---- the plan of a product -------------------------------------------------------------------------------------- */
+
+/* Warps along the columns. With few rows of activations all eight share one row tile: enough blocks for every
+ * multiprocessor. With many, the activations are what moves, and a block takes more row tiles for each of its reads. */
+static int warps_along(int n_tiles) { return n_tiles <= 2 ? 8 : n_tiles == 4 ? 4 : 2; }
+
+nb_product_plan nb_product_plan_make(nb_tiled_kind kind, int64_t row_tiles, int64_t col_tiles, int columns,
+                                     int processors) {
+  nb_product_plan p = {.n_tiles = columns <= 8 ? 1 : columns <= 16 ? 2 : columns <= 32 ? 4 : 8};
+  p.warps_k = warps_along(p.n_tiles);
+  int64_t stride = p.warps_k * nb_product_depth(kind, p.n_tiles);
+  int64_t sets = nb_ceil_div(row_tiles, NB_PRODUCT_WARPS / p.warps_k);
+  /* Two blocks for each multiprocessor (one where registers allow no more), as long as each warp has some tiles. */
+  int64_t wanted = (int64_t)processors * (p.n_tiles <= 2 ? 2 : 1);
+  int64_t splits = nb_max_i64(1, nb_min_i64((wanted + sets / 2) / sets, col_tiles / nb_max_i64(1, stride)));
+  p.split_tiles = nb_ceil_div(col_tiles, splits);
+  p.splits = (int)nb_ceil_div(col_tiles, p.split_tiles);
+  int64_t fits = NB_X_BYTES / (columns * NB_TILE_COLS * 2);
+  p.chunk_tiles = nb_max_i64(1, nb_min_i64(fits / stride, nb_ceil_div(p.split_tiles, stride))) * stride;
+  int64_t x = columns * (p.chunk_tiles * NB_TILE_COLS + NB_TILE_COLS / 2) * 2;
+  int64_t sums = NB_PRODUCT_WARPS * NB_TILE_ROWS * p.n_tiles * 8 * (int64_t)sizeof(float);
+  p.shared_bytes = nb_product_table_bytes(kind) + nb_max_i64(x, sums) + 16;
+  return p;
+}

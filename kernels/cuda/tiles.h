@@ -1,0 +1,172 @@
+/* How a weight lies on the GPU: repacked once at load into tiles of 32 rows by 64 columns, in which every lane of a
+ * warp finds, 16 bytes at a time, exactly the weights that it feeds to mma.m16n8k16. The arithmetic of that layout is
+ * here, in plain C that host and device share, so that it is tested without a GPU. nb_tiles_plan says how a matrix is
+ * laid out (or that it must stay as it is), nb_tiles_pack makes bands of it, nb_tiles_code_at finds one weight.
+ *
+ *   tile [32 rows x 64 columns] = 2 slabs of 16 rows; a slab = 32 units, one a lane; a unit = 2 rows x 16 columns.
+ *   lane = 4 g + t holds rows g and g + 8 of the slab and columns 8t .. 8t + 7 and 32 + 8t .. 32 + 8t + 7 of the tile:
+ *
+ *        columns   0..7   8..15  16..23  24..31 | 32..39  40..47  48..55  56..63
+ *        row g     t = 0  t = 1  t = 2   t = 3  | t = 0   t = 1   t = 2   t = 3
+ *
+ *   Step s of 4 multiplies 16 of the 64 columns: of each lane's 16 the 4 numbered 4s .. 4s + 3. Which columns the
+ *   hardware thinks they are does not matter, as the activations are dealt out in the same way. Register j of step s:
+ *
+ *        j = 0: row g, columns 4s, 4s + 1        j = 1: row g + 8, the same columns
+ *        j = 2: row g, columns 4s + 2, 4s + 3    j = 3: row g + 8, the same columns
+ *
+ *   (PTX ISA, "Matrix fragments for mma.m16n8k16".) Tiles of 32 rows follow each other along the columns. */
+#ifndef NB_KERNELS_CUDA_TILES_H
+#define NB_KERNELS_CUDA_TILES_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#include "kernels/formats.h"
+
+#ifdef __CUDACC__
+#define NB_BOTH __host__ __device__
+#else
+#define NB_BOTH
+#endif
+
+enum { NB_TILE_ROWS = 32, NB_TILE_COLS = 64, NB_TILE_SLABS = 2, NB_UNIT = 32 /* weights of a lane in a slab */ };
+
+typedef enum nb_tiled_kind {
+  NB_TILED_NONE, /* stays as the source has it: an odd shape, or a format that is not made for speed */
+  NB_TILED_BF16,
+  NB_TILED_F16,
+  NB_TILED_LUT4,       /* nf4, fp4: a float32 scale for each row of a tile */
+  NB_TILED_LUT4_TWICE, /* the same with double quantization */
+  NB_TILED_INT8,       /* stored with 128 added; a scale a row */
+  NB_TILED_GPTQ4,      /* a 16-bit scale and a zero point for each group and row, in one word */
+  NB_TILED_GPTQ8,
+  NB_TILED_COUNT
+} nb_tiled_kind;
+
+/* The layout of one matrix. */
+typedef struct nb_tiles {
+  nb_tiled_kind kind;
+  int64_t rows, cols;
+  int64_t row_tiles, col_tiles; /* padded to whole tiles with zeros */
+  int unit_words;               /* 32-bit words of a unit: 4, 8 or 16 */
+  int64_t groups;               /* gptq: of columns */
+  int64_t group_tiles;          /* gptq: tiles that share a scale; each group is padded to so many */
+  int64_t block_tiles;          /* nf4, fp4: tiles of a row that share a scale */
+  bool reordered;               /* gptq: columns are in the order of nb_tiles_order */
+  bool scale_is_bf16;           /* gptq: not float16 */
+} nb_tiles;
+
+/* False, with kind NONE, if the matrix must stay as it is. */
+bool nb_tiles_plan(const nb_packed *m, nb_tiles *out);
+
+/* Bytes of the codes and the scales of 32 rows. */
+int64_t nb_tiles_code_bytes(const nb_tiles *t);
+int64_t nb_tiles_scale_bytes(const nb_tiles *t);
+
+/* Packs row tiles [first, first + count). `order` may be NULL where columns are not reordered. codes: count *
+ * nb_tiles_code_bytes, scales: count * nb_tiles_scale_bytes.
+ */
+void nb_tiles_pack(const nb_packed *m, const nb_tiles *t, const int32_t *order, int64_t first, int64_t count,
+                   uint32_t *codes, void *scales);
+
+/* order[i] is the source's column at place i, or -1 for padding; [col_tiles * 64]. */
+void nb_tiles_order(const nb_packed *m, const nb_tiles *t, int32_t *order);
+
+/* A weight of a tile: in which unit it is, and where there. */
+typedef struct nb_unit_place {
+  int slab, lane;
+  int step, reg, pos; /* pos: 0 the low half of the register, 1 the high */
+} nb_unit_place;
+
+/* row [0, 32), col [0, 64) within the tile. */
+static inline NB_BOTH nb_unit_place nb_place_in_tile(int row, int col) {
+  int within = col % 32, e = within % 8;
+  nb_unit_place p;
+  p.slab = row / 16;
+  p.lane = row % 8 * 4 + within / 8;
+  p.step = col / 32 * 2 + e / 4;
+  p.reg = row % 16 / 8 + e % 4 / 2 * 2;
+  p.pos = e % 2;
+  return p;
+}
+
+/* The word of a unit (0 .. unit_words - 1) that holds a weight, and the weight's lowest bit there. */
+static inline NB_BOTH int nb_unit_word(nb_tiled_kind kind, nb_unit_place p, int *shift) {
+  switch (kind) {
+    case NB_TILED_LUT4:
+    case NB_TILED_LUT4_TWICE:
+      *shift = p.reg * 8 + (p.pos ? 0 : 4);
+      return p.step;                                                     /* a byte is a pair, as in the file */
+    case NB_TILED_GPTQ4: *shift = p.reg * 4 + p.pos * 16; return p.step; /* one mask takes a pair out */
+    case NB_TILED_INT8:
+    case NB_TILED_GPTQ8: *shift = (p.reg % 2 * 2 + p.pos) * 8; return p.step * 2 + p.reg / 2;
+    default: *shift = p.pos * 16; return p.step * 4 + p.reg;
+  }
+}
+
+/* Index of a unit's word in the codes. A warp's 32 lanes read 16 bytes each, side by side. */
+static inline NB_BOTH int64_t nb_word_index(int unit_words, int64_t tile, int slab, int lane, int word) {
+  int quads = unit_words / 4;
+  return (((tile * NB_TILE_SLABS + slab) * quads + word / 4) * 32 + lane) * 4 + word % 4;
+}
+
+/* Index of a row's scale in a tile's (or a group's) 32: the four rows of a lane lie together. */
+static inline NB_BOTH int nb_scale_slot(int row) { return row % 8 * 4 + row / 8; }
+
+/* The bits of the weight at a row and a (reordered) column. */
+static inline NB_BOTH uint32_t nb_tiles_code_at(const uint32_t *codes, const nb_tiles *t, int64_t row, int64_t col) {
+  nb_unit_place p = nb_place_in_tile((int)(row % NB_TILE_ROWS), (int)(col % NB_TILE_COLS));
+  int64_t tile = row / NB_TILE_ROWS * t->col_tiles + col / NB_TILE_COLS;
+  int shift, word = nb_unit_word(t->kind, p, &shift), bits = t->unit_words;
+  return codes[nb_word_index(t->unit_words, tile, p.slab, p.lane, word)] >> shift & ((1u << bits) - 1);
+}
+
+/* ---- the plan of a product -------------------------------------------------------------------------------------- */
+
+enum {
+  NB_PRODUCT_WARPS = 8,
+  NB_PRODUCT_MAX_ROWS = 64, /* of activations */
+  NB_PRODUCT_FUSED = 4,     /* layers in one launch */
+  NB_X_BYTES = 64 << 10,    /* of activations in shared memory at once */
+};
+
+/* How a product is shared out. A block is 8 warps: warps_k of them go along the columns in turn, the others take other
+ * row tiles. What is left of the parallelism is made by cutting the columns in `splits`, whose sums are added in order
+ * by the block that comes last. */
+typedef struct nb_product_plan {
+  int n_tiles; /* of 8 rows of activations: 1, 2, 4 or 8 */
+  int warps_k; /* 1, 2, 4 or 8 */
+  int splits;
+  int64_t split_tiles; /* column tiles of a split */
+  int64_t chunk_tiles; /* of activations in shared memory; a multiple of warps_k * depth */
+  int64_t shared_bytes;
+} nb_product_plan;
+
+/* Tiles that a warp has in flight: 16-byte loads enough to hide the memory's latency, few enough for its registers. */
+static inline NB_BOTH int nb_product_depth(nb_tiled_kind kind, int n_tiles) {
+  switch (kind) {
+    case NB_TILED_LUT4:
+    case NB_TILED_LUT4_TWICE:
+    case NB_TILED_GPTQ4: return 3;
+    case NB_TILED_INT8:
+    case NB_TILED_GPTQ8: return 2;
+    default: return n_tiles <= 2 ? 2 : 1;
+  }
+}
+
+/* Bytes of shared memory before the activations: the table of pairs, or nothing. */
+static inline NB_BOTH int nb_product_table_bytes(nb_tiled_kind kind) {
+  if (kind == NB_TILED_LUT4) return 256 * 32 * 4;
+  return kind == NB_TILED_LUT4_TWICE ? 256 * 32 * 4 + 256 * 4 : 0;
+}
+
+/* `columns` is what the tensor cores see: rows of activations, twice as many where each is split in two parts.
+ * row_tiles: of all fused layers together. */
+nb_product_plan nb_product_plan_make(nb_tiled_kind kind, int64_t row_tiles, int64_t col_tiles, int columns,
+                                     int processors);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

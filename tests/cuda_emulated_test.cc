@@ -1,0 +1,300 @@
+// The CUDA kernels of kernels/cuda, run on the CPU by tests/cuda_emulator.h, against plain sums of dequantized weights.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "cuda_emulator.h"
+#include "random_packed.h"
+
+extern "C" {
+#include "base/checked.h"
+#include "base/dtype.h"
+#include "kernels/backend.h"
+#include "kernels/cuda/alone/check.h"
+#include "kernels/gptq.h"
+#include "kernels/int8.h"
+#include "kernels/ops.h"
+#include "kernels/quantize.h"
+}
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/matrix.h"
+#include "kernels/cuda/ops.h"
+
+namespace {
+
+// GPTQ's packed integers, owned.
+struct RandomGptq {
+  nb_packed m = {};
+  std::vector<uint8_t> codes, zeros;
+  std::vector<uint32_t> words;
+  std::vector<uint16_t> scales;
+  std::vector<int32_t> g_idx;
+
+  RandomGptq(int bits, int64_t rows, int64_t cols, int64_t group_size, bool act_order, bool bf16, unsigned seed = 1) {
+    std::mt19937 rng(seed + unsigned(rows * 31 + cols));
+    std::uniform_real_distribution<float> positive(0.01f, 1);
+    nb_gptq_format(bits, &m.format);
+    m.rows = rows, m.cols = cols, m.group_size = group_size, m.groups = nb_ceil_div(cols, group_size);
+    codes.resize((size_t)(rows * cols));
+    for (uint8_t &c : codes) c = uint8_t(rng() & ((1u << bits) - 1));
+    words.resize((size_t)(nb_gptq_words(cols, bits) * rows));
+    nb_gptq_pack(codes.data(), rows, cols, bits, 0, rows, words.data());
+    zeros.resize((size_t)(m.groups * rows));
+    for (uint8_t &z : zeros) z = uint8_t(rng() & ((1u << bits) - 1));
+    scales.resize(zeros.size());
+    for (uint16_t &s : scales) s = bf16 ? nb_f32_to_bf16(positive(rng)) : nb_f32_to_f16(positive(rng));
+    if (act_order) {
+      for (int64_t c = 0; c < cols; c++) g_idx.push_back((int32_t)(c / group_size));
+      std::shuffle(g_idx.begin(), g_idx.end(), rng);
+      m.g_idx = g_idx.data();
+    }
+    m.codes = words.data(), m.zeros = zeros.data(), m.scales = scales.data();
+    m.scale_dtype = bf16 ? NB_BF16 : NB_F16;
+  }
+  RandomGptq(const RandomGptq &) = delete;
+};
+
+// A matrix as the backend would upload it.
+struct OnDevice {
+  nb_device_matrix w = {};
+  std::vector<uint32_t> codes, pairs;
+  std::vector<uint8_t> scales;
+  std::vector<int32_t> order;
+
+  explicit OnDevice(const nb_packed &m) {
+    EXPECT_TRUE(nb_tiles_plan(&m, &w.tiles));
+    const nb_tiles &t = w.tiles;
+    codes.assign((size_t)(t.row_tiles * nb_tiles_code_bytes(&t) / 4), 0xffffffff);
+    scales.assign((size_t)(t.row_tiles * nb_tiles_scale_bytes(&t)) + 16, 0xff);
+    order.resize((size_t)(t.col_tiles * NB_TILE_COLS));
+    nb_tiles_order(&m, &t, order.data());
+    nb_tiles_pack(&m, &t, order.data(), 0, t.row_tiles, codes.data(), scales.data());
+    w.codes = codes.data(), w.scales = scales.data();
+    if (t.reordered) w.order = order.data();
+    w.packed = m;
+    w.quant_map = m.quant_map, w.nested_map = m.nested_quant_map, w.nested_absmax = m.nested_absmax;
+    w.nested_offset = m.nested_offset;
+    for (int b = 0; m.quant_map && b < 256; b++)
+      pairs.push_back(nb_pair_bf16(m.quant_map[b >> 4], m.quant_map[b & 15]));
+    w.pairs = pairs.data();
+  }
+  OnDevice(const OnDevice &) = delete;
+};
+
+struct Workspace {
+  std::vector<float> partial = std::vector<float>(1 << 22, NAN);
+  std::vector<unsigned> arrived = std::vector<unsigned>(4096, 0);
+  nb_workspace ws = {};
+  explicit Workspace(int processors = 3) {
+    ws.partial = partial.data(), ws.partial_floats = (int64_t)partial.size();
+    ws.arrived = arrived.data(), ws.arrived_count = (int64_t)arrived.size();
+    ws.processors = processors;
+  }
+};
+
+float Bf16(float v) { return nb_bf16_to_f32(nb_f32_to_bf16(v)); }
+
+// The weight as the tensor cores see it: values of nf4 and fp4 are rounded before they are scaled.
+std::vector<float> Weights(nb_packed m) {
+  float rounded[16];
+  if (m.quant_map) {
+    for (int i = 0; i < 16; i++) rounded[i] = Bf16(m.quant_map[i]);
+    m.quant_map = rounded;
+  }
+  std::vector<float> out((size_t)(m.rows * m.cols));
+  nb_format_info(m.format)->dequantize(&m, 0, m.rows, 0, m.cols, out.data(), m.cols);
+  return out;
+}
+
+// y [n, rows] = x W^T in double, and the size of each sum.
+void Reference(const nb_packed &m, const std::vector<float> &x, int n, std::vector<double> *y,
+               std::vector<double> *size) {
+  std::vector<float> w = Weights(m);
+  y->assign((size_t)(n * m.rows), 0), size->assign((size_t)(n * m.rows), 0);
+  for (int i = 0; i < n; i++) {
+    for (int64_t r = 0; r < m.rows; r++) {
+      for (int64_t c = 0; c < m.cols; c++) {
+        double product = (double)x[(size_t)(i * m.cols + c)] * w[(size_t)(r * m.cols + c)];
+        (*y)[(size_t)(i * m.rows + r)] += product;
+        (*size)[(size_t)(i * m.rows + r)] += std::fabs(product);
+      }
+    }
+  }
+}
+
+void ExpectClose(const std::vector<float> &got, const std::vector<double> &want, const std::vector<double> &size,
+                 double tolerance, const std::string &what) {
+  ASSERT_EQ(got.size(), want.size());
+  for (size_t i = 0; i < got.size(); i++) {
+    ASSERT_LE(std::fabs(got[i] - want[i]), tolerance * size[i] + 1e-30)
+        << what << ": element " << i << " is " << got[i] << ", should be " << want[i];
+  }
+}
+
+// One layer, activations already exact in 16 bits, so that only the order of additions differs.
+void CheckProduct(const nb_packed &m, int n, nb_x_dtype dtype, int processors) {
+  OnDevice device(m);
+  Workspace work(processors);
+  std::vector<float> x = RandomFloats((size_t)(n * m.cols), 7);
+  std::vector<uint16_t> narrow(x.size());
+  for (size_t i = 0; i < x.size(); i++) {
+    narrow[i] = dtype == NB_X_F16 ? nb_f32_to_f16(Bf16(x[i])) : nb_f32_to_bf16(x[i]);
+    x[i] = Bf16(x[i]);
+  }
+  std::vector<double> want, size;
+  Reference(m, x, n, &want, &size);
+  std::vector<float> y((size_t)(n * m.rows), NAN);
+  nb_device_layer layer = {};
+  layer.w = device.w;
+  layer.y = y.data();
+  const void *at = dtype == NB_X_F32 ? (const void *)x.data() : narrow.data();
+  ASSERT_TRUE(nb_product_small(&work.ws, &layer, 1, at, dtype, m.cols, n));
+  ExpectClose(y, want, size, 2e-6,
+              std::string(nb_format_info(m.format)->name) + " [" + std::to_string(m.rows) + ", " +
+                  std::to_string(m.cols) + "] with " + std::to_string(n));
+  for (unsigned a : work.arrived) ASSERT_EQ(a, 0u);
+}
+
+const int64_t kShapes[][2] = {{1, 64}, {33, 64}, {32, 640}, {65, 1088}, {257, 320}};
+
+TEST(CudaProduct, NfFpMatchesPlainSumsOnRaggedShapes) {
+  for (auto [rows, cols] : kShapes) {
+    for (int n : {1, 3, 8, 9, 17, 64}) {
+      RandomPacked nf4(NB_FORMAT_NF4, rows, cols), fp4(NB_FORMAT_FP4, rows, cols, 64, true);
+      CheckProduct(nf4.m, n, NB_X_BF16, 3);
+      CheckProduct(fp4.m, n, NB_X_F32, 3);
+    }
+  }
+  RandomPacked wide(NB_FORMAT_NF4, 40, 1024, 256, true);
+  CheckProduct(wide.m, 2, NB_X_F32, 40);
+}
+
+TEST(CudaProduct, Int8MatchesPlainSumsOnRaggedShapes) {
+  for (auto [rows, cols] : kShapes) {
+    for (int n : {1, 5, 16, 33}) {
+      RandomPacked m(NB_FORMAT_INT8, rows, cols);
+      CheckProduct(m.m, n, n == 5 ? NB_X_F32 : NB_X_BF16, 3);
+    }
+  }
+  RandomPacked odd(NB_FORMAT_INT8, 35, 131);
+  CheckProduct(odd.m, 2, NB_X_F32, 3);
+}
+
+TEST(CudaProduct, SixteenBitWeightsMatchPlainSumsOnRaggedShapes) {
+  for (auto [rows, cols] : kShapes) {
+    for (int n : {1, 4, 12, 40}) {
+      RandomPacked f16(NB_FORMAT_F16, rows, cols), bf16(NB_FORMAT_BF16, rows, cols + 3);
+      CheckProduct(f16.m, n, n == 4 ? NB_X_F16 : NB_X_F32, 3);
+      CheckProduct(bf16.m, n, n == 4 ? NB_X_BF16 : NB_X_F32, 3);
+    }
+  }
+}
+
+TEST(CudaProduct, GptqMatchesPlainSumsOnRaggedShapes) {
+  struct {
+    int bits;
+    int64_t rows, cols, group;
+    bool act_order, bf16;
+  } cases[] = {{4, 33, 256, 128, false, false}, {4, 64, 640, 128, true, true},    {4, 40, 200, 128, false, false},
+               {4, 32, 320, 64, true, false},   {8, 65, 384, 128, false, true},   {8, 32, 512, 128, true, false},
+               {4, 32, 96, 96, false, false},   {8, 33, 1100, 1100, false, false}};
+  for (auto &c : cases) {
+    RandomGptq m(c.bits, c.rows, c.cols, c.group, c.act_order, c.bf16);
+    for (int n : {1, 7, 20}) CheckProduct(m.m, n, n == 7 ? NB_X_BF16 : NB_X_F32, 3);
+  }
+}
+
+TEST(CudaProduct, SplitsOfTheColumnsAddUp) {
+  RandomPacked nf4(NB_FORMAT_NF4, 64, 6400), int8(NB_FORMAT_INT8, 96, 4224);
+  for (int n : {1, 16, 64}) {
+    CheckProduct(nf4.m, n, NB_X_BF16, 132);
+    CheckProduct(int8.m, n, NB_X_F32, 132);
+  }
+}
+
+TEST(CudaProduct, FewRowsOfFloatsKeepSixteenBits) {
+  RandomPacked m(NB_FORMAT_INT8, 40, 512);
+  OnDevice device(m.m);
+  Workspace work;
+  for (int n = 1; n <= 4; n++) {
+    std::vector<float> x = RandomFloats((size_t)(n * 512), 3), y((size_t)(n * 40));
+    std::vector<double> want, size;
+    Reference(m.m, x, n, &want, &size);
+    nb_device_layer layer = {};
+    layer.w = device.w, layer.y = y.data();
+    ASSERT_TRUE(nb_product_small(&work.ws, &layer, 1, x.data(), NB_X_F32, 512, n));
+    ExpectClose(y, want, size, 1e-5, "int8");
+  }
+}
+
+TEST(CudaProduct, LayersOfOneLaunchAreTheSameAsAlone) {
+  const int64_t cols = 512;
+  RandomPacked q(NB_FORMAT_NF4, 160, cols), k(NB_FORMAT_NF4, 33, cols), v(NB_FORMAT_NF4, 64, cols);
+  OnDevice dq(q.m), dk(k.m), dv(v.m);
+  for (int n : {1, 20, 64}) {
+    Workspace work;
+    std::vector<float> x = RandomFloats((size_t)(n * cols), 3), bias = RandomFloats(160, 4);
+    std::vector<float> before = RandomFloats((size_t)(n * 160), 5);
+    std::vector<std::vector<float>> together = {before, before, before}, alone = together;
+    nb_device_layer layers[3] = {};
+    const OnDevice *matrices[3] = {&dq, &dk, &dv};
+    for (int i = 0; i < 3; i++) {
+      layers[i].w = matrices[i]->w;
+      layers[i].bias = i == 1 ? NULL : bias.data();
+      layers[i].accumulate = i == 2;
+      layers[i].y = alone[(size_t)i].data();
+      ASSERT_TRUE(nb_product_small(&work.ws, &layers[i], 1, x.data(), NB_X_F32, cols, n));
+      layers[i].y = together[(size_t)i].data();
+    }
+    ASSERT_TRUE(nb_product_small(&work.ws, layers, 3, x.data(), NB_X_F32, cols, n));
+    for (size_t i = 0; i < 3; i++) {
+      for (size_t e = 0; e < before.size(); e++) ASSERT_NEAR(together[i][e], alone[i][e], 1e-3) << i << " " << e;
+    }
+  }
+}
+
+TEST(CudaProduct, WithoutRoomForItsSumsSaysSo) {
+  RandomPacked m(NB_FORMAT_NF4, 64, 6400);
+  OnDevice device(m.m);
+  Workspace work(132);
+  work.ws.partial_floats = 10;
+  std::vector<float> x(6400, 1.0f), y(64);
+  nb_device_layer layer = {};
+  layer.w = device.w, layer.y = y.data();
+  EXPECT_FALSE(nb_product_small(&work.ws, &layer, 1, x.data(), NB_X_F32, 6400, 1));
+}
+
+// ---- the backend ---------------------------------------------------------------------------------------------------
+
+nb_check CheckOf(bool small = true) {
+  nibble_error err = {};
+  nb_check check = {};
+  check.tested = nb_backend_cuda(&err);
+  check.small = small;
+  check.report = [](const char *line) { ADD_FAILURE() << line; };
+  return check;
+}
+
+TEST(CudaBackend, ProductsOfEveryFormatAreThoseOfTheCpu) {
+  nb_check check = CheckOf();
+  nb_check_products(&check);
+  EXPECT_GT(check.passed, 300);
+  EXPECT_EQ(check.failed, 0);
+}
+
+TEST(CudaBackend, OperationsAreThoseOfTheCpu) {
+  nb_check check = CheckOf();
+  nb_check_operations(&check);
+  EXPECT_GT(check.passed, 40);
+  EXPECT_EQ(check.failed, 0);
+}
+
+TEST(CudaBackend, ARecordedStepIsTheSameAtEveryPosition) {
+  nb_check check = CheckOf();
+  nb_check_recording(&check);
+  EXPECT_EQ(check.passed, 8);
+  EXPECT_EQ(check.failed, 0);
+}
+
+}  // namespace
