@@ -121,6 +121,8 @@ static nibble_status matrix_create(nb_backend *self, const nb_packed *packed, co
                                    nb_matrix **out, nibble_error *err) {
   if (options->llm_int8 && packed->format == NB_FORMAT_INT8)
     return nb_fail(err, NIBBLE_USAGE, "LLM.int8's products run on the cpu only (--device cpu)");
+  if (options->int8_activations)
+    return nb_fail(err, NIBBLE_USAGE, "products with activations of eight bits run on the cpu only (--device cpu)");
   return nb_matrix_upload(packed, self_of(self)->ws.stream, out, err);
 }
 
@@ -307,9 +309,30 @@ static void recording_free(nb_backend *self, nb_recording *recording) {
 
 /* ---- making one ------------------------------------------------------------------------------------------------- */
 
-static const nb_backend table = {"cuda", buffer_create, buffer_free,  upload,     download, matrix_create, matrix_free,
-                                 false,  embed,         norm,         matmul,     rotary,   attention,     gate,
-                                 gather, log_probs,     record_begin, record_end, replay,   recording_free};
+static nb_backend make_table(void) {
+  nb_backend t = {};
+  t.name = "cuda";
+  t.buffer_create = buffer_create;
+  t.buffer_free = buffer_free;
+  t.upload = upload;
+  t.download = download;
+  t.matrix_create = matrix_create;
+  t.matrix_free = matrix_free;
+  t.keeps_source = false;
+  t.embed = embed;
+  t.norm = norm;
+  t.matmul = matmul;
+  t.rotary = rotary;
+  t.attention = attention;
+  t.gate = gate;
+  t.gather = gather;
+  t.log_probs = log_probs;
+  t.record_begin = record_begin;
+  t.record_end = record_end;
+  t.replay = replay;
+  t.recording_free = recording_free;
+  return t;
+}
 
 /* The first device, its stream and the memory that products need; the reason in *err if there is none. */
 static bool start(cuda_backend *b, nibble_error *err) {
@@ -345,7 +368,7 @@ nb_backend *nb_backend_cuda(nibble_error *err) {
   static cuda_backend backend;
   if (backend.table.name) return &backend.table;
   if (!start(&backend, err)) return NULL;
-  backend.table = table;
+  backend.table = make_table();
   return &backend.table;
 }
 
