@@ -133,6 +133,37 @@ TEST(Q8, WeightsAreThoseOfTheFormat) {
   }
 }
 
+TEST(GgufKernels, MultiplyAsTheUnpackedWeightsDo) {
+  for (nb_format format : {NB_FORMAT_Q4_0, NB_FORMAT_Q8_0, NB_FORMAT_Q4_K, NB_FORMAT_Q6_K}) {
+    int64_t block = nb_format_info(format)->block_weights;
+    for (int64_t rows : {1, 2, 3, 63, 65, 127}) {
+      for (int64_t cols : {block, 3 * block, 5 * block}) {
+        Weight w(format, rows, cols);
+        std::vector<float> dense(rows * cols), y;
+        nb_format_info(format)->dequantize(&w.m, 0, rows, 0, cols, dense.data(), cols);
+        for (int64_t n : {1, 2, 3, 4, 5, 9, 17}) {
+          auto x = RandomFloats(n * cols, unsigned(n));
+          ForEachIsa([&] {
+            y.assign(n * rows, 0);
+            nb_matmul(&w.m, x.data(), cols, n, y.data(), rows);
+            for (int64_t i = 0; i < n * rows; i++) {
+              double want = 0, size = 1e-30;
+              for (int64_t c = 0; c < cols; c++) {
+                double term = double(x[i / rows * cols + c]) * dense[i % rows * cols + c];
+                want += term, size += std::abs(term);
+              }
+              ASSERT_LE(std::abs(y[i] - want), 1e-5 * size)
+                  << nb_format_info(format)->name << " [" << rows << ", " << cols << "] n " << n << " row " << i / rows
+                  << " feature " << i % rows << ": " << y[i] << ", should be " << want;
+            }
+          });
+          if (HasFatalFailure()) return;
+        }
+      }
+    }
+  }
+}
+
 TEST(Q8, RoundsAlikeOnEveryInstructionSet) {
   auto x = RandomFloats(333, 5);
   x[40] = 0, x[70] = 1e-35f;

@@ -40,6 +40,7 @@ static inline void unpack_32(const uint8_t *codes, const tables4 *t, float scale
 }
 
 #include "kernels/cpu/blocks4_body.h"
+#include "kernels/cpu/gguf_dot_x86.h"
 
 const nb_format_kernels nb_kernels_avx512[NB_FORMAT_COUNT] = {
     [NB_FORMAT_F32] = {.dot = dot_f32},
@@ -48,16 +49,16 @@ const nb_format_kernels nb_kernels_avx512[NB_FORMAT_COUNT] = {
     [NB_FORMAT_NF4] = {dequantize_4bit, fits_4bit, prepare_4bit, dot_4bit},
     [NB_FORMAT_FP4] = {dequantize_4bit, fits_4bit, prepare_4bit, dot_4bit},
     [NB_FORMAT_INT8] = {dequantize_int8, .dot = dot_int8},
-    [NB_FORMAT_Q4_0] = {.dequantize = nb_gguf_dequantize_avx512},
+    [NB_FORMAT_Q4_0] = {nb_gguf_dequantize_avx512, .dot = dot_q4_0},
     [NB_FORMAT_Q4_1] = {.dequantize = nb_gguf_dequantize_avx512},
     [NB_FORMAT_Q5_0] = {.dequantize = nb_gguf_dequantize_avx512},
     [NB_FORMAT_Q5_1] = {.dequantize = nb_gguf_dequantize_avx512},
-    [NB_FORMAT_Q8_0] = {.dequantize = nb_gguf_dequantize_avx512},
+    [NB_FORMAT_Q8_0] = {nb_gguf_dequantize_avx512, .dot = dot_q8_0},
     [NB_FORMAT_Q2_K] = {.dequantize = nb_gguf_dequantize_avx512},
     [NB_FORMAT_Q3_K] = {.dequantize = nb_gguf_dequantize_avx512},
-    [NB_FORMAT_Q4_K] = {.dequantize = nb_gguf_dequantize_avx512},
+    [NB_FORMAT_Q4_K] = {nb_gguf_dequantize_avx512, .dot = dot_q4_k},
     [NB_FORMAT_Q5_K] = {.dequantize = nb_gguf_dequantize_avx512},
-    [NB_FORMAT_Q6_K] = {.dequantize = nb_gguf_dequantize_avx512},
+    [NB_FORMAT_Q6_K] = {nb_gguf_dequantize_avx512, .dot = dot_q6_k},
     [NB_FORMAT_GPTQ2] = {dequantize_gptq2, fits_gptq, .dot = dot_gptq2},
     [NB_FORMAT_GPTQ3] = {dequantize_gptq3, fits_gptq, .dot = dot_gptq3},
     [NB_FORMAT_GPTQ4] = {dequantize_gptq4, fits_gptq, .dot = dot_gptq4},

@@ -41,6 +41,10 @@ static inline vi vi_dot(vi sum, vi w, vi x, bool wide) {
   return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
 }
 static inline vf vf_lanes(const float *p) { return _mm256_set1_ps(*p); }
+static inline vi vi_join(vi first, vi second) {
+  (void)second;
+  return first;
+}
 static inline vf vf_join(vf first, vf second) {
   (void)second;
   return first;
@@ -48,12 +52,7 @@ static inline vf vf_join(vf first, vf second) {
 
 #include "kernels/cpu/q8_body.h"
 
-typedef struct q8_block q8_block;
-static inline vi vi_join(const q8_block *blocks);
-
 #include "kernels/cpu/q8_x86.h"
-
-static inline vi vi_join(const q8_block *blocks) { return blocks[0].codes; }
 
 const nb_cpu_q8 nb_cpu_q8_avx2 = {
     .round = round_row,

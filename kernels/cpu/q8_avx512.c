@@ -33,6 +33,9 @@ static inline vi vi_dot(vi sum, vi w, vi x, bool wide) {
   (void)wide;
   return _mm512_dpbusd_epi32(sum, w, x);
 }
+static inline vi vi_join(__m256i first, __m256i second) {
+  return _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+}
 static inline vf vf_join(__m256 first, __m256 second) {
   return _mm512_insertf32x8(_mm512_castps256_ps512(first), second, 1);
 }
@@ -40,14 +43,7 @@ static inline vf vf_lanes(const float *p) { return vf_join(_mm256_set1_ps(p[0]),
 
 #include "kernels/cpu/q8_body.h"
 
-typedef struct q8_block q8_block;
-static inline vi vi_join(const q8_block *blocks);
-
 #include "kernels/cpu/q8_x86.h"
-
-static inline vi vi_join(const q8_block *blocks) {
-  return _mm512_inserti64x4(_mm512_castsi256_si512(blocks[0].codes), blocks[1].codes, 1);
-}
 
 const nb_cpu_q8 nb_cpu_q8_avx512 = {
     .formats =
