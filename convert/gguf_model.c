@@ -1,5 +1,6 @@
 /* From what a GGUF file says of itself to a checkpoint: its config as Hugging Face writes it, its tensors under their
  * Hugging Face names. Which keys become which is that of transformers' import (integrations/ggml.py). */
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -360,10 +361,14 @@ static nibble_status translate(const model *m, nb_gguf_string gguf_name, const n
   }
   nibble_status status = NIBBLE_OK;
   if (strcmp(name, "rope_freqs.weight") != 0) { /* in the config by now */
+    errno = 0;
     *out = nb_name_from_gguf(m->arch, name, &permute);
-    if (!*out)
+    if (!*out && errno == ENOMEM) {
+      status = nb_fail_memory(m->err, gguf_name.length);
+    } else if (!*out) {
       status = nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: tensor '%s': a model of family '%s' has none of that name",
                        m->gguf->path, name, m->arch_name);
+    }
   }
   free(name);
   *permute_heads = permute == NB_PERMUTE_Q   ? config->num_attention_heads

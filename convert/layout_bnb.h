@@ -30,6 +30,8 @@ bool nb_bnb8_add_parts(const nb_packed *packed, const char *name, nb_part *out, 
 
 bool nb_name_ends_with(const char *name, const char *suffix);
 
+enum { NB_MAX_PART_NAME = 512 }; /* bytes, with the NUL */
+
 /* The tensor called main's name without its last `cut` characters + suffix; NULL if there is none. */
 const nb_tensor *nb_part_find(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut, const char *suffix);
 

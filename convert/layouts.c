@@ -36,13 +36,12 @@ static const layout *layout_of(const nb_checkpoint *checkpoint, const nb_tensor 
 }
 
 const nb_tensor *nb_part_find(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut, const char *suffix) {
-  size_t keep = strlen(main->name) - cut, room = keep + strlen(suffix) + 1;
-  char *name = malloc(room);
-  if (!name) return NULL;
-  snprintf(name, room, "%.*s%s", (int)keep, main->name, suffix);
-  const nb_tensor *tensor = nb_checkpoint_find(checkpoint, name);
-  free(name);
-  return tensor;
+  /* On the stack, so that want of memory is not taken for a missing part; longer names are no layout's. */
+  char name[NB_MAX_PART_NAME];
+  size_t keep = strlen(main->name) - cut;
+  if (keep + strlen(suffix) >= sizeof name) return NULL;
+  snprintf(name, sizeof name, "%.*s%s", (int)keep, main->name, suffix);
+  return nb_checkpoint_find(checkpoint, name);
 }
 
 bool nb_name_ends_with(const char *name, const char *suffix) {
@@ -135,11 +134,10 @@ const nb_tensor *nb_layout_find(const nb_checkpoint *checkpoint, const char *nam
   const nb_tensor *tensor = nb_checkpoint_find(checkpoint, name);
   static const char weight[] = "weight";
   if (tensor || !nb_name_ends_with(name, weight)) return tensor;
-  nb_buf main = {0};
-  nb_buf_append(&main, name, strlen(name) - (sizeof weight - 1));
-  nb_buf_puts(&main, "qweight");
-  if (!main.failed) tensor = nb_checkpoint_find(checkpoint, main.data);
-  nb_buf_free(&main);
+  char main[NB_MAX_PART_NAME];
+  int keep = (int)nb_min_i64((int64_t)(strlen(name) - (sizeof weight - 1)), sizeof main);
+  if (snprintf(main, sizeof main, "%.*sqweight", keep, name) >= (int)sizeof main) return NULL;
+  tensor = nb_checkpoint_find(checkpoint, main);
   return tensor && nb_gptq_owns(checkpoint, tensor) ? tensor : NULL;
 }
 

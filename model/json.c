@@ -1,5 +1,6 @@
 #include "model/json.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,8 +12,10 @@ enum { MAX_JSON_BYTES = 256 << 20 };
 
 nibble_status nb_json_parse(const char *where, const char *text, size_t n, cJSON **out, nibble_error *err) {
   const char *end = NULL;
+  errno = 0;
   *out = cJSON_ParseWithLengthOpts(text, n, &end, false);
   if (!*out) {
+    if (errno == ENOMEM) return nb_fail_memory(err, n); /* cJSON does not say, malloc does */
     size_t at = end ? (size_t)(end - text) : 0;
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: not valid JSON (or nested too deeply) at byte %zu", where, at);
   }

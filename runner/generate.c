@@ -144,8 +144,7 @@ nibble_status nibble_generate(const nibble_generate_options *options, nibble_gen
     status = r.status;
   }
   size_t from = g.text.length;
-  nibble_status ended = nb_token_stream_end(&g.stream, &g.text, status == NIBBLE_OK ? err : NULL);
-  if (status == NIBBLE_OK) status = ended;
+  if (status == NIBBLE_OK) status = nb_token_stream_end(&g.stream, &g.text, err);
   if (status == NIBBLE_OK) {
     hand_out(&g, from);
     if (!g.text.data) nb_buf_puts(&g.text, "");
@@ -155,6 +154,7 @@ nibble_status nibble_generate(const nibble_generate_options *options, nibble_gen
     out->text = g.text.data;
     g.text.data = NULL;
   }
+  nb_ids_free(&g.stream.window);
   nb_buf_free(&g.text);
   nb_sampler_free(&g.sampler);
   nb_session_free(g.session);

@@ -55,4 +55,46 @@ TEST(Memory, RefusesWhatIsNoConfig) {
   EXPECT_EQ(Nibble("memory " + (folder / "nothing")).code, 3);
 }
 
+// What people really have in the place of a model: nothing, an empty folder, a pointer that git-lfs left, a page that
+// says 404, half a download. Every command says what is wrong in one line.
+TEST(Commands, SayInOneLineWhyThereIsNoModel) {
+  TempFolder folder;
+  const std::string config = ReadFile(Golden("artifacts/bf16/config.json"));
+  const std::string whole = ReadFile(Golden("artifacts/bf16/model.safetensors"));
+  const std::pair<const char *, std::string> contents[] = {
+      {"pointer", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 269060552\n"},
+      {"page", "<!DOCTYPE html><html><body>404 Not Found</body></html>\n"},
+      {"half", whole.substr(0, whole.size() / 2)},
+      {"header", whole.substr(0, 100)},
+      {"zeros", std::string(1000, '\0')},
+      {"nothing", ""},
+  };
+  std::vector<std::string> models = {folder / "missing", folder / "empty"};
+  std::filesystem::create_directory(folder / "empty");
+  for (const auto &[name, bytes] : contents) {
+    std::filesystem::create_directory(folder / name);
+    WriteFile(folder / (name + std::string("/config.json")), config);
+    WriteFile(folder / (name + std::string("/model.safetensors")), bytes);
+    WriteFile(folder / (name + std::string(".gguf")), bytes);
+    models.push_back(folder / name);
+    models.push_back(folder / (name + std::string(".gguf")));
+  }
+  const std::string text = folder / "text.txt", out = folder / "out";
+  WriteFile(text, "some text");
+  for (const std::string &model : models) {
+    for (const std::string &command :
+         {"inspect " + model, "convert " + model + " " + out, "quantize " + model + " " + out + " --method nf4",
+          "ppl " + model + " --text " + text, "generate " + model + " --prompt hi", "verify " + model,
+          "verify " + model + " --against " + Golden("artifacts/bf16"), "bench " + model,
+          "verify " + Golden("artifacts/nf4") + " --no-certificate --against " + model,
+          "logits " + model + " --ids 1 --out " + out}) {
+      CommandResult r = Nibble(command);
+      EXPECT_EQ(r.code, 3) << command << "\n" << r.err;
+      EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << command << "\n" << r.err;
+      EXPECT_EQ(r.err.compare(0, 8, "nibble: "), 0) << command << "\n" << r.err;
+      EXPECT_FALSE(Exists(out)) << command;
+    }
+  }
+}
+
 }  // namespace

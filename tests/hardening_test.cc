@@ -202,4 +202,41 @@ TEST_F(HardeningTest, AnInputTruncatedWhileItIsReadGivesNoOutput) {
   EXPECT_GT(refused, 0);
 }
 
+// Memory refused at many points of a run, one at a time (fail_alloc.c). Hashing is left out: libcrypto itself, where
+// its own start finds no memory, follows a NULL.
+TEST_F(HardeningTest, MemoryRefusedAnywhereIsReportedNotCrashedInto) {
+  if (kSanitized) GTEST_SKIP() << "skipped: the sanitizer has an allocator of its own";
+  constexpr int kPoints = 40;
+  const std::string dst = folder_ / "dst", packed = Golden("artifacts/nf4"), original = Golden("artifacts/bf16");
+  const std::string commands[] = {
+      "quantize " + original + " " + dst + " --method nf4 --double-quant --no-sync",
+      "quantize " + original + " " + dst + " --method rtn --bits 4 --group-size 32 --no-sync",
+      "convert " + Golden("gguf/tiny.gguf") + " " + dst + " --no-sync",
+      "verify " + packed + " --against " + original + " --no-certificate",
+      "generate " + packed + " --prompt hi --max-new-tokens 2",
+      "inspect " + packed,
+      "memory " + packed,
+  };
+  for (const std::string &command : commands) {
+    const std::string run = "$NIBBLE " + command + " --quiet --threads 1";
+    const std::string preload = "LD_PRELOAD=" + std::string(NIBBLE_FAIL_ALLOC) + " ";
+    std::filesystem::remove_all(dst);
+    ASSERT_EQ(Shell(preload + "NIBBLE_COUNT_ALLOCS=" + (folder_ / "count") + " " + run).code, 0) << command;
+    const long total = std::stol(ReadFile(folder_ / "count"));
+    int refused = 0;
+    for (int i = 0; i < kPoints; i++) {
+      const long at = 1 + (total * i + total / 2) / kPoints;
+      std::filesystem::remove_all(dst);
+      CommandResult r = Shell(preload + "NIBBLE_FAIL_ALLOC=" + std::to_string(at) + " " + run);
+      EXPECT_TRUE(r.code == 0 || r.code == 4) << command << ", allocation " << at << ": " << r.code << " " << r.err;
+      if (r.code != 4) continue;
+      refused++;
+      EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << command << ", allocation " << at << ": " << r.err;
+      EXPECT_FALSE(Exists(dst + ".partial")) << command << ", allocation " << at;
+      EXPECT_TRUE(!Exists(dst) || Exists(dst + "/nibble.json")) << command << ", allocation " << at;
+    }
+    EXPECT_GT(refused, 0) << command;
+  }
+}
+
 }  // namespace

@@ -287,6 +287,27 @@ void nb_scan_codes4(const nb_packed *m, nb_codes_scan *out) {
 
 /* ---- codes of 8 bits ---- */
 
+typedef struct row_look {
+  uint8_t differ, any; /* ors: of the differences to the first, of all */
+  int64_t peaks, lowest;
+} row_look;
+
+/* At most CHUNK codes, so that 16-bit counters hold. */
+static void look8(const int8_t *p, int64_t n, int8_t first, row_look *out) {
+  uint16_t peaks = 0, lowest = 0;
+  uint8_t differ = 0, any = 0;
+  for (int64_t i = 0; i < n; i++) {
+    differ |= (uint8_t)(p[i] ^ first);
+    any |= (uint8_t)p[i];
+    peaks = (uint16_t)(peaks + (p[i] == 127) + (p[i] == -127));
+    lowest = (uint16_t)(lowest + (p[i] == -128));
+  }
+  out->differ |= differ;
+  out->any |= any;
+  out->peaks += peaks;
+  out->lowest += lowest;
+}
+
 static void codes8_band(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   codes_job *job = ctx;
@@ -296,18 +317,12 @@ static void codes8_band(void *ctx, int64_t begin, int64_t end, int thread) {
   const int8_t *codes = m->codes;
   for (int64_t row = job->base + begin; row < job->base + end; row++) {
     const int8_t *p = codes + row * m->cols;
-    uint8_t differ = 0, any = 0;
-    int64_t peaks = 0, lowest = 0;
-    for (int64_t i = 0; i < m->cols; i++) {
-      differ |= (uint8_t)(p[i] ^ p[0]);
-      any |= (uint8_t)p[i];
-      peaks += p[i] == 127 || p[i] == -127;
-      lowest += p[i] == -128;
-    }
-    block_look b = {.peaks = peaks + lowest, .not_zero = any != 0, .constant = differ == 0};
+    row_look look = {0};
+    for (int64_t i = 0; i < m->cols; i += CHUNK) look8(p + i, nb_min_i64(CHUNK, m->cols - i), p[0], &look);
+    block_look b = {.peaks = look.peaks + look.lowest, .not_zero = look.any != 0, .constant = look.differ == 0};
     judge_block(out, &b, row, m->cols, m->cols > 1, m->absmax[row]);
-    if (lowest) tally(&out->below_lowest, row);
-    if (differ || p[0] != codes[0]) out->all_equal = false;
+    if (look.lowest) tally(&out->below_lowest, row);
+    if (look.differ || p[0] != codes[0]) out->all_equal = false;
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
+#include "convert/layout_bnb.h"
 #include "convert/layouts.h"
 #include "kernels/gptq.h"
 #include "validate/scan.h"
@@ -28,17 +29,6 @@ static void fault(gptq_look *l, const char *check, const char *cause, const nb_t
   if (!bad->count) return;
   nb_find(l->findings, NIBBLE_FAULT, check, cause, place, "%lld of its %lld elements %s", (long long)bad->count,
           (long long)t->count, text);
-}
-
-static const nb_tensor *part(const gptq_look *l, const char *suffix) {
-  size_t keep = strlen(l->qweight->name) - strlen("qweight"), room = keep + strlen(suffix) + 1;
-  char *name = malloc(room);
-  if (!name) return NULL;
-  memcpy(name, l->qweight->name, keep);
-  memcpy(name + keep, suffix, strlen(suffix) + 1);
-  const nb_tensor *t = nb_checkpoint_find(l->checkpoint, name);
-  free(name);
-  return t;
 }
 
 /* A copy of a part, aligned; NULL without memory. */
@@ -276,11 +266,16 @@ static void check_config(gptq_look *l) {
 nibble_status nb_structure_gptq(const nb_checkpoint *c, const nb_tensor *main, nb_findings *findings,
                                 nibble_error *err) {
   gptq_look l = {.checkpoint = c, .findings = findings, .qweight = main};
-  l.qzeros = part(&l, "qzeros");
-  l.scales = part(&l, "scales");
-  l.g_idx = part(&l, "g_idx");
+  l.qzeros = nb_part_find(c, main, strlen("qweight"), "qzeros");
+  l.scales = nb_part_find(c, main, strlen("qweight"), "scales");
+  l.g_idx = nb_part_find(c, main, strlen("qweight"), "g_idx");
   nibble_error unreadable;
-  if (nb_layout_describe(c, main, &l.m, NULL, &unreadable) != NIBBLE_OK) {
+  nibble_status described = nb_layout_describe(c, main, &l.m, NULL, &unreadable);
+  if (described == NIBBLE_SYSTEM) {
+    if (err) *err = unreadable;
+    return described;
+  }
+  if (described != NIBBLE_OK) {
     const char *text = strstr(unreadable.message, "tensor '");
     nb_find(findings, NIBBLE_FAULT, "part", l.qzeros && l.scales ? "part-of-wrong-size" : "missing-part",
             nb_place_tensor(main->name), "%s", text ? text : unreadable.message);

@@ -305,7 +305,12 @@ nibble_status nb_structure_packed(const nb_checkpoint *checkpoint, const nb_tens
                                   nibble_error *err) {
   weight_look l = {.checkpoint = checkpoint, .main = main, .findings = findings};
   nibble_error unreadable;
-  if (nb_layout_describe(checkpoint, main, &l.packed, NULL, &unreadable) != NIBBLE_OK) {
+  nibble_status described = nb_layout_describe(checkpoint, main, &l.packed, NULL, &unreadable);
+  if (described == NIBBLE_SYSTEM) {
+    if (err) *err = unreadable;
+    return described;
+  }
+  if (described != NIBBLE_OK) {
     find_unreadable(&l, unreadable.message);
     return NIBBLE_OK;
   }

@@ -329,8 +329,12 @@ static nibble_status compare_tensor(const nb_checkpoint *artifact, const nb_chec
     return status;
   }
   nibble_error unreadable;
-  if ((!nb_layout_is_packed(artifact, have) && !have->is_blocks && !nb_dtype_is_float(have->dtype)) ||
-      nb_values_open(artifact, have, &copy, &unreadable) != NIBBLE_OK) {
+  bool is_weight = nb_layout_is_packed(artifact, have) || have->is_blocks || nb_dtype_is_float(have->dtype);
+  nibble_status opened = is_weight ? nb_values_open(artifact, have, &copy, &unreadable) : NIBBLE_BAD_INPUT;
+  if (opened == NIBBLE_SYSTEM) {
+    status = opened;
+    if (err) *err = unreadable;
+  } else if (opened != NIBBLE_OK) {
     /* The structure's checks have named the fault. */
     nb_find(findings, NIBBLE_WARNING, "error", "", nb_place_tensor(values.source.name),
             "it cannot be read, so it is not compared");
