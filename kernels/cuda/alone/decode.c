@@ -1,0 +1,184 @@
+/* Decoding with a model that has a real one's shape and random weights: what a token costs, from the embedding to the
+ * logits, beside what reading its bytes once would cost. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/checked.h"
+#include "base/clock.h"
+#include "kernels/cuda/alone/bench.h"
+#include "kernels/cuda/alone/random.h"
+
+enum {
+  HIDDEN = 4096,
+  INTERMEDIATE = 11008,
+  LAYERS = 32,
+  HEADS = 32,
+  HEAD_DIM = 128,
+  VOCAB = 32000,
+  CAPACITY = 512,
+  WARM_STEPS = 8,
+  STEPS = 64
+};
+
+typedef enum slot { Q, K, V, O, GATE, UP, DOWN, SLOTS } slot;
+
+static const int64_t slot_rows[SLOTS] = {HIDDEN, HIDDEN, HIDDEN, HIDDEN, INTERMEDIATE, INTERMEDIATE, HIDDEN};
+static const int64_t slot_cols[SLOTS] = {HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN, HIDDEN, INTERMEDIATE};
+
+enum { X, NORMED, QUERY, KEY, VALUE, ATTENDED, GATED, UPPED, COS, SIN, WEIGHT, LOGITS, BUFFERS };
+
+static const int64_t buffer_floats[BUFFERS] = {HIDDEN,
+                                               HIDDEN,
+                                               HIDDEN,
+                                               HIDDEN,
+                                               HIDDEN,
+                                               HIDDEN,
+                                               INTERMEDIATE,
+                                               INTERMEDIATE,
+                                               CAPACITY *HEAD_DIM / 2,
+                                               CAPACITY *HEAD_DIM / 2,
+                                               HIDDEN,
+                                               VOCAB};
+
+typedef struct made_up {
+  nb_backend *b;
+  nb_matrix *linear[LAYERS][SLOTS], *embedding;
+  nb_buffer *k_cache[LAYERS], *v_cache[LAYERS], *buffer[BUFFERS];
+  nb_recording *recording;
+  double bytes; /* of the weights that a token reads */
+} made_up;
+
+static nibble_status make_matrix(made_up *m, const nb_random_options *o, int copies, nb_matrix **const *out,
+                                 nibble_error *err) {
+  nb_random_matrix source;
+  if (!nb_random_create(o, 1, &source)) return nb_fail_memory(err, (size_t)(o->rows * o->cols));
+  nibble_status status = NIBBLE_OK;
+  for (int i = 0; status == NIBBLE_OK && i < copies; i++) {
+    status = m->b->matrix_create(m->b, &source.m, &(nb_matrix_options){0}, out[i], err);
+    m->bytes += (double)nb_packed_bytes(&source.m);
+  }
+  nb_random_free(&source);
+  return status;
+}
+
+static nibble_status make_buffer(made_up *m, int64_t n, nb_buffer **out, nibble_error *err) {
+  float *values = nb_alloc((uint64_t)n, sizeof *values);
+  if (!values) return nb_fail_memory(err, (size_t)n * sizeof *values);
+  nb_random_floats((uint64_t)n, 0.5f, n, values);
+  nibble_status status = m->b->buffer_create(m->b, (uint64_t)n * sizeof *values, out, err);
+  if (status == NIBBLE_OK) status = m->b->upload(m->b, *out, 0, values, (uint64_t)n * sizeof *values, err);
+  free(values);
+  return status;
+}
+
+static nibble_status make(made_up *m, nibble_error *err) {
+  nibble_status status = NIBBLE_OK;
+  for (int s = 0; status == NIBBLE_OK && s < SLOTS; s++) {
+    nb_matrix **places[LAYERS];
+    for (int l = 0; l < LAYERS; l++) places[l] = &m->linear[l][s];
+    nb_random_options o = {.format = NB_FORMAT_NF4, .rows = slot_rows[s], .cols = slot_cols[s]};
+    status = make_matrix(m, &o, LAYERS, places, err);
+  }
+  nb_random_options head = {.format = NB_FORMAT_BF16, .rows = VOCAB, .cols = HIDDEN};
+  nb_matrix **place = &m->embedding;
+  if (status == NIBBLE_OK) status = make_matrix(m, &head, 1, &place, err);
+  int64_t cache = (int64_t)HEADS * CAPACITY * HEAD_DIM;
+  for (int l = 0; status == NIBBLE_OK && l < LAYERS; l++) {
+    status = make_buffer(m, cache, &m->k_cache[l], err);
+    if (status == NIBBLE_OK) status = make_buffer(m, cache, &m->v_cache[l], err);
+  }
+  for (int i = 0; status == NIBBLE_OK && i < BUFFERS; i++)
+    status = make_buffer(m, buffer_floats[i], &m->buffer[i], err);
+  return status;
+}
+
+static void unmake(made_up *m) {
+  nb_backend *b = m->b;
+  for (int l = 0; l < LAYERS; l++) {
+    for (int s = 0; s < SLOTS; s++) b->matrix_free(b, m->linear[l][s]);
+    b->buffer_free(b, m->k_cache[l]);
+    b->buffer_free(b, m->v_cache[l]);
+  }
+  b->matrix_free(b, m->embedding);
+  for (int i = 0; i < BUFFERS; i++) b->buffer_free(b, m->buffer[i]);
+  b->recording_free(b, m->recording);
+}
+
+static nibble_status run_layer(made_up *m, int l, int64_t start, nibble_error *err) {
+  nb_backend *b = m->b;
+  nb_buffer **f = m->buffer;
+  nb_matrix **w = m->linear[l];
+  nb_attention_shape shape = {.sequences = 1,
+                              .tokens = 1,
+                              .start = start,
+                              .heads = HEADS,
+                              .kv_heads = HEADS,
+                              .head_dim = HEAD_DIM,
+                              .capacity = CAPACITY,
+                              .scale = 0.08838835f};
+  b->norm(b, f[X], f[WEIGHT], 1, HIDDEN, 1e-5f, f[NORMED]);
+  nb_layer_product qkv[] = {
+      {.weight = w[Q], .y = f[QUERY]}, {.weight = w[K], .y = f[KEY]}, {.weight = w[V], .y = f[VALUE]}};
+  nb_layer_product mlp[] = {{.weight = w[GATE], .y = f[GATED]}, {.weight = w[UP], .y = f[UPPED]}};
+  nibble_status status = b->matmul(b, qkv, 3, f[NORMED], 1, 1, err);
+  b->rotary(b, &shape, f[COS], f[SIN], f[QUERY], f[KEY], f[VALUE], m->k_cache[l], m->v_cache[l]);
+  b->attention(b, &shape, f[QUERY], m->k_cache[l], m->v_cache[l], f[ATTENDED]);
+  if (status == NIBBLE_OK)
+    status = b->matmul(b, &(nb_layer_product){.weight = w[O], .y = f[X]}, 1, f[ATTENDED], 1, 1, err);
+  b->norm(b, f[X], f[WEIGHT], 1, HIDDEN, 1e-5f, f[NORMED]);
+  if (status == NIBBLE_OK) status = b->matmul(b, mlp, 2, f[NORMED], 1, 1, err);
+  b->gate(b, NB_ACT_SILU, f[GATED], f[UPPED], INTERMEDIATE);
+  if (status == NIBBLE_OK)
+    status = b->matmul(b, &(nb_layer_product){.weight = w[DOWN], .y = f[X]}, 1, f[GATED], 1, 1, err);
+  return status;
+}
+
+static nibble_status run_token(made_up *m, int64_t start, nibble_error *err) {
+  nibble_status status = NIBBLE_OK;
+  for (int l = 0; status == NIBBLE_OK && l < LAYERS; l++) status = run_layer(m, l, start, err);
+  m->b->norm(m->b, m->buffer[X], m->buffer[WEIGHT], 1, HIDDEN, 1e-5f, m->buffer[NORMED]);
+  nb_layer_product head = {.weight = m->embedding, .y = m->buffer[LOGITS]};
+  return status == NIBBLE_OK ? m->b->matmul(m->b, &head, 1, m->buffer[NORMED], 1, 1, err) : status;
+}
+
+/* Seconds a token, with the next id chosen on the host each time, as generation does. */
+static nibble_status time_tokens(made_up *m, bool recorded, double *seconds, nibble_error *err) {
+  nb_backend *b = m->b;
+  double begin = 0;
+  nibble_status status = NIBBLE_OK;
+  for (int i = 0; status == NIBBLE_OK && i < WARM_STEPS + STEPS; i++) {
+    if (i == WARM_STEPS) begin = nb_seconds();
+    float first;
+    b->embed(b, m->embedding, &(int32_t){i * 37 % VOCAB}, 1, m->buffer[X]);
+    if (recorded && !m->recording) {
+      status = b->record_begin(b, err);
+      if (status == NIBBLE_OK) status = run_token(m, i, err);
+      nibble_status ended = b->record_end(b, &m->recording, status == NIBBLE_OK ? err : NULL);
+      if (status == NIBBLE_OK) status = ended;
+    }
+    if (status == NIBBLE_OK) status = recorded ? b->replay(b, m->recording, i, err) : run_token(m, i, err);
+    if (status == NIBBLE_OK) status = b->download(b, m->buffer[LOGITS], 0, &first, sizeof first, err);
+  }
+  *seconds = (nb_seconds() - begin) / STEPS;
+  return status;
+}
+
+static void print(const char *how, const made_up *m, double seconds, double rate) {
+  printf("%-10s %8.3f ms a token, %7.1f tokens/s, %6.0f GB/s of weights, %3.0f%% of the copy rate\n", how,
+         seconds * 1e3, 1 / seconds, m->bytes / seconds / 1e9, rate > 0 ? 100 * m->bytes / seconds / rate : 0);
+}
+
+nibble_status nb_bench_decode(nb_backend *cuda, nibble_error *err) {
+  made_up m = {.b = cuda};
+  double rate = nb_gpu_copy_rate(), launches = 0, graph = 0;
+  nibble_status status = make(&m, err);
+  if (status == NIBBLE_OK) status = time_tokens(&m, false, &launches, err);
+  if (status == NIBBLE_OK) status = time_tokens(&m, true, &graph, err);
+  if (status == NIBBLE_OK) {
+    printf("decode, 32 layers of 4096 x 11008, nf4, bf16 head, %.2f GB of weights\n", m.bytes / 1e9);
+    print("launches", &m, launches, rate);
+    print("one graph", &m, graph, rate);
+  }
+  unmake(&m);
+  return status;
+}
