@@ -52,6 +52,16 @@ typedef struct nibble_progress {
  * a program is best started with OMP_WAIT_POLICY=passive, or GOMP_SPINCOUNT=2000, which the command line sees to. */
 void nibble_set_threads(int threads);
 
+typedef enum nibble_device {
+  NIBBLE_DEVICE_CPU,
+  NIBBLE_DEVICE_CUDA, /* the first CUDA device; NIBBLE_SYSTEM where there is none */
+  NIBBLE_DEVICE_AUTO  /* as many layers on it as fit, the rest on the CPU; all on the CPU where there is none */
+} nibble_device;
+
+/* Where later calls that run a model compute: nibble_ppl, generate, bench, logits, hidden and verify. gpu_memory: bytes
+ * that AUTO may fill with weights and caches; 0: nine tenths of what is free. */
+void nibble_set_device(nibble_device device, uint64_t gpu_memory);
+
 /* High-water mark of this process's resident memory, in bytes. */
 uint64_t nibble_peak_rss(void);
 

@@ -38,6 +38,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_COLS: o->kernel.cols = cli_int(state, "--cols", arg, 1, 1 << 30); return 0;
     case OPT_BATCH: o->kernel.n = cli_int(state, "--batch", arg, 1, 1 << 30); return 0;
     case ARGP_KEY_END:
+      if (o->kernels && o->common.device == NIBBLE_DEVICE_CUDA)
+        argp_error(state, "--kernels measures the cpu; for a GPU there is scripts/bench-gpu");
       if (!o->bench.model == !o->kernels) argp_error(state, "give a MODEL, or else --kernels");
       return 0;
     default: return cli_argument(key, arg, state, slots, 1);
@@ -71,7 +73,7 @@ static const struct argp argp = {
 };
 
 int cli_bench(int argc, char **argv) {
-  options o = {0};
+  options o = {.common.runs_model = true};
   cli_parse(&argp, argc, argv, &o);
   if (o.kernels) return cli_bench_kernels(&o.kernel, o.common.json);
   o.bench.progress = o.common.progress;

@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { OPT_JSON = 0x1000, OPT_THREADS, OPT_DEVICE, OPT_QUIET, BAR_WIDTH = 24 };
+enum { OPT_JSON = 0x1000, OPT_THREADS, OPT_DEVICE, OPT_GPU_MEMORY, OPT_QUIET, BAR_WIDTH = 24 };
 
 static const double BAR_AFTER_SECONDS = 2.0, BAR_EVERY_SECONDS = 0.1;
 
@@ -52,17 +52,26 @@ static void show_warning(void *ctx, const char *message) {
   fprintf(stderr, "nibble: warning: %s\n", message);
 }
 
+static nibble_device parse_device(const struct argp_state *state, const char *text) {
+  if (strcmp(text, "cpu") == 0) return NIBBLE_DEVICE_CPU;
+  if (strcmp(text, "cuda") == 0) return NIBBLE_DEVICE_CUDA;
+  if (strcmp(text, "auto") != 0) argp_error(state, "--device %s: cpu, cuda or auto is wanted", text);
+  return NIBBLE_DEVICE_AUTO;
+}
+
 static error_t parse_common(int key, char *arg, struct argp_state *state) {
   cli_common *common = state->input;
   switch (key) {
     case OPT_JSON: common->json = true; return 0;
     case OPT_QUIET: common->quiet = true; return 0;
     case OPT_THREADS: nibble_set_threads((int)cli_int(state, "--threads", arg, 1, 1024)); return 0;
-    case OPT_DEVICE: /* refused, not ignored: a figure measured on the wrong device would mislead */
-      if (strcmp(arg, "cpu") != 0 && strcmp(arg, "auto") != 0)
-        argp_error(state, "--device %s: this build computes on the cpu only", arg);
-      return 0;
+    case OPT_DEVICE: common->device = parse_device(state, arg); return 0;
+    case OPT_GPU_MEMORY: common->gpu_memory = cli_size(state, "--gpu-memory", arg); return 0;
     case ARGP_KEY_END:
+      /* Refused, not ignored: a figure measured on the wrong device would mislead. */
+      if (common->device == NIBBLE_DEVICE_CUDA && !common->runs_model)
+        argp_error(state, "--device cuda: this command computes on the cpu only");
+      nibble_set_device(common->device, common->gpu_memory);
       if (!common->quiet) common->progress.warning = show_warning;
       if (!common->quiet && isatty(STDERR_FILENO)) common->progress.step = show_step;
       return 0;
@@ -73,7 +82,10 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
 static const struct argp_option common_options[] = {
     {"json", OPT_JSON, NULL, 0, "Print the result as JSON", 0},
     {"threads", OPT_THREADS, "N", 0, "Use N threads (default: one a core)", 0},
-    {"device", OPT_DEVICE, "cpu|auto", 0, "Where to compute", 0},
+    {"device", OPT_DEVICE, "cpu|cuda|auto", 0, "Where a model is run (default: cpu); auto: what fits on the GPU there",
+     0},
+    {"gpu-memory", OPT_GPU_MEMORY, "SIZE", 0, "GPU memory that --device auto may fill (default: most of what is free)",
+     0},
     {"quiet", OPT_QUIET, NULL, 0, "No progress and no warnings", 0},
     {0},
 };

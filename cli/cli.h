@@ -16,11 +16,14 @@
 
 typedef struct cli_common {
   bool json, quiet;
+  bool runs_model; /* set before cli_parse: the command can compute on a GPU */
+  nibble_device device;
+  uint64_t gpu_memory;
   nibble_progress progress; /* hand this to the library */
 } cli_common;
 
 /* Parses argv into `options`, whose first member is a cli_common, with the subcommand's own argp and the common options
- * (--json, --threads, --device, --quiet). Exits with NIBBLE_USAGE on wrong usage. */
+ * (--json, --threads, --device, --gpu-memory, --quiet). Exits with NIBBLE_USAGE on wrong usage. */
 void cli_parse(const struct argp *argp, int argc, char **argv, void *options);
 
 /* Ends the progress bar, prints the error (if status is not NIBBLE_OK) to stderr, flushes stdout and returns the exit

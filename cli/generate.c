@@ -74,7 +74,7 @@ static void print_piece(void *ctx, const char *bytes, size_t n) {
 }
 
 int cli_generate(int argc, char **argv) {
-  options o = {0};
+  options o = {.common.runs_model = true};
   cli_parse(&argp, argc, argv, &o);
   o.generate.progress = o.common.progress;
   if (!o.common.json) {

@@ -78,7 +78,7 @@ static const struct argp hidden_argp = {
 
 static int run(const struct argp *argp, int argc, char **argv,
                nibble_status (*call)(const nibble_logits_options *, nibble_logits_result *, nibble_error *)) {
-  options o = {0};
+  options o = {.common.runs_model = true};
   cli_parse(argp, argc, argv, &o);
   o.logits.progress = o.common.progress;
   nibble_logits_result r;

@@ -59,7 +59,7 @@ static const struct argp argp = {
 };
 
 int cli_ppl(int argc, char **argv) {
-  options o = {0};
+  options o = {.common.runs_model = true};
   cli_parse(&argp, argc, argv, &o);
   o.ppl.progress = o.common.progress;
   nibble_ppl_result r;

@@ -275,7 +275,7 @@ static void print_json(const nibble_verification *v) {
 }
 
 int cli_verify(int argc, char **argv) {
-  options o = {0};
+  options o = {.common.runs_model = true};
   cli_parse(&argp, argc, argv, &o);
   o.verify.progress = o.common.progress;
   nibble_verification *result;

@@ -23,6 +23,8 @@ struct nb_session {
   nb_kv_cache *caches;                      /* [num_hidden_layers] */
   int64_t tile_rows;                        /* of logits */
   nb_buffer *head_x, *head_normed, *logits; /* [tile_rows, hidden], [tile_rows, hidden], [tile_rows, vocab] */
+  nb_recording *recording;                  /* of the blocks on one new token for each sequence, or NULL */
+  bool ran_single;                          /* such a step has run, for as many sequences */
 };
 
 static const nb_config *config_of(const nb_session *s) { return &s->model->checkpoint.config; }
@@ -78,6 +80,14 @@ nibble_status nb_session_create(const nb_model *model, const nb_session_options 
   return NIBBLE_OK;
 }
 
+/* It holds for one number of sequences. */
+static void drop_recording(nb_session *s) {
+  nb_backend *b = s->model->backend;
+  if (s->recording) b->recording_free(b, s->recording);
+  s->recording = NULL;
+  s->ran_single = false;
+}
+
 void nb_session_free(nb_session *s) {
   if (!s) return;
   for (int64_t i = 0; s->caches && i < config_of(s)->num_hidden_layers; i++) {
@@ -90,6 +100,7 @@ void nb_session_free(nb_session *s) {
   b->buffer_free(b, s->head_x);
   b->buffer_free(b, s->head_normed);
   b->buffer_free(b, s->logits);
+  drop_recording(s);
   free(s);
 }
 
@@ -98,8 +109,10 @@ int64_t nb_session_length(const nb_session *s) { return s->length; }
 void nb_session_truncate(nb_session *s, int64_t length) { s->length = nb_min_i64(s->length, nb_max_i64(0, length)); }
 
 void nb_session_restart(nb_session *s, int64_t sequences) {
+  int64_t before = s->sequences;
   s->length = s->last_tokens = 0;
   s->sequences = nb_min_i64(s->max_sequences, nb_max_i64(1, sequences));
+  if (s->sequences != before) drop_recording(s);
 }
 
 /* ---- a step ----------------------------------------------------------------------------------------------------- */
@@ -131,24 +144,22 @@ static nibble_status check_step(const nb_session *s, const int32_t *ids, int64_t
   return NIBBLE_OK;
 }
 
-nibble_status nb_session_step(nb_session *s, const int32_t *ids, int64_t tokens, nibble_error *err) {
-  nibble_status status = check_step(s, ids, tokens, err);
-  if (status != NIBBLE_OK) return status;
+/* All blocks on the residual stream in *w, which ends where the last block is. */
+static nibble_status run_blocks(nb_session *s, int64_t tokens, nb_block_scratch **w, nibble_error *err) {
   const nb_model *m = s->model;
   const nb_config *c = config_of(s);
   int64_t rows = s->sequences * tokens;
-  nb_block_scratch *w = &s->scratches[0];
-  m->backend->embed(m->backend, m->embedding.matrix, ids, rows, w->x);
+  nibble_status status = NIBBLE_OK;
   for (int64_t i = 0; i < c->num_hidden_layers; i++) {
     const nb_block *block = &m->blocks[i];
-    if ((status = move_to(s, &w, block->backend, rows, err)) != NIBBLE_OK) return status;
-    if ((status = nb_show(s->hook, block->backend, i, "input", w->x, rows, c->hidden_size, err)) != NIBBLE_OK)
+    if ((status = move_to(s, w, block->backend, rows, err)) != NIBBLE_OK) return status;
+    if ((status = nb_show(s->hook, block->backend, i, "input", (*w)->x, rows, c->hidden_size, err)) != NIBBLE_OK)
       return status;
     nb_block_run run = {.config = c,
                         .block = block,
                         .activation = m->activation,
                         .hook = s->hook,
-                        .scratch = w,
+                        .scratch = *w,
                         .cache = &s->caches[i],
                         .layer = i,
                         .sequences = s->sequences,
@@ -160,10 +171,45 @@ nibble_status nb_session_step(nb_session *s, const int32_t *ids, int64_t tokens,
     if ((status = nb_block_gate(&run, err)) != NIBBLE_OK) return status;
     if ((status = nb_block_down(&run, err)) != NIBBLE_OK) return status;
   }
-  if ((status = move_to(s, &w, m->backend, rows, err)) != NIBBLE_OK) return status;
+  return status;
+}
+
+/* True for the step that decoding repeats, where all of it is on one backend that can record. */
+static bool can_record(const nb_session *s, int64_t tokens) {
+  return tokens == 1 && !s->hook && s->scratch_count == 1 && s->model->backend->record_begin;
+}
+
+/* The first such step runs as it is, so that whatever is made on first use is there; the second is recorded. */
+static nibble_status run_recorded(nb_session *s, nb_block_scratch **w, nibble_error *err) {
+  nb_backend *b = s->model->backend;
+  nibble_status status = NIBBLE_OK;
+  if (!s->ran_single) {
+    status = run_blocks(s, 1, w, err);
+    s->ran_single = status == NIBBLE_OK;
+    return status;
+  }
+  if (!s->recording) {
+    if ((status = b->record_begin(b, err)) != NIBBLE_OK) return status;
+    status = run_blocks(s, 1, w, err);
+    nibble_status ended = b->record_end(b, &s->recording, status == NIBBLE_OK ? err : NULL);
+    if (status == NIBBLE_OK) status = ended;
+  }
+  return status == NIBBLE_OK ? b->replay(b, s->recording, s->length, err) : status;
+}
+
+nibble_status nb_session_step(nb_session *s, const int32_t *ids, int64_t tokens, nibble_error *err) {
+  nibble_status status = check_step(s, ids, tokens, err);
+  if (status != NIBBLE_OK) return status;
+  const nb_model *m = s->model;
+  int64_t rows = s->sequences * tokens;
+  nb_block_scratch *w = &s->scratches[0];
+  m->backend->embed(m->backend, m->embedding.matrix, ids, rows, w->x);
+  status = can_record(s, tokens) ? run_recorded(s, &w, err) : run_blocks(s, tokens, &w, err);
+  if (status == NIBBLE_OK) status = move_to(s, &w, m->backend, rows, err);
+  if (status != NIBBLE_OK) return status;
   s->length += tokens;
   s->last_tokens = tokens;
-  return nb_show(s->hook, m->backend, -1, "norm.input", w->x, rows, c->hidden_size, err);
+  return nb_show(s->hook, m->backend, -1, "norm.input", w->x, rows, config_of(s)->hidden_size, err);
 }
 
 /* ---- the head --------------------------------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "runner/device.h"
 
 const char *const nb_linear_names[NB_LINEARS] = {
     [NB_Q_PROJ] = "self_attn.q_proj", [NB_K_PROJ] = "self_attn.k_proj", [NB_V_PROJ] = "self_attn.v_proj",
@@ -58,7 +59,9 @@ static nibble_status load_matrix(const nb_checkpoint *c, nb_backend *b, const ch
   out->out = out_features;
   out->in = in_features;
   *stored_bytes += (uint64_t)nb_packed_bytes(&out->source.packed);
-  return b->matrix_create(b, &out->source.packed, options, &out->matrix, err);
+  status = b->matrix_create(b, &out->source.packed, options, &out->matrix, err);
+  if (!b->keeps_source) nb_weight_free(&out->source);
+  return status;
 }
 
 static void linear_free(nb_backend *b, nb_linear *linear) {
@@ -184,6 +187,13 @@ static nibble_status load_all(nb_model *m, const nb_model_options *options, nibb
   nb_model_tensors tensors;
   nibble_status status = nb_model_tensors_list(config, &tensors, err);
   if (status != NIBBLE_OK) return status;
+  nb_placement place = {0};
+  if (!m->backend) {
+    bool cpu_only = options->llm_int8 || options->int8_activations;
+    status = nb_device_place(&m->checkpoint, &tensors, cpu_only, &place, err);
+    if (status != NIBBLE_OK) goto done;
+    m->backend = place.outer;
+  }
   for (size_t i = 0; i < tensors.count; i++) {
     if (tensors.items[i].layer >= 0) continue;
     if ((status = load_outer_tensor(m, &tensors.items[i], err)) != NIBBLE_OK) goto done;
@@ -194,7 +204,10 @@ static nibble_status load_all(nb_model *m, const nb_model_options *options, nibb
     goto done;
   }
   for (int64_t i = 0; i < config->num_hidden_layers; i++) {
-    nb_backend *backend = options->backend_of_layer ? options->backend_of_layer(options->ctx, i) : m->backend;
+    nb_backend *backend = options->backend_of_layer ? options->backend_of_layer(options->ctx, i)
+                          : options->backend        ? options->backend
+                          : i < place.gpu_layers    ? place.gpu
+                                                    : nb_backend_cpu();
     status = nb_block_load(&m->checkpoint, &tensors, i, backend, &m->matrix_options, &m->blocks[i], err);
     if (status != NIBBLE_OK) goto done;
     m->weight_bytes += m->blocks[i].weight_bytes;
@@ -205,7 +218,7 @@ done:
 }
 
 nibble_status nb_model_load(const char *path, const nb_model_options *options, nb_model *out, nibble_error *err) {
-  *out = (nb_model){.backend = options->backend ? options->backend : nb_backend_cpu()};
+  *out = (nb_model){.backend = options->backend};
   nibble_status status = nb_checkpoint_open(path, &out->checkpoint, err);
   if (status == NIBBLE_OK) status = nb_model_check_runnable(&out->checkpoint, &out->activation, err);
   if (status == NIBBLE_OK) {
@@ -222,7 +235,10 @@ nibble_status nb_model_load(const char *path, const nb_model_options *options, n
 
 void nb_model_free(nb_model *model) {
   nb_backend *b = model->backend;
-  if (!b) return;
+  if (!b) { /* it got no further than its file */
+    nb_checkpoint_close(&model->checkpoint);
+    return;
+  }
   if (model->head.matrix == model->embedding.matrix) model->head = (nb_linear){0};
   linear_free(b, &model->head);
   linear_free(b, &model->embedding);

@@ -5,7 +5,9 @@
 #include <random>
 
 #include "cuda_emulator.h"
+#include "golden_weights.h"
 #include "random_packed.h"
+#include "support.h"
 
 extern "C" {
 #include "base/checked.h"
@@ -16,6 +18,8 @@ extern "C" {
 #include "kernels/int8.h"
 #include "kernels/ops.h"
 #include "kernels/quantize.h"
+#include "runner/device.h"
+#include "runner/forward.h"
 }
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/matrix.h"
@@ -295,6 +299,121 @@ TEST(CudaBackend, ARecordedStepIsTheSameAtEveryPosition) {
   nb_check_recording(&check);
   EXPECT_EQ(check.passed, 8);
   EXPECT_EQ(check.failed, 0);
+}
+
+// ---- whole models --------------------------------------------------------------------------------------------------
+
+template <typename T>
+std::vector<T> Values(const GoldenTensor &t) {
+  std::vector<T> out(t.bytes.size() / sizeof(T));
+  memcpy(out.data(), t.bytes.data(), t.bytes.size());
+  return out;
+}
+
+// Logits [tokens, vocab] of one sequence, fed `step` tokens at a time.
+std::vector<float> Logits(const std::string &name, const nb_model_options &options, const std::vector<int32_t> &ids,
+                          int64_t step) {
+  nibble_error err = {};
+  nb_model model = {};
+  nb_session *session = nullptr;
+  std::vector<float> out;
+  EXPECT_EQ(nb_model_load(Golden("tiny/" + name).c_str(), &options, &model, &err), NIBBLE_OK) << err.message;
+  nb_session_options room = {};
+  room.capacity = (int64_t)ids.size(), room.step_tokens = step;
+  EXPECT_EQ(nb_session_create(&model, &room, &session, &err), NIBBLE_OK) << err.message;
+  size_t vocab = (size_t)model.checkpoint.config.vocab_size;
+  for (size_t at = 0; session && at < ids.size(); at += (size_t)step) {
+    size_t n = std::min((size_t)step, ids.size() - at);
+    std::vector<int32_t> rows;
+    for (size_t t = 0; t < n; t++) rows.push_back((int32_t)t);
+    out.resize((at + n) * vocab);
+    EXPECT_EQ(nb_session_step(session, &ids[at], (int64_t)n, &err), NIBBLE_OK) << err.message;
+    EXPECT_EQ(nb_session_logits(session, rows.data(), (int64_t)n, &out[at * vocab], &err), NIBBLE_OK) << err.message;
+  }
+  nb_session_free(session);
+  nb_model_free(&model);
+  return out;
+}
+
+double LargestDifference(const std::vector<float> &got, const std::vector<float> &want) {
+  double difference = 0, largest = 0;
+  if (got.size() != want.size()) return INFINITY;
+  for (size_t i = 0; i < want.size(); i++) {
+    difference = std::max(difference, std::isnan(got[i]) ? INFINITY : std::fabs((double)got[i] - want[i]));
+    largest = std::max(largest, std::fabs((double)want[i]));
+  }
+  return difference / largest;
+}
+
+nb_backend *Emulated(void *, int64_t) {
+  nibble_error err = {};
+  return nb_backend_cuda(&err);
+}
+
+TEST(CudaModel, LogitsOfEveryFormatAreThoseOfTransformersToOnePercent) {
+  for (const char *name :
+       {"llama-f32", "llama-tied-biases-f16", "llama-head-dim-llama3-bf16", "llama-mha-gelu-f16", "mistral-window-bf16",
+        "qwen2-bf16", "qwen3-bf16", "llama-nf4", "llama-nf4-double", "llama-fp4", "llama-int8"}) {
+    GoldenFile golden = ReadSafetensors(Golden("tiny/" + std::string(name) + ".safetensors"));
+    std::vector<int32_t> ids = Values<int32_t>(golden.tensors["ids"]);
+    std::vector<float> want = Values<float>(golden.tensors["logits"]);
+    nb_model_options options = {};
+    options.backend = Emulated(nullptr, 0);
+    std::vector<float> whole = Logits(name, options, ids, (int64_t)ids.size());
+    EXPECT_LT(LargestDifference(whole, want), 0.01) << name;
+    EXPECT_LT(LargestDifference(Logits(name, options, ids, 1), want), 0.01) << name << ", token by token";
+  }
+}
+
+TEST(CudaModel, LayersOnTheCpuAndOnTheGpuGiveTheSameLogits) {
+  GoldenFile golden = ReadSafetensors(Golden("tiny/llama-nf4.safetensors"));
+  std::vector<int32_t> ids = Values<int32_t>(golden.tensors["ids"]);
+  std::vector<float> want = Values<float>(golden.tensors["logits"]);
+  nb_model_options options = {};
+  options.backend_of_layer = [](void *, int64_t layer) {
+    return layer % 2 ? nb_backend_cpu() : Emulated(nullptr, layer);
+  };
+  options.backend = nb_backend_cpu();
+  EXPECT_LT(LargestDifference(Logits("llama-nf4", options, ids, 5), want), 0.01);
+  EXPECT_LT(LargestDifference(Logits("llama-nf4", options, ids, 1), want), 0.01);
+}
+
+TEST(CudaModel, ReplayedStepsAreTheStepsThemselves) {
+  GoldenFile golden = ReadSafetensors(Golden("tiny/llama-int8.safetensors"));
+  std::vector<int32_t> ids = Values<int32_t>(golden.tensors["ids"]);
+  nb_model_options recorded = {}, stepped = {};
+  recorded.backend = Emulated(nullptr, 0);
+  nb_backend *b = recorded.backend;
+  auto begin = b->record_begin;
+  std::vector<float> with = Logits("llama-int8", recorded, ids, 1);
+  b->record_begin = nullptr;
+  stepped.backend = b;
+  std::vector<float> without = Logits("llama-int8", stepped, ids, 1);
+  b->record_begin = begin;
+  EXPECT_EQ(with, without);
+}
+
+TEST(Device, PlacesTheFirstLayersThatFit) {
+  const uint64_t layers[4] = {10, 10, 30, 10};
+  bool outer;
+  EXPECT_EQ(nb_place_layers(100, 20, layers, 4, &outer), 4);
+  EXPECT_TRUE(outer);
+  EXPECT_EQ(nb_place_layers(60, 20, layers, 4, &outer), 2);
+  EXPECT_TRUE(outer);
+  EXPECT_EQ(nb_place_layers(45, 50, layers, 4, &outer), 2);
+  EXPECT_FALSE(outer);
+  EXPECT_EQ(nb_place_layers(0, 0, layers, 4, &outer), 0);
+}
+
+TEST(Device, CudaWithoutADeviceExitsWith4AndAutoComputesOnTheCpu) {
+  std::string model = Golden("tiny/llama-f32");
+  CommandResult cuda = Nibble("logits " + model + " --ids 1,2,3 --out /tmp/nibble-no-such-folder/x --device cuda");
+  if (cuda.err.find("no CUDA device") == std::string::npos) GTEST_SKIP() << "skipped: there is a CUDA device";
+  EXPECT_EQ(cuda.code, 4);
+  EXPECT_EQ(std::count(cuda.err.begin(), cuda.err.end(), '\n'), 1) << cuda.err;
+  TempFolder folder;
+  CommandResult any = Nibble("logits " + model + " --ids 1,2,3 --device auto --out " + (folder / "x.safetensors"));
+  EXPECT_EQ(any.code, 0) << any.err;
 }
 
 }  // namespace

@@ -423,7 +423,7 @@ inline uint32_t nb_subtract_bf16(uint32_t a, uint32_t b) {
   return nb_pair_bf16(BfloatToFloat((uint16_t)a) - BfloatToFloat((uint16_t)b),
                       BfloatToFloat((uint16_t)(a >> 16)) - BfloatToFloat((uint16_t)(b >> 16)));
 }
-inline uint32_t nb_permute(uint32_t low, uint32_t high, uint32_t select) {
+inline uint32_t nb_pick_bytes(uint32_t low, uint32_t high, uint32_t select) {
   uint64_t bytes = (uint64_t)high << 32 | low;
   uint32_t out = 0;
   for (int i = 0; i < 4; i++) out |= (uint32_t)(bytes >> (select >> (4 * i) & 7) * 8 & 255) << (8 * i);

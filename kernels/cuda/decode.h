@@ -38,9 +38,10 @@ static __device__ __forceinline__ void nb_decode_gptq4(uint32_t zero0, uint32_t 
 /* 8 bits: 0x4b000000 | code is 2^23 + code in float32; what is left after the subtraction has 8 significant bits, so
  * its upper half is it, exactly, in bfloat16. less = 2^23 + zero point. */
 static __device__ __forceinline__ uint32_t nb_decode_8bit_pair(uint32_t word, int second, float less) {
-  uint32_t low = nb_permute(word, 0x4b000000u, second ? 0x7442u : 0x7440u);
-  uint32_t high = nb_permute(word, 0x4b000000u, second ? 0x7443u : 0x7441u);
-  return nb_permute(__float_as_uint(nb_bits_float(low) - less), __float_as_uint(nb_bits_float(high) - less), 0x7632u);
+  uint32_t low = nb_pick_bytes(word, 0x4b000000u, second ? 0x7442u : 0x7440u);
+  uint32_t high = nb_pick_bytes(word, 0x4b000000u, second ? 0x7443u : 0x7441u);
+  return nb_pick_bytes(__float_as_uint(nb_bits_float(low) - less), __float_as_uint(nb_bits_float(high) - less),
+                       0x7632u);
 }
 
 static __device__ __forceinline__ void nb_decode_8bit(uint32_t zero0, uint32_t zero1, const uint32_t *words,

@@ -54,7 +54,7 @@ static __device__ __forceinline__ uint32_t nb_subtract_bf16(uint32_t a, uint32_t
 }
 
 /* Four bytes out of the eight of (high, low), a hex digit of `select` for each. */
-static __device__ __forceinline__ uint32_t nb_permute(uint32_t low, uint32_t high, uint32_t select) {
+static __device__ __forceinline__ uint32_t nb_pick_bytes(uint32_t low, uint32_t high, uint32_t select) {
   return __byte_perm(low, high, select);
 }
 
