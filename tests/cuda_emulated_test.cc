@@ -79,8 +79,7 @@ struct OnDevice {
     w.packed = m;
     w.quant_map = m.quant_map, w.nested_map = m.nested_quant_map, w.nested_absmax = m.nested_absmax;
     w.nested_offset = m.nested_offset;
-    for (int b = 0; m.quant_map && b < 256; b++)
-      pairs.push_back(nb_pair_bf16(m.quant_map[b >> 4], m.quant_map[b & 15]));
+    for (int b = 0; m.quant_map && b < 256; b++) pairs.push_back(nb_pair_f16(m.quant_map[b >> 4], m.quant_map[b & 15]));
     w.pairs = pairs.data();
   }
   OnDevice(const OnDevice &) = delete;
@@ -98,12 +97,13 @@ struct Workspace {
 };
 
 float Bf16(float v) { return nb_bf16_to_f32(nb_f32_to_bf16(v)); }
+float F16(float v) { return nb_f16_to_f32(nb_f32_to_f16(v)); }
 
 // The weight as the tensor cores see it: values of nf4 and fp4 are rounded before they are scaled.
 std::vector<float> Weights(nb_packed m) {
   float rounded[16];
   if (m.quant_map) {
-    for (int i = 0; i < 16; i++) rounded[i] = Bf16(m.quant_map[i]);
+    for (int i = 0; i < 16; i++) rounded[i] = F16(m.quant_map[i]);
     m.quant_map = rounded;
   }
   std::vector<float> out((size_t)(m.rows * m.cols));

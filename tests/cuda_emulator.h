@@ -292,12 +292,6 @@ inline float Float(uint32_t u) {
 }
 inline float BfloatToFloat(uint16_t h) { return Float((uint32_t)h << 16); }
 
-inline uint16_t FloatToBfloat(float f) {
-  uint32_t u = Bits(f);
-  if (std::isnan(f)) return 0x7fff;
-  return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-}
-
 inline uint16_t FloatToHalf(float f) {
   if (std::isnan(f)) return 0x7fff;
   uint16_t sign = (uint16_t)(Bits(f) >> 16 & 0x8000);
@@ -405,23 +399,16 @@ inline unsigned char *nb_shared() {
   unsigned char *p = emulator::Current()->shared.data();
   return p + (16 - (uintptr_t)p % 16) % 16;
 }
-inline void nb_mma_bf16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
-  emulator::Mma(d, a, b0, b1, emulator::BfloatToFloat);
-}
 inline void nb_mma_f16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
   emulator::Mma(d, a, b0, b1, emulator::HalfToFloat);
-}
-inline uint32_t nb_pair_bf16(float low, float high) {
-  return emulator::FloatToBfloat(low) | (uint32_t)emulator::FloatToBfloat(high) << 16;
 }
 inline uint32_t nb_pair_f16(float low, float high) {
   return emulator::FloatToHalf(low) | (uint32_t)emulator::FloatToHalf(high) << 16;
 }
 inline float nb_half_to_float(uint32_t bits) { return emulator::HalfToFloat((uint16_t)bits); }
-inline uint32_t nb_subtract_bf16(uint32_t a, uint32_t b) {
-  using emulator::BfloatToFloat;
-  return nb_pair_bf16(BfloatToFloat((uint16_t)a) - BfloatToFloat((uint16_t)b),
-                      BfloatToFloat((uint16_t)(a >> 16)) - BfloatToFloat((uint16_t)(b >> 16)));
+inline uint32_t nb_subtract_f16(uint32_t a, uint32_t b) {
+  return nb_pair_f16(nb_half_to_float(a & 0xffff) - nb_half_to_float(b & 0xffff),
+                     nb_half_to_float(a >> 16) - nb_half_to_float(b >> 16));
 }
 inline uint32_t nb_pick_bytes(uint32_t low, uint32_t high, uint32_t select) {
   uint64_t bytes = (uint64_t)high << 32 | low;
@@ -446,9 +433,10 @@ inline int BlasDestroy(void *) { return 0; }
 inline int BlasSetStream(void *, int *) { return 0; }
 inline int BlasSetWorkspace(void *, void *, size_t) { return 0; }
 
-// Column-major c [m, n] = op(a) [m, k] op(b) [k, n] + beta c; types 0 float32, 2 float16, 14 bfloat16; op 1 transposes.
-inline int BlasGemmEx(void *, int op_a, int op_b, int m, int n, int k, const void *, const void *a, int type, int lda,
-                      const void *b, int, int ldb, const void *beta, void *c, int, int ldc, int, int) {
+// Column-major c [m, n] = alpha op(a) [m, k] op(b) [k, n] + beta c; types 0 float32, 2 float16, 14 bfloat16; op 1
+// transposes.
+inline int BlasGemmEx(void *, int op_a, int op_b, int m, int n, int k, const void *alpha, const void *a, int type,
+                      int lda, const void *b, int, int ldb, const void *beta, void *c, int, int ldc, int, int) {
   auto at = [type](const void *p, int64_t i) {
     if (type == 0) return ((const float *)p)[i];
     uint16_t bits = ((const uint16_t *)p)[i];
@@ -457,11 +445,12 @@ inline int BlasGemmEx(void *, int op_a, int op_b, int m, int n, int k, const voi
   float *out = (float *)c, keep = *(const float *)beta;
   for (int j = 0; j < n; j++) {
     for (int i = 0; i < m; i++) {
-      double sum = keep == 0 ? 0 : keep * out[(int64_t)j * ldc + i];
+      double sum = 0;
       for (int l = 0; l < k; l++)
         sum += (double)at(a, op_a ? (int64_t)i * lda + l : (int64_t)l * lda + i) *
                at(b, op_b ? (int64_t)l * ldb + j : (int64_t)j * ldb + l);
-      out[(int64_t)j * ldc + i] = (float)sum;
+      float *to = &out[(int64_t)j * ldc + i];
+      *to = (float)(*(const float *)alpha * sum) + (keep == 0 ? 0 : keep * *to);
     }
   }
   return 0;

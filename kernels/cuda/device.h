@@ -15,12 +15,6 @@ extern __shared__ __align__(16) unsigned char nb_dynamic_shared[];
 static __device__ __forceinline__ unsigned char *nb_shared(void) { return nb_dynamic_shared; }
 
 /* d += A B, A [16, 16] row-major, B [16, 8], in the fragments of m16n8k16 (tiles.h). */
-static __device__ __forceinline__ void nb_mma_bf16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 static __device__ __forceinline__ void nb_mma_f16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
@@ -28,12 +22,6 @@ static __device__ __forceinline__ void nb_mma_f16(float d[4], const uint32_t a[4
 }
 
 /* low and high rounded to nearest, ties to even. */
-static __device__ __forceinline__ uint32_t nb_pair_bf16(float low, float high) {
-  uint32_t pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-}
-
 static __device__ __forceinline__ uint32_t nb_pair_f16(float low, float high) {
   uint32_t pair;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
@@ -46,10 +34,10 @@ static __device__ __forceinline__ float nb_half_to_float(uint32_t bits) {
   return value;
 }
 
-/* Each half of a minus the half of b; as 1 * a + (-b), which every processor from sm_80 on has for bfloat16. */
-static __device__ __forceinline__ uint32_t nb_subtract_bf16(uint32_t a, uint32_t b) {
+/* Each half of a minus the half of b. */
+static __device__ __forceinline__ uint32_t nb_subtract_f16(uint32_t a, uint32_t b) {
   uint32_t d;
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(0x3f803f80u), "r"(b ^ 0x80008000u));
+  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
   return d;
 }
 

@@ -58,13 +58,13 @@ void nb_gemm_free(nb_gemm *g) {
 }
 
 /* cuBLAS counts down columns: our row-major c [n, m] is its [m, n], made of b^T and a. */
-bool nb_gemm_run(nb_gemm *g, nb_x_dtype dtype, const void *a, const void *b, int64_t n, int64_t m, int64_t k, float *c,
-                 int64_t ldc, bool accumulate) {
+bool nb_gemm_run(nb_gemm *g, nb_x_dtype dtype, const void *a, const void *b, int64_t n, int64_t m, int64_t k,
+                 float factor, float *c, int64_t ldc, bool accumulate) {
   static const int types[] = {TYPE_F32, TYPE_F16, TYPE_BF16};
-  float one = 1, beta = accumulate ? 1 : 0;
+  float beta = accumulate ? 1 : 0;
   int type = types[dtype];
-  return g->gemm(g->handle, BLAS_OP_T, BLAS_OP_N, (int)m, (int)n, (int)k, &one, b, type, (int)k, a, type, (int)k, &beta,
-                 c, TYPE_F32, (int)ldc, BLAS_COMPUTE_32F, BLAS_DEFAULT) == 0;
+  return g->gemm(g->handle, BLAS_OP_T, BLAS_OP_N, (int)m, (int)n, (int)k, &factor, b, type, (int)k, a, type, (int)k,
+                 &beta, c, TYPE_F32, (int)ldc, BLAS_COMPUTE_32F, BLAS_DEFAULT) == 0;
 }
 
 typedef struct bias_args {
@@ -93,7 +93,7 @@ bool nb_product_gemm(nb_gemm *g, const nb_workspace *ws, const nb_device_layer *
   bool accumulate = layer->accumulate || layer->bias;
   if (layer->bias) lay_bias(ws, layer, n);
   if (w->tiles.kind == NB_TILED_NONE)
-    return nb_gemm_run(g, NB_X_F32, x, w->packed.codes, n, w->packed.rows, w->packed.cols, layer->y, w->packed.rows,
+    return nb_gemm_run(g, NB_X_F32, x, w->packed.codes, n, w->packed.rows, w->packed.cols, 1, layer->y, w->packed.rows,
                        accumulate);
   nb_narrow(ws, w, x, dtype, ldx, n, narrow);
   int64_t k = w->tiles.col_tiles * NB_TILE_COLS, rows = w->tiles.rows;
@@ -102,8 +102,8 @@ bool nb_product_gemm(nb_gemm *g, const nb_workspace *ws, const nb_device_layer *
   for (int64_t first = 0; first < rows; first += step) {
     int64_t count = rows - first < step ? rows - first : step;
     nb_dequantize_panel(ws, w, first, count, panel);
-    if (!nb_gemm_run(g, w->tiles.kind == NB_TILED_F16 ? NB_X_F16 : NB_X_BF16, narrow, panel, n, count, k,
-                     layer->y + first, rows, accumulate))
+    if (!nb_gemm_run(g, NB_X_F16, narrow, panel, n, count, k, dtype == NB_X_F16 ? 1 : 1 / NB_X_SCALE, layer->y + first,
+                     rows, accumulate))
       return false;
   }
   return true;

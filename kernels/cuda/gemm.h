@@ -12,10 +12,10 @@ typedef struct nb_gemm nb_gemm;
 nb_gemm *nb_gemm_create(cudaStream_t stream);
 void nb_gemm_free(nb_gemm *gemm); /* NULL is fine */
 
-/* c [n, m], rows ldc apart, = a [n, k] b [m, k]^T, plus c if `accumulate`; bfloat16 or float16 with float32 sums, or
- * float32 throughout (c is float32 always). False if cuBLAS refuses. */
+/* c [n, m], rows ldc apart, = factor * a [n, k] b [m, k]^T, plus c if `accumulate`; bfloat16 or float16 with float32
+ * sums, or float32 throughout (c is float32 always). False if cuBLAS refuses. */
 bool nb_gemm_run(nb_gemm *gemm, nb_x_dtype dtype, const void *a, const void *b, int64_t n, int64_t m, int64_t k,
-                 float *c, int64_t ldc, bool accumulate);
+                 float factor, float *c, int64_t ldc, bool accumulate);
 
 /* One layer with any number of rows of float32 or 16-bit activations. narrow: room for n * col_tiles * 64 elements;
  * panel: room for `panel_elements`, at least 32 rows. Float32 weights are multiplied as they are. */

@@ -33,14 +33,14 @@ static void add(upload_job *job, const void *source, int64_t bytes, const void *
   job->parts[job->count++] = p;
 }
 
-static uint32_t bf16_pair(float low, float high) { return nb_f32_to_bf16(low) | (uint32_t)nb_f32_to_bf16(high) << 16; }
+static uint32_t f16_pair(float low, float high) { return nb_f32_to_f16(low) | (uint32_t)nb_f32_to_f16(high) << 16; }
 
 /* What nf4 and fp4 have beside their codes and scales. */
 static void add_maps(upload_job *job) {
   const nb_packed *m = job->m;
   nb_device_matrix *w = &job->matrix->w;
   if (!m->quant_map) return;
-  for (int b = 0; b < 256; b++) job->pairs[b] = bf16_pair(m->quant_map[b >> 4], m->quant_map[b & 15]);
+  for (int b = 0; b < 256; b++) job->pairs[b] = f16_pair(m->quant_map[b >> 4], m->quant_map[b & 15]);
   add(job, job->pairs, sizeof job->pairs, (const void **)&w->pairs);
   add(job, m->quant_map, 16 * sizeof(float), (const void **)&w->quant_map);
   if (m->absmax) return;

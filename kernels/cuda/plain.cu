@@ -60,7 +60,6 @@ static __device__ __forceinline__ float tiled_value(const nb_device_matrix &w, i
   int64_t row_tile = row / NB_TILE_ROWS, tile_col = col / NB_TILE_COLS;
   int64_t at = (row_tile * t.col_tiles + tile_col) * NB_TILE_ROWS + nb_scale_slot((int)(row % NB_TILE_ROWS));
   switch (t.kind) {
-    case NB_TILED_BF16: return nb_bits_float(code << 16);
     case NB_TILED_F16: return nb_half_to_float(code);
     case NB_TILED_INT8: return (float)((int)code - 128) * ((const float *)w.scales)[row];
     case NB_TILED_LUT4: return w.quant_map[code] * ((const float *)w.scales)[at];
@@ -148,25 +147,24 @@ typedef struct panel_args {
   uint16_t *out; /* [rows, col_tiles * 64] */
 } panel_args;
 
-/* Scales a pair of bfloat16. */
 static __device__ __forceinline__ uint32_t scale_pair(uint32_t pair, float scale) {
-  return nb_pair_bf16(nb_bits_float(pair << 16) * scale, nb_bits_float(pair & 0xffff0000u) * scale);
+  return nb_pair_f16(nb_half_to_float(pair & 0xffffu) * scale, nb_half_to_float(pair >> 16) * scale);
 }
 
 /* A lane's unit of a slab as 16-bit weights, a[step][register] as in tiles.h. */
 template <int KIND>
-static __device__ __forceinline__ void widen(const panel_args &a, const float *map, const uint32_t *words, int slab,
-                                             const nb_lane_scales *s, const float *row_scale, uint32_t out[4][4]) {
+static __device__ __forceinline__ void widen(const float *map, const uint32_t *words, int slab, const nb_lane_scales *s,
+                                             const float *row_scale, uint32_t out[4][4]) {
   if constexpr (KIND == NB_TILED_LUT4 || KIND == NB_TILED_LUT4_TWICE) {
 #pragma unroll
     for (int i = 0; i < 16; i++) {
       uint32_t byte = words[i / 4] >> (8 * (i % 4)) & 255u;
       float scale = s->scale[2 * slab + i % 2];
-      out[i / 4][i % 4] = nb_pair_bf16(map[byte >> 4] * scale, map[byte & 15] * scale);
+      out[i / 4][i % 4] = nb_pair_f16(map[byte >> 4] * scale, map[byte & 15] * scale);
     }
   } else {
     nb_decode<KIND>(NULL, 0, words, slab, s, out);
-    if constexpr (KIND != NB_TILED_F16 && KIND != NB_TILED_BF16) {
+    if constexpr (KIND != NB_TILED_F16) {
 #pragma unroll
       for (int i = 0; i < 16; i++) {
         int half = 2 * slab + i % 2;
@@ -174,7 +172,6 @@ static __device__ __forceinline__ void widen(const panel_args &a, const float *m
       }
     }
   }
-  (void)a;
 }
 
 /* A warp takes one tile; a lane's 8 columns of a row are 16 bytes of the output. */
@@ -198,7 +195,7 @@ static __global__ void __launch_bounds__(WARPS * 32) panel_kernel(const __grid_c
 #pragma unroll
   for (int slab = 0; slab < 2; slab++) {
     uint32_t v[4][4];
-    widen<KIND>(a, map, (const uint32_t *)units + slab * words, slab, &s, row_scale, v);
+    widen<KIND>(map, (const uint32_t *)units + slab * words, slab, &s, row_scale, v);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
       int64_t row = (int64_t)blockIdx.y * NB_TILE_ROWS + slab * 16 + i * 8 + lane / 4;
@@ -213,7 +210,6 @@ static __global__ void __launch_bounds__(WARPS * 32) panel_kernel(const __grid_c
 void nb_dequantize_panel(const nb_workspace *ws, const nb_device_matrix *w, int64_t first, int64_t rows,
                          uint16_t *out) {
   static void (*const kernels[NB_TILED_COUNT])(panel_args) = {NULL,
-                                                              panel_kernel<NB_TILED_BF16>,
                                                               panel_kernel<NB_TILED_F16>,
                                                               panel_kernel<NB_TILED_LUT4>,
                                                               panel_kernel<NB_TILED_LUT4_TWICE>,
@@ -232,7 +228,7 @@ typedef struct narrow_args {
   nb_x_dtype dtype;
   int64_t ldx, cols, width; /* of the output */
   const int32_t *order;
-  bool f16;
+  float scale;
   uint16_t *out;
 } narrow_args;
 
@@ -250,7 +246,7 @@ static __global__ void narrow_kernel(const __grid_constant__ narrow_args a) {
       v = a.dtype == NB_X_F16 ? nb_half_to_float(bits) : nb_bits_float(bits << 16);
     }
   }
-  uint32_t pair = a.f16 ? nb_pair_f16(fminf(fmaxf(v, -65504.0f), 65504.0f), 0) : nb_pair_bf16(v, 0);
+  uint32_t pair = nb_pair_f16(fminf(fmaxf(v * a.scale, -65504.0f), 65504.0f), 0);
   a.out[row * a.width + i] = (uint16_t)pair;
 }
 
@@ -258,6 +254,6 @@ void nb_narrow(const nb_workspace *ws, const nb_device_matrix *w, const void *x,
                int64_t n, uint16_t *out) {
   narrow_args a = {};
   a.x = x, a.dtype = dtype, a.ldx = ldx, a.cols = w->tiles.cols, a.width = w->tiles.col_tiles * NB_TILE_COLS;
-  a.order = w->order, a.f16 = w->tiles.kind == NB_TILED_F16, a.out = out;
+  a.order = w->order, a.scale = dtype == NB_X_F16 ? 1.0f : NB_X_SCALE, a.out = out;
   nb_launch(narrow_kernel, dim3((unsigned)n, (unsigned)((a.width + 255) / 256)), 256, 0, ws->stream, a);
 }

@@ -1,8 +1,8 @@
 /* y = x W^T for 1 to 64 rows of activations: bound by the reading of W, which happens once and in packed form.
  *
- * Specification: y[i][r] = sum over c of bf16(x[i][c]) * w[r][c] (+ bias[r]) (+ y[i][r] before), added in float32, in
- * an order that depends on the shapes only; w is scale * (code - zero) with nothing rounded but the scale's product
- * with a sum, or for nf4 and fp4 the 16 values rounded to bfloat16. With two_parts x is exact to 16 bits.
+ * Specification: y[i][r] = sum over c of f16(x[i][c]) * w[r][c] (+ bias[r]) (+ y[i][r] before), added in float32, in an
+ * order that depends on the shapes only; w is scale * (code - zero) with nothing rounded but the scale's product with a
+ * sum, or for nf4 and fp4 the 16 values rounded to float16. f16 is that of product.h; with two_parts it has 22 bits.
  *
  * A block has 8 warps and takes warps_n row tiles (warps_n = 8 / warps_k). The weights are the A of m16n8k16, and go
  * from global memory straight to the registers of the lane that needs them (tiles.h), `depth` tiles ahead; the
@@ -55,54 +55,49 @@ static __device__ __forceinline__ void load_eight(const nb_product_args &a, cons
   }
 }
 
-/* True if eight activations of 16 bits can be copied as they are. */
-static __device__ __forceinline__ bool is_copy(const nb_product_args &a, const nb_device_matrix *w, int64_t k,
-                                               bool f16) {
-  return a.x_dtype == (f16 ? NB_X_F16 : NB_X_BF16) && !w->order && k + 8 <= w->tiles.cols && a.ldx % 8 == 0 &&
-         (uintptr_t)a.x % 16 == 0;
+/* True if eight activations can be copied as they are. */
+static __device__ __forceinline__ bool is_copy(const nb_product_args &a, const nb_device_matrix *w, int64_t k) {
+  return a.x_dtype == NB_X_F16 && !w->order && k + 8 <= w->tiles.cols && a.ldx % 8 == 0 && (uintptr_t)a.x % 16 == 0;
 }
 
-/* float16 has no room beyond 65504. */
-static __device__ __forceinline__ uint32_t narrow_pair(float low, float high, bool f16) {
-  if (!f16) return nb_pair_bf16(low, high);
-  return nb_pair_f16(fminf(fmaxf(low, -65504.0f), 65504.0f), fminf(fmaxf(high, -65504.0f), 65504.0f));
+static __device__ __forceinline__ float bounded(float v) { return fminf(fmaxf(v, -65504.0f), 65504.0f); }
+
+static __device__ __forceinline__ uint4 narrow_eight(const float v[8], float scale) {
+  uint32_t p[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) p[i] = nb_pair_f16(bounded(v[2 * i] * scale), bounded(v[2 * i + 1] * scale));
+  return make_uint4(p[0], p[1], p[2], p[3]);
 }
 
-static __device__ __forceinline__ uint4 narrow_eight(const float v[8], bool f16) {
-  return make_uint4(narrow_pair(v[0], v[1], f16), narrow_pair(v[2], v[3], f16), narrow_pair(v[4], v[5], f16),
-                    narrow_pair(v[6], v[7], f16));
-}
-
-/* What is left of v after its rounding to bfloat16. */
+/* What is left of v after its rounding. */
 static __device__ __forceinline__ void subtract_rounded(float v[8], uint4 rounded) {
   const uint32_t words[4] = {rounded.x, rounded.y, rounded.z, rounded.w};
 #pragma unroll
   for (int i = 0; i < 4; i++) {
-    v[2 * i] -= nb_bits_float(words[i] << 16);
-    v[2 * i + 1] -= nb_bits_float(words[i] & 0xffff0000u);
+    v[2 * i] -= nb_half_to_float(words[i] & 0xffffu) * (1 / NB_X_SCALE);
+    v[2 * i + 1] -= nb_half_to_float(words[i] >> 16) * (1 / NB_X_SCALE);
   }
 }
 
 /* Column tiles [begin, begin + tiles) of the activations to shared memory. */
-static __device__ __forceinline__ void stage_x(const nb_product_args &a, const job &j, int begin, int tiles, bool f16) {
+static __device__ __forceinline__ void stage_x(const nb_product_args &a, const job &j, int begin, int tiles) {
   int units = tiles * NB_TILE_COLS / 8, total = units * a.n;
   const nb_device_matrix *w = &j.layer->w;
   for (int i = (int)threadIdx.x; i < total; i += THREADS) {
     int row = i / units, unit = i % units;
     int64_t k = (int64_t)begin * NB_TILE_COLS + unit * 8;
     uint4 *to = (uint4 *)(j.x + (a.two_parts ? 2 * row : row) * j.x_stride + unit * 8);
-    if (is_copy(a, w, k, f16)) {
+    if (is_copy(a, w, k)) {
       *to = *(const uint4 *)((const uint16_t *)a.x + row * a.ldx + k);
-      if (a.two_parts) *(uint4 *)((unsigned short *)to + j.x_stride) = make_uint4(0, 0, 0, 0);
       continue;
     }
     float v[8];
     load_eight(a, w, row, k, v);
-    uint4 first = narrow_eight(v, f16);
+    uint4 first = narrow_eight(v, a.x_dtype == NB_X_F16 ? 1.0f : NB_X_SCALE);
     *to = first;
     if (!a.two_parts) continue;
     subtract_rounded(v, first);
-    *(uint4 *)((unsigned short *)to + j.x_stride) = narrow_eight(v, f16);
+    *(uint4 *)((unsigned short *)to + j.x_stride) = narrow_eight(v, NB_X_REST);
   }
 }
 
@@ -135,13 +130,7 @@ static __device__ __forceinline__ void multiply_tile(const job &j, const uint4 *
       float part[4] = {0, 0, 0, 0};
       float *d = nb_unit_size<KIND>::scaled ? part : sums[slab][n];
 #pragma unroll
-      for (int s = 0; s < 4; s++) {
-        if (KIND == NB_TILED_F16) {
-          nb_mma_f16(d, a[slab][s], b[2 * s], b[2 * s + 1]);
-        } else {
-          nb_mma_bf16(d, a[slab][s], b[2 * s], b[2 * s + 1]);
-        }
-      }
+      for (int s = 0; s < 4; s++) nb_mma_f16(d, a[slab][s], b[2 * s], b[2 * s + 1]);
       if constexpr (nb_unit_size<KIND>::scaled) {
 #pragma unroll
         for (int i = 0; i < 4; i++) sums[slab][n][i] = fmaf(scales.scale[2 * slab + i / 2], part[i], sums[slab][n][i]);
@@ -153,7 +142,7 @@ static __device__ __forceinline__ void multiply_tile(const job &j, const uint4 *
 /* All columns of the block's split. Every thread comes by the same barriers. */
 template <int KIND, int N_TILES>
 static __device__ __forceinline__ void multiply(const nb_product_args &a, const job &j, float sums[2][N_TILES][4]) {
-  const int depth = KIND == NB_TILED_F16 || KIND == NB_TILED_BF16     ? (N_TILES <= 2 ? 2 : 1)
+  const int depth = KIND == NB_TILED_F16                              ? (N_TILES <= 2 ? 2 : 1)
                     : KIND == NB_TILED_INT8 || KIND == NB_TILED_GPTQ8 ? 2
                                                                       : 3; /* nb_product_depth */
   const nb_device_matrix *w = &j.layer->w;
@@ -171,7 +160,7 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, const 
   for (int begin = j.k_begin; begin < j.k_end; begin += chunk) {
     int end = min(begin + chunk, j.k_end);
     __syncthreads(); /* everyone is done with the chunk before, and the tables are there */
-    stage_x(a, j, begin, end - begin, KIND == NB_TILED_F16);
+    stage_x(a, j, begin, end - begin);
     __syncthreads();
     for (int at = begin + j.warp_k; at < end; at += stride) {
 #pragma unroll
@@ -219,8 +208,9 @@ static __device__ __forceinline__ float add_warps(const nb_product_args &a, cons
   float sum = 0;
   for (int k = 0; k < a.plan.warps_k; k++) {
     const float *at = shared + ((warp_n * a.plan.warps_k + k) * NB_TILE_ROWS + row) * width;
-    sum += a.two_parts ? at[2 * column] + at[2 * column + 1] : at[column];
+    sum += a.two_parts ? fmaf(at[2 * column + 1], 1 / NB_X_REST, at[2 * column] * (1 / NB_X_SCALE)) : at[column];
   }
+  if (!a.two_parts && a.x_dtype != NB_X_F16) sum *= 1 / NB_X_SCALE;
   return sum;
 }
 
@@ -325,8 +315,6 @@ typedef void (*kernel_fn)(nb_product_args);
 static kernel_fn kernel_for(nb_tiled_kind kind, int n_tiles) {
   static const kernel_fn kernels[NB_TILED_COUNT][4] = {
       {NULL, NULL, NULL, NULL},
-      {product_kernel<NB_TILED_BF16, 1>, product_kernel<NB_TILED_BF16, 2>, product_kernel<NB_TILED_BF16, 4>,
-       product_kernel<NB_TILED_BF16, 8>},
       {product_kernel<NB_TILED_F16, 1>, product_kernel<NB_TILED_F16, 2>, product_kernel<NB_TILED_F16, 4>,
        product_kernel<NB_TILED_F16, 8>},
       {product_kernel<NB_TILED_LUT4, 1>, product_kernel<NB_TILED_LUT4, 2>, product_kernel<NB_TILED_LUT4, 4>,
@@ -349,7 +337,7 @@ bool nb_product_small(const nb_workspace *ws, const nb_device_layer *layers, int
   nb_product_args a = {};
   a.count = count, a.x = x, a.x_dtype = dtype, a.ldx = ldx, a.n = n;
   /* A second part costs nothing as long as the tensor cores have columns to spare. */
-  a.two_parts = dtype == NB_X_F32 && kind != NB_TILED_F16 && n <= 4;
+  a.two_parts = dtype == NB_X_F32 && n <= 4;
   int64_t row_tiles = 0;
   for (int i = 0; i < count; i++) row_tiles += layers[i].w.tiles.row_tiles;
   a.plan = nb_product_plan_make(kind, row_tiles, layers[0].w.tiles.col_tiles, a.two_parts ? 2 * n : n, ws->processors);

@@ -14,7 +14,7 @@ typedef struct nb_device_matrix {
   int gptq_bits; /* of `packed`; 0: another format */
   const uint32_t *codes;
   const void *scales;
-  const uint32_t *pairs;   /* [256] bfloat16 pairs of a byte of codes, first code low (nf4, fp4) */
+  const uint32_t *pairs;   /* [256] float16 pairs of a byte of codes, first code low (nf4, fp4) */
   const float *quant_map;  /* [16] */
   const float *nested_map; /* [256], with double quantization */
   const float *nested_absmax;
@@ -40,7 +40,7 @@ typedef struct nb_product_args {
   nb_x_dtype x_dtype;
   int64_t ldx; /* elements */
   int n;
-  bool two_parts; /* x is split into two bfloat16, the second what the first left; n is at most 32 then */
+  bool two_parts; /* x is split into two float16, the second what the first left; n is at most 32 then */
   nb_product_plan plan;
   float *partial;    /* [sets, splits, n, set rows], if splits > 1 */
   unsigned *arrived; /* [sets], zero between launches */
@@ -67,11 +67,18 @@ void nb_product_plain(const nb_workspace *ws, const nb_device_layer *layer, cons
 /* out [n, cols] float32 = rows ids[i] of a matrix of any kind; ids on the device. */
 void nb_rows_of(const nb_workspace *ws, const nb_device_matrix *w, const int32_t *ids, int64_t n, float *out);
 
-/* Rows [first, first + rows) of a tiled matrix as bfloat16 (float16 of an F16 one) [rows, col_tiles * 64], columns as
- * they are tiled; `first` is a multiple of 32. */
+/* Rows [first, first + rows) of a tiled matrix as float16 [rows, col_tiles * 64], columns as they are tiled; `first` is
+ * a multiple of 32. */
 void nb_dequantize_panel(const nb_workspace *ws, const nb_device_matrix *w, int64_t first, int64_t rows, uint16_t *out);
 
-/* x [n, cols] to 16 bits and the order in which w is tiled: out [n, col_tiles * 64], padded with zeros. */
+/* How activations become float16: times NB_X_SCALE, so that there is room up to 524000 and still steps of 2.4e-7 below
+ * 5e-4; larger ones are cut off there. What a first part leaves is the second, times NB_X_REST. float16 activations
+ * are taken as they are. */
+#define NB_X_SCALE 0.125f
+#define NB_X_REST 256.0f
+
+/* x [n, cols] to float16, times NB_X_SCALE unless it is float16, in the order in which w is tiled: out [n, col_tiles *
+ * 64], padded with zeros. */
 void nb_narrow(const nb_workspace *ws, const nb_device_matrix *w, const void *x, nb_x_dtype dtype, int64_t ldx,
                int64_t n, uint16_t *out);
 

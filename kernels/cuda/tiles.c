@@ -8,10 +8,22 @@
 
 /* ---- which layout ----------------------------------------------------------------------------------------------- */
 
+/* True if every bfloat16 is finite in float16, in which the tensor cores are to see it: three bits more for what a
+ * weight usually is, and only what is smaller than 6e-5 loses some. */
+static bool fits_f16(const nb_packed *m) {
+  const char *at = m->codes;
+  for (int64_t i = 0; i < m->rows * m->cols; i++) {
+    uint16_t bits;
+    memcpy(&bits, at + i * 2, sizeof bits);
+    if ((bits & 0x7fff) >= 0x4780) return false; /* 65536 */
+  }
+  return true;
+}
+
 static nb_tiled_kind kind_of(const nb_packed *m) {
   switch (m->format) {
     case NB_FORMAT_F16: return NB_TILED_F16;
-    case NB_FORMAT_BF16: return NB_TILED_BF16;
+    case NB_FORMAT_BF16: return fits_f16(m) ? NB_TILED_F16 : NB_TILED_NONE;
     case NB_FORMAT_NF4:
     case NB_FORMAT_FP4: return m->absmax ? NB_TILED_LUT4 : NB_TILED_LUT4_TWICE;
     case NB_FORMAT_INT8: return NB_TILED_INT8;
@@ -139,7 +151,7 @@ static uint32_t source_code(const nb_packed *m, int64_t row, int64_t col) {
     default: {
       uint16_t bits;
       memcpy(&bits, (const char *)m->codes + at * 2, sizeof bits);
-      return bits;
+      return m->format == NB_FORMAT_BF16 ? nb_f32_to_f16(nb_bf16_to_f32(bits)) : bits;
     }
   }
 }

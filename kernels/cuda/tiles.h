@@ -33,9 +33,8 @@ extern "C" {
 enum { NB_TILE_ROWS = 32, NB_TILE_COLS = 64, NB_TILE_SLABS = 2, NB_UNIT = 32 /* weights of a lane in a slab */ };
 
 typedef enum nb_tiled_kind {
-  NB_TILED_NONE, /* stays as the source has it: an odd shape, or a format that is not made for speed */
-  NB_TILED_BF16,
-  NB_TILED_F16,
+  NB_TILED_NONE,       /* stays as the source has it: an odd shape, or a format that is not made for speed */
+  NB_TILED_F16,        /* float16, or bfloat16 that was rounded to it */
   NB_TILED_LUT4,       /* nf4, fp4: a float32 scale for each row of a tile */
   NB_TILED_LUT4_TWICE, /* the same with double quantization */
   NB_TILED_INT8,       /* stored with 128 added; a scale a row */

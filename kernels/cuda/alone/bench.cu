@@ -125,7 +125,7 @@ typedef struct dense_work {
 
 static void run_dense(void *ctx, int copy) {
   dense_work *w = (dense_work *)ctx;
-  nb_gemm_run(w->b->gemm, NB_X_BF16, w->b->x, w->weights[copy], w->n, w->rows, w->cols, w->b->y, w->rows, false);
+  nb_gemm_run(w->b->gemm, NB_X_BF16, w->b->x, w->weights[copy], w->n, w->rows, w->cols, 1, w->b->y, w->rows, false);
 }
 
 static int copies_of(int64_t bytes) {
