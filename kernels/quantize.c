@@ -27,7 +27,7 @@ static const uint8_t nf4_order[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 
 static const uint8_t fp4_order[16] = {11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3};
 
 /* A weight belongs to the value whose midpoints it lies between; on a midpoint, to the lower one. */
-static void make_levels(nb_format format, nb_levels *out) {
+void nb_quantize_levels(nb_format format, nb_levels *out) {
   const float *map = format == NB_FORMAT_NF4 ? nb_nf4_map : nb_fp4_map;
   const uint8_t *order = format == NB_FORMAT_NF4 ? nf4_order : fp4_order;
   for (int rank = 0; rank < 16; rank++) {
@@ -58,7 +58,7 @@ static int64_t first_bad(nb_dtype dtype, const void *src, int64_t n, bool half) 
 int64_t nb_quantize_4bit(nb_format format, nb_dtype dtype, const void *src, int64_t n, int64_t block_size, bool nested,
                          uint8_t *codes, float *absmax, nb_block_sums *sums) {
   nb_levels levels;
-  make_levels(format, &levels);
+  nb_quantize_levels(format, &levels);
   int64_t blocks = n / block_size, whole = blocks * block_size;
   const nb_cpu_quantize *cpu = block_size % 32 == 0 ? table() : &nb_cpu_quantize_scalar;
   const char *tail = (const char *)src + (size_t)whole * nb_dtype_size(dtype);

@@ -24,6 +24,7 @@ extern "C" {
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/matrix.h"
 #include "kernels/cuda/ops.h"
+#include "kernels/cuda/quantize.h"
 
 namespace {
 
@@ -299,6 +300,66 @@ TEST(CudaBackend, ARecordedStepIsTheSameAtEveryPosition) {
   nb_check_recording(&check);
   EXPECT_EQ(check.passed, 8);
   EXPECT_EQ(check.failed, 0);
+}
+
+nb_check Checked(void (*part)(nb_check *)) {
+  nb_check check = CheckOf();
+  part(&check);
+  return check;
+}
+
+TEST(CudaQuantize, GivesTheBitsOfTheCpu) {
+  nb_check check = Checked(nb_check_quantizers);
+  EXPECT_GT(check.passed, 40);
+  EXPECT_EQ(check.failed, 0);
+}
+
+TEST(CudaAttention, PagesInAnyOrderGiveWhatOneCacheGives) {
+  const int64_t heads = 4, kv_heads = 2, dim = 32, capacity = 3 * NB_KV_PAGE, sequences = 2;
+  const int64_t page_floats = kv_heads * NB_KV_PAGE * dim;
+  std::vector<int32_t> table = {4, 0, 3, 1, 5, 2};
+  for (int64_t tokens : {1, 9}) {
+    int64_t rows = sequences * tokens, start = 150;
+    std::vector<float> keys = RandomFloats((size_t)(6 * page_floats), 1), values = RandomFloats(keys.size(), 2);
+    std::vector<float> paged_keys(keys.size()), paged_values(keys.size());
+    nb_kv_pages pages = {table.data(), 3}, none = {};
+    for (int64_t s = 0; s < sequences; s++) {
+      for (int64_t h = 0; h < kv_heads; h++) {
+        for (int64_t p = 0; p < capacity; p++) {
+          int64_t from = nb_kv_index(&none, s, h, p, kv_heads, capacity, dim);
+          int64_t to = nb_kv_index(&pages, s, h, p, kv_heads, capacity, dim);
+          std::copy_n(&keys[(size_t)from], dim, &paged_keys[(size_t)to]);
+          std::copy_n(&values[(size_t)from], dim, &paged_values[(size_t)to]);
+        }
+      }
+    }
+    std::vector<float> cos = RandomFloats((size_t)(capacity * dim / 2), 3), sin = RandomFloats(cos.size(), 4), out[2];
+    for (int paged = 0; paged < 2; paged++) {
+      std::vector<float> q = RandomFloats((size_t)(rows * heads * dim), 5), partial(1 << 16);
+      std::vector<float> k = RandomFloats((size_t)(rows * kv_heads * dim), 6), v = RandomFloats(k.size(), 7);
+      out[paged].assign(q.size(), NAN);
+      nb_attention_args a = {};
+      a.shape.sequences = sequences, a.shape.tokens = tokens, a.shape.start = start, a.shape.heads = heads;
+      a.shape.kv_heads = kv_heads, a.shape.head_dim = dim, a.shape.capacity = capacity, a.shape.scale = 0.2f;
+      if (paged) a.pages = pages;
+      a.cos = cos.data(), a.sin = sin.data(), a.q = q.data(), a.k = k.data(), a.v = v.data();
+      a.k_cache = paged ? paged_keys.data() : keys.data();
+      a.v_cache = paged ? paged_values.data() : values.data();
+      a.out = out[paged].data(), a.partial = partial.data();
+      ASSERT_LE(nb_cuda_attention_plan(&a, capacity, 100), (int64_t)partial.size());
+      nb_cuda_rotary(nullptr, &a);
+      nb_cuda_attention(nullptr, &a);
+    }
+    EXPECT_EQ(out[0], out[1]) << tokens;
+  }
+}
+
+TEST(CudaNorm, LayerNormIsThatOfTheCpu) {
+  std::vector<float> x = RandomFloats(3 * 577, 1), weight = RandomFloats(577, 2), bias = RandomFloats(577, 3);
+  std::vector<float> got(x.size(), NAN), want(x.size());
+  nb_cuda_layernorm(nullptr, x.data(), weight.data(), bias.data(), 3, 577, 1e-5f, got.data());
+  nb_layernorm(x.data(), weight.data(), bias.data(), 3, 577, 1e-5f, want.data());
+  for (size_t i = 0; i < x.size(); i++) ASSERT_NEAR(got[i], want[i], 1e-5) << i;
 }
 
 // ---- whole models --------------------------------------------------------------------------------------------------

@@ -13,6 +13,9 @@ typedef struct nb_levels {
   int32_t codes[16]; /* by rank */
 } nb_levels;
 
+/* Those of nf4 or fp4. */
+void nb_quantize_levels(nb_format format, nb_levels *out);
+
 typedef struct nb_cpu_quantize {
   /* Whole blocks; block_size is a multiple of 32. Returns the first block that has a NaN or an infinity, or -1. */
   int64_t (*blocks_4bit)(const nb_levels *levels, nb_dtype dtype, const void *src, int64_t blocks, int64_t block_size,

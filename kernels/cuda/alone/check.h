@@ -17,5 +17,6 @@ typedef struct nb_check {
 void nb_check_products(nb_check *check);
 void nb_check_operations(nb_check *check);
 void nb_check_recording(nb_check *check);
+void nb_check_quantizers(nb_check *check); /* against kernels/quantize.h, to the bit */
 
 #endif

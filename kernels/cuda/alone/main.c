@@ -19,6 +19,8 @@ static int check(nb_backend *cuda) {
   nb_isa_use(NB_ISA_SCALAR); /* the specification */
   nb_check_operations(&c);
   printf("operations: %lld comparisons passed, %lld failed\n", (long long)c.passed, (long long)c.failed);
+  nb_check_quantizers(&c);
+  printf("quantizers: %lld comparisons passed, %lld failed\n", (long long)c.passed, (long long)c.failed);
   nb_check_recording(&c);
   printf("recordings: %lld comparisons passed, %lld failed\n", (long long)c.passed, (long long)c.failed);
   fflush(stdout);
@@ -31,6 +33,7 @@ static int check(nb_backend *cuda) {
 static int check_small(nb_backend *cuda) {
   nb_check c = {.tested = cuda, .small = true, .report = report};
   nb_check_operations(&c);
+  nb_check_quantizers(&c);
   nb_check_recording(&c);
   nb_check_products(&c);
   printf("small: %lld comparisons passed, %lld failed\n", (long long)c.passed, (long long)c.failed);
