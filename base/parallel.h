@@ -12,13 +12,6 @@ typedef void (*nb_band_fn)(void *ctx, int64_t begin, int64_t end, int thread);
  * called from inside a band. */
 void nb_parallel(int64_t n, int64_t band, nb_band_fn fn, void *ctx);
 
-/* Calls fn in this thread, with the others standing by for the nb_parallel calls in it. For work that makes hundreds of
- * them, of some ten microseconds each, as decoding a token does: a thread that waits here spins for a moment, then
- * sleeps, and a loop does not wait for threads that have not begun when its bands run out. Between OpenMP's own loops
- * they spin for milliseconds, or not at all, as the environment says, and all wait for all: on an idle machine that is
- * a little slower, on a busy one up to twice. */
-void nb_parallel_team(void (*fn)(void *ctx), void *ctx);
-
 /* Threads that nb_parallel uses; set by nibble_set_threads. */
 int nb_threads(void);
 

@@ -5,7 +5,6 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
-#include "base/parallel.h"
 #include "base/stage.h"
 #include "runner/forward.h"
 #include "runner/sample.h"
@@ -121,28 +120,13 @@ static nibble_status run(generation *g, nibble_error *err) {
   return status;
 }
 
-typedef struct team_run {
-  generation *generation;
-  nibble_error *err;
-  nibble_status status;
-} team_run;
-
-static void run_with_team(void *ctx) {
-  team_run *r = ctx;
-  r->status = run(r->generation, r->err);
-}
-
 nibble_status nibble_generate(const nibble_generate_options *options, nibble_generate_result *out, nibble_error *err) {
   *out = (nibble_generate_result){0};
   generation g = {.options = options, .result = out};
   double start = nb_seconds();
   nibble_status status = prepare(&g, err);
   out->load_seconds = nb_seconds() - start;
-  if (status == NIBBLE_OK) {
-    team_run r = {.generation = &g, .err = err};
-    nb_parallel_team(run_with_team, &r);
-    status = r.status;
-  }
+  if (status == NIBBLE_OK) status = run(&g, err);
   size_t from = g.text.length;
   if (status == NIBBLE_OK) status = nb_token_stream_end(&g.stream, &g.text, err);
   if (status == NIBBLE_OK) {

@@ -87,36 +87,6 @@ TEST(Parallel, VisitsEveryItemOnceWhateverTheThreads) {
   nibble_set_threads(0);
 }
 
-TEST(Parallel, VisitsEveryItemOnceInATeam) {
-  for (int threads : {1, 2, 5}) {
-    nibble_set_threads(threads);
-    int loops = 0;
-    nb_parallel_team(
-        [](void *ctx) {
-          for (int i = 0; i < 2000; i++) {
-            std::string seen(103, 0);
-            nb_parallel(
-                103, 1 + i % 60,
-                [](void *s, int64_t b, int64_t e, int thread) {
-                  EXPECT_LT(thread, nb_threads());
-                  for (int64_t j = b; j < e; j++) {
-                    /* A loop in a band, and a band in a team, run where they are. */
-                    nb_parallel(
-                        2, 1, [](void *at, int64_t b2, int64_t, int) { *(char *)at = char(*(char *)at + 1 - b2); },
-                        &(*(std::string *)s)[(size_t)j]);
-                  }
-                },
-                &seen);
-            ASSERT_EQ(seen, std::string(103, 1)) << "loop " << i;
-            ++*(int *)ctx;
-          }
-        },
-        &loops);
-    EXPECT_EQ(loops, 2000) << threads;
-  }
-  nibble_set_threads(0);
-}
-
 TEST(Strmap, FindsWhatWasAddedAndRefusesTwice) {
   nb_strmap map = {};
   std::string keys[1000];

@@ -4,7 +4,6 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
-#include "base/parallel.h"
 #include "runner/forward.h"
 
 enum { STEP_TOKENS = 512, DEFAULT_PROMPT = 512, DEFAULT_GEN = 128, DEFAULT_REPETITIONS = 3, MAX_REPETITIONS = 1000 };
@@ -38,44 +37,23 @@ static nibble_status generate(bench_run *run, nibble_error *err) {
   return status;
 }
 
-typedef struct measurement {
-  bench_run *run;
-  nibble_status (*once)(bench_run *, nibble_error *);
-  int64_t tokens, repetitions;
-  double *mean, *deviation;
-  nibble_error *err;
-  nibble_status status;
-} measurement;
-
 /* Mean and deviation of tokens per second over the repetitions; the first run warms caches and does not count. */
-static void measure_with_team(void *ctx) {
-  measurement *m = ctx;
+static nibble_status measure(bench_run *run, nibble_status (*once)(bench_run *, nibble_error *), int64_t tokens,
+                             int64_t repetitions, double *mean, double *deviation, nibble_error *err) {
   double sum = 0, squares = 0;
-  for (int64_t i = 0; i <= m->repetitions; i++) {
+  for (int64_t i = 0; i <= repetitions; i++) {
     double start = nb_seconds();
-    m->status = m->once(m->run, m->err);
-    if (m->status != NIBBLE_OK) return;
-    double speed = (double)m->tokens / (nb_seconds() - start);
+    nibble_status status = once(run, err);
+    if (status != NIBBLE_OK) return status;
+    double speed = (double)tokens / (nb_seconds() - start);
     if (i == 0) continue;
     sum += speed;
     squares += speed * speed;
   }
-  double n = (double)m->repetitions;
-  *m->mean = sum / n;
-  *m->deviation = n > 1 ? sqrt(fmax(0, (squares - sum * sum / n) / (n - 1))) : 0;
-}
-
-static nibble_status measure(bench_run *run, nibble_status (*once)(bench_run *, nibble_error *), int64_t tokens,
-                             int64_t repetitions, double *mean, double *deviation, nibble_error *err) {
-  measurement m = {.run = run,
-                   .once = once,
-                   .tokens = tokens,
-                   .repetitions = repetitions,
-                   .mean = mean,
-                   .deviation = deviation,
-                   .err = err};
-  nb_parallel_team(measure_with_team, &m);
-  return m.status;
+  double n = (double)repetitions;
+  *mean = sum / n;
+  *deviation = n > 1 ? sqrt(fmax(0, (squares - sum * sum / n) / (n - 1))) : 0;
+  return NIBBLE_OK;
 }
 
 nibble_status nibble_bench(const nibble_bench_options *o, nibble_bench_result *out, nibble_error *err) {

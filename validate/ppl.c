@@ -5,7 +5,6 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
-#include "base/parallel.h"
 #include "runner/forward.h"
 #include "runner/text.h"
 #include "runner/tokenizer.h"
@@ -139,17 +138,6 @@ static void finish(const ppl_run *run, nibble_ppl_result *out) {
   out->tokens_per_second = (double)(run->windows * run->ctx) / out->seconds;
 }
 
-typedef struct team_run {
-  ppl_run *run;
-  nibble_error *err;
-  nibble_status status;
-} team_run;
-
-static void run_with_team(void *ctx) {
-  team_run *r = ctx;
-  r->status = run_windows(r->run, r->err);
-}
-
 nibble_status nibble_ppl(const nibble_ppl_options *o, nibble_ppl_result *out, nibble_error *err) {
   double start = nb_seconds();
   *out = (nibble_ppl_result){0};
@@ -174,9 +162,7 @@ nibble_status nibble_ppl(const nibble_ppl_options *o, nibble_ppl_result *out, ni
   nb_session_options session = {.sequences = run.batch, .capacity = run.ctx, .step_tokens = run.step};
   if ((status = nb_session_create(&model, &session, &run.session, err)) != NIBBLE_OK) goto done;
   double computing = nb_seconds();
-  team_run team = {.run = &run, .err = err};
-  nb_parallel_team(run_with_team, &team);
-  if ((status = team.status) != NIBBLE_OK) goto done;
+  if ((status = run_windows(&run, err)) != NIBBLE_OK) goto done;
   out->seconds = nb_seconds() - computing;
   finish(&run, out);
   out->weight_bytes = model.weight_bytes;
