@@ -166,6 +166,7 @@ const int64_t kShapes[][2] = {{1, 64}, {33, 64}, {32, 640}, {65, 1088}, {257, 32
 TEST(CudaProduct, NfFpMatchesPlainSumsOnRaggedShapes) {
   for (auto [rows, cols] : kShapes) {
     for (int n : {1, 3, 8, 9, 17, 64}) {
+      if (Sanitized() && n != 9) continue;
       RandomPacked nf4(NB_FORMAT_NF4, rows, cols), fp4(NB_FORMAT_FP4, rows, cols, 64, true);
       CheckProduct(nf4.m, n, NB_X_BF16, 3);
       CheckProduct(fp4.m, n, NB_X_F32, 3);
@@ -277,6 +278,7 @@ nb_check CheckOf(bool small = true) {
   nb_check check = {};
   check.tested = nb_backend_cuda(&err);
   check.small = small;
+  check.tiny = Sanitized();  // each instruction of a fiber costs fifty times as much there
   check.report = [](const char *line) { ADD_FAILURE() << line; };
   return check;
 }
@@ -284,7 +286,7 @@ nb_check CheckOf(bool small = true) {
 TEST(CudaBackend, ProductsOfEveryFormatAreThoseOfTheCpu) {
   nb_check check = CheckOf();
   nb_check_products(&check);
-  EXPECT_GT(check.passed, 300);
+  EXPECT_GT(check.passed, Sanitized() ? 50 : 300);
   EXPECT_EQ(check.failed, 0);
 }
 
@@ -300,6 +302,32 @@ TEST(CudaBackend, ARecordedStepIsTheSameAtEveryPosition) {
   nb_check_recording(&check);
   EXPECT_EQ(check.passed, 8);
   EXPECT_EQ(check.failed, 0);
+}
+
+// Blocks of 32 codes of 8 bits and a float16 scale.
+TEST(CudaBackend, GgufBlocksBecomeFloat16) {
+  const int64_t rows = 35, cols = 96;
+  std::mt19937 rng(1);
+  std::vector<uint8_t> blocks;
+  for (int64_t b = 0; b < rows * cols / 32; b++) {
+    uint16_t scale = nb_f32_to_f16(0.01f + 0.001f * float(rng() % 16));
+    blocks.push_back(uint8_t(scale)), blocks.push_back(uint8_t(scale >> 8));
+    for (int i = 0; i < 32; i++) blocks.push_back(uint8_t(rng()));
+  }
+  nb_packed m = {};
+  m.format = NB_FORMAT_Q8_0, m.rows = rows, m.cols = cols, m.codes = blocks.data();
+  nb_matrix *matrix = nullptr;
+  nibble_error err = {};
+  ASSERT_EQ(nb_matrix_upload(&m, nullptr, &matrix, &err), NIBBLE_OK) << err.message;
+  EXPECT_EQ(matrix->w.tiles.kind, NB_TILED_F16);
+  std::vector<int32_t> ids;
+  for (int32_t r = 0; r < rows; r++) ids.push_back(r);
+  std::vector<float> got((size_t)(rows * cols), NAN), want(got.size());
+  Workspace work;
+  nb_rows_of(&work.ws, &matrix->w, ids.data(), rows, got.data());
+  nb_format_info(m.format)->dequantize(&m, 0, rows, 0, cols, want.data(), cols);
+  for (size_t i = 0; i < want.size(); i++) ASSERT_NEAR(got[i], want[i], 1e-3 * std::fabs(want[i])) << i;
+  nb_matrix_free(matrix);
 }
 
 nb_check Checked(void (*part)(nb_check *)) {
@@ -415,6 +443,7 @@ TEST(CudaModel, LogitsOfEveryFormatAreThoseOfTransformersToOnePercent) {
   for (const char *name :
        {"llama-f32", "llama-tied-biases-f16", "llama-head-dim-llama3-bf16", "llama-mha-gelu-f16", "mistral-window-bf16",
         "qwen2-bf16", "qwen3-bf16", "llama-nf4", "llama-nf4-double", "llama-fp4", "llama-int8"}) {
+    if (Sanitized() && std::string(name) != "llama-nf4-double") continue;
     GoldenFile golden = ReadSafetensors(Golden("tiny/" + std::string(name) + ".safetensors"));
     std::vector<int32_t> ids = Values<int32_t>(golden.tensors["ids"]);
     std::vector<float> want = Values<float>(golden.tensors["logits"]);

@@ -20,10 +20,12 @@ struct nb_recording {
   cudaGraphExec_t graph;
 };
 
-/* Memory that grows. What it grew out of is kept: a recording may still name it. */
+/* Memory that grows. What it grew out of is kept, as a recording may still name it; each is twice the one before. */
 typedef struct scratch {
   void *data;
   uint64_t bytes;
+  void *outgrown[48];
+  int outgrown_count;
 } scratch;
 
 typedef struct cuda_backend {
@@ -68,6 +70,7 @@ static void *room(cuda_backend *b, scratch *s, uint64_t bytes) {
   uint64_t wanted = bytes > 2 * s->bytes ? bytes : 2 * s->bytes;
   void *data = device_memory(b, wanted, false);
   if (!data) return NULL;
+  if (s->data) s->outgrown[s->outgrown_count++] = s->data;
   s->data = data;
   s->bytes = wanted;
   return data;

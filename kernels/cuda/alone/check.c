@@ -195,7 +195,7 @@ void nb_check_products(nb_check *c) {
                        large[][2] = {{1, 1},      {3, 63},     {65, 257},    {127, 1024},
                                      {256, 4096}, {1000, 512}, {4096, 1408}, {640, 11008}};
   static const int64_t few[] = {1, 5, 70}, many[] = {1, 2, 3, 4, 5, 8, 9, 16, 17, 31, 32, 33, 63, 64, 65, 127, 300};
-  int shapes = c->small ? 3 : 8, counts = c->small ? 3 : 17;
+  int shapes = c->tiny ? 2 : c->small ? 3 : 8, counts = c->tiny ? 1 : c->small ? 3 : 17;
   for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
     for (int s = 0; s < shapes; s++) {
       nb_random_options o = formats[f];

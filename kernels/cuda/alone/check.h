@@ -9,6 +9,7 @@
 typedef struct nb_check {
   nb_backend *tested;
   bool small;     /* shapes for an emulator */
+  bool tiny;      /* and few of them, for an emulator under sanitizers */
   int64_t passed; /* comparisons */
   int64_t failed;
   void (*report)(const char *line); /* of what failed */
