@@ -32,10 +32,11 @@ static bool is_symmetric(const nb_config *config) {
 
 static double nested_slack(const nb_packed *m) {
   int64_t blocks = nb_ceil_div(m->rows * m->cols, m->block_size);
-  double largest = 0;
+  float largest = 0; /* as double, gcc 12 for aarch64 would crash here */
   for (int64_t i = 0; i < nb_ceil_div(blocks, m->nested_block_size); i++)
-    largest = fmax(largest, fabs((double)m->nested_absmax[i]));
-  return NESTED_ERROR * largest * NESTED_ERROR * largest;
+    largest = fmaxf(largest, fabsf(m->nested_absmax[i]));
+  double slack = NESTED_ERROR * (double)largest;
+  return slack * slack;
 }
 
 void nb_rounding_of(const nb_checkpoint *artifact, const nb_source *source, nb_rounding *out) {

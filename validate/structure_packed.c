@@ -163,7 +163,7 @@ static nibble_status check_nested(weight_look *l, nibble_error *err) {
   nb_dynamic_map(known);
   check_map(l, NB_PART_NESTED_QUANT_MAP, map, known, 256, NULL);
   int64_t blocks = nb_ceil_div(m->rows * m->cols, m->block_size);
-  double largest = 0;
+  float largest = 0; /* as double, gcc 12 for aarch64 would crash here */
   if (nested) {
     nb_scales_scan scan;
     nb_packed as_scales = {.absmax = nested};
@@ -171,7 +171,7 @@ static nibble_status check_nested(weight_look *l, nibble_error *err) {
     nb_scan_scales(&as_scales, t->count, 0, &scan);
     scan.zero.count = 0; /* blocks that are all of the mean scale */
     find_scales(l, t, &scan);
-    for (int64_t i = 0; i < t->count; i++) largest = fmax(largest, fabs((double)((const float *)nested)[i]));
+    for (int64_t i = 0; i < t->count; i++) largest = fmaxf(largest, fabsf(((const float *)nested)[i]));
   }
   if (!(m->nested_offset > 0))
     nb_find(l->findings, m->nested_offset < 0 ? NIBBLE_FAULT : NIBBLE_WARNING, "scale", "nested-offset-lost",
@@ -181,7 +181,7 @@ static nibble_status check_nested(weight_look *l, nibble_error *err) {
     m->nested_absmax = nested;
     m->nested_quant_map = known;
     nb_scales_scan scan;
-    nb_scan_scales(m, blocks, NESTED_STEP * largest, &scan);
+    nb_scan_scales(m, blocks, NESTED_STEP * (double)largest, &scan);
     scan.not_finite.count = 0; /* named with nested_absmax */
     if (!isfinite(largest)) scan.negative.count = 0;
     find_scales(l, l->parts[NB_PART_ABSMAX], &scan);
