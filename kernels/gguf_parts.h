@@ -2,6 +2,8 @@
 #ifndef NB_KERNELS_GGUF_PARTS_H
 #define NB_KERNELS_GGUF_PARTS_H
 
+#include <string.h>
+
 #include "base/dtype.h"
 
 #ifdef __F16C__
@@ -12,6 +14,10 @@ static inline float nb_half_at(const uint8_t *at) {
   uint16_t bits = (uint16_t)(at[0] | at[1] << 8);
 #ifdef __F16C__
   return _cvtsh_ss(bits);
+#elif defined(__aarch64__)
+  __fp16 half;
+  memcpy(&half, &bits, sizeof half);
+  return half;
 #else
   return nb_f16_to_f32(bits);
 #endif

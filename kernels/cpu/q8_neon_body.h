@@ -1,0 +1,201 @@
+/* Integer dot kernels of aarch64. The including file has included vec_neon.h and q8_cpu.h before and defined
+ *   dot16(sum, w, x)     sum plus, in each of four lanes, the products of 4 signed bytes of w with 4 of x
+ *
+ * GPTQ's kernels are those of q8_body.h. The other formats do not use its unsigned codes: a block of 32 weights is two
+ * vectors of signed bytes here, and no bias has to be taken off again. */
+#include "kernels/gguf_parts.h"
+
+typedef int32x4_t vi;
+
+enum { WIDE_LESS = 128 }; /* bytes above 127 are taken less 128, to make them signed */
+
+static inline vi vi_zero(void) { return vdupq_n_s32(0); }
+static inline vi vi_set1(int8_t byte) { return vreinterpretq_s32_s8(vdupq_n_s8(byte)); }
+static inline vi vi_load(const void *p) { return vreinterpretq_s32_u8(vld1q_u8(p)); }
+static inline vi vi_words(const int8_t *p) {
+  int32_t word;
+  memcpy(&word, p, sizeof word);
+  return vdupq_n_s32(word);
+}
+static inline vi vi_minus(vi v) { return vnegq_s32(v); }
+static inline vf vi_to_f32(vi v) { return vcvtq_f32_s32(v); }
+static inline vf vf_lanes(const float *p) { return vf_set1(*p); }
+static inline vi vi_dot(vi sum, vi w, vi x, bool wide) {
+  int8x16_t bytes = vreinterpretq_s8_s32(w);
+  if (wide) bytes = veorq_s8(bytes, vdupq_n_s8(INT8_MIN));
+  return dot16(sum, bytes, vreinterpretq_s8_s32(x));
+}
+/* Signed here: whole steps as they are. */
+static inline vi vi_map(const float *map, float steps) {
+  int16x4_t words[4];
+  for (int i = 0; i < 4; i++) {
+    vf value = vf_mul(vf_clamp(vf_load(map + 4 * i), -1, 1), vf_set1(steps));
+    words[i] = vqmovn_s32(vcvtnq_s32_f32(value));
+  }
+  int8x8_t low = vqmovn_s16(vcombine_s16(words[0], words[1])), high = vqmovn_s16(vcombine_s16(words[2], words[3]));
+  return vreinterpretq_s32_s8(vcombine_s8(low, high));
+}
+
+#include "kernels/cpu/q8_body.h"
+
+/* 32 weights of a row, as nb_q8_weights has them. */
+typedef struct block32 {
+  int8x16_t codes[2];
+  float scales[2], minimum;
+} block32;
+
+typedef block32 (*block_fn)(const nb_packed *w, const q8_tables *t, int64_t row, int64_t block);
+
+static inline const uint8_t *bytes_at(const nb_packed *w, int64_t at) {
+  __builtin_prefetch((const uint8_t *)w->codes + at + NB_AHEAD);
+  return (const uint8_t *)w->codes + at;
+}
+
+static inline int8x16_t high_half(uint8x16_t v) { return vreinterpretq_s8_u8(vshrq_n_u8(v, 4)); }
+static inline int8x16_t low_half(uint8x16_t v) { return vreinterpretq_s8_u8(vandq_u8(v, vdupq_n_u8(15))); }
+
+static inline block32 block_4bit(const nb_packed *w, const q8_tables *t, int64_t row, int64_t block) {
+  int64_t flat = row * w->cols + block * NB_Q8_BLOCK;
+  uint8x16_t v = vld1q_u8(bytes_at(w, flat / 2));
+  int8x16_t map = vreinterpretq_s8_s32(t->map);
+  float scale = nb_block_absmax(w, flat >> t->block_shift) * (1 / nb_q8_steps(w->format));
+  return (block32){
+      {vqtbl1q_s8(map, vshrq_n_u8(v, 4)), vqtbl1q_s8(map, vandq_u8(v, vdupq_n_u8(15)))}, {scale, scale}, 0};
+}
+
+static inline block32 plain_codes(const uint8_t *at, float scale) {
+  const int8_t *codes = (const int8_t *)at;
+  return (block32){{vld1q_s8(codes), vld1q_s8(codes + 16)}, {scale, scale}, 0};
+}
+
+static inline block32 block_int8(const nb_packed *w, const q8_tables *t, int64_t row, int64_t block) {
+  (void)t;
+  return plain_codes(bytes_at(w, row * w->cols + block * NB_Q8_BLOCK), w->absmax[row] / 127.0f);
+}
+
+static inline block32 block_q8_0(const nb_packed *w, const q8_tables *t, int64_t row, int64_t block) {
+  (void)t;
+  const uint8_t *at = bytes_at(w, (row * (w->cols / 32) + block) * 34);
+  return plain_codes(at + 2, nb_half_at(at));
+}
+
+static inline block32 block_q4_0(const nb_packed *w, const q8_tables *t, int64_t row, int64_t block) {
+  (void)t;
+  const uint8_t *at = bytes_at(w, (row * (w->cols / 32) + block) * 18);
+  uint8x16_t v = vld1q_u8(at + 2);
+  float scale = nb_half_at(at);
+  int8x16_t bias = vdupq_n_s8(8);
+  return (block32){{vsubq_s8(low_half(v), bias), vsubq_s8(high_half(v), bias)}, {scale, scale}, 0};
+}
+
+static inline block32 block_q4_k(const nb_packed *w, const q8_tables *t, int64_t row, int64_t block) {
+  (void)t;
+  const uint8_t *at = bytes_at(w, (row * (w->cols / 256) + block / 8) * 144);
+  int part = (int)(block % 8), six, minimum;
+  nb_scale_and_minimum(at + 4, part, &six, &minimum);
+  uint8x16_t a = vld1q_u8(at + 16 + part / 2 * 32), b = vld1q_u8(at + 32 + part / 2 * 32);
+  float scale = nb_half_at(at) * (float)six;
+  block32 out = {{low_half(a), low_half(b)}, {scale, scale}, nb_half_at(at + 2) * (float)minimum};
+  if (part % 2) out.codes[0] = high_half(a), out.codes[1] = high_half(b);
+  return out;
+}
+
+static inline block32 block_q6_k(const nb_packed *w, const q8_tables *t, int64_t row, int64_t block) {
+  (void)t;
+  const uint8_t *at = bytes_at(w, (row * (w->cols / 256) + block / 8) * 210);
+  int part = (int)(block % 8), half = part / 4, quarter = part % 4;
+  float d = nb_half_at(at + 208);
+  block32 out = {.scales = {d * (float)(int8_t)at[192 + part * 2], d * (float)(int8_t)at[193 + part * 2]}};
+  for (int i = 0; i < 2; i++) {
+    uint8x16_t low = vld1q_u8(at + half * 64 + quarter % 2 * 32 + 16 * i);
+    uint8x16_t high = vshlq_u8(vld1q_u8(at + 128 + half * 32 + 16 * i), vdupq_n_s8((int8_t)(-2 * quarter)));
+    uint8x16_t top = vshlq_n_u8(vandq_u8(high, vdupq_n_u8(3)), 4);
+    int8x16_t four = quarter / 2 ? high_half(low) : low_half(low);
+    out.codes[i] = vsubq_s8(vorrq_s8(four, vreinterpretq_s8_u8(top)), vdupq_n_s8(32));
+  }
+  return out;
+}
+
+/* n rows of x against `rows` rows of weights, constants both. `halves`: two scales a block. */
+static inline __attribute__((always_inline)) void dot_blocks(block_fn fn, bool halves, bool has_minimum, int n,
+                                                             int rows, const nb_packed *w, const q8_tables *t,
+                                                             int64_t row, const nb_q8_x *x, float *out, int64_t ldout) {
+  enum { MOST_ROWS = 2 };
+  vf sum[MOST_ROWS][NB_Q8_ROWS];
+  float less[MOST_ROWS][NB_Q8_ROWS] = {{0}};
+  for (int r = 0; r < rows; r++) {
+    for (int i = 0; i < n; i++) sum[r][i] = vf_zero();
+  }
+  for (int64_t block = 0; block < x->blocks; block++) {
+    block32 weights[MOST_ROWS];
+    for (int r = 0; r < rows; r++) weights[r] = fn(w, t, row + r, block);
+    for (int i = 0; i < n; i++) {
+      const int8_t *codes = x->codes + i * x->cols + block * NB_Q8_BLOCK;
+      int8x16_t first = vld1q_s8(codes), second = vld1q_s8(codes + 16);
+      float scale_x = x->scales[i * x->blocks + block];
+      for (int r = 0; r < rows; r++) {
+        const block32 *b = &weights[r];
+        vi dot = dot16(vi_zero(), b->codes[0], first);
+        if (halves) {
+          sum[r][i] = vf_fma(vi_to_f32(dot), vf_set1(b->scales[0] * scale_x), sum[r][i]);
+          dot = vi_zero();
+        }
+        dot = dot16(dot, b->codes[1], second);
+        sum[r][i] = vf_fma(vi_to_f32(dot), vf_set1(b->scales[1] * scale_x), sum[r][i]);
+        if (has_minimum) less[r][i] += b->minimum * x->sums[i * x->blocks + block];
+      }
+    }
+  }
+  for (int r = 0; r < rows; r++) {
+    for (int i = 0; i < n; i++) out[i * ldout + r] = vf_sum(sum[r][i]) - less[r][i];
+  }
+}
+
+static inline __attribute__((always_inline)) void dot_n(block_fn fn, bool halves, bool has_minimum, int n,
+                                                        const nb_packed *w, const q8_tables *t, int64_t begin,
+                                                        int64_t end, const nb_q8_x *x, float *out, int64_t ldout) {
+  int64_t r = begin;
+  for (; r + 2 <= end; r += 2) dot_blocks(fn, halves, has_minimum, n, 2, w, t, r, x, out + r - begin, ldout);
+  if (r < end) dot_blocks(fn, halves, has_minimum, n, 1, w, t, r, x, out + r - begin, ldout);
+}
+
+static inline __attribute__((always_inline)) void dot_any(block_fn fn, bool halves, bool has_minimum,
+                                                          const nb_packed *w, int64_t begin, int64_t end,
+                                                          const nb_q8_x *x, int64_t n, float *out, int64_t ldout) {
+  q8_tables t = {.map = vi_zero()};
+  if (w->quant_map) {
+    t.block_shift = __builtin_ctzll((unsigned long long)w->block_size);
+    t.map = vi_map(w->quant_map, nb_q8_steps(w->format));
+  }
+  switch (n) {
+    case 1: dot_n(fn, halves, has_minimum, 1, w, &t, begin, end, x, out, ldout); break;
+    case 2: dot_n(fn, halves, has_minimum, 2, w, &t, begin, end, x, out, ldout); break;
+    case 3: dot_n(fn, halves, has_minimum, 3, w, &t, begin, end, x, out, ldout); break;
+    default: dot_n(fn, halves, has_minimum, 4, w, &t, begin, end, x, out, ldout); break;
+  }
+}
+
+static void dot_4bit(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
+                     int64_t ldout) {
+  dot_any(block_4bit, false, false, w, begin, end, x, n, out, ldout);
+}
+static void dot_int8(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
+                     int64_t ldout) {
+  dot_any(block_int8, false, false, w, begin, end, x, n, out, ldout);
+}
+static void dot_q8_0(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
+                     int64_t ldout) {
+  dot_any(block_q8_0, false, false, w, begin, end, x, n, out, ldout);
+}
+static void dot_q4_0(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
+                     int64_t ldout) {
+  dot_any(block_q4_0, false, false, w, begin, end, x, n, out, ldout);
+}
+static void dot_q4_k(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
+                     int64_t ldout) {
+  dot_any(block_q4_k, false, true, w, begin, end, x, n, out, ldout);
+}
+static void dot_q6_k(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
+                     int64_t ldout) {
+  dot_any(block_q6_k, true, false, w, begin, end, x, n, out, ldout);
+}
