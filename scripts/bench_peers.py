@@ -16,7 +16,7 @@ import time
 
 from bench_plot import draw
 
-PROMPT, GEN, PRODUCT_ROWS = 512, 64, (1, 32, 256)
+PROMPT, GEN, GEN_LARGE, PRODUCT_ROWS = 512, 64, 24, (1, 32, 256)
 
 
 def parse_arguments():
@@ -26,12 +26,12 @@ def parse_arguments():
     p.add_argument("--quick", action="store_true", help="one round, no 1B model, shorter texts")
     p.add_argument("--rounds", type=int)
     p.add_argument("--svg", default="docs/speed.svg")
-    p.add_argument("--save", help="write every number to this file")
+    p.add_argument("--save", help="write the medians to this file")
     p.add_argument("--load", help="measure nothing: use the numbers of an earlier --save")
     a = p.parse_args()
     a.rounds = a.rounds or (1 if a.quick else 5)
     a.threads = str(os.cpu_count())
-    a.windows = "4" if a.quick else "12"
+    a.windows = "4" if a.quick else "8"
     return a
 
 
@@ -74,9 +74,9 @@ def model_path(name):
     return os.path.join(args.models, name)
 
 
-def nibble_model(name, *options):
+def nibble_model(name, *options, gen=GEN):
     """Prefill and decode of one of nibble's folders; one run gives both."""
-    r = nibble("bench", model_path(name), "--prompt", str(PROMPT), "--gen", str(GEN), "--repetitions", "1", *options)
+    r = nibble("bench", model_path(name), "--prompt", str(PROMPT), "--gen", str(gen), "--repetitions", "1", *options)
     return {"prefill": r["prefill_tokens_per_second"], "decode": r["decode_tokens_per_second"]}
 
 
@@ -180,9 +180,10 @@ def measurements():
     yield "first", "transformers + bitsandbytes NF4", lambda: 1000 * wall(args.python, "-c", FIRST_TOKEN_TRANSFORMERS,
                                                                            model_path("nf4"))
     for name in ("bf16", "int8", "nf4", "gptq4"):
-        yield "1b", f"nibble {name}", lambda n=name: nibble_model("1b-" + n)
+        yield "1b", f"nibble {name}", lambda n=name: nibble_model("1b-" + n, gen=GEN_LARGE)
         if has_int8_activations and name != "bf16":
-            yield "1b", f"nibble {name}, int8 activations", lambda n=name: nibble_model("1b-" + n, "--activations", "int8")
+            yield "1b", f"nibble {name}, int8 activations", lambda n=name: nibble_model("1b-" + n, "--activations", "int8",
+                                                                                       gen=GEN_LARGE)
 
 
 def bytes_per_token(name):
@@ -200,24 +201,32 @@ def bytes_per_token(name):
 machine = {"read": [], "flops": []}
 
 
-def measure_all():
-    numbers = {}  # (group, who) -> one number a round
-    table = list(measurements())
-    for round_number in range(args.rounds):
-        for group, who, measure in table:
-            print(f"\rround {round_number + 1} of {args.rounds}: {who:60}", end="", file=sys.stderr, flush=True)
-            value = measure()
-            parts = value.items() if isinstance(value, dict) else [(group, value)]
-            for part, number in parts:
-                key = part if group in ("+", part) else group + " " + part
-                numbers.setdefault((key, who), []).append(number)
-    print(file=sys.stderr)
-    result = {"rounds": args.rounds, "threads": args.threads, "groups": {}, "bytes": {}}
+def summary(numbers, rounds):
+    """The medians so far."""
+    result = {"rounds": rounds, "threads": args.threads, "groups": {}, "bytes": {}}
     for (group, who), values in numbers.items():
         result["groups"].setdefault(group, {})[who] = statistics.median(values)
     result["read"], result["flops"] = (statistics.median(machine[k]) for k in ("read", "flops"))
     if not args.quick:
         result["bytes"] = {n: bytes_per_token("1b-" + n) for n in ("bf16", "int8", "nf4", "gptq4")}
+    return result
+
+
+def measure_all():
+    numbers = {}  # (group, who) -> one number a round
+    table = list(measurements())
+    for done in range(1, args.rounds + 1):
+        for group, who, measure in table:
+            print(f"round {done} of {args.rounds}: {who}", file=sys.stderr, flush=True)
+            value = measure()
+            parts = value.items() if isinstance(value, dict) else [(group, value)]
+            for part, number in parts:
+                key = part if group in ("+", part) else group + " " + part
+                numbers.setdefault((key, who), []).append(number)
+        result = summary(numbers, done)
+        if args.save:  # after each round, so that a run that is cut short is not lost
+            with open(args.save, "w") as f:
+                json.dump(result, f, indent=1)
     return result
 
 
@@ -284,9 +293,6 @@ def main():
             result = json.load(f)
     else:
         result = measure_all()
-    if args.save:
-        with open(args.save, "w") as f:
-            json.dump(result, f, indent=1)
     print_tables(result)
     print("\n| goal | measured | wanted | reached |\n| --- | --- | --- | --- |")
     for what, measured, wanted in goals(result):
