@@ -239,4 +239,26 @@ TEST_F(HardeningTest, MemoryRefusedAnywhereIsReportedNotCrashedInto) {
   }
 }
 
+// Leaks, uninitialized values, stray reads. OMP_WAIT_POLICY keeps nibble from starting itself anew with a setting for
+// OpenMP, which valgrind cannot follow.
+TEST_F(HardeningTest, TheMainJobsAreCleanUnderValgrind) {
+  if (kSanitized) GTEST_SKIP() << "skipped: the sanitizers look for the same";
+  if (system("command -v valgrind >/dev/null") != 0) GTEST_SKIP() << "skipped: valgrind is not installed";
+  const std::string original = Golden("artifacts/bf16"), out = folder_ / "out", text = folder_ / "text.txt";
+  WriteFile(text, std::string(150, 'x'));
+  const std::string valgrind =
+      "OMP_WAIT_POLICY=passive valgrind -q --leak-check=full --errors-for-leak-kinds=definite,indirect "
+      "--show-leak-kinds=definite,indirect --error-exitcode=99 $NIBBLE ";
+  for (const std::string &command :
+       {"quantize " + original + " " + out + " --method nf4 --double-quant",
+        "verify " + out + " --against " + original + " --text " + text + " --ctx 64 --profile loose",
+        "verify " + out + " --check-only", "convert " + Golden("gguf/tiny.gguf") + " " + (folder_ / "hf"),
+        "quantize /missing " + (folder_ / "none") + " --method nf4 || [ $? = 3 ]"}) {
+    const bool fails = command.find("||") != std::string::npos;
+    const std::string line = fails ? valgrind + command : valgrind + command + " --quiet --threads 2";
+    CommandResult r = Shell(line);
+    EXPECT_EQ(r.code, 0) << command << "\n" << r.err;
+  }
+}
+
 }  // namespace

@@ -165,7 +165,7 @@ static double gptq_row(const nb_rounding *r, const float *w, scratch *s) {
 
 /* A group's error is a mistake's if it is so many times what rounding makes, and what is left without the mistake is
  * not: of GPTQModel's groups one in a hundred has 3.8 times the error of rounding to nearest. */
-static const double MISTAKE_FACTOR = 16, LEFT_FACTOR = 4, LEFT_SHARE = 0.25;
+static const double MISTAKE_FACTOR = 16, LEFT_FACTOR = 4, LEFT_SHARE = 0.06;
 enum { LEAST_GROUP = 8 }; /* weights: fewer are explained by anything */
 
 static void judge_group(const nb_grid *grid, const float *w, const float *a, int64_t n, int64_t number,
