@@ -135,6 +135,23 @@ TEST_P(TinyModel, ABatchGivesWhatItsSequencesGiveAlone) {
   EXPECT_LT(Difference(Logits(model, ids, sequences, 3), alone), 1e-5);
 }
 
+// Whole artifacts as GPTQModel saves them, against its own dequantized weights in transformers.
+TEST(Forward, GptqModelsArtifactsGiveTheLogitsOfTheirDequantizedWeights) {
+  for (const char *name : {"llama-4bit-asym-act", "llama-3bit-sym-v2"}) {
+    SCOPED_TRACE(name);
+    std::string path = Golden(std::string("gptqmodel-7.7.0/") + name);
+    GoldenFile golden = ReadSafetensors(path + ".safetensors");
+    std::vector<int32_t> ids = Values<int32_t>(golden.tensors["ids"]);
+    std::vector<float> want = Values<float>(golden.tensors["logits"]);
+    ASSERT_FALSE(ids.empty());
+    Model model(path);
+    OnEveryIsa([&] {
+      EXPECT_LT(Difference(Logits(model, ids, 1, (int64_t)ids.size()), want), 1e-4);
+      EXPECT_LT(Difference(Logits(model, ids, 1, 1), want), 1e-4);
+    });
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Forward, TinyModel,
                          testing::Values("llama-f32", "llama-tied-biases-f16", "llama-head-dim-llama3-bf16",
                                          "llama-old-linear-bf16", "llama-old-llama3-bf16", "llama-mha-gelu-f16",

@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""The comparisons of scripts/interop --gptq. Prints a table; exits 1 if a row fails."""
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "golden"))
+import gptq_models
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+torch.set_num_threads(1)
+logging.disable(logging.WARNING)
+
+# Both sides multiply in float32.
+OWN_BOUND, LOADED_BOUND = 1e-4, 1e-3
+IDS = ",".join(map(str, gptq_models.IDS.tolist()))
+TEXT = "".join(chr(ord("0") + i * i % 61 % gptq_models.VOCAB) for i in range(4096))
+
+
+class Table:
+    def __init__(self):
+        self.failed = False
+        print(f"{'artifact':<34} {'check':<46} {'result':<12} ok")
+
+    def row(self, artifact, check, found, bound):
+        ok = found < bound
+        self.failed |= not ok
+        print(f"{artifact:<34} {check + f' (< {bound:.0e})':<46} {found:<12.2e} {'yes' if ok else 'NO'}", flush=True)
+
+
+def distance(a, b):
+    return ((a - b).abs().max() / b.abs().max()).item()
+
+
+def nibble(args, *command):
+    subprocess.run([args.nibble, *command, "--quiet"], check=True, stdout=subprocess.DEVNULL)
+
+
+def nibble_logits(args, folder):
+    out = os.path.join(args.out, "logits.safetensors")
+    nibble(args, "logits", folder, "--ids", IDS, "--out", out, "--force")
+    return load_file(out)["logits"][0]
+
+
+def load_in_transformers(folder):
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16, device_map="cpu").float().eval()
+
+
+def check_theirs(table, args, source):
+    """GPTQModel's artifacts in nibble."""
+    for bits in (2, 3, 4, 8):
+        for sym in (True, False):
+            for act in (False, True):
+                for layout in ("gptq", "gptq_v2"):
+                    if layout == "gptq_v2" and (sym or act):
+                        continue
+                    name = f"gptqmodel {bits}-bit {'sym' if sym else 'asym'}{' act' if act else ''} {layout}"
+                    folder = os.path.join(args.out, name.replace(" ", "-"))
+                    gptq_models.quantize(source, folder, bits=bits, group_size=32, sym=sym, desc_act=act, format=layout)
+                    want = gptq_models.logits_of(gptq_models.dequantized(folder), gptq_models.IDS)
+                    table.row(name, "nibble, logits of the dequantized", distance(nibble_logits(args, folder), want), OWN_BOUND)
+
+
+def check_ours(table, args, source):
+    """nibble's artifacts in GPTQModel and in transformers."""
+    text = os.path.join(args.out, "text")
+    Path(text).write_text(TEXT)
+    plain = os.path.join(args.out, "source-float32")
+    nibble(args, "convert", source, plain, "--dtype", "float32", "--force")
+    for options in (["--bits", "2", "--group-size", "32"], ["--bits", "3", "--group-size", "32", "--asym"],
+                    ["--bits", "4", "--group-size", "32", "--desc-act"], ["--bits", "4", "--group-size", "-1", "--mse"],
+                    ["--bits", "4", "--group-size", "32", "--asym", "--layout", "gptq_v2"],
+                    ["--bits", "8", "--group-size", "32", "--asym", "--desc-act"]):
+        name = "nibble " + " ".join(o.removeprefix("--") for o in options if o != "--layout").replace("group-size ", "g")
+        folder = os.path.join(args.out, name.replace(" ", "-"))
+        nibble(args, "quantize", plain, folder, "--method", "gptq", "--calib", text, "--nsamples", "16", "--seqlen", "64",
+               "--force", *options)
+        ours = nibble_logits(args, folder)
+        theirs = {"GPTQModel": gptq_models.load(folder), "transformers": load_in_transformers(folder)}
+        for label, model in theirs.items():
+            found = distance(ours, gptq_models.logits_of(model, gptq_models.IDS))
+            table.row(name, f"loads in {label}, logits", found, LOADED_BOUND)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    for option in ("--nibble", "--out"):
+        parser.add_argument(option, required=True)
+    args = parser.parse_args()
+    table = Table()
+    source = os.path.join(args.out, "source")
+    gptq_models.make_source(source)
+    check_ours(table, args, source)
+    check_theirs(table, args, source)
+    print("FAILED" if table.failed else "all rows hold")
+    sys.exit(table.failed)
+
+
+main()
