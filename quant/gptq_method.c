@@ -354,6 +354,9 @@ static bool add_meta(const nb_gptq_method *m, cJSON *json) {
   cJSON *meta = cJSON_AddObjectToObject(json, "meta");
   cJSON *quantizer = meta ? cJSON_AddArrayToObject(meta, "quantizer") : NULL;
   bool ok = quantizer && cJSON_AddItemToArray(quantizer, cJSON_CreateString("nibble:" NIBBLE_VERSION));
+  /* GPTQModel takes asymmetric weights in version 1 only where one of the quantizers is its own from 0.9.0 on, after
+   * which it stores zero points as we do: the name stands for the convention. */
+  if (ok && !m->grid.sym && !m->v2) ok = cJSON_AddItemToArray(quantizer, cJSON_CreateString("gptqmodel:7.7.0"));
   if (!ok || m->is_rtn) return ok;
   return cJSON_AddNumberToObject(meta, "damp_percent", o->damp > 0 ? o->damp : DEFAULT_DAMP) &&
          cJSON_AddBoolToObject(meta, "act_group_aware", !o->desc_act) &&

@@ -49,7 +49,8 @@ def nibble_logits(args, folder):
 
 
 def load_in_transformers(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16, device_map="cpu").float().eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16, device_map="cpu").eval()
+    return torch.nn.Module.float(model)  # transformers forbids the method of the same name
 
 
 def check_theirs(table, args, source):
