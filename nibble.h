@@ -316,6 +316,7 @@ typedef struct nibble_quantize_options {
   int64_t group_size;            /* gptq, rtn: weights of a row that share a scale; -1: all; 0: 128 */
   bool asym;                     /* gptq, rtn: zero points where they fit best, not in the middle */
   bool mse;                      /* gptq, rtn: search for the scales of least error */
+  const char *scale_dtype;       /* gptq, rtn: "float16" (NULL: this) or "bfloat16" */
   const char *layout;            /* gptq, rtn: "gptq" (version 1 of the zero points; NULL: this) or "gptq_v2" */
   bool desc_act;                 /* gptq: groups are cut in the order of activations, which g_idx then tells */
   double damp;                   /* gptq: added to the Hessian's diagonal, as a part of its mean; 0: 0.05 */

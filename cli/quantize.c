@@ -19,6 +19,7 @@ enum {
   OPT_SYM,
   OPT_ASYM,
   OPT_MSE,
+  OPT_SCALE_DTYPE,
   OPT_LAYOUT,
   OPT_DESC_ACT,
   OPT_DAMP,
@@ -54,6 +55,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_SYM: q->asym = false; return 0;
     case OPT_ASYM: q->asym = true; return 0;
     case OPT_MSE: q->mse = true; return 0;
+    case OPT_SCALE_DTYPE: q->scale_dtype = arg; return 0;
     case OPT_LAYOUT: q->layout = arg; return 0;
     case OPT_DESC_ACT: q->desc_act = true; return 0;
     case OPT_DAMP: q->damp = cli_double(state, "--damp", arg, 1e-6, 0.999); return 0;
@@ -94,6 +96,7 @@ static const struct argp_option own_options[] = {
     {"sym", OPT_SYM, NULL, 0, "gptq, rtn: the zero point stands in the middle (default)", 0},
     {"asym", OPT_ASYM, NULL, 0, "gptq, rtn: the zero point stands where it fits best", 0},
     {"mse", OPT_MSE, NULL, 0, "gptq, rtn: search for the scales that make the least error", 0},
+    {"scale-dtype", OPT_SCALE_DTYPE, "DTYPE", 0, "gptq, rtn: float16 (default) or bfloat16", 0},
     {"layout", OPT_LAYOUT, "NAME", 0, "gptq, rtn: gptq (default) or gptq_v2", 0},
     {"calib", OPT_CALIB, "FILE", 0, "gptq: calibration text, plain or gzip, or JSON lines with \"text\"", 0},
     {"nsamples", OPT_NSAMPLES, "N", 0, "gptq: windows of calibration text (default: 128)", 0},

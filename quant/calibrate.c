@@ -30,7 +30,7 @@ static void pack_band(void *ctx, int64_t begin, int64_t end, int thread) {
 nibble_status nb_rounded_pack(const nb_rounded *r, int bits, int64_t group_size, nb_weight *out, nibble_error *err) {
   void *words, *scales, *zeros, *g_idx;
   uint64_t params = (uint64_t)(r->groups * r->rows);
-  *out = (nb_weight){.source_dtype = NB_F16};
+  *out = (nb_weight){.source_dtype = r->scale_dtype};
   nibble_status status = nb_weight_own(out, (uint64_t)(nb_gptq_words(r->cols, bits) * r->rows) * 4, &words, err);
   if (status == NIBBLE_OK) status = nb_weight_own(out, params * sizeof *r->scales, &scales, err);
   if (status == NIBBLE_OK) status = nb_weight_own(out, params, &zeros, err);
@@ -40,7 +40,7 @@ nibble_status nb_rounded_pack(const nb_rounded *r, int bits, int64_t group_size,
     return status;
   }
   nb_packed *m = &out->packed;
-  *m = (nb_packed){.rows = r->rows, .cols = r->cols, .groups = r->groups, .scale_dtype = NB_F16};
+  *m = (nb_packed){.rows = r->rows, .cols = r->cols, .groups = r->groups, .scale_dtype = r->scale_dtype};
   nb_gptq_format(bits, &m->format);
   m->group_size = group_size > 0 ? group_size : r->cols;
   pack_job job = {.rounded = r, .bits = bits, .words = words};
@@ -277,7 +277,7 @@ static nibble_status solve(run *r, nb_linear_slot slot, const nb_hessian *hessia
     if (factor->is_indefinite)
       nb_warn(r->c->progress, "%s: no damping makes its Hessian positive definite; rounded to the nearest", name);
     if (rounded.mended > 0)
-      nb_warn(r->c->progress, "%s: %lld groups have a scale out of float16's range", name, (long long)rounded.mended);
+      nb_warn(r->c->progress, "%s: %lld groups have a scale out of its dtype's range", name, (long long)rounded.mended);
     nb_step(r->c->progress, what, ++r->done, r->total, "layers");
   }
   nb_rounded_free(&rounded);

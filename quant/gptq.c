@@ -57,7 +57,7 @@ static void round_block(const solve_job *job, int64_t row, int64_t begin, int64_
       while (stop < out->cols && !begins_group(job, stop)) stop++;
       *params = nb_group_grid_fit(job->grid, w + j, stop - j, job->importance ? job->importance + j : NULL);
       int64_t at = group_at(job, j) * out->rows + row;
-      out->scales[at] = params->scale_f16;
+      out->scales[at] = params->scale_bits;
       out->zeros[at] = params->zero;
       job->mended[row] += params->was_mended;
     }
@@ -137,7 +137,8 @@ static void rounded_errors(const solve_job *job, const float *w, int64_t begin, 
     for (int64_t c = 0; c < out->cols; c++) {
       int64_t at = out->g_idx[c] * out->rows + begin + r;
       int code = out->codes[(begin + r) * out->cols + c];
-      d[r * out->cols + c] = w[r * out->cols + c] - nb_f16_to_f32(out->scales[at]) * (float)(code - out->zeros[at]);
+      float scale = job->grid->bf16_scales ? nb_bf16_to_f32(out->scales[at]) : nb_f16_to_f32(out->scales[at]);
+      d[r * out->cols + c] = w[r * out->cols + c] - scale * (float)(code - out->zeros[at]);
     }
   }
 }
@@ -212,6 +213,7 @@ static nibble_status solve(solve_job *job, int64_t rows, int64_t cols, nibble_er
   int64_t size = job->grid->group_size > 0 ? nb_min_i64(job->grid->group_size, cols) : cols;
   nibble_status status = rounded_create(job->out, rows, cols, nb_ceil_div(cols, size), err);
   if (status != NIBBLE_OK) return status;
+  job->out->scale_dtype = job->grid->bf16_scales ? NB_BF16 : NB_F16;
   job->group_size = size;
   /* Whole groups to a block, so that the weights a scale is fitted to have had all updates. */
   job->block = size < BLOCK ? BLOCK / size * size : BLOCK;

@@ -5,6 +5,7 @@
 #ifndef NB_QUANT_GPTQ_H
 #define NB_QUANT_GPTQ_H
 
+#include "base/dtype.h"
 #include "quant/hessian.h"
 
 typedef struct nb_grid {
@@ -12,16 +13,18 @@ typedef struct nb_grid {
   int64_t group_size; /* 0 or less: one group a row */
   bool sym;           /* the zero point stands in the middle */
   bool mse;           /* scales are searched for the least error instead of taken from the largest weights */
+  bool bf16_scales;   /* else float16 */
 } nb_grid;
 
 /* What a layer became. scales and zeros are [groups, rows], as the GPTQ layout has them. */
 typedef struct nb_rounded {
   int64_t rows, cols, groups;
   uint8_t *codes;   /* [rows, cols] */
-  uint16_t *scales; /* float16, each positive and finite */
+  uint16_t *scales; /* each positive and finite */
+  nb_dtype scale_dtype;
   uint8_t *zeros;
   int32_t *g_idx;                      /* [cols] */
-  int64_t mended;                      /* groups whose scale had to be moved into float16's range */
+  int64_t mended;                      /* groups whose scale had to be moved into its dtype's range */
   double error;                        /* sum over calibration tokens of |x (W - Q)^T|^2 over that of |x W^T|^2 */
   double rtn_error;                    /* the same had the weights been rounded to the nearest on the min/max grid */
   double weight_error, weight_squares; /* sums over the weights: of (W - Q)^2 and of W^2 */

@@ -24,6 +24,8 @@ bool nb_gptq_method_is(const char *method) {
   return method && (strcmp(method, "gptq") == 0 || strcmp(method, "rtn") == 0);
 }
 
+static bool is_bf16(const char *dtype) { return strcmp(dtype, "bfloat16") == 0 || strcmp(dtype, "bf16") == 0; }
+
 static bool is_rtn(const nibble_quantize_options *o) { return strcmp(o->method, "rtn") == 0; }
 
 nibble_status nb_gptq_method_check(const nibble_quantize_options *o, nibble_error *err) {
@@ -40,6 +42,9 @@ nibble_status nb_gptq_method_check(const nibble_quantize_options *o, nibble_erro
                    WORD_BITS);
   if (o->layout && strcmp(o->layout, "gptq") != 0 && strcmp(o->layout, "gptq_v2") != 0)
     return nb_fail(err, NIBBLE_USAGE, "--layout %s: gptq or gptq_v2 is wanted", o->layout);
+  if (o->scale_dtype && !is_bf16(o->scale_dtype) && strcmp(o->scale_dtype, "float16") != 0 &&
+      strcmp(o->scale_dtype, "f16") != 0)
+    return nb_fail(err, NIBBLE_USAGE, "--scale-dtype %s: float16 or bfloat16 is wanted", o->scale_dtype);
   bool calibrates = o->calib || o->nsamples || o->seqlen || o->random_sampling || o->seed || o->damp != 0 ||
                     o->desc_act || o->max_memory || o->work_dir || o->resume;
   if (is_rtn(o) && calibrates)
@@ -93,7 +98,8 @@ static nibble_status make_settings(nb_gptq_method *m, nibble_error *err) {
             cJSON_AddStringToObject(json, "layout", m->v2 ? "gptq_v2" : "gptq") &&
             cJSON_AddNumberToObject(json, "bits", m->grid.bits) &&
             cJSON_AddNumberToObject(json, "group_size", (double)m->grid.group_size) &&
-            cJSON_AddBoolToObject(json, "sym", m->grid.sym) && cJSON_AddBoolToObject(json, "mse", m->grid.mse);
+            cJSON_AddBoolToObject(json, "sym", m->grid.sym) && cJSON_AddBoolToObject(json, "mse", m->grid.mse) &&
+            cJSON_AddStringToObject(json, "scale_dtype", m->grid.bf16_scales ? "bfloat16" : "float16");
   if (ok && o->include) ok = cJSON_AddStringToObject(json, "include", o->include);
   if (ok && o->exclude) ok = cJSON_AddStringToObject(json, "exclude", o->exclude);
   if (ok && !m->is_rtn) ok = add_calibration(m, json);
@@ -164,7 +170,8 @@ nibble_status nb_gptq_method_open(const nibble_quantize_options *o, const nb_che
   m->grid = (nb_grid){.bits = o->bits ? o->bits : 4,
                       .group_size = o->group_size ? o->group_size : DEFAULT_GROUP_SIZE,
                       .sym = !o->asym,
-                      .mse = o->mse};
+                      .mse = o->mse,
+                      .bf16_scales = o->scale_dtype && is_bf16(o->scale_dtype)};
   nb_gptq_format(m->grid.bits, &m->format);
   nibble_status status = NIBBLE_OK;
   if (!m->is_rtn) status = check_reach(m, err);
@@ -206,8 +213,9 @@ nibble_status nb_gptq_method_target(const nb_gptq_method *m, const nb_source *so
   if (cols % size != 0)
     nb_warn(&m->options->progress, "%s: %lld inputs are no multiple of the group size %lld: the last group is shorter",
             source->name, (long long)cols, (long long)size);
-  *out = (nb_packed){.format = m->format, .rows = rows, .cols = cols, .group_size = size, .scale_dtype = NB_F16};
+  *out = (nb_packed){.format = m->format, .rows = rows, .cols = cols, .group_size = size};
   out->groups = nb_ceil_div(cols, size);
+  out->scale_dtype = m->grid.bf16_scales ? NB_BF16 : NB_F16;
   return NIBBLE_OK;
 }
 
@@ -246,7 +254,7 @@ static nibble_status round_source(const nb_gptq_method *m, const nb_source *sour
   if (status == NIBBLE_OK) status = nb_rtn_solve(job.out, source->shape[0], source->shape[1], &m->grid, out, err);
   free(job.out);
   if (status == NIBBLE_OK && out->mended > 0)
-    nb_warn(&m->options->progress, "%s: %lld groups have a scale out of float16's range", source->name,
+    nb_warn(&m->options->progress, "%s: %lld groups have a scale out of its dtype's range", source->name,
             (long long)out->mended);
   return status;
 }

@@ -7,8 +7,10 @@
 /* Of the paper's code (IST-DASLab/gptq, quant.py): shrink the range by hundredths, down to a fifth. */
 enum { SHRINK_STEPS = 100, SHRINK_TRIED = 80 };
 
-static const float f16_least = 6.103515625e-05f; /* smallest normal */
-static const float f16_most = 65504.0f;
+/* The scales that each dtype is trusted with: float16's normal numbers; of bfloat16's what leaves room for products. */
+static const struct {
+  float least, most;
+} scale_ranges[] = {[false] = {0x1p-14f, 65504.0f}, [true] = {0x1p-60f, 0x1p60f}};
 
 static void find_range(const nb_grid *grid, const float *w, int64_t n, float *low, float *high) {
   float lo = 0, hi = 0;
@@ -32,11 +34,12 @@ static void find_range(const nb_grid *grid, const float *w, int64_t n, float *lo
 static nb_group_grid span(const nb_grid *grid, float low, float high) {
   nb_group_grid g = {.max_code = (uint8_t)((1 << grid->bits) - 1)};
   float scale = (high - low) / (float)g.max_code;
-  g.was_mended = !(scale >= f16_least && scale <= f16_most);
-  scale = scale >= f16_least ? scale : f16_least;
-  scale = scale <= f16_most ? scale : f16_most;
-  g.scale_f16 = nb_f32_to_f16(scale);
-  g.scale = nb_f16_to_f32(g.scale_f16);
+  float least = scale_ranges[grid->bf16_scales].least, most = scale_ranges[grid->bf16_scales].most;
+  g.was_mended = !(scale >= least && scale <= most);
+  scale = scale >= least ? scale : least;
+  scale = scale <= most ? scale : most;
+  g.scale_bits = grid->bf16_scales ? nb_f32_to_bf16(scale) : nb_f32_to_f16(scale);
+  g.scale = grid->bf16_scales ? nb_bf16_to_f32(g.scale_bits) : nb_f16_to_f32(g.scale_bits);
   if (grid->sym) {
     g.zero = (uint8_t)(1 << (grid->bits - 1));
   } else {

@@ -1,5 +1,5 @@
-/* The integer grid of one group of weights: value = scale * (code - zero). The scale is a float16 from the start, as it
- * will be stored, so that the solver sees the error that the artifact will have. */
+/* The integer grid of one group of weights: value = scale * (code - zero). The scale is a float16 or bfloat16 from the
+ * start, as it will be stored, so that the solver sees the error that the artifact will have. */
 #ifndef NB_QUANT_GRID_H
 #define NB_QUANT_GRID_H
 
@@ -9,10 +9,10 @@
 #include "quant/gptq.h"
 
 typedef struct nb_group_grid {
-  float scale; /* positive, finite, exactly a float16 */
-  uint16_t scale_f16;
+  float scale;         /* positive, finite, exactly what is stored: */
+  uint16_t scale_bits; /* a float16 or bfloat16 */
   uint8_t zero, max_code;
-  bool was_mended; /* the scale that fits best is out of float16's range */
+  bool was_mended; /* the scale that fits best is out of its dtype's range */
 } nb_group_grid;
 
 /* The grid for n weights: from their least and largest (0 always among them), or with grid->mse the shrunk range that

@@ -15,7 +15,7 @@
 #include "base/stage.h"
 
 static const char settings_name[] = "settings.json", layer_suffix[] = ".layer";
-static const char magic[8] = "NBLAYER1";
+static const char magic[8] = "NBLAYER2";
 
 /* The start of a layer's file; the arrays of nb_rounded follow in its order. In the byte order of the machine: the
  * folder does not travel. */
@@ -24,7 +24,7 @@ typedef struct layer_header {
   uint64_t hash; /* XXH3-64 of everything after this member */
   int64_t rows, cols, groups, mended;
   double error, rtn_error, weight_error, weight_squares, damp;
-  int64_t is_fallback;
+  int64_t is_fallback, scale_dtype;
 } layer_header;
 
 enum { HASHED_FROM = sizeof(char[8]) + sizeof(uint64_t) };
@@ -141,6 +141,7 @@ static nibble_status write_layer(const char *path, const nb_rounded *r, nibble_e
   header.weight_squares = r->weight_squares;
   header.damp = r->damp;
   header.is_fallback = r->is_fallback;
+  header.scale_dtype = r->scale_dtype;
   memcpy(header.magic, magic, sizeof magic);
   void *data[4];
   size_t bytes[4];
@@ -185,6 +186,7 @@ static bool parse_layer(char *text, size_t length, nb_rounded *out) {
   out->weight_squares = header.weight_squares;
   out->damp = header.damp;
   out->is_fallback = header.is_fallback != 0;
+  out->scale_dtype = header.scale_dtype == NB_BF16 ? NB_BF16 : NB_F16;
   return true;
 }
 

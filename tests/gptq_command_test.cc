@@ -177,6 +177,43 @@ TEST_F(GptqCommand, EverySettingMakesAnArtifactThatCanBeRead) {
   }
 }
 
+TEST_F(GptqCommand, WritesScalesInTheDtypeAskedFor) {
+  for (const char *dtype : {"float16", "bfloat16"}) {
+    ASSERT_EQ(Nibble(Args(dtype, std::string("--asym --scale-dtype ") + dtype)).code, 0);
+    nb_checkpoint c;
+    nibble_error err;
+    ASSERT_EQ(nb_checkpoint_open((folder_ / dtype).c_str(), &c, &err), NIBBLE_OK) << err.message;
+    const nb_tensor *scales = nb_checkpoint_find(&c, "model.layers.1.mlp.up_proj.scales");
+    ASSERT_NE(scales, nullptr);
+    EXPECT_EQ(scales->dtype, strcmp(dtype, "float16") == 0 ? NB_F16 : NB_BF16);
+    // The codes are fitted to the scales as they are stored.
+    cJSON *json;
+    ASSERT_EQ(nb_json_load(((folder_ / dtype) + "/nibble.json").c_str(), &json, &err), NIBBLE_OK) << err.message;
+    const cJSON *entry = cJSON_GetObjectItem(cJSON_GetObjectItem(json, "tensors"), "model.layers.1.mlp.up_proj.weight");
+    double recorded = cJSON_GetObjectItem(entry, "relative_error")->valuedouble, errors = 0, squares = 0;
+    nb_checkpoint source;
+    ASSERT_EQ(nb_checkpoint_open(Model().c_str(), &source, &err), NIBBLE_OK) << err.message;
+    const nb_tensor *t = nb_checkpoint_find(&source, "model.layers.1.mlp.up_proj.weight");
+    std::vector<float> w(t->count), q(t->count);
+    ASSERT_EQ(nb_tensor_read(&source, t, 0, t->count, NB_F32, w.data(), &err), NIBBLE_OK) << err.message;
+    nb_weight weight;
+    ASSERT_EQ(nb_weight_load(&c, t->name, 96, 64, &weight, &err), NIBBLE_OK) << err.message;
+    nb_format_info(weight.packed.format)->dequantize(&weight.packed, 0, 96, 0, 64, q.data(), 64);
+    for (size_t i = 0; i < w.size(); i++) {
+      errors += double(w[i] - q[i]) * (w[i] - q[i]);
+      squares += double(w[i]) * w[i];
+    }
+    EXPECT_NEAR(recorded, std::sqrt(errors / squares), 1e-5) << dtype;
+    nb_weight_free(&weight);
+    nb_checkpoint_close(&source);
+    nb_checkpoint_close(&c);
+    cJSON_Delete(json);
+  }
+  CommandResult r = Nibble("quantize --method rtn --scale-dtype int8 " + Model() + " " + (folder_ / "bad"));
+  EXPECT_EQ(r.code, 2);
+  EXPECT_NE(r.err.find("--scale-dtype int8"), std::string::npos) << r.err;
+}
+
 TEST_F(GptqCommand, RtnNeedsNoTextAndMakesTheLargerError) {
   CommandResult r =
       Nibble("quantize --quiet --no-sync --method rtn --bits 3 --group-size 32 " + Model() + " " + (folder_ / "out"));

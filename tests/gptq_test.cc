@@ -141,7 +141,7 @@ TEST(Gptq, FollowsThePaperInDoublePrecision) {
                  Case{8, 128, true, NB_ORDER_NATURAL}, Case{4, 32, true, NB_ORDER_ACTIVATION}}) {
     SCOPED_TRACE(testing::Message() << c.bits << " bits, groups of " << c.group_size << ", order " << c.order);
     nb_hessian h = layer.Hessian();
-    nb_grid grid = {c.bits, c.group_size, c.sym, false};
+    nb_grid grid = {c.bits, c.group_size, c.sym, false, false};
     nb_factor_options options = {c.group_size, c.order, 0.05};
     nb_factor factor;
     ASSERT_EQ(nb_hessian_factorize(&h, &options, &factor, nullptr), NIBBLE_OK);
@@ -207,7 +207,7 @@ TEST(Gptq, GivesTheSameBytesWhateverTheThreads) {
   for (int threads : {1, 2, 5}) {
     nibble_set_threads(threads);
     nb_hessian h = layer.Hessian();
-    nb_grid grid = {4, 64, true, true};
+    nb_grid grid = {4, 64, true, true, false};
     nb_factor_options options = {64, NB_ORDER_GROUPS, 0.01};
     nb_factor f;
     nb_rounded q;
@@ -231,7 +231,7 @@ TEST(Gptq, SearchedScalesMakeTheErrorSmaller) {
   double error[2];
   for (bool mse : {false, true}) {
     nb_hessian h = layer.Hessian();
-    nb_grid grid = {3, 64, true, mse};
+    nb_grid grid = {3, 64, true, mse, false};
     nb_factor_options options = {64, NB_ORDER_NATURAL, 0.05};
     nb_factor f;
     nb_rounded q;
@@ -250,7 +250,7 @@ TEST(Gptq, DeadInputsBecomeZeroAndSpoilNothing) {
   for (int64_t t = 0; t < layer.tokens; t++) layer.x[t * 64 + 5] = layer.x[t * 64 + 40] = 0;
   layer.w[5] = 1e6f;
   nb_hessian h = layer.Hessian();
-  nb_grid grid = {4, 32, true, false};
+  nb_grid grid = {4, 32, true, false, false};
   nb_factor_options options = {32, NB_ORDER_NATURAL, 0.01};
   nb_factor f;
   nb_rounded q;
@@ -291,7 +291,7 @@ TEST(Gptq, AnIndefiniteHessianMeansRoundingToTheNearest) {
   const Layer layer(8, 64, 100);
   nb_hessian h = layer.Hessian();
   h.sum[3] = INFINITY;
-  nb_grid grid = {4, 32, true, false};
+  nb_grid grid = {4, 32, true, false, false};
   nb_factor_options options = {32, NB_ORDER_GROUPS, 0.01};
   nb_factor f;
   nb_rounded q, rtn;
@@ -314,10 +314,10 @@ TEST(Grid, ScalesAreAlwaysPositiveAndFiniteFloat16) {
         for (float size : {0.0f, 1e-38f, 1e-7f, 1e-3f, 1.0f, 7e4f, 1e30f, 3e38f}) {
           for (float sign : {-1.0f, 1.0f}) {
             float w[] = {size * sign, 0, size * sign / 2, size * sign / 3};
-            nb_grid grid = {bits, -1, sym, mse};
+            nb_grid grid = {bits, -1, sym, mse, false};
             nb_group_grid g = nb_group_grid_fit(&grid, w, 4, nullptr);
             EXPECT_TRUE(std::isfinite(g.scale) && g.scale >= 6e-5f) << size << " at " << bits << " bits";
-            EXPECT_EQ(g.scale, nb_f16_to_f32(g.scale_f16));
+            EXPECT_EQ(g.scale, nb_f16_to_f32(g.scale_bits));
             EXPECT_LE(g.zero, g.max_code);
             for (float v : w) EXPECT_LE(nb_group_grid_round(&g, v), g.max_code);
             if (size >= 1e-3f && size <= 1.0f && !mse && bits > 2) {

@@ -21,10 +21,10 @@ VOCAB, SAMPLES, SEQLEN, TOKENS = 64, 16, 64, 40
 IDS = torch.randint(0, VOCAB, (TOKENS,), generator=torch.Generator().manual_seed(1))
 
 
-def make_source(folder):
+def make_source(folder, intermediate_size=96):
     """A Llama with random weights, and a tokenizer, without which GPTQModel refuses to work: a token a letter."""
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+    config = LlamaConfig(vocab_size=VOCAB, hidden_size=64, intermediate_size=intermediate_size, num_hidden_layers=2, num_attention_heads=2,
                          num_key_value_heads=1, head_dim=32, max_position_embeddings=128, bos_token_id=0, eos_token_id=1,
                          initializer_range=0.3, tie_word_embeddings=True)
     LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
