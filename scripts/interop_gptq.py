@@ -2,6 +2,7 @@
 """The comparisons of scripts/interop --gptq. Prints a table; exits 1 if a row fails."""
 
 import argparse
+import json
 import logging
 import os
 import subprocess
@@ -12,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "golden"))
 import gptq_models
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPTQConfig
 
 torch.set_num_threads(1)
 logging.disable(logging.WARNING)
@@ -49,7 +50,11 @@ def nibble_logits(args, folder):
 
 
 def load_in_transformers(folder):
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float16, device_map="cpu").eval()
+    # By itself GPTQModel takes torch's int4 product for 4 bits without activation order, which computes more coarsely.
+    config = GPTQConfig(bits=json.load(open(os.path.join(folder, "quantize_config.json")))["bits"], backend="torch")
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float16, device_map="cpu", quantization_config=config
+    ).eval()
     return torch.nn.Module.float(model)  # transformers forbids the method of the same name
 
 
