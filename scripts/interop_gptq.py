@@ -99,6 +99,8 @@ def main():
     for option in ("--nibble", "--out"):
         parser.add_argument(option, required=True)
     args = parser.parse_args()
+    args.nibble, args.out = os.path.abspath(args.nibble), os.path.abspath(args.out)
+    os.chdir(args.out)  # GPTQModel writes logs into the current folder
     table = Table()
     source = os.path.join(args.out, "source")
     gptq_models.make_source(source, intermediate_size=128)  # a group that kernels of torch take, also with -1

@@ -5,6 +5,7 @@ and the `logits` of their dequantized weights in float32.
     pip install gptqmodel==7.7.0 transformers==5.23.0 torch
     scripts/golden/make_gptq_models.py"""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ KINDS = {
 }
 
 with tempfile.TemporaryDirectory() as source:
+    os.chdir(source)  # GPTQModel writes logs into the current folder
     gptq_models.make_source(source)
     for name, config in KINDS.items():
         gptq_models.quantize(source, str(GOLDEN / name), **config)
