@@ -399,13 +399,15 @@ typedef struct nibble_kernel_bench {
   const char *isa; /* "avx2" */
   int threads;
   double copy_bytes_per_second, read_bytes_per_second, peak_flops; /* this machine's limits, measured first */
+  double nf4_parameters_per_second; /* quantized from bf16, memory to memory, relative errors included */
   nibble_kernel_bench_row *rows;
   size_t row_count;
 } nibble_kernel_bench;
 
 typedef struct nibble_kernel_bench_options {
-  const char *format;                                           /* NULL: all */
-  int64_t rows, cols, n;                                        /* 0: all */
+  const char *format;    /* NULL: all */
+  int64_t rows, cols, n; /* 0: all */
+  nibble_activations activations;
   void (*started)(void *ctx, const nibble_kernel_bench *bench); /* the limits are known; or NULL */
   void (*each)(void *ctx, const nibble_kernel_bench_row *row);  /* called as each row is measured; or NULL */
   void *ctx;

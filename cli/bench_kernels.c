@@ -9,6 +9,7 @@ static void started(void *ctx, const nibble_kernel_bench *b) {
   printf("%s, %d thread%s: copies %.1f GB/s, reads %.1f GB/s, multiplies and adds %.1f GFLOP/s\n", b->isa, b->threads,
          b->threads == 1 ? "" : "s", b->copy_bytes_per_second / 1e9, b->read_bytes_per_second / 1e9,
          b->peak_flops / 1e9);
+  printf("quantizing to nf4: %.0f million parameters/s\n", b->nf4_parameters_per_second / 1e6);
   printf("%-8s %6s %6s %4s %11s %8s %9s  %s\n", "format", "rows", "cols", "n", "us", "GB/s", "GFLOP/s", "share of");
 }
 
@@ -29,6 +30,7 @@ static void print_json(const nibble_kernel_bench *b) {
   cJSON_AddNumberToObject(json, "copy_bytes_per_second", b->copy_bytes_per_second);
   cJSON_AddNumberToObject(json, "read_bytes_per_second", b->read_bytes_per_second);
   cJSON_AddNumberToObject(json, "peak_flops", b->peak_flops);
+  cJSON_AddNumberToObject(json, "nf4_parameters_per_second", b->nf4_parameters_per_second);
   cJSON *rows = cJSON_AddArrayToObject(json, "kernels");
   for (size_t i = 0; i < b->row_count; i++) {
     const nibble_kernel_bench_row *r = &b->rows[i];

@@ -7,11 +7,17 @@
 #include "base/parallel.h"
 #include "base/status.h"
 #include "kernels/cpu/gemm.h"
-#include "kernels/matmul.h"
+#include "kernels/gptq.h"
+#include "kernels/q8.h"
+#include "kernels/quantize.h"
 
 enum {
   RUNS = 5, /* timed, after one that is not; their median counts */
   NESTED_BLOCK = 256,
+  GROUP = 128, /* of GPTQ's formats */
+  READ_PIECE = 4096,
+  QUANTIZED = 64 << 20, /* weights, in runs of QUANTIZE_RUN */
+  QUANTIZE_RUN = 1 << 16,
   PEAK_ROUNDS = 1 << 20,
 };
 
@@ -81,10 +87,17 @@ static void copy_all(bench *b, void *arg) {
 static void read_part(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   bench *b = ctx;
-  int64_t part = arena_bytes / nb_threads() / 64 * 16; /* floats */
+  const int64_t part = arena_bytes / nb_threads() / READ_PIECE;
   for (int64_t i = begin; i < end; i++) {
-    const float *from = (const float *)(const void *)b->arena + i * part;
-    b->y[i] = b->gemm->dot(from, from, part);
+    const uint8_t *from = b->arena + i * part * READ_PIECE;
+    float sum = 0;
+    for (int64_t piece = 0; piece < part; piece++, from += READ_PIECE) {
+      /* Asked for in time, as the kernels do. */
+      for (int64_t line = 0; line < READ_PIECE; line += 64) __builtin_prefetch(from + line + 2 * READ_PIECE);
+      const float *values = (const float *)(const void *)from;
+      sum += b->gemm->dot(values, values, READ_PIECE / (int64_t)sizeof *values);
+    }
+    b->y[i] = sum;
   }
 }
 
@@ -104,10 +117,26 @@ static void peak_all(bench *b, void *arg) {
   nb_parallel(nb_threads(), 1, peak_part, b);
 }
 
+static void quantize_part(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  bench *b = ctx;
+  /* Weights, codes, scales and sums lie one after the other in the arena. */
+  uint8_t *codes = b->arena + (int64_t)QUANTIZED * 2 + begin / 2;
+  float *absmax = (float *)(void *)(b->arena + (int64_t)QUANTIZED * 5 / 2) + begin / 64;
+  nb_block_sums *sums = (nb_block_sums *)(void *)(b->arena + (int64_t)QUANTIZED * 3) + begin / 64;
+  nb_quantize_4bit(NB_FORMAT_NF4, NB_BF16, b->arena + begin * 2, end - begin, 64, false, codes, absmax, sums);
+}
+
+static void quantize_all(bench *b, void *arg) {
+  (void)arg;
+  nb_parallel(QUANTIZED, QUANTIZE_RUN, quantize_part, b);
+}
+
 static void measure_machine(bench *b, nibble_kernel_bench *out) {
   float sink;
   out->copy_bytes_per_second = (double)arena_bytes / median_seconds(copy_all, b, NULL, 0.1);
   out->read_bytes_per_second = (double)arena_bytes / median_seconds(read_all, b, NULL, 0.1);
+  out->nf4_parameters_per_second = (double)QUANTIZED / median_seconds(quantize_all, b, NULL, 0.1);
   double flops = b->gemm->peak(PEAK_ROUNDS, &sink) * nb_threads();
   out->peak_flops = flops / median_seconds(peak_all, b, NULL, 0.02);
 }
@@ -118,6 +147,7 @@ typedef struct product_arg {
   nb_packed w;
   nb_product product;
   int64_t n, bytes;
+  bool int8_activations;
 } product_arg;
 
 /* Takes `bytes` from the arena, from the start again where it ends. */
@@ -137,12 +167,16 @@ static void multiply(bench *b, void *arg) {
     a->w.absmax_codes = take(b, count / a->w.block_size);
     a->w.nested_absmax = take(b, nb_ceil_div(count / a->w.block_size, NESTED_BLOCK) * 4);
   }
-  nb_matmul_many(&a->product, 1, a->n);
+  if (nb_gptq_bits(a->w.format)) {
+    a->w.scales = take(b, a->w.groups * a->w.rows * 2);
+    a->w.zeros = take(b, a->w.groups * a->w.rows);
+  }
+  if (!a->int8_activations || !nb_q8_matmul(&a->product, 1, a->n)) nb_matmul_many(&a->product, 1, a->n);
 }
 
-static void measure_product(bench *b, nb_format format, bool double_quant, int64_t rows, int64_t cols, int64_t n,
-                            const nibble_kernel_bench *machine, nibble_kernel_bench_row *out) {
-  product_arg a = {.w = {.format = format, .rows = rows, .cols = cols}, .n = n};
+static void measure_product(bench *b, nb_format format, bool double_quant, bool int8_activations, int64_t rows,
+                            int64_t cols, int64_t n, const nibble_kernel_bench *machine, nibble_kernel_bench_row *out) {
+  product_arg a = {.w = {.format = format, .rows = rows, .cols = cols}, .n = n, .int8_activations = int8_activations};
   if (format == NB_FORMAT_NF4 || format == NB_FORMAT_FP4) {
     a.w.quant_map = format == NB_FORMAT_NF4 ? nb_nf4_map : nb_fp4_map;
     a.w.block_size = 64;
@@ -150,6 +184,11 @@ static void measure_product(bench *b, nb_format format, bool double_quant, int64
     a.w.nested_quant_map = (const float *)(const void *)b->arena;
   }
   if (format == NB_FORMAT_INT8) a.w.absmax = (const float *)(const void *)b->arena;
+  if (nb_gptq_bits(format)) {
+    a.w.group_size = GROUP;
+    a.w.groups = nb_ceil_div(cols, GROUP);
+    a.w.scale_dtype = NB_F16;
+  }
   a.bytes = nb_packed_bytes(&a.w);
   a.product = (nb_product){.w = &a.w, .x = b->x, .ldx = cols, .y = b->y, .ldy = rows};
   *out = (nibble_kernel_bench_row){
@@ -189,7 +228,8 @@ static void measure_all(bench *b, const nibble_kernel_bench_options *o, nibble_k
         for (int batch = 0; batch < BATCHES; batch++) {
           if (!wanted(o, (nb_format)format, shape, batch)) continue;
           nibble_kernel_bench_row *row = &out->rows[out->row_count++];
-          measure_product(b, (nb_format)format, nested, rows, cols, batches[batch], out, row);
+          bool int8 = o->activations == NIBBLE_ACTIVATIONS_INT8;
+          measure_product(b, (nb_format)format, nested, int8, rows, cols, batches[batch], out, row);
           if (o->each) o->each(o->ctx, row);
         }
       }

@@ -12,9 +12,10 @@
 #include "kernels/gptq.h"
 
 enum {
-  MULTIPLE = 64, /* columns: of the widest kernel */
-  BAND = 32,     /* output features; a multiple of the rows that GPTQ's kernels take */
-  SHARES = 12,   /* runs of bands a thread: as in decode.c */
+  MULTIPLE = 64,      /* columns: of the widest kernel */
+  BAND = NB_Q8_PANEL, /* output features; a multiple of the rows that GPTQ's kernels take */
+  PANEL_FROM = 32,    /* rows of x: fewer do not pay for turning the weights */
+  SHARES = 12,        /* runs of bands a thread: as in decode.c */
 };
 
 const uint8_t nb_q8_evens_odds[NB_Q8_BLOCK] = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
@@ -148,7 +149,7 @@ static void dot_scalar(const nb_packed *w, int64_t begin, int64_t end, const nb_
   }
 }
 
-static const nb_q8_kernel scalar_kernel = {NULL, dot_scalar};
+static const nb_q8_kernel scalar_kernel = {.dot = dot_scalar};
 
 #if defined(__x86_64__)
 static const nb_cpu_q8 *const tables[NB_ISA_COUNT] = {
@@ -167,6 +168,12 @@ static const nb_q8_kernel *kernel_for(nb_format format) {
   return &scalar_kernel;
 }
 
+/* Panels belong to the kernels of the instruction set in use, not to those that fill its holes. */
+static const nb_cpu_q8 *panels_in_use(void) {
+  const nb_cpu_q8 *table = tables[nb_isa_current()];
+  return table && table->multiply ? table : NULL;
+}
+
 void nb_q8_round(const float *x, int64_t cols, int8_t *codes, float *scales) {
   for (nb_isa isa = nb_isa_current(); isa != NB_ISA_SCALAR; isa = nb_isa_fallback(isa)) {
     if (!tables[isa] || !tables[isa]->round) continue;
@@ -181,6 +188,9 @@ void nb_q8_round(const float *x, int64_t cols, int8_t *codes, float *scales) {
 typedef struct q8_job {
   nb_product products[NB_PRODUCTS_MAX];
   const nb_q8_kernel *kernels[NB_PRODUCTS_MAX];
+  const nb_cpu_q8 *panels; /* whose panels are used; NULL: none */
+  float *panel_memory;     /* a panel for every thread */
+  int64_t panel_floats;
   nb_q8_x x[NB_PRODUCTS_MAX];
   int shares[NB_PRODUCTS_MAX]; /* the first product with the same x in the same order */
   int count;
@@ -193,11 +203,13 @@ static void round_x(const q8_job *job, int index, int64_t row) {
   const uint8_t *order = job->kernels[index]->order;
   int8_t *codes = (int8_t *)x->codes + row * x->cols;
   float *scales = (float *)x->scales + row * x->blocks, *sums = (float *)x->sums + row * x->blocks;
+  int32_t *totals = (int32_t *)x->totals + row * x->blocks;
   nb_q8_round(job->products[index].x + row * job->products[index].ldx, x->cols, codes, scales);
   for (int64_t b = 0; b < x->blocks; b++, codes += NB_Q8_BLOCK) {
     int32_t sum = 0;
     int8_t before[NB_Q8_BLOCK];
     for (int j = 0; j < NB_Q8_BLOCK; j++) sum += before[j] = codes[j];
+    totals[b] = sum;
     sums[b] = scales[b] * (float)sum;
     for (int j = 0; order && j < NB_Q8_BLOCK; j++) codes[j] = before[order[j]];
   }
@@ -213,6 +225,31 @@ static void round_band(void *ctx, int64_t begin, int64_t end, int thread) {
   }
 }
 
+static void advance(nb_q8_x *x, int64_t rows) {
+  x->codes += rows * x->cols;
+  x->scales += rows * x->blocks;
+  x->sums += rows * x->blocks;
+  x->totals += rows * x->blocks;
+}
+
+static void panel_band(const q8_job *job, int index, int64_t begin, int64_t end, int thread) {
+  const nb_product *p = &job->products[index];
+  float sums[NB_Q8_PANEL_ROWS * NB_Q8_PANEL], *memory = job->panel_memory + thread * job->panel_floats;
+  nb_q8_x x = job->x[index];
+  nb_q8_panel panel = {.codes = (uint8_t *)memory};
+  panel.scales = memory += x.cols * NB_Q8_PANEL / 4;
+  panel.minima = memory + x.blocks * NB_Q8_PANEL;
+  job->kernels[index]->pack(p->w, begin, end, &panel);
+  for (int64_t i = 0; i < job->n; i += NB_Q8_PANEL_ROWS) {
+    int64_t n = nb_min_i64(NB_Q8_PANEL_ROWS, job->n - i);
+    job->panels->multiply(&panel, &x, n, sums);
+    for (int64_t j = 0; j < n; j++) {
+      for (int64_t r = begin; r < end; r++) nb_finish(p, i + j, r, sums[j * NB_Q8_PANEL + r - begin]);
+    }
+    advance(&x, n);
+  }
+}
+
 static void dot_band(const q8_job *job, int index, int64_t begin, int64_t end) {
   const nb_product *p = &job->products[index];
   float sums[NB_Q8_ROWS * BAND];
@@ -223,27 +260,31 @@ static void dot_band(const q8_job *job, int index, int64_t begin, int64_t end) {
     for (int64_t j = 0; j < n; j++) {
       for (int64_t r = begin; r < end; r++) nb_finish(p, i + j, r, sums[j * BAND + r - begin]);
     }
-    x.codes += n * x.cols;
-    x.scales += n * x.blocks;
-    x.sums += n * x.blocks;
+    advance(&x, n);
   }
 }
 
 /* Bands are numbered through all products. */
 static void dot_bands(void *ctx, int64_t begin, int64_t end, int thread) {
-  (void)thread;
   const q8_job *job = ctx;
   for (int64_t band = begin; band < end; band++) {
     int64_t local = band;
     int index = 0;
     for (; local * BAND >= job->products[index].w->rows; index++)
       local -= nb_ceil_div(job->products[index].w->rows, BAND);
-    dot_band(job, index, local * BAND, nb_min_i64((local + 1) * BAND, job->products[index].w->rows));
+    int64_t first = local * BAND, last = nb_min_i64(first + BAND, job->products[index].w->rows);
+    if (job->panels && job->kernels[index]->pack) {
+      panel_band(job, index, first, last, thread);
+    } else {
+      dot_band(job, index, first, last);
+    }
   }
 }
 
 static bool multiply(q8_job *job) {
   int64_t floats = 0, bands = 0;
+  job->panels = job->n >= PANEL_FROM ? panels_in_use() : NULL;
+  job->panel_floats = 0;
   for (int i = 0; i < job->count; i++) {
     const nb_product *p = &job->products[i];
     job->kernels[i] = kernel_for(p->w->format);
@@ -251,10 +292,14 @@ static bool multiply(q8_job *job) {
     while (!(job->kernels[same]->order == job->kernels[i]->order && nb_same_x(&job->products[same], p))) same++;
     job->shares[i] = same;
     bands += nb_ceil_div(p->w->rows, BAND);
-    if (same == i) floats += job->n * (p->w->cols / 4 + p->w->cols / NB_Q8_BLOCK * 2);
+    if (same == i) floats += job->n * (p->w->cols / 4 + p->w->cols / NB_Q8_BLOCK * 3);
+    int64_t panel = p->w->cols * NB_Q8_PANEL / 4 + p->w->cols / NB_Q8_BLOCK * NB_Q8_PANEL * 2;
+    if (job->panels) job->panel_floats = nb_max_i64(job->panel_floats, panel);
   }
-  float *at = nb_scratch(floats);
+  float *at = nb_scratch(floats + nb_threads() * job->panel_floats);
   if (!at) return false;
+  job->panel_memory = at;
+  at += nb_threads() * job->panel_floats;
   for (int i = 0; i < job->count; i++) {
     if (job->shares[i] != i) {
       job->x[i] = job->x[job->shares[i]];
@@ -265,6 +310,8 @@ static bool multiply(q8_job *job) {
     x->codes = (const int8_t *)at;
     x->scales = at += job->n * x->cols / 4;
     x->sums = at += job->n * x->blocks;
+    at += job->n * x->blocks;
+    x->totals = (const int32_t *)(const void *)at;
     at += job->n * x->blocks;
   }
   nb_parallel(job->n, 4, round_band, job);

@@ -9,6 +9,7 @@ enum { WIDE_LESS = 0 }; /* vpdpbusd sums in 32 bits */
 static inline vi vi_zero(void) { return _mm512_setzero_si512(); }
 static inline vi vi_set1(int8_t byte) { return _mm512_set1_epi8(byte); }
 static inline vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
+static inline void vi_store(void *p, vi v) { _mm512_storeu_si512(p, v); }
 static inline vi vi_words(const int8_t *p) {
   int32_t word;
   __builtin_memcpy(&word, p, sizeof word);
@@ -45,18 +46,21 @@ static inline vf vf_lanes(const float *p) { return vf_join(_mm256_set1_ps(p[0]),
 
 #include "kernels/cpu/q8_x86.h"
 
+#include "kernels/cpu/q8_panel_body.h"
+
 const nb_cpu_q8 nb_cpu_q8_avx512 = {
+    .multiply = multiply_panel,
     .formats =
         {
-            [NB_FORMAT_NF4] = {nb_q8_evens_odds, dot_4bit},
-            [NB_FORMAT_FP4] = {nb_q8_evens_odds, dot_4bit},
-            [NB_FORMAT_INT8] = {NULL, dot_int8},
-            [NB_FORMAT_Q4_0] = {NULL, dot_q4_0},
-            [NB_FORMAT_Q8_0] = {NULL, dot_q8_0},
-            [NB_FORMAT_Q4_K] = {NULL, dot_q4_k},
-            [NB_FORMAT_Q6_K] = {NULL, dot_q6_k},
-            [NB_FORMAT_GPTQ2] = {nb_q8_words2, gptq2_q8},
-            [NB_FORMAT_GPTQ4] = {nb_q8_words4, gptq4_q8},
-            [NB_FORMAT_GPTQ8] = {NULL, gptq8_q8},
+            [NB_FORMAT_NF4] = {nb_q8_evens_odds, dot_4bit, pack_4bit},
+            [NB_FORMAT_FP4] = {nb_q8_evens_odds, dot_4bit, pack_4bit},
+            [NB_FORMAT_INT8] = {NULL, dot_int8, pack_int8},
+            [NB_FORMAT_Q4_0] = {NULL, dot_q4_0, pack_q4_0},
+            [NB_FORMAT_Q8_0] = {NULL, dot_q8_0, pack_q8_0},
+            [NB_FORMAT_Q4_K] = {NULL, dot_q4_k, pack_q4_k},
+            [NB_FORMAT_Q6_K] = {.dot = dot_q6_k},
+            [NB_FORMAT_GPTQ2] = {nb_q8_words2, .dot = gptq2_q8},
+            [NB_FORMAT_GPTQ4] = {nb_q8_words4, .dot = gptq4_q8},
+            [NB_FORMAT_GPTQ8] = {.dot = gptq8_q8},
         },
 };

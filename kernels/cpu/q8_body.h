@@ -75,14 +75,19 @@ static inline __attribute__((always_inline)) void q8_n(const q8_format f, int n,
   for (; r < end; r++) q8_rows(f, n, 1, w, t, r, x, out + r - begin, ldout);
 }
 
-static inline __attribute__((always_inline)) void q8_dot(const q8_format f, const nb_packed *w, int64_t begin,
-                                                         int64_t end, const nb_q8_x *x, int64_t n, float *out,
-                                                         int64_t ldout) {
+static inline q8_tables make_tables(const nb_packed *w) {
   q8_tables t = {.map = vi_zero()};
   if (w->quant_map) {
     t.block_shift = __builtin_ctzll((unsigned long long)w->block_size);
     t.map = vi_map(w->quant_map, nb_q8_steps(w->format));
   }
+  return t;
+}
+
+static inline __attribute__((always_inline)) void q8_dot(const q8_format f, const nb_packed *w, int64_t begin,
+                                                         int64_t end, const nb_q8_x *x, int64_t n, float *out,
+                                                         int64_t ldout) {
+  q8_tables t = make_tables(w);
   switch (n) {
     case 1: q8_n(f, 1, w, &t, begin, end, x, out, ldout); break;
     case 2: q8_n(f, 2, w, &t, begin, end, x, out, ldout); break;

@@ -57,27 +57,34 @@ static inline void unpack_q6_k(const nb_packed *w, const q8_tables *t, int64_t r
   unpack(block_q6_k, true, w, row, step, 256, 210, codes, scale, minimum);
 }
 
+static const q8_format format_4bit = {unpack_4bit, 128, 4, true, false};
+static const q8_format format_int8 = {unpack_int8, 128, 4, true, false};
+static const q8_format format_q8_0 = {unpack_q8_0, 128, 4, true, false};
+static const q8_format format_q4_0 = {unpack_q4_0, 8, 4, false, false};
+static const q8_format format_q4_k = {unpack_q4_k, 0, 2, false, true};
+static const q8_format format_q6_k = {unpack_q6_k, 32, 2, false, false};
+
 static void dot_4bit(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
                      int64_t ldout) {
-  q8_dot((q8_format){unpack_4bit, 128, 4, true, false}, w, begin, end, x, n, out, ldout);
+  q8_dot(format_4bit, w, begin, end, x, n, out, ldout);
 }
 static void dot_int8(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
                      int64_t ldout) {
-  q8_dot((q8_format){unpack_int8, 128, 4, true, false}, w, begin, end, x, n, out, ldout);
+  q8_dot(format_int8, w, begin, end, x, n, out, ldout);
 }
 static void dot_q8_0(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
                      int64_t ldout) {
-  q8_dot((q8_format){unpack_q8_0, 128, 4, true, false}, w, begin, end, x, n, out, ldout);
+  q8_dot(format_q8_0, w, begin, end, x, n, out, ldout);
 }
 static void dot_q4_0(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
                      int64_t ldout) {
-  q8_dot((q8_format){unpack_q4_0, 8, 4, false, false}, w, begin, end, x, n, out, ldout);
+  q8_dot(format_q4_0, w, begin, end, x, n, out, ldout);
 }
 static void dot_q4_k(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
                      int64_t ldout) {
-  q8_dot((q8_format){unpack_q4_k, 0, 2, false, true}, w, begin, end, x, n, out, ldout);
+  q8_dot(format_q4_k, w, begin, end, x, n, out, ldout);
 }
 static void dot_q6_k(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
                      int64_t ldout) {
-  q8_dot((q8_format){unpack_q6_k, 32, 2, false, false}, w, begin, end, x, n, out, ldout);
+  q8_dot(format_q6_k, w, begin, end, x, n, out, ldout);
 }
