@@ -15,6 +15,7 @@ enum { SLOTS = 1024 };
 typedef struct guarded {
   _Atomic uintptr_t begin, end;
   char *path;
+  bool is_settled;
   dev_t device;
   ino_t inode;
   off_t size;
@@ -60,6 +61,7 @@ void nb_mapguard_add(const void *data, uint64_t size, const char *path, const st
   if (i < SLOTS) {
     guarded *g = &slots[i];
     g->path = copy;
+    g->is_settled = false;
     g->device = info->st_dev;
     g->inode = info->st_ino;
     g->size = info->st_size;
@@ -74,6 +76,7 @@ void nb_mapguard_add(const void *data, uint64_t size, const char *path, const st
 /* A file that was replaced by another of its name is still whole in the map; one that was written to is not. */
 static bool has_changed(const guarded *g) {
   struct stat now;
+  if (g->is_settled) return false;
   if (stat(g->path, &now) != 0 || now.st_dev != g->device || now.st_ino != g->inode) return false;
   return now.st_size != g->size || now.st_mtim.tv_sec != g->modified.tv_sec ||
          now.st_mtim.tv_nsec != g->modified.tv_nsec;
@@ -104,6 +107,13 @@ bool nb_mapguard_lost(void) {
 nibble_status nb_mapguard_check(nibble_error *err) {
   if (!nb_mapguard_lost()) return NIBBLE_OK;
   return nb_fail(err, NIBBLE_BAD_INPUT, "an input file changed while it was read");
+}
+
+void nb_mapguard_settle(void) {
+  pthread_mutex_lock(&lock);
+  for (int i = 0; i < SLOTS; i++) slots[i].is_settled = true;
+  atomic_store(&lost, false);
+  pthread_mutex_unlock(&lock);
 }
 
 void nb_mapguard_forget(void) { atomic_store(&lost, false); }

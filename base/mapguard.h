@@ -24,6 +24,9 @@ bool nb_mapguard_lost(void);
 /* NIBBLE_BAD_INPUT if it has. */
 nibble_status nb_mapguard_check(nibble_error *err);
 
+/* All that a result needs has been read: what happens to the files mapped so far matters no more. */
+void nb_mapguard_settle(void);
+
 void nb_mapguard_forget(void);
 
 #endif

@@ -154,6 +154,7 @@ static nibble_status sync_parent(const char *path, nibble_error *err) {
 nibble_status nb_stage_commit(nb_stage *stage, bool sync, nibble_error *err) {
   nibble_status status = nb_mapguard_check(err);
   if (status != NIBBLE_OK) goto done;
+  nb_mapguard_settle();
   if (sync && walk(stage->path, 0, sync_one) != 0) {
     status = nb_fail_errno(err, "%s: cannot sync it", stage->path);
     goto done;
