@@ -227,17 +227,21 @@ done:
   return status;
 }
 
+/* Of a write that has just set errno. EFAULT: the bytes came straight from a mapped input whose file was cut short. */
+static nibble_status fail_write(const char *path, nibble_error *err) {
+  int error = errno;
+  if (error == EFAULT && nb_mapguard_check(err) != NIBBLE_OK) return NIBBLE_BAD_INPUT;
+  errno = error;
+  return nb_fail_errno(err, "%s: cannot write", path);
+}
+
 nibble_status nb_pwrite_all(int fd, const char *path, const void *bytes, uint64_t n, uint64_t offset,
                             nibble_error *err) {
   const char *at = bytes;
   while (n > 0) {
     ssize_t wrote = pwrite(fd, at, n < (1u << 30) ? (size_t)n : (1u << 30), (off_t)offset);
     if (wrote < 0 && errno == EINTR) continue;
-    int error = errno;
-    /* Bytes straight from a mapped input whose file was cut short. */
-    if (wrote < 0 && error == EFAULT && nb_mapguard_check(err) != NIBBLE_OK) return NIBBLE_BAD_INPUT;
-    errno = error;
-    if (wrote < 0) return nb_fail_errno(err, "%s: cannot write", path);
+    if (wrote < 0) return fail_write(path, err);
     at += wrote;
     offset += (uint64_t)wrote;
     n -= (uint64_t)wrote;
