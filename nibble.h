@@ -62,6 +62,10 @@ typedef enum nibble_device {
  * that AUTO may fill with weights and caches; 0: nine tenths of what is free. */
 void nibble_set_device(nibble_device device, uint64_t gpu_memory);
 
+/* NIBBLE_OK if there is a device that NIBBLE_DEVICE_CUDA would compute on; else NIBBLE_SYSTEM, and why there is none.
+ */
+nibble_status nibble_device_check(nibble_error *err);
+
 /* High-water mark of this process's resident memory, in bytes. */
 uint64_t nibble_peak_rss(void);
 

@@ -101,6 +101,13 @@ static error_t parse_nothing(int key, char *arg, struct argp_state *state) {
   return 0;
 }
 
+/* AUTO means either; what it came to should not be a surprise. */
+static void say_where(const cli_common *common) {
+  nibble_error err;
+  if (common->device != NIBBLE_DEVICE_AUTO || !common->runs_model || common->quiet) return;
+  if (nibble_device_check(&err) != NIBBLE_OK) fprintf(stderr, "nibble: computing on the cpu: %s\n", err.message);
+}
+
 void cli_parse(const struct argp *argp, int argc, char **argv, void *options) {
   const struct argp own = {.options = argp->options, .parser = argp->parser};
   const struct argp_child children[] = {{&own, 0, NULL, 0}, {&common_argp, 0, "Common options:", 10}, {0}};
@@ -112,6 +119,7 @@ void cli_parse(const struct argp *argp, int argc, char **argv, void *options) {
     fprintf(stderr, "%s: %s\n", argv[0], strerror(failed));
     exit(NIBBLE_USAGE);
   }
+  say_where(options);
 }
 
 int cli_finish(nibble_status status, const nibble_error *err) {

@@ -19,6 +19,8 @@ void nibble_set_device(nibble_device device, uint64_t gpu_memory) {
   wanted.gpu_memory = gpu_memory;
 }
 
+nibble_status nibble_device_check(nibble_error *err) { return nb_backend_cuda(err) ? NIBBLE_OK : NIBBLE_SYSTEM; }
+
 int64_t nb_place_layers(uint64_t budget, uint64_t outer_bytes, const uint64_t *layer_bytes, int64_t layers,
                         bool *outer_fits) {
   *outer_fits = outer_bytes <= budget;

@@ -502,8 +502,39 @@ TEST(Device, CudaWithoutADeviceExitsWith4AndAutoComputesOnTheCpu) {
   EXPECT_EQ(cuda.code, 4);
   EXPECT_EQ(std::count(cuda.err.begin(), cuda.err.end(), '\n'), 1) << cuda.err;
   TempFolder folder;
-  CommandResult any = Nibble("logits " + model + " --ids 1,2,3 --device auto --out " + (folder / "x.safetensors"));
+  const std::string command = "logits " + model + " --ids 1,2,3 --device auto --out ";
+  CommandResult any = Nibble(command + (folder / "x.safetensors"));
   EXPECT_EQ(any.code, 0) << any.err;
+  EXPECT_EQ(any.err.find("nibble: computing on the cpu: no CUDA device"), 0u) << any.err;
+  EXPECT_EQ(std::count(any.err.begin(), any.err.end(), '\n'), 1) << any.err;
+  EXPECT_EQ(Nibble(command + (folder / "y.safetensors") + " --quiet").err, "");
+}
+
+TEST(Device, AModuleThatIsMissingOrOfAnotherBuildIsToldInOneLine) {
+  TempFolder folder;
+  std::string program = folder / "nibble", module = folder / "libnibble_cuda.so";
+  std::filesystem::copy_file(NIBBLE_BINARY, program);
+  const std::string command = program + " logits " + Golden("tiny/llama-f32") + " --ids 1 --device cuda --out " +
+                              (folder / "x") + " 2>" + (folder / "err");
+  for (bool is_there : {false, true}) {
+    if (is_there) std::filesystem::copy_file(NIBBLE_OTHER_MODULE, module);
+    int status = system(command.c_str());
+    std::string err = ReadFile(folder / "err");
+    EXPECT_EQ(WEXITSTATUS(status), 4) << err;
+    EXPECT_EQ(err.find("nibble: no CUDA device: libnibble_cuda.so"), 0u) << err;
+    EXPECT_NE(err.find(is_there ? "of another build" : "No such file"), std::string::npos) << err;
+    EXPECT_EQ(std::count(err.begin(), err.end(), '\n'), 1) << err;
+  }
+}
+
+// Loaded into a process as nibble loads it, the module as built answers; without it, or a driver, one line says so.
+TEST(Device, TheBuiltModuleIsOfThisBuild) {
+  CommandResult r = Nibble("logits " + Golden("tiny/llama-f32") + " --ids 1 --device cuda --out /tmp/nibble-none/x");
+#ifdef NIBBLE_HAS_CUDA
+  EXPECT_EQ(r.err.find("libnibble_cuda.so"), std::string::npos) << r.err;
+#else
+  EXPECT_NE(r.err.find("libnibble_cuda.so"), std::string::npos) << r.err;
+#endif
 }
 
 }  // namespace

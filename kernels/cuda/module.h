@@ -1,0 +1,34 @@
+/* The door between the library and its CUDA part, which lies in a file of its own, libnibble_cuda.so, opened when a
+ * device is first asked for: CUDA's runtime has constructors that crash where memory is short, and most runs need none
+ * of it. The file exports one function, which hands out this table. A program that links the CUDA objects directly
+ * (kernels/CMakeLists.txt) has no need of it. */
+#ifndef NB_KERNELS_CUDA_MODULE_H
+#define NB_KERNELS_CUDA_MODULE_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#include "kernels/backend.h"
+
+typedef struct nb_cuda_module {
+  uint64_t bytes; /* of this struct, as the module knows it: with the version, tells a module of another build */
+  const char *version;
+  nb_backend *(*backend)(nibble_error *err);
+  uint64_t (*free_bytes)(void);
+} nb_cuda_module;
+
+#define NB_CUDA_MODULE_FILE "libnibble_cuda.so"
+#define NB_CUDA_MODULE_ENTRY "nibble_cuda_module"
+
+/* What the file exports. `threads` as nibble_set_threads takes it: the module has a copy of base/ to itself. */
+typedef const nb_cuda_module *nb_cuda_module_fn(int threads);
+__attribute__((visibility("default"))) const nb_cuda_module *nibble_cuda_module(int threads);
+
+/* The module, opened on the first call: beside the program or library that asks, in its ../lib, or where the system
+ * looks. NULL, with one line in *err (NIBBLE_SYSTEM), if it is not there or is of another build. */
+const nb_cuda_module *nb_cuda_module_get(nibble_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
