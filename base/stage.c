@@ -21,29 +21,45 @@ char *nb_path_join(const char *folder, const char *name) {
   return path;
 }
 
-/* Calls fn for every file below `path`, folders after what is in them; the first failure ends it. */
-static int walk(const char *path, int depth, int (*fn)(const char *path, bool is_folder)) {
-  struct stat info;
-  if (lstat(path, &info) != 0) return errno == ENOENT ? 0 : -1;
-  if (!S_ISDIR(info.st_mode)) return fn(path, false);
-  if (depth == MAX_DEPTH) return -1;
-  DIR *folder = opendir(path);
-  if (!folder) return -1;
-  int result = 0;
-  for (struct dirent *entry; result == 0 && (entry = readdir(folder));) {
-    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-    char *child = nb_path_join(path, entry->d_name);
-    result = child ? walk(child, depth + 1, fn) : -1;
-    free(child);
+/* What is done with a file or folder `name` in the folder `parent`, once with all that is in it. */
+typedef int (*visit_fn)(int parent, const char *name, bool is_folder);
+
+static int walk(int parent, const char *name, int depth, visit_fn visit);
+
+/* Allocates nothing, as opendir does: an output must go when memory has run out, too. */
+static int walk_inside(int folder, int depth, visit_fn visit) {
+  _Alignas(struct dirent64) char buffer[4096];
+  for (ssize_t n; (n = getdents64(folder, buffer, sizeof buffer)) != 0;) {
+    if (n < 0) return -1;
+    for (ssize_t at = 0; at < n;) {
+      const struct dirent64 *entry = (const struct dirent64 *)(buffer + at);
+      at += entry->d_reclen;
+      if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+      if (walk(folder, entry->d_name, depth, visit) != 0) return -1;
+    }
   }
-  closedir(folder);
-  return result == 0 ? fn(path, true) : result;
+  return 0;
 }
 
-static int remove_one(const char *path, bool is_folder) { return is_folder ? rmdir(path) : unlink(path); }
+/* Visits everything below `name`, folders after what is in them; the first failure ends it. */
+static int walk(int parent, const char *name, int depth, visit_fn visit) {
+  struct stat info;
+  if (fstatat(parent, name, &info, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT ? 0 : -1;
+  if (!S_ISDIR(info.st_mode)) return visit(parent, name, false);
+  if (depth == MAX_DEPTH) return -1;
+  int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (folder < 0) return -1;
+  int result = walk_inside(folder, depth + 1, visit);
+  close(folder);
+  return result == 0 ? visit(parent, name, true) : result;
+}
 
-static int sync_one(const char *path, bool is_folder) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC | (is_folder ? O_DIRECTORY : 0));
+static int remove_one(int parent, const char *name, bool is_folder) {
+  return unlinkat(parent, name, is_folder ? AT_REMOVEDIR : 0);
+}
+
+static int sync_one(int parent, const char *name, bool is_folder) {
+  int fd = openat(parent, name, O_RDONLY | O_CLOEXEC | (is_folder ? O_DIRECTORY : 0));
   if (fd < 0) return -1;
   int result = fsync(fd);
   close(fd);
@@ -82,21 +98,6 @@ static nibble_status take_lock(nb_stage *stage, bool *again, nibble_error *err) 
   return NIBBLE_OK;
 }
 
-/* Empties a folder that a killed run left, keeping the folder itself, which carries the lock. */
-static nibble_status empty_folder(const char *path, nibble_error *err) {
-  DIR *folder = opendir(path);
-  if (!folder) return nb_fail_errno(err, "%s", path);
-  nibble_status status = NIBBLE_OK;
-  for (struct dirent *entry; status == NIBBLE_OK && (entry = readdir(folder));) {
-    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-    char *child = nb_path_join(path, entry->d_name);
-    if (!child || walk(child, 1, remove_one) != 0) status = nb_fail_errno(err, "%s: cannot remove it", path);
-    free(child);
-  }
-  closedir(folder);
-  return status;
-}
-
 static nibble_status begin(nb_stage *stage, const char *dst, bool force, bool is_file, nibble_error *err) {
   *stage = (nb_stage){.lock = -1, .is_file = is_file, .force = force};
   size_t n = strlen(dst);
@@ -125,8 +126,8 @@ static nibble_status begin(nb_stage *stage, const char *dst, bool force, bool is
   }
   if (is_file ? ftruncate(stage->lock, 0) != 0 : false) {
     status = nb_fail_errno(err, "%s", stage->path);
-  } else if (!is_file) {
-    status = empty_folder(stage->path, err);
+  } else if (!is_file && walk_inside(stage->lock, 1, remove_one) != 0) { /* what a killed run left */
+    status = nb_fail_errno(err, "%s: cannot empty it", stage->path);
   }
 done:
   if (status != NIBBLE_OK) stage_free(stage);
@@ -145,7 +146,7 @@ static nibble_status sync_parent(const char *path, nibble_error *err) {
   const char *slash = strrchr(path, '/');
   char *parent = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
   if (!parent) return nb_fail_memory(err, strlen(path));
-  int result = sync_one(parent, true);
+  int result = sync_one(AT_FDCWD, parent, true);
   nibble_status status = result == 0 ? NIBBLE_OK : nb_fail_errno(err, "%s: cannot sync it", parent);
   free(parent);
   return status;
@@ -155,7 +156,7 @@ nibble_status nb_stage_commit(nb_stage *stage, bool sync, nibble_error *err) {
   nibble_status status = nb_mapguard_check(err);
   if (status != NIBBLE_OK) goto done;
   nb_mapguard_settle();
-  if (sync && walk(stage->path, 0, sync_one) != 0) {
+  if (sync && walk(AT_FDCWD, stage->path, 0, sync_one) != 0) {
     status = nb_fail_errno(err, "%s: cannot sync it", stage->path);
     goto done;
   }
@@ -165,7 +166,7 @@ nibble_status nb_stage_commit(nb_stage *stage, bool sync, nibble_error *err) {
       status = nb_fail_errno(err, "%s: cannot put the output there", stage->final_path);
       goto done;
     }
-    walk(stage->path, 0, remove_one); /* now the older output */
+    walk(AT_FDCWD, stage->path, 0, remove_one); /* now the older output */
   }
   if (sync) status = sync_parent(stage->final_path, err);
   stage_free(stage);
@@ -175,7 +176,7 @@ done:
 }
 
 void nb_stage_abort(nb_stage *stage) {
-  if (stage->path) walk(stage->path, 0, remove_one);
+  if (stage->path) walk(AT_FDCWD, stage->path, 0, remove_one);
   stage_free(stage);
 }
 
