@@ -58,8 +58,9 @@ typedef enum nibble_device {
   NIBBLE_DEVICE_AUTO  /* as many layers on it as fit, the rest on the CPU; all on the CPU where there is none */
 } nibble_device;
 
-/* Where later calls that run a model compute: nibble_ppl, generate, bench, logits, hidden and verify. gpu_memory: bytes
- * that AUTO may fill with weights and caches; 0: nine tenths of what is free. */
+/* Where later calls compute that run a model (nibble_ppl, generate, bench, logits, hidden and verify) or quantize one
+ * to nf4, fp4 or int8 (nibble_quantize; the bits are the same). gpu_memory: bytes that AUTO may fill with weights and
+ * caches; 0: nine tenths of what is free. */
 void nibble_set_device(nibble_device device, uint64_t gpu_memory);
 
 /* NIBBLE_OK if there is a device that NIBBLE_DEVICE_CUDA would compute on; else NIBBLE_SYSTEM, and why there is none.

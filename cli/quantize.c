@@ -174,7 +174,7 @@ static void print_table(const nibble_quantize_options *o, const nibble_quantize_
 }
 
 int cli_quantize(int argc, char **argv) {
-  options o = {0};
+  options o = {.common.runs_model = true};
   cli_parse(&argp, argc, argv, &o);
   o.quantize.progress = o.common.progress;
   nibble_quantize_result result;

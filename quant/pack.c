@@ -7,7 +7,7 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
-#include "kernels/quantize.h"
+#include "quant/quantizers.h"
 
 /* A band is what a thread takes: a few system calls' worth of weights. A slice is what is hashed at once, still in some
  * cache, by the thread that finishes its last band; then its pages are given back. */
@@ -29,6 +29,7 @@ struct nb_packer {
   int64_t total, done;
   thread_scratch *threads;
   int thread_count;
+  nb_quantizers quantizers;
   scratch absmax, sums, nested_codes, nested_absmax, errors, bands_left;
   XXH3_state_t *hash;
 };
@@ -66,14 +67,17 @@ nibble_status nb_packer_open(nb_writer *writer, const nibble_progress *progress,
   *p = (nb_packer){.writer = writer, .progress = progress, .total = total, .thread_count = nb_threads()};
   p->threads = nb_alloc((uint64_t)p->thread_count, sizeof *p->threads);
   p->hash = XXH3_createState();
-  if (p->threads && p->hash) return NIBBLE_OK;
+  nibble_status status =
+      p->threads && p->hash ? nb_quantizers_open(p->thread_count, &p->quantizers, err) : nb_fail_memory(err, sizeof *p);
+  if (status == NIBBLE_OK) return status;
   nb_packer_close(p);
   *out = NULL;
-  return nb_fail_memory(err, sizeof *p);
+  return status;
 }
 
 void nb_packer_close(nb_packer *p) {
   if (!p) return;
+  nb_quantizers_close(&p->quantizers);
   for (int i = 0; p->threads && i < p->thread_count; i++) {
     free(p->threads[i].source.data);
     free(p->threads[i].codes.data);
@@ -223,8 +227,12 @@ static void quantize_band_4bit(stream *s, int64_t first, int64_t count, const vo
     fail_memory(s, (uint64_t)s->band);
     return;
   }
-  int64_t bad =
-      nb_quantize_4bit(m->format, s->source->dtype, weights, count, m->block_size, nested, codes, absmax, sums);
+  int64_t bad = -1;
+  nibble_error err;
+  nibble_status status = nb_quantizers_4bit(&p->quantizers, thread, m->format, s->source->dtype, weights, count,
+                                            m->block_size, nested, codes, absmax, sums, &bad, &err);
+  fail(s, status, &err);
+  if (status != NIBBLE_OK) return;
   if (bad >= 0) {
     fail_not_finite(s, first + bad);
     return;
@@ -236,7 +244,6 @@ static void quantize_band_4bit(stream *s, int64_t first, int64_t count, const vo
     pair[0] += error;
     pair[1] += squares;
   }
-  nibble_error err;
   fail(s, nb_writer_write(p->writer, s->index, (uint64_t)first / 2, codes, bytes, &err), &err);
 }
 
@@ -250,7 +257,12 @@ static void quantize_band_int8(stream *s, int64_t first, int64_t count, const vo
     fail_memory(s, (uint64_t)s->band);
     return;
   }
-  int64_t bad = nb_quantize_int8(s->source->dtype, weights, rows, cols, codes, scb, sums);
+  int64_t bad = -1;
+  nibble_error err;
+  nibble_status status =
+      nb_quantizers_int8(&p->quantizers, thread, s->source->dtype, weights, rows, cols, codes, scb, sums, &bad, &err);
+  fail(s, status, &err);
+  if (status != NIBBLE_OK) return;
   if (bad >= 0) {
     fail_not_finite(s, first + bad);
     return;
@@ -262,7 +274,6 @@ static void quantize_band_int8(stream *s, int64_t first, int64_t count, const vo
     pair[0] += error;
     pair[1] += squares;
   }
-  nibble_error err;
   fail(s, nb_writer_write(p->writer, s->index, (uint64_t)first, codes, (uint64_t)count, &err), &err);
 }
 

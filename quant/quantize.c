@@ -15,6 +15,7 @@
 #include "quant/gptq_method.h"
 #include "quant/pack.h"
 #include "quant/select.h"
+#include "runner/device.h"
 
 static const struct {
   const char *name;
@@ -52,7 +53,10 @@ typedef struct quantizer {
 static nibble_status check_options(quantizer *q, nibble_error *err) {
   const nibble_quantize_options *o = q->options;
   size_t i = 0, n = sizeof methods / sizeof *methods;
-  if ((q->is_gptq = nb_gptq_method_is(o->method))) return nb_gptq_method_check(o, err);
+  if ((q->is_gptq = nb_gptq_method_is(o->method))) {
+    nibble_status status = nb_gptq_method_check(o, err);
+    return status == NIBBLE_OK ? nb_device_allow_cpu(o->method, err) : status;
+  }
   while (i < n && (!o->method || strcmp(o->method, methods[i].name) != 0)) i++;
   if (i == n)
     return nb_fail(err, NIBBLE_USAGE, "--method %s: nf4, fp4, int8, gptq or rtn is wanted", o->method ? o->method : "");

@@ -21,6 +21,19 @@ void nibble_set_device(nibble_device device, uint64_t gpu_memory) {
 
 nibble_status nibble_device_check(nibble_error *err) { return nb_backend_cuda(err) ? NIBBLE_OK : NIBBLE_SYSTEM; }
 
+nibble_status nb_device_module(const nb_cuda_module **out, nibble_error *err) {
+  *out = NULL;
+  if (wanted.device == NIBBLE_DEVICE_CPU) return NIBBLE_OK;
+  if (!nb_backend_cuda(err)) return wanted.device == NIBBLE_DEVICE_AUTO ? NIBBLE_OK : NIBBLE_SYSTEM;
+  *out = nb_cuda_module_get(err);
+  return NIBBLE_OK;
+}
+
+nibble_status nb_device_allow_cpu(const char *what, nibble_error *err) {
+  if (wanted.device != NIBBLE_DEVICE_CUDA) return NIBBLE_OK;
+  return nb_fail(err, NIBBLE_USAGE, "--device cuda: %s computes on the cpu only", what);
+}
+
 int64_t nb_place_layers(uint64_t budget, uint64_t outer_bytes, const uint64_t *layer_bytes, int64_t layers,
                         bool *outer_fits) {
   *outer_fits = outer_bytes <= budget;

@@ -4,6 +4,7 @@
 #ifndef NB_RUNNER_DEVICE_H
 #define NB_RUNNER_DEVICE_H
 
+#include "kernels/cuda/module.h"
 #include "runner/model.h"
 
 typedef struct nb_placement {
@@ -16,6 +17,13 @@ typedef struct nb_placement {
  * has. NIBBLE_SYSTEM if the GPU was asked for and there is none. */
 nibble_status nb_device_place(const nb_checkpoint *checkpoint, const nb_model_tensors *tensors, bool cpu_only,
                               nb_placement *out, nibble_error *err);
+
+/* The CUDA part, where nibble_set_device asks for it and there is a device; *out is NULL where the CPU computes.
+ * NIBBLE_SYSTEM if the GPU was asked for and there is none. */
+nibble_status nb_device_module(const nb_cuda_module **out, nibble_error *err);
+
+/* NIBBLE_USAGE where the GPU alone will do and `what` computes on the CPU only. */
+nibble_status nb_device_allow_cpu(const char *what, nibble_error *err);
 
 /* How many of the first layers fit into `budget` bytes beside the outer tensors, if those fit; else *outer_fits is
  * false and the layers have it for themselves. */

@@ -23,6 +23,7 @@ extern "C" {
 }
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/matrix.h"
+#include "kernels/cuda/module.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/quantize.h"
 
@@ -340,6 +341,56 @@ TEST(CudaQuantize, GivesTheBitsOfTheCpu) {
   nb_check check = Checked(nb_check_quantizers);
   EXPECT_GT(check.passed, 40);
   EXPECT_EQ(check.failed, 0);
+}
+
+// The command's own function, the module replaced by the emulated one.
+TEST(CudaQuantize, WholeArtifactsAreThoseOfTheCpu) {
+  TempFolder folder;
+  WriteFile(
+      folder / "config.json",
+      R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 66, "intermediate_size": 131,
+                "num_hidden_layers": 1, "num_attention_heads": 3, "num_key_value_heads": 1, "head_dim": 22,
+                "vocab_size": 301, "tie_word_embeddings": false})");
+  for (std::string dtype : {"float32", "bfloat16"})
+    ASSERT_EQ(Nibble("init " + folder.path() + " " + (folder / dtype) + " --quiet --dtype " + dtype).code, 0);
+  struct {
+    const char *method;
+    bool nested;
+    int64_t block_size;
+    const char *dtype;
+  } cases[] = {{"nf4", false, 0, "bfloat16"}, {"nf4", true, 128, "float32"},  {"fp4", true, 0, "bfloat16"},
+               {"fp4", false, 32, "float32"}, {"int8", false, 0, "bfloat16"}, {"int8", false, 0, "float32"}};
+  nibble_set_threads(1);  // fibers live on one
+  nb_cuda_module_set(nibble_cuda_module(1));
+  for (auto &c : cases) {
+    std::string src = folder / c.dtype, files[2], manifests[2];
+    for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
+      std::string dst = folder / (on_gpu ? "gpu" : "cpu");
+      nibble_quantize_options o = {};
+      o.src = src.c_str(), o.dst = dst.c_str(), o.method = c.method, o.double_quant = c.nested;
+      o.block_size = c.block_size, o.force = true, o.no_sync = true;
+      nibble_quantize_result result;
+      nibble_error err = {};
+      nibble_set_device(on_gpu ? NIBBLE_DEVICE_CUDA : NIBBLE_DEVICE_CPU, 0);
+      EXPECT_EQ(nibble_quantize(&o, &result, &err), NIBBLE_OK) << err.message;
+      files[on_gpu] = ReadFile(dst + "/model.safetensors");
+      manifests[on_gpu] = ReadFile(dst + "/nibble.json");
+    }
+    EXPECT_GT(files[0].size(), 1000u);
+    EXPECT_EQ(files[0], files[1]) << c.method << " of " << c.dtype;
+    EXPECT_EQ(manifests[0], manifests[1]) << c.method << " of " << c.dtype;
+  }
+  nibble_set_device(NIBBLE_DEVICE_CPU, 0);
+  nb_cuda_module_set(nullptr);
+  nibble_set_threads(0);
+}
+
+TEST(Device, RtnOnTheGpuIsAWrongUsage) {
+  TempFolder folder;
+  CommandResult r =
+      Nibble("quantize " + Golden("tiny/llama-f32") + " " + (folder / "x") + " --method rtn --device cuda");
+  EXPECT_EQ(r.code, 2);
+  EXPECT_EQ(r.err, "nibble: --device cuda: rtn computes on the cpu only\n");
 }
 
 TEST(CudaAttention, PagesInAnyOrderGiveWhatOneCacheGives) {

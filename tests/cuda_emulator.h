@@ -43,6 +43,8 @@
 #define nb_matrix_free nb_emulated_matrix_free
 #define nb_backend_cuda nb_emulated_backend_cuda
 #define nb_backend_cuda_free_bytes nb_emulated_backend_cuda_free_bytes
+#define nb_cuda_quantizer_create nb_emulated_cuda_quantizer_create
+#define nb_cuda_quantizer_free nb_emulated_cuda_quantizer_free
 #define nb_cuda_quantize_4bit nb_emulated_cuda_quantize_4bit
 #define nb_cuda_quantize_int8 nb_emulated_cuda_quantize_int8
 
@@ -492,6 +494,8 @@ inline cudaError_t cudaFree(void *p) {
   free(p);
   return cudaSuccess;
 }
+inline cudaError_t cudaMallocHost(void **out, size_t bytes) { return cudaMalloc(out, bytes); }
+inline cudaError_t cudaFreeHost(void *p) { return cudaFree(p); }
 inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind, cudaStream_t) {
   emulator::Queue([=] { memcpy(to, from, n); });
   return cudaSuccess;
@@ -502,6 +506,7 @@ inline cudaError_t cudaMemsetAsync(void *to, int value, size_t n, cudaStream_t) 
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *, int) { return cudaSuccess; }
+inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char *cudaGetErrorString(cudaError_t) { return "no error"; }
 inline cudaError_t cudaGetDeviceCount(int *n) {

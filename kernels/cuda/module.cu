@@ -4,9 +4,21 @@ extern "C" {
 #include "nibble.h"
 }
 
+static nb_cuda_module make_table(void) {
+  nb_cuda_module t = {};
+  t.bytes = sizeof t;
+  t.version = NIBBLE_VERSION;
+  t.backend = nb_backend_cuda;
+  t.free_bytes = nb_backend_cuda_free_bytes;
+  t.quantizer_create = nb_cuda_quantizer_create;
+  t.quantizer_free = nb_cuda_quantizer_free;
+  t.quantize_4bit = nb_cuda_quantize_4bit;
+  t.quantize_int8 = nb_cuda_quantize_int8;
+  return t;
+}
+
 extern "C" const nb_cuda_module *nibble_cuda_module(int threads) {
-  static const nb_cuda_module module = {sizeof(nb_cuda_module), NIBBLE_VERSION, nb_backend_cuda,
-                                        nb_backend_cuda_free_bytes};
+  static const nb_cuda_module module = make_table();
   nibble_set_threads(threads);
   return &module;
 }

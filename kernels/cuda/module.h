@@ -9,12 +9,20 @@
 extern "C" {
 #endif
 #include "kernels/backend.h"
+#include "kernels/cuda/quantize.h"
 
 typedef struct nb_cuda_module {
   uint64_t bytes; /* of this struct, as the module knows it: with the version, tells a module of another build */
   const char *version;
   nb_backend *(*backend)(nibble_error *err);
   uint64_t (*free_bytes)(void);
+  nibble_status (*quantizer_create)(nb_cuda_quantizer **out, nibble_error *err);
+  void (*quantizer_free)(nb_cuda_quantizer *quantizer);
+  nibble_status (*quantize_4bit)(nb_cuda_quantizer *q, nb_format format, nb_dtype dtype, const void *src, int64_t n,
+                                 int64_t block_size, bool nested, uint8_t *codes, float *absmax, nb_block_sums *sums,
+                                 int64_t *bad, nibble_error *err);
+  nibble_status (*quantize_int8)(nb_cuda_quantizer *q, nb_dtype dtype, const void *src, int64_t rows, int64_t cols,
+                                 int8_t *codes, float *scb, nb_block_sums *sums, int64_t *bad, nibble_error *err);
 } nb_cuda_module;
 
 #define NB_CUDA_MODULE_FILE "libnibble_cuda.so"
@@ -27,6 +35,9 @@ __attribute__((visibility("default"))) const nb_cuda_module *nibble_cuda_module(
 /* The module, opened on the first call: beside the program or library that asks, in its ../lib, or where the system
  * looks. NULL, with one line in *err (NIBBLE_SYSTEM), if it is not there or is of another build. */
 const nb_cuda_module *nb_cuda_module_get(nibble_error *err);
+
+/* Puts another in its place: the tests' emulated one. NULL: back to the file. */
+void nb_cuda_module_set(const nb_cuda_module *module);
 
 #ifdef __cplusplus
 }

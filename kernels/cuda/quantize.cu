@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 extern "C" {
 #include "base/checked.h"
@@ -138,71 +139,128 @@ static __global__ void __launch_bounds__(THREADS) quantize_int8_kernel(const __g
 
 /* ---- from host memory and back ---------------------------------------------------------------------------------- */
 
-typedef struct outputs {
-  void *codes, *absmax, *sums;
-  int64_t code_bytes, blocks;
-} outputs;
+/* Weights go in, and what is made of them comes out, in one copy each: the first weight that is not finite, absmax, the
+ * sums and the codes lie behind each other, on the device and in page-locked memory alike. */
+struct nb_cuda_quantizer {
+  cudaStream_t stream;
+  char *weights, *results, *host_weights, *host_results;
+  int64_t weight_bytes, result_bytes; /* room */
+};
 
-static bool take(void **out, int64_t bytes) { return cudaMalloc(out, (size_t)bytes + 16) == cudaSuccess; }
+typedef struct layout {
+  int64_t blocks, weight_bytes, absmax, sums, codes, code_bytes, total; /* offsets of the results */
+} layout;
 
-static nibble_status copy_back(const quantize_args *a, const outputs *out, int64_t *bad, nibble_error *err) {
-  unsigned long long first = ~0ull;
-  cudaError_t code = cudaMemcpyAsync(&first, a->bad, sizeof first, cudaMemcpyDeviceToHost, 0);
+static layout lay_out(const quantize_args *a, int64_t code_bytes) {
+  layout l = {};
+  l.blocks = nb_ceil_div(a->n, a->block_size);
+  l.weight_bytes = a->n * (int64_t)nb_dtype_size(a->dtype);
+  l.absmax = 16;
+  l.sums = l.absmax + nb_ceil_div(l.blocks * (int64_t)sizeof(float), 16) * 16;
+  l.codes = l.sums + l.blocks * (int64_t)sizeof(nb_block_sums);
+  l.code_bytes = code_bytes;
+  l.total = l.codes + code_bytes;
+  return l;
+}
+
+nibble_status nb_cuda_quantizer_create(nb_cuda_quantizer **out, nibble_error *err) {
+  *out = NULL;
+  if (!nb_backend_cuda(err)) return NIBBLE_SYSTEM;
+  nb_cuda_quantizer *q = (nb_cuda_quantizer *)calloc(1, sizeof *q);
+  if (!q) return nb_fail_memory(err, sizeof *q);
+  cudaError_t code = cudaStreamCreateWithFlags(&q->stream, cudaStreamNonBlocking);
+  if (code != cudaSuccess) {
+    free(q);
+    return nb_fail(err, NIBBLE_SYSTEM, "CUDA: making a stream: %s", cudaGetErrorString(code));
+  }
+  *out = q;
+  return NIBBLE_OK;
+}
+
+static void drop_room(nb_cuda_quantizer *q) {
+  cudaFree(q->weights);
+  cudaFree(q->results);
+  cudaFreeHost(q->host_weights);
+  cudaFreeHost(q->host_results);
+  q->weights = q->results = q->host_weights = q->host_results = NULL;
+  q->weight_bytes = q->result_bytes = 0;
+}
+
+void nb_cuda_quantizer_free(nb_cuda_quantizer *q) {
+  if (!q) return;
+  drop_room(q);
+  cudaStreamDestroy(q->stream);
+  free(q);
+}
+
+static nibble_status make_room(nb_cuda_quantizer *q, const layout *l, nibble_error *err) {
+  if (l->weight_bytes <= q->weight_bytes && l->total <= q->result_bytes) return NIBBLE_OK;
+  int64_t in = nb_max_i64(l->weight_bytes, q->weight_bytes), out = nb_max_i64(l->total, q->result_bytes);
+  drop_room(q);
+  bool ok = cudaMalloc((void **)&q->weights, (size_t)in) == cudaSuccess &&
+            cudaMalloc((void **)&q->results, (size_t)out) == cudaSuccess &&
+            cudaMallocHost((void **)&q->host_weights, (size_t)in) == cudaSuccess &&
+            cudaMallocHost((void **)&q->host_results, (size_t)out) == cudaSuccess;
+  if (!ok) {
+    cudaGetLastError();
+    drop_room(q);
+    return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device or page-locked memory to quantize %lld bytes of weights",
+                   (long long)l->weight_bytes);
+  }
+  q->weight_bytes = in;
+  q->result_bytes = out;
+  return NIBBLE_OK;
+}
+
+static nibble_status run(nb_cuda_quantizer *q, void (*kernel)(quantize_args), quantize_args *a, const layout *l,
+                         const void *src, int64_t *bad, nibble_error *err) {
+  nibble_status status = make_room(q, l, err);
+  if (status != NIBBLE_OK) return status;
+  memcpy(q->host_weights, src, (size_t)l->weight_bytes);
+  a->src = q->weights;
+  a->bad = (unsigned long long *)q->results;
+  a->absmax = (float *)(q->results + l->absmax);
+  a->sums = (nb_block_sums *)(q->results + l->sums);
+  a->codes = (uint8_t *)(q->results + l->codes);
+  cudaError_t code =
+      cudaMemcpyAsync(q->weights, q->host_weights, (size_t)l->weight_bytes, cudaMemcpyHostToDevice, q->stream);
+  if (code == cudaSuccess) code = cudaMemsetAsync(a->bad, 0xff, sizeof *a->bad, q->stream);
+  if (code == cudaSuccess) nb_launch(kernel, dim3((unsigned)nb_ceil_div(l->blocks, GROUPS)), THREADS, 0, q->stream, *a);
   if (code == cudaSuccess)
-    code = cudaMemcpyAsync(out->codes, a->codes, (size_t)out->code_bytes, cudaMemcpyDeviceToHost, 0);
-  if (code == cudaSuccess)
-    code = cudaMemcpyAsync(out->absmax, a->absmax, (size_t)out->blocks * sizeof(float), cudaMemcpyDeviceToHost, 0);
-  if (code == cudaSuccess)
-    code = cudaMemcpyAsync(out->sums, a->sums, (size_t)out->blocks * sizeof(nb_block_sums), cudaMemcpyDeviceToHost, 0);
-  if (code == cudaSuccess) code = cudaStreamSynchronize(0);
+    code = cudaMemcpyAsync(q->host_results, q->results, (size_t)l->total, cudaMemcpyDeviceToHost, q->stream);
+  if (code == cudaSuccess) code = cudaStreamSynchronize(q->stream);
   if (code == cudaSuccess) code = cudaGetLastError();
   if (code != cudaSuccess) return nb_fail(err, NIBBLE_SYSTEM, "CUDA: quantizing: %s", cudaGetErrorString(code));
+  unsigned long long first;
+  memcpy(&first, q->host_results, sizeof first);
   *bad = first == ~0ull ? -1 : (int64_t)first;
   return NIBBLE_OK;
 }
 
-static nibble_status run(void (*kernel)(quantize_args), quantize_args *a, const void *src, const outputs *out,
-                         int64_t *bad, nibble_error *err) {
-  nibble_error ignored;
-  if (!nb_backend_cuda(err ? err : &ignored)) return NIBBLE_SYSTEM;
-  size_t bytes = (size_t)a->n * nb_dtype_size(a->dtype);
-  void *weights = NULL;
-  nibble_status status = NIBBLE_OK;
-  if (!take(&weights, (int64_t)bytes) || !take((void **)&a->codes, out->code_bytes) ||
-      !take((void **)&a->absmax, out->blocks * 4) ||
-      !take((void **)&a->sums, out->blocks * (int64_t)sizeof(nb_block_sums)) || !take((void **)&a->bad, 8)) {
-    cudaGetLastError();
-    status = nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory to quantize %lld weights", (long long)a->n);
-  }
-  if (status == NIBBLE_OK) {
-    cudaMemcpyAsync(weights, src, bytes, cudaMemcpyHostToDevice, 0);
-    cudaMemsetAsync(a->bad, 0xff, 8, 0);
-    a->src = weights;
-    nb_launch(kernel, dim3((unsigned)nb_ceil_div(out->blocks, GROUPS)), THREADS, 0, 0, *a);
-    status = copy_back(a, out, bad, err);
-  }
-  cudaFree(weights);
-  cudaFree(a->codes);
-  cudaFree(a->absmax);
-  cudaFree(a->sums);
-  cudaFree(a->bad);
-  return status;
+static void take_results(const nb_cuda_quantizer *q, const layout *l, void *codes, float *absmax, nb_block_sums *sums) {
+  memcpy(absmax, q->host_results + l->absmax, (size_t)l->blocks * sizeof *absmax);
+  memcpy(sums, q->host_results + l->sums, (size_t)l->blocks * sizeof *sums);
+  memcpy(codes, q->host_results + l->codes, (size_t)l->code_bytes);
 }
 
-nibble_status nb_cuda_quantize_4bit(nb_format format, nb_dtype dtype, const void *src, int64_t n, int64_t block_size,
-                                    bool nested, uint8_t *codes, float *absmax, nb_block_sums *sums, int64_t *bad,
-                                    nibble_error *err) {
+nibble_status nb_cuda_quantize_4bit(nb_cuda_quantizer *q, nb_format format, nb_dtype dtype, const void *src, int64_t n,
+                                    int64_t block_size, bool nested, uint8_t *codes, float *absmax, nb_block_sums *sums,
+                                    int64_t *bad, nibble_error *err) {
   quantize_args a = {};
   nb_quantize_levels(format, &a.levels);
   a.dtype = dtype, a.n = n, a.block_size = block_size, a.nested = nested;
-  outputs out = {codes, absmax, sums, (n + 1) / 2, nb_ceil_div(n, block_size)};
-  return run(quantize_4bit_kernel, &a, src, &out, bad, err);
+  layout l = lay_out(&a, (n + 1) / 2);
+  nibble_status status = run(q, quantize_4bit_kernel, &a, &l, src, bad, err);
+  if (status == NIBBLE_OK && *bad < 0) take_results(q, &l, codes, absmax, sums);
+  return status;
 }
 
-nibble_status nb_cuda_quantize_int8(nb_dtype dtype, const void *src, int64_t rows, int64_t cols, int8_t *codes,
-                                    float *scb, nb_block_sums *sums, int64_t *bad, nibble_error *err) {
+nibble_status nb_cuda_quantize_int8(nb_cuda_quantizer *q, nb_dtype dtype, const void *src, int64_t rows, int64_t cols,
+                                    int8_t *codes, float *scb, nb_block_sums *sums, int64_t *bad, nibble_error *err) {
   quantize_args a = {};
   a.dtype = dtype, a.n = rows * cols, a.block_size = cols;
-  outputs out = {codes, scb, sums, rows * cols, rows};
-  return run(quantize_int8_kernel, &a, src, &out, bad, err);
+  layout l = lay_out(&a, rows * cols);
+  nibble_status status = run(q, quantize_int8_kernel, &a, &l, src, bad, err);
+  if (status == NIBBLE_OK && *bad < 0) take_results(q, &l, codes, scb, sums);
+  return status;
 }

@@ -8,6 +8,8 @@
 
 #if defined(NIBBLE_HAS_CUDA) || defined(NIBBLE_EMULATED_CUDA)
 #ifdef NIBBLE_EMULATED_CUDA
+#define nb_cuda_quantizer_create nb_emulated_cuda_quantizer_create
+#define nb_cuda_quantizer_free nb_emulated_cuda_quantizer_free
 #define nb_cuda_quantize_4bit nb_emulated_cuda_quantize_4bit
 #define nb_cuda_quantize_int8 nb_emulated_cuda_quantize_int8
 #endif
@@ -52,21 +54,21 @@ static bool same(const quantize_case *q, const result *a, const result *b) {
           memcmp(a->sums, b->sums, blocks * sizeof *a->sums) == 0);
 }
 
-static nibble_status quantize_both(const quantize_case *q, const void *src, result *cpu, result *gpu,
-                                   nibble_error *err) {
+static nibble_status quantize_both(nb_cuda_quantizer *on, const quantize_case *q, const void *src, result *cpu,
+                                   result *gpu, nibble_error *err) {
   if (q->format == NB_FORMAT_INT8) {
     int64_t rows = q->n / q->block_size;
     cpu->bad = nb_quantize_int8(q->dtype, src, rows, q->block_size, (int8_t *)cpu->codes, cpu->scales, cpu->sums);
-    return nb_cuda_quantize_int8(q->dtype, src, rows, q->block_size, (int8_t *)gpu->codes, gpu->scales, gpu->sums,
+    return nb_cuda_quantize_int8(on, q->dtype, src, rows, q->block_size, (int8_t *)gpu->codes, gpu->scales, gpu->sums,
                                  &gpu->bad, err);
   }
   cpu->bad =
       nb_quantize_4bit(q->format, q->dtype, src, q->n, q->block_size, q->nested, cpu->codes, cpu->scales, cpu->sums);
-  return nb_cuda_quantize_4bit(q->format, q->dtype, src, q->n, q->block_size, q->nested, gpu->codes, gpu->scales,
+  return nb_cuda_quantize_4bit(on, q->format, q->dtype, src, q->n, q->block_size, q->nested, gpu->codes, gpu->scales,
                                gpu->sums, &gpu->bad, err);
 }
 
-static void check_case(nb_check *c, const quantize_case *q) {
+static void check_case(nb_check *c, nb_cuda_quantizer *on, const quantize_case *q) {
   float *values = nb_alloc((uint64_t)q->n, sizeof *values);
   void *src = nb_alloc((uint64_t)q->n, sizeof *values);
   result cpu = {0}, gpu = {0};
@@ -78,7 +80,7 @@ static void check_case(nb_check *c, const quantize_case *q) {
     for (int64_t i = 0; i < nb_min_i64(q->n, q->block_size); i++) values[i] = 0; /* an empty block too */
     if (q->spoilt >= 0) values[q->spoilt] = (float)(1e38 * 10);
     nb_from_f32(q->dtype, values, (size_t)q->n, src);
-    ok = quantize_both(q, src, &cpu, &gpu, &err) == NIBBLE_OK && same(q, &cpu, &gpu);
+    ok = quantize_both(on, q, src, &cpu, &gpu, &err) == NIBBLE_OK && same(q, &cpu, &gpu);
   }
   if (ok) {
     c->passed++;
@@ -98,6 +100,13 @@ void nb_check_quantizers(nb_check *c) {
   static const nb_dtype dtypes[] = {NB_F32, NB_F16, NB_BF16};
   static const int64_t counts[] = {1, 63, 64, 65, 1000, 4096 * 3 + 17}, blocks[] = {32, 64, 4096};
   static const int64_t rows[][2] = {{1, 1}, {3, 131}, {17, 256}};
+  nb_cuda_quantizer *on = NULL;
+  nibble_error err = {0};
+  if (nb_cuda_quantizer_create(&on, &err) != NIBBLE_OK) {
+    c->failed++;
+    if (c->report) c->report(err.message);
+    return;
+  }
   for (int d = 0; d < 3; d++) {
     for (int i = 0; i < 6; i++) {
       for (int b = 0; b < 3; b++) {
@@ -107,7 +116,7 @@ void nb_check_quantizers(nb_check *c) {
                            .block_size = blocks[b],
                            .nested = i % 2 == 0,
                            .spoilt = i == 4 ? 777 : -1};
-        check_case(c, &q);
+        check_case(c, on, &q);
       }
     }
     for (int i = 0; i < 3; i++) {
@@ -116,9 +125,10 @@ void nb_check_quantizers(nb_check *c) {
                          .n = rows[i][0] * rows[i][1],
                          .block_size = rows[i][1],
                          .spoilt = i == 2 && d == 1 ? 300 : -1};
-      check_case(c, &q);
+      check_case(c, on, &q);
     }
   }
+  nb_cuda_quantizer_free(on);
 }
 #else
 void nb_check_quantizers(nb_check *c) { (void)c; }
