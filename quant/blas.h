@@ -23,8 +23,13 @@ void nb_dense_add(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, 
  * parallel. */
 void nb_dense_gram(const float *x, int64_t rows, int64_t ldx, int64_t n, float *sum);
 
-/* Turns the symmetric a [n, n] into the inverse of its Cholesky factor L, where a = L L^T: LAPACK's lower triangle, its
- * columns following each other; the other triangle is left as it was. False: a is not positive definite. */
-bool nb_invert_factor(double *a, int64_t n);
+/* Gets columns [begin, end) of a lower triangle [n, n] from row `begin` on, [end - begin, n - begin], column after
+ * column. Called from any thread. */
+typedef void nb_columns_fn(void *ctx, const double *columns, int64_t begin, int64_t end);
+
+/* Hands out L^-1 for the symmetric a [n, n] = L L^T, whose lower triangle is read (columns following each other), a
+ * block of columns at a time; `a` is used up. In parallel. Calls nothing where a is not positive definite. */
+nibble_status nb_invert_factor(double *a, int64_t n, nb_columns_fn *emit, void *ctx, bool *is_definite,
+                               nibble_error *err);
 
 #endif

@@ -1,11 +1,15 @@
 #include "quant/hessian.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/parallel.h"
 #include "quant/blas.h"
+
+enum { BAND = 64 };
 
 /* ---- gathering -------------------------------------------------------------------------------------------------- */
 
@@ -28,9 +32,12 @@ void nb_hessian_add(nb_hessian *hessian, const float *x, int64_t rows, int64_t l
   hessian->tokens += rows;
 }
 
-static void mirror(nb_hessian *h) {
-  for (int64_t i = 0; i < h->n; i++) {
-    for (int64_t j = i + 1; j < h->n; j++) h->sum[j * h->n + i] = h->sum[i * h->n + j];
+/* Rows [begin, end) below the diagonal, from the columns above it. */
+static void mirror_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  nb_hessian *h = ctx;
+  for (int64_t j = 0; j < end; j++) {
+    for (int64_t i = nb_max_i64(begin, j + 1); i < end; i++) h->sum[i * h->n + j] = h->sum[j * h->n + i];
   }
 }
 
@@ -95,52 +102,73 @@ static nibble_status make_order(const nb_hessian *h, nb_column_order order, nb_f
 
 /* ---- factor ----------------------------------------------------------------------------------------------------- */
 
+typedef struct factor_job {
+  const nb_hessian *h;
+  nb_factor *f;
+  double add, *work;
+  atomic_bool has_overflow;
+} factor_job;
+
 /* H in the solver's order, turned end to end, with `add` on the diagonal: [n, n]. */
-static void fill_reversed(const nb_hessian *h, const nb_factor *f, double add, double *out) {
+static void fill_reversed(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const factor_job *job = ctx;
+  const nb_factor *f = job->f;
   int64_t n = f->n;
+  for (int64_t i = begin; i < end; i++) {
+    const float *row = job->h->sum + f->column[n - 1 - i] * n;
+    for (int64_t j = 0; j < n; j++) job->work[i * n + j] = (double)row[f->column[n - 1 - j]];
+    double *diagonal = &job->work[i * n + i];
+    *diagonal = (f->dead[f->column[n - 1 - i]] ? 1 : *diagonal) + job->add;
+  }
+}
+
+/* Element (i, j) of the lower triangle is (n-1-i, n-1-j) of the upper one. */
+static void keep_columns(void *ctx, const double *columns, int64_t begin, int64_t end) {
+  factor_job *job = ctx;
+  int64_t n = job->f->n, rows = n - begin;
   for (int64_t i = 0; i < n; i++) {
-    const float *row = h->sum + f->column[n - 1 - i] * n;
-    for (int64_t j = 0; j < n; j++) out[i * n + j] = (double)row[f->column[n - 1 - j]];
-    double *diagonal = &out[i * n + i];
-    *diagonal = (f->dead[f->column[n - 1 - i]] ? 1 : *diagonal) + add;
+    float *upper = job->f->upper + (n - 1 - i) * n + n - 1;
+    for (int64_t j = begin; j < end; j++) {
+      float u = j > i ? 0 : (float)columns[(j - begin) * rows + i - begin];
+      if (!isfinite(u)) atomic_store_explicit(&job->has_overflow, true, memory_order_relaxed);
+      upper[-j] = u;
+    }
   }
 }
 
 /* The paper takes the Cholesky factor of the inverse. One factorization does it: where H turned end to end is L L^T,
  * H^-1 = U^T U with U = L^-1 turned end to end, which is upper triangular. */
-static bool try_factor(const nb_hessian *h, nb_factor *f, double add, double *work) {
-  int64_t n = f->n;
-  fill_reversed(h, f, add, work);
-  if (!nb_invert_factor(work, n)) return false;
-  for (int64_t i = 0; i < n; i++) {
-    for (int64_t j = 0; j < n; j++) {
-      /* Element (n-1-i, n-1-j) of LAPACK's lower triangle, whose columns follow each other. */
-      float u = j < i ? 0 : (float)work[(n - 1 - j) * n + (n - 1 - i)];
-      if (!isfinite(u)) return false;
-      f->upper[i * n + j] = u;
-    }
-  }
-  return true;
+static nibble_status try_factor(factor_job *job, bool *is_done, nibble_error *err) {
+  nb_parallel(job->f->n, BAND, fill_reversed, job);
+  nibble_status status = nb_invert_factor(job->work, job->f->n, keep_columns, job, is_done, err);
+  if (atomic_load(&job->has_overflow)) *is_done = false;
+  return status;
 }
 
 static nibble_status find_damp(const nb_hessian *h, const nb_factor_options *options, nb_factor *f, nibble_error *err) {
   uint64_t bytes = (uint64_t)f->n * (uint64_t)f->n * sizeof(double);
-  double mean = 0, *work = nb_alloc_aligned(bytes, 1);
-  if (!work) return nb_fail_memory(err, bytes);
+  double mean = 0;
+  factor_job job = {.h = h, .f = f, .work = nb_alloc_aligned(bytes, 1)};
+  if (!job.work) return nb_fail_memory(err, bytes);
   for (int64_t i = 0; i < f->n; i++) mean += (f->dead[i] ? 1 : (double)h->sum[i * f->n + i]) / (double)f->n;
-  f->is_indefinite = true;
+  nibble_status status = NIBBLE_OK;
+  bool is_done = false;
   for (f->damp = options->damp; isfinite(mean) && f->damp<1; f->damp = f->damp> 0.005 ? f->damp * 2 : 0.01) {
-    f->is_indefinite = !try_factor(h, f, f->damp * mean, work);
-    if (!f->is_indefinite) break;
+    job.add = f->damp * mean;
+    atomic_store(&job.has_overflow, false);
+    status = try_factor(&job, &is_done, err);
+    if (is_done || status != NIBBLE_OK) break;
   }
-  free(work);
-  return NIBBLE_OK;
+  f->is_indefinite = !is_done;
+  free(job.work);
+  return status;
 }
 
 nibble_status nb_hessian_factorize(nb_hessian *h, const nb_factor_options *options, nb_factor *out, nibble_error *err) {
   int64_t n = h->n, size = options->group_size > 0 ? nb_min_i64(options->group_size, n) : n;
   *out = (nb_factor){.n = n, .group_size = size, .groups = nb_ceil_div(n, size)};
-  mirror(h);
+  nb_parallel(n, BAND, mirror_band, h);
   out->column = nb_alloc((uint64_t)n, sizeof *out->column);
   out->group = nb_alloc((uint64_t)n, sizeof *out->group);
   out->dead = nb_alloc((uint64_t)n, sizeof *out->dead);
