@@ -9,52 +9,65 @@
 #include "base/checked.h"
 #include "base/stage.h"
 
-nibble_status nb_boundary_create(nb_boundary *out, int64_t samples, uint64_t sample_bytes, uint64_t max_memory,
-                                 const char *folder, nibble_error *err) {
-  uint64_t bytes = 0;
-  *out = (nb_boundary){.samples = samples, .sample_bytes = sample_bytes, .fd = -1, .folder = folder};
-  if (!nb_mul_u64((uint64_t)samples, sample_bytes, &bytes)) return nb_fail_memory(err, SIZE_MAX);
-  if (bytes <= max_memory) {
-    out->memory = nb_alloc_aligned(bytes, 1);
-    return out->memory ? NIBBLE_OK : nb_fail_memory(err, bytes);
+static nibble_status create_file(nb_boundary *b, nibble_error *err) {
+  char *path = nb_path_join(b->folder, "activations-XXXXXX");
+  b->host = nb_alloc_aligned(b->sample_bytes, 1);
+  if (!path || !b->host) {
+    free(path);
+    return nb_fail_memory(err, b->sample_bytes);
   }
-  char *path = nb_path_join(folder, "activations-XXXXXX");
-  if (!path) return nb_fail_memory(err, strlen(folder));
-  out->fd = mkostemp(path, O_CLOEXEC);
-  nibble_status status = out->fd < 0 ? nb_fail_errno(err, "%s", path) : NIBBLE_OK;
-  if (out->fd >= 0) unlink(path);
+  b->fd = mkostemp(path, O_CLOEXEC);
+  nibble_status status = b->fd < 0 ? nb_fail_errno(err, "%s", path) : NIBBLE_OK;
+  if (b->fd >= 0) unlink(path);
   free(path);
   return status;
 }
 
-void nb_boundary_free(nb_boundary *boundary) {
-  free(boundary->memory);
-  if (!boundary->memory && boundary->sample_bytes && boundary->fd >= 0) close(boundary->fd);
-  *boundary = (nb_boundary){.fd = -1};
+nibble_status nb_boundary_create(nb_boundary *out, nb_backend *backend, int64_t samples, uint64_t sample_bytes,
+                                 uint64_t max_memory, const char *folder, nibble_error *err) {
+  uint64_t bytes = 0;
+  *out =
+      (nb_boundary){.backend = backend, .samples = samples, .sample_bytes = sample_bytes, .fd = -1, .folder = folder};
+  if (!nb_mul_u64((uint64_t)samples, sample_bytes, &bytes)) return nb_fail_memory(err, SIZE_MAX);
+  out->is_spilled = bytes > max_memory;
+  if (!(out->buffers = nb_alloc((uint64_t)samples, sizeof *out->buffers))) return nb_fail_memory(err, bytes);
+  nibble_status status = out->is_spilled ? create_file(out, err) : NIBBLE_OK;
+  for (int64_t i = 0; status == NIBBLE_OK && i < (out->is_spilled ? 1 : samples); i++)
+    status = backend->buffer_create(backend, sample_bytes, &out->buffers[i], err);
+  return status;
 }
 
-void *nb_boundary_view(const nb_boundary *b, int64_t sample) {
-  return b->memory ? b->memory + (uint64_t)sample * b->sample_bytes : NULL;
+void nb_boundary_free(nb_boundary *b) {
+  for (int64_t i = 0; b->buffers && i < b->samples; i++) b->backend->buffer_free(b->backend, b->buffers[i]);
+  if (b->is_spilled && b->fd >= 0) close(b->fd);
+  free(b->buffers);
+  free(b->host);
+  *b = (nb_boundary){.fd = -1};
 }
 
-nibble_status nb_boundary_put(nb_boundary *b, int64_t sample, const void *bytes, uint64_t count, nibble_error *err) {
+nb_buffer *nb_boundary_buffer(const nb_boundary *b, int64_t sample) { return b->buffers[b->is_spilled ? 0 : sample]; }
+
+nibble_status nb_boundary_save(const nb_boundary *b, int64_t sample, uint64_t count, nibble_error *err) {
+  if (!b->is_spilled) return NIBBLE_OK;
   uint64_t at = (uint64_t)sample * b->sample_bytes;
-  for (uint64_t done = 0; done < count;) {
-    ssize_t n = pwrite(b->fd, (const char *)bytes + done, count - done, (off_t)(at + done));
+  nibble_status status = b->backend->download(b->backend, nb_boundary_buffer(b, sample), 0, b->host, count, err);
+  for (uint64_t done = 0; status == NIBBLE_OK && done < count;) {
+    ssize_t n = pwrite(b->fd, b->host + done, count - done, (off_t)(at + done));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return nb_fail_errno(err, "%s: writing activations", b->folder);
     done += (uint64_t)n;
   }
-  return NIBBLE_OK;
+  return status;
 }
 
-nibble_status nb_boundary_get(const nb_boundary *b, int64_t sample, void *bytes, uint64_t count, nibble_error *err) {
+nibble_status nb_boundary_load(const nb_boundary *b, int64_t sample, uint64_t count, nibble_error *err) {
+  if (!b->is_spilled) return NIBBLE_OK;
   uint64_t at = (uint64_t)sample * b->sample_bytes;
   for (uint64_t done = 0; done < count;) {
-    ssize_t n = pread(b->fd, (char *)bytes + done, count - done, (off_t)(at + done));
+    ssize_t n = pread(b->fd, b->host + done, count - done, (off_t)(at + done));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return nb_fail_errno(err, "%s: reading activations", b->folder);
     done += (uint64_t)n;
   }
-  return NIBBLE_OK;
+  return b->backend->upload(b->backend, nb_boundary_buffer(b, sample), 0, b->host, count, err);
 }

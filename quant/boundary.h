@@ -5,29 +5,30 @@
 #ifndef NB_QUANT_BOUNDARY_H
 #define NB_QUANT_BOUNDARY_H
 
-#include "base/status.h"
+#include "kernels/backend.h"
 
 typedef struct nb_boundary {
+  nb_backend *backend;
   int64_t samples;
   uint64_t sample_bytes;
-  char *memory; /* [samples, sample_bytes], or NULL */
-  int fd;       /* if not in memory */
+  nb_buffer **buffers; /* [samples]; or one, for one sample after the other */
+  bool is_spilled;
+  char *host; /* a sample on its way to or from the file */
+  int fd;
   const char *folder;
 } nb_boundary;
 
 /* Holds `samples` of `sample_bytes` each, in memory if all of it is at most `max_memory` bytes, else in a file in
- * `folder`. Free with nb_boundary_free. */
-nibble_status nb_boundary_create(nb_boundary *out, int64_t samples, uint64_t sample_bytes, uint64_t max_memory,
-                                 const char *folder, nibble_error *err);
+ * `folder`. Free with nb_boundary_free, also after a failure. */
+nibble_status nb_boundary_create(nb_boundary *out, nb_backend *backend, int64_t samples, uint64_t sample_bytes,
+                                 uint64_t max_memory, const char *folder, nibble_error *err);
 void nb_boundary_free(nb_boundary *boundary);
 
-/* A sample that is held in memory, else NULL. */
-void *nb_boundary_view(const nb_boundary *boundary, int64_t sample);
+/* Where the sample lies, or is to be made: the boundary's, to be worked on in place until the next sample's turn. */
+nb_buffer *nb_boundary_buffer(const nb_boundary *boundary, int64_t sample);
 
-/* The first `count` bytes of a sample that is not. */
-nibble_status nb_boundary_put(nb_boundary *boundary, int64_t sample, const void *bytes, uint64_t count,
-                              nibble_error *err);
-nibble_status nb_boundary_get(const nb_boundary *boundary, int64_t sample, void *bytes, uint64_t count,
-                              nibble_error *err);
+/* Brings the first `count` bytes of the sample into its buffer, or puts them away: nothing to do unless spilled. */
+nibble_status nb_boundary_load(const nb_boundary *boundary, int64_t sample, uint64_t count, nibble_error *err);
+nibble_status nb_boundary_save(const nb_boundary *boundary, int64_t sample, uint64_t count, nibble_error *err);
 
 #endif

@@ -13,50 +13,6 @@
 
 enum { ROW_BAND = 32 };
 
-/* ---- a solved layer as a weight --------------------------------------------------------------------------------- */
-
-typedef struct pack_job {
-  const nb_rounded *rounded;
-  int bits;
-  uint32_t *words;
-} pack_job;
-
-static void pack_band(void *ctx, int64_t begin, int64_t end, int thread) {
-  (void)thread;
-  const pack_job *job = ctx;
-  nb_gptq_pack(job->rounded->codes, job->rounded->rows, job->rounded->cols, job->bits, begin, end, job->words);
-}
-
-nibble_status nb_rounded_pack(const nb_rounded *r, int bits, int64_t group_size, nb_weight *out, nibble_error *err) {
-  void *words, *scales, *zeros, *g_idx;
-  uint64_t params = (uint64_t)(r->groups * r->rows);
-  *out = (nb_weight){.source_dtype = r->scale_dtype};
-  nibble_status status = nb_weight_own(out, (uint64_t)(nb_gptq_words(r->cols, bits) * r->rows) * 4, &words, err);
-  if (status == NIBBLE_OK) status = nb_weight_own(out, params * sizeof *r->scales, &scales, err);
-  if (status == NIBBLE_OK) status = nb_weight_own(out, params, &zeros, err);
-  if (status == NIBBLE_OK) status = nb_weight_own(out, (uint64_t)r->cols * sizeof *r->g_idx, &g_idx, err);
-  if (status != NIBBLE_OK) {
-    nb_weight_free(out);
-    return status;
-  }
-  nb_packed *m = &out->packed;
-  *m = (nb_packed){.rows = r->rows, .cols = r->cols, .groups = r->groups, .scale_dtype = r->scale_dtype};
-  nb_gptq_format(bits, &m->format);
-  m->group_size = group_size > 0 ? group_size : r->cols;
-  pack_job job = {.rounded = r, .bits = bits, .words = words};
-  nb_parallel(r->rows, ROW_BAND, pack_band, &job);
-  memcpy(scales, r->scales, params * sizeof *r->scales);
-  memcpy(zeros, r->zeros, params);
-  memcpy(g_idx, r->g_idx, (size_t)r->cols * sizeof *r->g_idx);
-  m->codes = words;
-  m->scales = scales;
-  m->zeros = zeros;
-  for (int64_t c = 0; c < r->cols; c++) {
-    if (r->g_idx[c] != c / m->group_size) m->g_idx = g_idx;
-  }
-  return NIBBLE_OK;
-}
-
 /* ---- the run ---------------------------------------------------------------------------------------------------- */
 
 typedef struct run {
@@ -65,11 +21,11 @@ typedef struct run {
   nb_model_tensors tensors;
   nb_backend *backend;
   nb_activation activation;
-  nb_block_scratch scratch;
+  nb_block_scratch own;     /* as it was made */
+  nb_block_scratch scratch; /* the same, but x, attended and gate are a sample's */
   nb_kv_cache cache;
   nb_boundary x;     /* the residual stream */
   nb_boundary inner; /* inside a block what o_proj will see, then what down_proj will */
-  float *host;       /* one sample of either */
   nb_block block;
   int64_t layer;
   uint64_t done, total; /* layers */
@@ -121,48 +77,34 @@ static uint64_t bytes_of(const run *r, int64_t width) {
   return (uint64_t)(r->c->windows->seqlen * width) * sizeof(float);
 }
 
-/* One sample of `width` floats a token. */
-static nibble_status load_activations(run *r, const nb_boundary *from, int64_t sample, int64_t width, nb_buffer *to,
-                                      nibble_error *err) {
-  const void *bytes = nb_boundary_view(from, sample);
-  nibble_status status = bytes ? NIBBLE_OK : nb_boundary_get(from, sample, r->host, bytes_of(r, width), err);
-  if (status != NIBBLE_OK) return status;
-  return r->backend->upload(r->backend, to, 0, bytes ? bytes : r->host, bytes_of(r, width), err);
-}
-
-static nibble_status save_activations(run *r, nb_boundary *to, int64_t sample, int64_t width, const nb_buffer *from,
-                                      nibble_error *err) {
-  void *bytes = nb_boundary_view(to, sample);
-  nibble_status status = r->backend->download(r->backend, from, 0, bytes ? bytes : r->host, bytes_of(r, width), err);
-  if (status != NIBBLE_OK || bytes) return status;
-  return nb_boundary_put(to, sample, r->host, bytes_of(r, width), err);
-}
-
 static nibble_status load_x(run *r, int64_t sample, nibble_error *err) {
-  return load_activations(r, &r->x, sample, r->config->hidden_size, r->scratch.x, err);
+  r->scratch.x = nb_boundary_buffer(&r->x, sample);
+  return nb_boundary_load(&r->x, sample, bytes_of(r, r->config->hidden_size), err);
 }
 
 static nibble_status save_x(run *r, int64_t sample, nibble_error *err) {
-  return save_activations(r, &r->x, sample, r->config->hidden_size, r->scratch.x, err);
+  return nb_boundary_save(&r->x, sample, bytes_of(r, r->config->hidden_size), err);
 }
 
 /* Brings one sample to where stage `number` begins, running what the stage before it left to be run: its layers are
  * solved now. */
 static nibble_status enter_stage(run *r, int number, int64_t sample, nibble_error *err) {
   nb_block_run br = block_run(r, NULL);
-  int64_t attended = r->config->num_attention_heads * r->config->head_dim, gate = r->config->intermediate_size;
+  uint64_t attended = bytes_of(r, r->config->num_attention_heads * r->config->head_dim);
+  r->scratch.attended = r->scratch.gate = nb_boundary_buffer(&r->inner, sample);
   nibble_status status = load_x(r, sample, err);
   if (status != NIBBLE_OK) return status;
   if (number == 1) {
     status = nb_block_attend(&br, err);
-    if (status == NIBBLE_OK) status = save_activations(r, &r->inner, sample, attended, r->scratch.attended, err);
+    if (status == NIBBLE_OK) status = nb_boundary_save(&r->inner, sample, attended, err);
   } else if (number == 2) {
-    status = load_activations(r, &r->inner, sample, attended, r->scratch.attended, err);
+    status = nb_boundary_load(&r->inner, sample, attended, err);
     if (status == NIBBLE_OK) status = nb_block_project(&br, err);
     if (status == NIBBLE_OK) status = save_x(r, sample, err);
   } else if (number == 3) {
     status = nb_block_gate(&br, err);
-    if (status == NIBBLE_OK) status = save_activations(r, &r->inner, sample, gate, r->scratch.gate, err);
+    if (status == NIBBLE_OK)
+      status = nb_boundary_save(&r->inner, sample, bytes_of(r, r->config->intermediate_size), err);
   }
   return status;
 }
@@ -171,14 +113,24 @@ static nibble_status enter_stage(run *r, int number, int64_t sample, nibble_erro
 static nibble_status leave_block(run *r, nibble_error *err) {
   nb_block_run br = block_run(r, NULL);
   for (int64_t i = 0; i < r->c->windows->samples; i++) {
+    r->scratch.gate = nb_boundary_buffer(&r->inner, i);
     nibble_status status = load_x(r, i, err);
-    if (status == NIBBLE_OK)
-      status = load_activations(r, &r->inner, i, r->config->intermediate_size, r->scratch.gate, err);
+    if (status == NIBBLE_OK) status = nb_boundary_load(&r->inner, i, bytes_of(r, r->config->intermediate_size), err);
     if (status == NIBBLE_OK) status = nb_block_down(&br, err);
     if (status == NIBBLE_OK) status = save_x(r, i, err);
     if (status != NIBBLE_OK) return status;
   }
   return NIBBLE_OK;
+}
+
+/* The stage's weights have done their part of the block. */
+static void drop_weights(run *r, const stage *s) {
+  for (int i = 0; i < s->count; i++) {
+    nb_linear *linear = &r->block.linear[s->slots[i]];
+    r->backend->matrix_free(r->backend, linear->matrix);
+    nb_weight_free(&linear->source);
+    linear->matrix = NULL;
+  }
 }
 
 /* Runs all samples up to the stage's input, into the hessian unless that is NULL. */
@@ -193,6 +145,7 @@ static nibble_status run_stage(run *r, int number, nb_hessian *hessian, nibble_e
     status = stages[number].part(&br, err);
     if (status != NIBBLE_CHECK_FAILED) return status;
   }
+  if (number > 0) drop_weights(r, &stages[number - 1]);
   return NIBBLE_OK;
 }
 
@@ -243,14 +196,31 @@ static nibble_status widen(const run *r, const nb_linear *linear, const char *na
   return NIBBLE_OK;
 }
 
-/* Puts the solved layer in the place of the one in the checkpoint, whose pages are given back. */
+typedef struct values_job {
+  const nb_rounded *rounded;
+  float *out;
+} values_job;
+
+static void values_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const values_job *job = ctx;
+  nb_rounded_values(job->rounded, begin, end, job->out + begin * job->rounded->cols);
+}
+
+/* Puts the solved layer in the place of the one in the checkpoint, whose pages are given back: as float32, since every
+ * sample is multiplied with it once and packed weights would be unpacked each time. */
 static nibble_status replace(run *r, nb_linear_slot slot, const nb_rounded *rounded, nibble_error *err) {
   nb_linear *linear = &r->block.linear[slot];
   const nb_tensor *tensor = nb_layout_find(r->c->checkpoint, weight_name(r, slot));
   nb_matrix_options options = {0};
-  nb_weight weight;
-  nibble_status status = nb_rounded_pack(rounded, r->c->grid.bits, r->c->grid.group_size, &weight, err);
+  nb_weight weight = {.source_dtype = NB_F32};
+  void *values;
+  nibble_status status =
+      nb_weight_own(&weight, (uint64_t)(rounded->rows * rounded->cols) * sizeof(float), &values, err);
   if (status != NIBBLE_OK) return status;
+  weight.packed = (nb_packed){.format = NB_FORMAT_F32, .rows = rounded->rows, .cols = rounded->cols, .codes = values};
+  values_job job = {.rounded = rounded, .out = values};
+  nb_parallel(rounded->rows, ROW_BAND, values_band, &job);
   r->backend->matrix_free(r->backend, linear->matrix);
   nb_weight_free(&linear->source);
   if (tensor) nb_tensor_release(r->c->checkpoint, tensor, 0, tensor->count);
@@ -349,7 +319,7 @@ static nibble_status embed(run *r, nibble_error *err) {
   nibble_status status = nb_weight_load(r->c->checkpoint, table->name, table->shape[0], table->shape[1], &weight, err);
   if (status == NIBBLE_OK) status = r->backend->matrix_create(r->backend, &weight.packed, &options, &matrix, err);
   for (int64_t i = 0; status == NIBBLE_OK && i < w->samples; i++) {
-    r->backend->embed(r->backend, matrix, w->ids + i * w->seqlen, w->seqlen, r->scratch.x);
+    r->backend->embed(r->backend, matrix, w->ids + i * w->seqlen, w->seqlen, nb_boundary_buffer(&r->x, i));
     status = save_x(r, i, err);
   }
   r->backend->matrix_free(r->backend, matrix);
@@ -373,17 +343,17 @@ static nibble_status prepare(run *r, nibble_error *err) {
   const nb_windows *w = r->c->windows;
   const nb_config *c = r->config;
   const char *folder = r->c->workdir->path;
-  uint64_t x_bytes = bytes_of(r, c->hidden_size), most = x_bytes;
+  uint64_t x_bytes = bytes_of(r, c->hidden_size);
   uint64_t inner_bytes = bytes_of(r, nb_max_i64(c->num_attention_heads * c->head_dim, c->intermediate_size));
-  if (most < inner_bytes) most = inner_bytes;
-  if (!(r->host = nb_alloc_aligned(most, 1))) return nb_fail_memory(err, most);
   nibble_status status = nb_model_tensors_list(c, &r->tensors, err);
-  if (status == NIBBLE_OK) status = nb_block_scratch_create(c, r->backend, w->seqlen, w->seqlen, &r->scratch, err);
+  if (status == NIBBLE_OK) status = nb_block_scratch_create(c, r->backend, w->seqlen, w->seqlen, &r->own, err);
   if (status == NIBBLE_OK) status = nb_kv_cache_create(c, r->backend, 1, w->seqlen, &r->cache, err);
+  r->scratch = r->own;
   uint64_t room = r->c->max_memory;
-  if (status == NIBBLE_OK) status = nb_boundary_create(&r->x, w->samples, x_bytes, room, folder, err);
-  if (status == NIBBLE_OK && r->x.memory) room -= x_bytes * (uint64_t)w->samples;
-  if (status == NIBBLE_OK) status = nb_boundary_create(&r->inner, w->samples, inner_bytes, room, folder, err);
+  if (status == NIBBLE_OK) status = nb_boundary_create(&r->x, r->backend, w->samples, x_bytes, room, folder, err);
+  if (status == NIBBLE_OK && !r->x.is_spilled) room -= x_bytes * (uint64_t)w->samples;
+  if (status == NIBBLE_OK)
+    status = nb_boundary_create(&r->inner, r->backend, w->samples, inner_bytes, room, folder, err);
   for (r->layer = 0; status == NIBBLE_OK && r->layer < c->num_hidden_layers; r->layer++) {
     for (int i = 0; i < NB_LINEARS; i++) r->total += is_wanted(r, (nb_linear_slot)i);
   }
@@ -399,8 +369,7 @@ nibble_status nb_calibrate(const nb_calibration *calibration, nibble_error *err)
   nb_boundary_free(&r.x);
   nb_boundary_free(&r.inner);
   nb_kv_cache_free(r.backend, &r.cache);
-  nb_block_scratch_free(&r.scratch);
+  nb_block_scratch_free(&r.own);
   nb_model_tensors_free(&r.tensors);
-  free(r.host);
   return status;
 }

@@ -28,8 +28,4 @@ typedef struct nb_calibration {
  * cannot compute the model, or a weight is not finite. */
 nibble_status nb_calibrate(const nb_calibration *calibration, nibble_error *err);
 
-/* The packed weight, ready to be multiplied; its buffers are its own. */
-nibble_status nb_rounded_pack(const nb_rounded *rounded, int bits, int64_t group_size, nb_weight *out,
-                              nibble_error *err);
-
 #endif

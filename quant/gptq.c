@@ -131,16 +131,24 @@ static void rtn_errors(const solve_job *job, const float *w, int64_t rows, float
   }
 }
 
-static void rounded_errors(const solve_job *job, const float *w, int64_t begin, int64_t rows, float *d) {
-  const nb_rounded *out = job->out;
-  for (int64_t r = 0; r < rows; r++) {
-    for (int64_t c = 0; c < out->cols; c++) {
-      int64_t at = out->g_idx[c] * out->rows + begin + r;
-      int code = out->codes[(begin + r) * out->cols + c];
-      float scale = job->grid->bf16_scales ? nb_bf16_to_f32(out->scales[at]) : nb_f16_to_f32(out->scales[at]);
-      d[r * out->cols + c] = w[r * out->cols + c] - scale * (float)(code - out->zeros[at]);
+void nb_rounded_values(const nb_rounded *rounded, int64_t begin, int64_t end, float *out) {
+  bool is_bf16 = rounded->scale_dtype == NB_BF16;
+  for (int64_t r = begin; r < end; r++, out += rounded->cols) {
+    const uint8_t *codes = rounded->codes + r * rounded->cols;
+    for (int64_t c = 0, stop; c < rounded->cols; c = stop) {
+      int32_t group = rounded->g_idx[c];
+      for (stop = c + 1; stop < rounded->cols && rounded->g_idx[stop] == group;) stop++;
+      int64_t at = group * rounded->rows + r;
+      float scale = is_bf16 ? nb_bf16_to_f32(rounded->scales[at]) : nb_f16_to_f32(rounded->scales[at]);
+      int zero = rounded->zeros[at];
+      for (int64_t k = c; k < stop; k++) out[k] = scale * (float)((int)codes[k] - zero);
     }
   }
+}
+
+static void rounded_errors(const solve_job *job, const float *w, int64_t begin, int64_t rows, float *d) {
+  nb_rounded_values(job->out, begin, begin + rows, d);
+  for (int64_t i = 0; i < rows * job->out->cols; i++) d[i] = w[i] - d[i];
 }
 
 static void square(const float *d, int64_t rows, int64_t n, double *sums) {

@@ -42,6 +42,9 @@ nibble_status nb_gptq_solve(const float *w, int64_t rows, const nb_grid *grid, c
 nibble_status nb_rtn_solve(const float *w, int64_t rows, int64_t cols, const nb_grid *grid, nb_rounded *out,
                            nibble_error *err);
 
+/* The weights of rows [begin, end) as every reader of the artifact will have them: out [end - begin, cols]. */
+void nb_rounded_values(const nb_rounded *rounded, int64_t begin, int64_t end, float *out);
+
 void nb_rounded_free(nb_rounded *rounded);
 
 #endif

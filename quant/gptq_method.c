@@ -273,11 +273,25 @@ static nibble_status write_zeros(const nb_gptq_method *m, nb_writer *writer, con
   return status;
 }
 
+typedef struct pack_job {
+  const nb_rounded *rounded;
+  int bits;
+  uint32_t *words;
+} pack_job;
+
+static void pack_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const pack_job *job = ctx;
+  nb_gptq_pack(job->rounded->codes, job->rounded->rows, job->rounded->cols, job->bits, begin, end, job->words);
+}
+
 static nibble_status write_rounded(const nb_gptq_method *m, nb_writer *writer, const nb_rounded *r,
                                    const nb_part *parts, int part_count, size_t index, nibble_error *err) {
-  nb_weight weight;
-  nibble_status status = nb_rounded_pack(r, m->grid.bits, m->grid.group_size, &weight, err);
-  if (status != NIBBLE_OK) return status;
+  uint64_t words = (uint64_t)(nb_gptq_words(r->cols, m->grid.bits) * r->rows);
+  pack_job job = {.rounded = r, .bits = m->grid.bits, .words = nb_alloc_aligned(words, sizeof(uint32_t))};
+  if (!job.words) return nb_fail_memory(err, words * sizeof(uint32_t));
+  nb_parallel(r->rows, READ_BAND, pack_band, &job);
+  nibble_status status = NIBBLE_OK;
   for (int i = 0; status == NIBBLE_OK && i < part_count; i++, index++) {
     const nb_part *p = &parts[i];
     int64_t count = p->shape[0] * (p->ndim == 2 ? p->shape[1] : 1);
@@ -288,10 +302,12 @@ static nibble_status write_rounded(const nb_gptq_method *m, nb_writer *writer, c
       status = write_zeros(m, writer, r, p, index, err);
       continue;
     }
-    const void *data = p->role == NB_PART_CODES ? weight.packed.codes : p->role == NB_PART_SCALES ? r->scales : NULL;
+    const void *data = p->role == NB_PART_CODES    ? (const void *)job.words
+                       : p->role == NB_PART_SCALES ? r->scales
+                                                   : NULL;
     status = nb_writer_write(writer, index, 0, data ? data : r->g_idx, bytes, err);
   }
-  nb_weight_free(&weight);
+  free(job.words);
   return status;
 }
 
