@@ -45,40 +45,78 @@ static bool begins_group(const solve_job *job, int64_t place) {
   return place == 0 || group_at(job, place) != group_at(job, place - 1);
 }
 
-/* One row of one block: rounds place after place and takes each error out of what is left of the block. `params` is
- * the group that goes on from the block before. */
-static void round_block(const solve_job *job, int64_t row, int64_t begin, int64_t end, float *w, float *errors,
-                        nb_group_grid *params) {
+/* A block of a band, turned so that a column of all its rows is adjacent. */
+typedef struct turned {
+  float w[BLOCK][ROW_BAND], errors[BLOCK][ROW_BAND];
+  float scale[ROW_BAND], zero[ROW_BAND];
+  float max_code;
+} turned;
+
+/* Fits the grid of the group that begins at place j to what its weights have become by now. */
+static void fit_group(const solve_job *job, int64_t row, int64_t rows, int64_t j, int64_t begin, int64_t end, float *w,
+                      turned *t) {
   nb_rounded *out = job->out;
-  const float *upper = job->factor ? job->factor->upper : NULL;
+  int64_t stop = j + 1, at = group_at(job, j) * out->rows + row;
+  while (stop < out->cols && !begins_group(job, stop)) stop++;
+  for (int64_t r = 0; r < rows; r++, at++) {
+    float *group = w + r * out->cols;
+    for (int64_t k = j; k < nb_min_i64(stop, end); k++) group[k] = t->w[k - begin][r];
+    nb_group_grid g = nb_group_grid_fit(job->grid, group + j, stop - j, job->importance ? job->importance + j : NULL);
+    out->scales[at] = g.scale_bits;
+    out->zeros[at] = g.zero;
+    job->mended[row + r] += g.was_mended;
+    t->scale[r] = g.scale;
+    t->zero[r] = g.zero;
+    t->max_code = g.max_code;
+  }
+}
+
+/* Column k of the block: its codes, and what rounding made of each weight. */
+static void round_column(const turned *t, int64_t k, float *values, float *codes) {
+  for (int64_t r = 0; r < ROW_BAND; r++) {
+    codes[r] = nb_grid_code(t->w[k][r], t->scale[r], t->zero[r], t->max_code);
+    values[r] = t->scale[r] * (codes[r] - t->zero[r]);
+  }
+}
+
+/* Takes the errors of column k, each over the factor's diagonal, out of the columns after it up to `count`. */
+static void spread_errors(turned *t, int64_t k, int64_t count, const float *values, const float *u) {
+  float *error = t->errors[k];
+  for (int64_t r = 0; r < ROW_BAND; r++) error[r] = (values[r] - t->w[k][r]) / u[0];
+  for (int64_t i = k + 1; i < count; i++) {
+    float *w = t->w[i], factor = u[i - k];
+    for (int64_t r = 0; r < ROW_BAND; r++) w[r] += error[r] * factor;
+  }
+}
+
+/* Places [begin, end) of all rows of a band: rounds one after the other and takes each error out of what is left of
+ * the block. A group may go on from the block before. */
+static void round_block(const solve_job *job, int64_t row, int64_t rows, int64_t begin, int64_t end, float *w,
+                        float *errors, turned *t) {
+  nb_rounded *out = job->out;
+  float values[ROW_BAND], codes[ROW_BAND];
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t k = begin; k < end; k++) t->w[k - begin][r] = w[r * out->cols + k];
+  }
   for (int64_t j = begin; j < end; j++) {
-    if (begins_group(job, j)) {
-      int64_t stop = j + 1;
-      while (stop < out->cols && !begins_group(job, stop)) stop++;
-      *params = nb_group_grid_fit(job->grid, w + j, stop - j, job->importance ? job->importance + j : NULL);
-      int64_t at = group_at(job, j) * out->rows + row;
-      out->scales[at] = params->scale_bits;
-      out->zeros[at] = params->zero;
-      job->mended[row] += params->was_mended;
-    }
-    uint8_t code = nb_group_grid_round(params, w[j]);
-    out->codes[row * out->cols + column_at(job, j)] = code;
-    if (!upper) continue;
-    const float *u = upper + j * out->cols;
-    float error = (nb_group_grid_value(params, code) - w[j]) / u[j];
-    errors[j - begin] = error;
-    for (int64_t k = j + 1; k < end; k++) w[k] += error * u[k];
+    if (begins_group(job, j)) fit_group(job, row, rows, j, begin, end, w, t);
+    round_column(t, j - begin, values, codes);
+    uint8_t *column = out->codes + row * out->cols + column_at(job, j);
+    for (int64_t r = 0; r < rows; r++) column[r * out->cols] = (uint8_t)codes[r];
+    if (job->factor) spread_errors(t, j - begin, end - begin, values, job->factor->upper + j * out->cols + j);
+  }
+  for (int64_t r = 0; job->factor && r < rows; r++) {
+    for (int64_t k = 0; k < end - begin; k++) errors[r * job->block + k] = t->errors[k][r];
   }
 }
 
 static void round_band(const solve_job *job, int64_t begin, int64_t end, float *w, float *errors) {
   int64_t cols = job->out->cols, rows = end - begin;
-  nb_group_grid params[ROW_BAND];
+  turned t = {0};
+  for (int64_t r = 0; r < ROW_BAND; r++) t.scale[r] = 1;
   for (int64_t i = 0; i < cols; i += job->block) {
     int64_t stop = nb_min_i64(i + job->block, cols);
-    for (int64_t r = 0; r < rows; r++) {
-      round_block(job, begin + r, i, stop, w + r * cols, errors + r * job->block, &params[r]);
-    }
+    round_block(job, begin, rows, i, stop, w, errors, &t);
     if (!job->factor || stop == cols) continue;
     nb_dense_add(rows, cols - stop, stop - i, errors, job->block, job->factor->upper + i * cols + stop, cols, w + stop,
                  cols);

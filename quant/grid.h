@@ -25,11 +25,18 @@ static inline float nb_round_even(float x) {
   return (x + big) - big;
 }
 
+/* The code of w, a whole number. */
+static inline float nb_grid_code(float w, float scale, float zero, float max_code) {
+  float steps = w / scale;
+  steps = steps < -1024 ? -1024 : steps;
+  steps = steps > 1024 ? 1024 : steps;
+  float code = nb_round_even(steps) + zero;
+  code = code < 0 ? 0 : code;
+  return code > max_code ? max_code : code;
+}
+
 static inline uint8_t nb_group_grid_round(const nb_group_grid *g, float w) {
-  float steps = w / g->scale;
-  steps = steps < -1024 ? -1024 : steps > 1024 ? 1024 : steps;
-  float code = nb_round_even(steps) + (float)g->zero;
-  return (uint8_t)(code < 0 ? 0 : code > (float)g->max_code ? (float)g->max_code : code);
+  return (uint8_t)nb_grid_code(w, g->scale, g->zero, g->max_code);
 }
 
 static inline float nb_group_grid_value(const nb_group_grid *g, uint8_t code) {
