@@ -67,6 +67,21 @@ class GptqCommand : public testing::Test {
     nb_checkpoint_close(&c);
     WriteFile(path, bytes);
   }
+  // Runs until the layer's file is in the work folder, then kills. False if the run was over before.
+  bool KillAfter(const std::string &layer, const std::string &more = "") {
+    pid_t pid = fork();
+    if (pid == 0) {
+      std::string command = std::string("exec ") + NIBBLE_BINARY + " " + Args("cut", more);
+      execl("/bin/sh", "sh", "-c", (command + " >/dev/null 2>&1").c_str(), nullptr);
+      _exit(127);
+    }
+    int status = 0;
+    std::string file = folder_ / ("cut.work/" + layer + ".weight.layer");
+    while (!Exists(file) && waitpid(pid, &status, WNOHANG) == 0) usleep(100);
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    return Exists(folder_ / "cut.work");
+  }
   std::string Model() const { return folder_ / "model"; }
   std::string Args(const std::string &dst, const std::string &more = "") const {
     return "quantize --quiet --no-sync --method gptq --group-size 32 --nsamples 8 --seqlen 64 --calib " +
@@ -226,19 +241,8 @@ TEST_F(GptqCommand, RtnNeedsNoTextAndMakesTheLargerError) {
 
 TEST_F(GptqCommand, GoesOnAfterAKillAndEndsWithTheSameBytes) {
   ASSERT_EQ(Nibble(Args("whole")).code, 0);
-  for (const char *until :
-       {"model.layers.0.self_attn.q_proj.weight.layer", "model.layers.1.mlp.up_proj.weight.layer"}) {
-    pid_t pid = fork();
-    if (pid == 0) {
-      std::string command = std::string("exec ") + NIBBLE_BINARY + " " + Args("cut", "--force --max-memory 1KB");
-      execl("/bin/sh", "sh", "-c", (command + " >/dev/null 2>&1").c_str(), nullptr);
-      _exit(127);
-    }
-    int status = 0;
-    while (!Exists(folder_ / ("cut.work/" + std::string(until))) && waitpid(pid, &status, WNOHANG) == 0) usleep(100);
-    kill(pid, SIGKILL);
-    waitpid(pid, &status, 0);
-    if (Exists(folder_ / "cut.work")) {
+  for (const char *until : {"model.layers.0.self_attn.q_proj", "model.layers.1.mlp.up_proj"}) {
+    if (KillAfter(until, "--force --max-memory 1KB")) {
       CommandResult other = Nibble(Args("cut", "--force --resume --bits 3"));
       EXPECT_EQ(other.code, 3);
       EXPECT_NE(other.err.find("--resume with another bits: 3 now, 4 then"), std::string::npos) << other.err;
@@ -253,20 +257,8 @@ TEST_F(GptqCommand, GoesOnAfterAKillAndEndsWithTheSameBytes) {
 
 TEST_F(GptqCommand, ADamagedLayerInTheWorkFolderIsSolvedAgain) {
   ASSERT_EQ(Nibble(Args("whole")).code, 0);
-  // A run that fails at its end, where the output's place is taken by a file's folder, leaves its work behind: make
-  // one by killing it as above, then damage every layer there is.
-  pid_t pid = fork();
-  if (pid == 0) {
-    std::string command = std::string("exec ") + NIBBLE_BINARY + " " + Args("cut");
-    execl("/bin/sh", "sh", "-c", (command + " >/dev/null 2>&1").c_str(), nullptr);
-    _exit(127);
-  }
-  int status = 0;
-  std::string last = folder_ / "cut.work/model.layers.1.self_attn.o_proj.weight.layer";
-  while (!Exists(last) && waitpid(pid, &status, WNOHANG) == 0) usleep(100);
-  kill(pid, SIGKILL);
-  waitpid(pid, &status, 0);
-  if (!Exists(folder_ / "cut.work")) GTEST_SKIP() << "skipped: the run was over before it could be killed";
+  if (!KillAfter("model.layers.1.self_attn.o_proj"))
+    GTEST_SKIP() << "skipped: the run was over before it could be killed";
   for (const std::string &name : ListFolder(folder_ / "cut.work")) {
     if (name.find(".layer") == std::string::npos) continue;
     std::string path = folder_ / ("cut.work/" + name), bytes = ReadFile(path);
@@ -275,6 +267,22 @@ TEST_F(GptqCommand, ADamagedLayerInTheWorkFolderIsSolvedAgain) {
   }
   ASSERT_EQ(Nibble(Args("cut", "--resume --force")).code, 0);
   EXPECT_EQ(Weights("cut"), Weights("whole"));
+}
+
+TEST_F(GptqCommand, RefusesToGoOnWithAnotherSourceOrText) {
+  if (!KillAfter("model.layers.1.self_attn.o_proj"))
+    GTEST_SKIP() << "skipped: the run was over before it could be killed";
+  std::string text = ReadFile(folder_ / "text");
+  WriteFile(folder_ / "text", text.substr(1) + "x");
+  CommandResult r = Nibble(Args("cut", "--resume"));
+  EXPECT_EQ(r.code, 3);
+  EXPECT_NE(r.err.find("--resume with another calibration"), std::string::npos) << r.err;
+  WriteFile(folder_ / "text", text);
+  Fill("model.layers.2.mlp.up_proj.weight", 0.25f);
+  r = Nibble(Args("cut", "--resume"));
+  EXPECT_EQ(r.code, 3);
+  EXPECT_NE(r.err.find("--resume with another source"), std::string::npos) << r.err;
+  EXPECT_TRUE(Exists(folder_ / "cut.work") && !Exists(folder_ / "cut") && !Exists(folder_ / "cut.partial"));
 }
 
 TEST_F(GptqCommand, RefusesTextThatIsTooShortEmptyOrNotUtf8) {
