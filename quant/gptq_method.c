@@ -61,9 +61,12 @@ nibble_status nb_gptq_method_check(const nibble_quantize_options *o, nibble_erro
 
 /* ---- settings --------------------------------------------------------------------------------------------------- */
 
-/* XXH3-128 over all tensors' names and bytes. */
-static void source_hash(const nb_checkpoint *c, char out[NB_HASH_CHARS]) {
-  XXH128_hash_t all = {0};
+/* XXH3-128 over the configuration and all tensors' names and bytes. False without memory. */
+static bool source_hash(const nb_checkpoint *c, char out[NB_HASH_CHARS]) {
+  char *config = cJSON_PrintUnformatted(c->config.json);
+  if (!config) return false;
+  XXH128_hash_t all = XXH3_128bits(config, strlen(config));
+  free(config);
   for (size_t i = 0; i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
     XXH128_hash_t name = XXH3_128bits(t->name, strlen(t->name));
@@ -73,6 +76,7 @@ static void source_hash(const nb_checkpoint *c, char out[NB_HASH_CHARS]) {
     nb_tensor_release(c, t, 0, t->count);
   }
   nb_hash_print(all, out);
+  return true;
 }
 
 static bool add_calibration(const nb_gptq_method *m, cJSON *json) {
@@ -151,9 +155,9 @@ static nibble_status open_workdir(nb_gptq_method *m, nibble_error *err) {
   size_t n = strlen(o->dst);
   while (n > 1 && o->dst[n - 1] == '/') n--;
   nb_buf_printf(&path, "%.*s.work", (int)n, o->dst);
-  source_hash(m->checkpoint, hash);
   nibble_status status = NIBBLE_OK;
-  if (path.failed || !settings || !cJSON_AddStringToObject(settings, "source_xxh3_128", hash))
+  if (path.failed || !settings || !source_hash(m->checkpoint, hash) ||
+      !cJSON_AddStringToObject(settings, "source_xxh3_128", hash))
     status = nb_fail_memory(err, sizeof(cJSON));
   if (status == NIBBLE_OK)
     status = nb_workdir_open(o->work_dir ? o->work_dir : path.data, settings, o->resume, &m->workdir, err);

@@ -2,7 +2,7 @@
 """Quantizes a model with GPTQModel on the CPU, on the same windows of the same text as nibble, and prints what it cost.
 
     pip install gptqmodel==7.7.0 transformers==5.23.0 torch
-    scripts/peer_gptqmodel.py MODEL DST --calib FILE [--nsamples 32] [--seqlen 512] [--bits 4] [--group-size 64] [--desc-act] [--asym]"""
+    scripts/peer_gptqmodel.py MODEL DST --calib FILE [--nsamples 32] [--seqlen 512] [--bits 4] [--group-size 64] [--desc-act] [--asym] [--no-act-group-aware]"""
 
 import argparse
 import json
@@ -24,6 +24,7 @@ parser.add_argument("--bits", type=int, default=4)
 parser.add_argument("--group-size", type=int, default=64)
 parser.add_argument("--desc-act", action="store_true")
 parser.add_argument("--asym", action="store_true")
+parser.add_argument("--no-act-group-aware", action="store_true", help="groups in the order they lie, not in its default one")
 args = parser.parse_args()
 
 import torch
@@ -36,8 +37,8 @@ windows = [torch.tensor([ids[i * args.seqlen : (i + 1) * args.seqlen]]) for i in
 assert windows[-1].shape[1] == args.seqlen, "the calibration text is too short"
 
 start = time.monotonic()
-config = QuantizeConfig(bits=args.bits, group_size=args.group_size, sym=not args.asym, desc_act=args.desc_act,
-                        act_group_aware=False)
+order = {"act_group_aware": False} if args.no_act_group_aware else {}
+config = QuantizeConfig(bits=args.bits, group_size=args.group_size, sym=not args.asym, desc_act=args.desc_act, **order)
 model = GPTQModel.load(args.model, config, device="cpu", dtype=torch.bfloat16)
 model.quantize([{"input_ids": w, "attention_mask": torch.ones_like(w)} for w in windows], batch_size=1)
 model.save(args.dst)

@@ -278,6 +278,13 @@ TEST_F(GptqCommand, RefusesToGoOnWithAnotherSourceOrText) {
   EXPECT_EQ(r.code, 3);
   EXPECT_NE(r.err.find("--resume with another calibration"), std::string::npos) << r.err;
   WriteFile(folder_ / "text", text);
+  std::string config = ReadFile(Model() + "/config.json"), other = config;
+  other.replace(other.find("1e-05"), 5, "2e-05");
+  WriteFile(Model() + "/config.json", other);
+  r = Nibble(Args("cut", "--resume"));
+  EXPECT_EQ(r.code, 3);
+  EXPECT_NE(r.err.find("--resume with another source"), std::string::npos) << r.err;
+  WriteFile(Model() + "/config.json", config);
   Fill("model.layers.2.mlp.up_proj.weight", 0.25f);
   r = Nibble(Args("cut", "--resume"));
   EXPECT_EQ(r.code, 3);
