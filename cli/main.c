@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -51,6 +52,7 @@ static void bound_spinning(char **argv) {
 
 int main(int argc, char **argv) {
   bound_spinning(argv);
+  prctl(PR_SET_NAME, "nibble"); /* started again, it would be "exe" in ps and top */
   signal(SIGPIPE, SIG_IGN); /* a closed stdout is reported as an error, with its exit code */
   if (argc < 2) {
     usage(stderr);
