@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "base/dtype.h"
+#include "kernels/cpu/errors.h"
 
 /* Of the paper's code (IST-DASLab/gptq, quant.py): shrink the range by hundredths, down to a fifth. */
 enum { SHRINK_STEPS = 100, SHRINK_TRIED = 80 };
@@ -13,11 +14,8 @@ static const struct {
 } scale_ranges[] = {[false] = {0x1p-14f, 65504.0f}, [true] = {0x1p-60f, 0x1p60f}};
 
 static void find_range(const nb_grid *grid, const float *w, int64_t n, float *low, float *high) {
-  float lo = 0, hi = 0;
-  for (int64_t i = 0; i < n; i++) {
-    lo = w[i] < lo ? w[i] : lo;
-    hi = w[i] > hi ? w[i] : hi;
-  }
+  float lo, hi;
+  nb_cpu_errors_now()->range(w, n, &lo, &hi);
   if (grid->sym) {
     hi = hi > -lo ? hi : -lo;
     lo = -hi;
@@ -49,28 +47,9 @@ static nb_group_grid span(const nb_grid *grid, float low, float high) {
   return g;
 }
 
-/* In eight sums, so that the compiler may use vectors. */
-static float squared_error(const nb_group_grid *g, const float *w, int64_t n, const float *importance) {
-  float sums[8] = {0}, scale = g->scale, inverse = 1 / g->scale, zero = g->zero;
-  float least = -zero, most = (float)g->max_code - zero;
-  int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    for (int k = 0; k < 8; k++) {
-      float steps = w[i + k] * inverse;
-      steps = steps < least ? least : steps;
-      steps = steps > most ? most : steps;
-      float d = w[i + k] - scale * nb_round_even(steps);
-      sums[k] += importance ? d * d * importance[i + k] : d * d;
-    }
-  }
-  for (; i < n; i++) {
-    float steps = w[i] * inverse;
-    steps = steps < least ? least : steps;
-    steps = steps > most ? most : steps;
-    float d = w[i] - scale * nb_round_even(steps);
-    sums[0] += importance ? d * d * importance[i] : d * d;
-  }
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+float nb_group_grid_error(const nb_group_grid *g, const float *w, int64_t n, const float *importance) {
+  float zero = g->zero;
+  return nb_cpu_errors_now()->grid(w, n, g->scale, -zero, (float)g->max_code - zero, importance);
 }
 
 nb_group_grid nb_group_grid_fit(const nb_grid *grid, const float *w, int64_t n, const float *importance) {
@@ -80,7 +59,7 @@ nb_group_grid nb_group_grid_fit(const nb_grid *grid, const float *w, int64_t n, 
   for (int i = 0; grid->mse && i < SHRINK_TRIED; i++) {
     float part = 1 - (float)i / SHRINK_STEPS;
     nb_group_grid g = span(grid, low * part, high * part);
-    float error = squared_error(&g, w, n, importance);
+    float error = nb_group_grid_error(&g, w, n, importance);
     if (error < least_error) {
       least_error = error;
       best = g;

@@ -19,6 +19,9 @@ typedef struct nb_group_grid {
  * has the least squared error; `importance` [n] weighs the errors, NULL: all alike. */
 nb_group_grid nb_group_grid_fit(const nb_grid *grid, const float *w, int64_t n, const float *importance);
 
+/* The squared error of rounding n weights to the grid, each weighed by importance [n]; NULL: all alike. */
+float nb_group_grid_error(const nb_group_grid *g, const float *w, int64_t n, const float *importance);
+
 /* Rounds half to even, as torch does; |x| < 2^22. */
 static inline float nb_round_even(float x) {
   const float big = 12582912.0f; /* 1.5 * 2^23: its last bit is worth 1 */

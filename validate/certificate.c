@@ -16,11 +16,14 @@
 static const char *const meaning_files[] = {"config.json", "tokenizer.json"};
 enum { MEANING_FILES = sizeof meaning_files / sizeof *meaning_files };
 
+static void write_hex(const unsigned char digest[NB_SHA256_BYTES], char out[NB_SHA256_CHARS]) {
+  for (unsigned int i = 0; i < NB_SHA256_BYTES; i++) snprintf(out + 2 * i, 3, "%02x", digest[i]);
+}
+
 bool nb_sha256(const void *bytes, size_t n, char out[NB_SHA256_CHARS]) {
   unsigned char digest[EVP_MAX_MD_SIZE];
-  unsigned int length = 0;
-  if (!EVP_Digest(bytes, n, digest, &length, EVP_sha256(), NULL) || length != 32) return false;
-  for (unsigned int i = 0; i < 32; i++) snprintf(out + 2 * i, 3, "%02x", digest[i]);
+  if (!EVP_Digest(bytes, n, digest, NULL, EVP_sha256(), NULL)) return false;
+  write_hex(digest, out);
   return true;
 }
 
@@ -36,6 +39,23 @@ nibble_status nb_sha256_file(const char *path, char out[NB_SHA256_CHARS], nibble
 
 /* ---- hashing ---- */
 
+/* Piece by piece, so that as many tensors as there are threads need not be in memory at once. */
+static bool hash_tensor(const nb_checkpoint *c, const nb_tensor *t, char out[NB_SHA256_CHARS]) {
+  const uint64_t piece = 8 << 20;
+  unsigned char digest[EVP_MAX_MD_SIZE];
+  EVP_MD_CTX *hash = EVP_MD_CTX_new();
+  bool ok = hash && EVP_DigestInit_ex(hash, EVP_sha256(), NULL);
+  for (uint64_t at = 0; ok && at < t->bytes; at += piece) {
+    uint64_t n = t->bytes - at < piece ? t->bytes - at : piece;
+    ok = EVP_DigestUpdate(hash, (const uint8_t *)nb_tensor_raw(c, t) + at, (size_t)n);
+    nb_mapfile_release(&c->files[t->file].map, t->offset + at, n);
+  }
+  ok = ok && EVP_DigestFinal_ex(hash, digest, NULL);
+  if (ok) write_hex(digest, out);
+  EVP_MD_CTX_free(hash);
+  return ok;
+}
+
 typedef struct hash_job {
   const nb_checkpoint *checkpoint;
   char (*hashes)[NB_SHA256_CHARS]; /* [tensor_count] */
@@ -46,11 +66,9 @@ static void hash_tensors(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   hash_job *job = ctx;
   for (int64_t i = begin; i < end; i++) {
-    const nb_tensor *t = &job->checkpoint->tensors[i];
     nibble_error err;
-    if (!nb_sha256(nb_tensor_raw(job->checkpoint, t), (size_t)t->bytes, job->hashes[i]))
+    if (!hash_tensor(job->checkpoint, &job->checkpoint->tensors[i], job->hashes[i]))
       nb_shared_error_set(&job->failed, nb_fail(&err, NIBBLE_SYSTEM, "libcrypto has no SHA-256"), &err);
-    nb_tensor_release(job->checkpoint, t, 0, t->count);
   }
 }
 

@@ -7,7 +7,7 @@
 #include "convert/checkpoint.h"
 #include "validate/findings.h"
 
-enum { NB_SHA256_CHARS = 65 }; /* 64 hexadecimal digits and a NUL */
+enum { NB_SHA256_BYTES = 32, NB_SHA256_CHARS = 65 /* hexadecimal digits and a NUL */ };
 
 /* SHA-256 of n bytes. False if libcrypto refuses. */
 bool nb_sha256(const void *bytes, size_t n, char out[NB_SHA256_CHARS]);

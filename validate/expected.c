@@ -5,10 +5,13 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "kernels/cpu/errors.h"
 #include "kernels/gguf_blocks.h"
 #include "kernels/gptq.h"
 #include "kernels/quantize.h"
 #include "quant/grid.h"
+
+enum { PIECE = 4096 }; /* weights whose float sums keep six digits */
 
 /* Dynamic 8-bit codes lie at most this share of their block's absmax apart, near 1; half of it is the error. */
 static const double NESTED_ERROR = 0.008;
@@ -113,12 +116,7 @@ static bool errors_int8(const float *w, int64_t count, int64_t cols, scratch *s,
 
 static double grid_error(const nb_grid *grid, const float *w, int64_t n) {
   nb_group_grid g = nb_group_grid_fit(grid, w, n, NULL);
-  double sum = 0;
-  for (int64_t i = 0; i < n; i++) {
-    double d = (double)w[i] - (double)nb_group_grid_value(&g, nb_group_grid_round(&g, w[i]));
-    sum += d * d;
-  }
-  return sum;
+  return (double)nb_group_grid_error(&g, w, n, NULL);
 }
 
 /* Whole groups of GPTQ, which lie in order. */
@@ -217,21 +215,31 @@ static double gguf_row(nb_format format, const float *w, int64_t cols) {
   return sum;
 }
 
+/* Whether every weight is a bfloat16 already, as those of most originals are. */
+static bool all_bf16(const float *w, int64_t n) {
+  uint32_t any = 0;
+  for (int64_t i = 0; i < n; i++) any |= nb_f32_to_bits(w[i]);
+  return (any & 0xffff) == 0;
+}
+
 static double plain_row(nb_dtype dtype, const float *w, int64_t cols, scratch *s) {
-  double sum = 0;
-  if (dtype == NB_F32 || dtype == NB_F64 || !nb_from_f32(dtype, w, (size_t)cols, s->codes)) return 0;
+  if (dtype == NB_F32 || dtype == NB_F64 || (dtype == NB_BF16 && all_bf16(w, cols))) return 0;
+  if (!nb_from_f32(dtype, w, (size_t)cols, s->codes)) return 0;
   nb_to_f32(dtype, s->codes, (size_t)cols, s->gathered);
-  for (int64_t i = 0; i < cols; i++) {
-    double d = (double)w[i] - (double)s->gathered[i];
-    sum += d * d;
+  double sum = 0;
+  for (int64_t i = 0; i < cols; i += PIECE) {
+    int64_t n = nb_min_i64(PIECE, cols - i);
+    nb_unit_sums piece;
+    nb_cpu_errors_now()->units(w + i, s->gathered + i, n, n, &piece);
+    sum += (double)piece.error;
   }
   return sum;
 }
 
 static bool all_finite(const float *w, int64_t n) {
-  float probe = 0; /* 0 * x is not 0 for those that are not finite */
-  for (int64_t i = 0; i < n; i++) probe += 0 * w[i];
-  return probe == 0;
+  uint32_t bad = 0;
+  for (int64_t i = 0; i < n; i++) bad |= (nb_f32_to_bits(w[i]) & 0x7f800000u) == 0x7f800000u;
+  return !bad;
 }
 
 bool nb_rounding_errors(const nb_rounding *r, const float *w, int64_t count, int64_t cols, void *memory,

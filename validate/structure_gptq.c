@@ -148,6 +148,15 @@ static uint32_t field_ones(int bits) {
   return ones;
 }
 
+/* Without an instruction for it, which the oldest processors lack: so that compilers make vectors of it. */
+static int count_ones(uint32_t x) {
+  x = (x & 0x55555555u) + (x >> 1 & 0x55555555u);
+  x = (x & 0x33333333u) + (x >> 2 & 0x33333333u);
+  x = (x + (x >> 4)) & 0x0f0f0f0fu;
+  x += x >> 8;
+  return (int)((x + (x >> 16)) & 63);
+}
+
 /* Fields of a word that are 0 or all ones. */
 static int ends_in(uint32_t word, int bits, uint32_t ones) {
   uint32_t all = word, none = ~word;
@@ -155,7 +164,7 @@ static int ends_in(uint32_t word, int bits, uint32_t ones) {
     all &= word >> i;
     none &= ~word >> i;
   }
-  return __builtin_popcount(all & ones) + __builtin_popcount(none & ones);
+  return count_ones((all | none) & ones);
 }
 
 /* A group of weights that are all zero has the code in the middle, or the one below it. */
@@ -283,5 +292,9 @@ nibble_status nb_structure_gptq(const nb_checkpoint *c, const nb_tensor *main, n
   }
   check_config(&l);
   bool ok = check_scales(&l) && check_zeros(&l) && check_groups(&l) && check_codes(&l);
+  const nb_tensor *parts[] = {l.qzeros, l.scales, l.g_idx};
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+    if (parts[i]) nb_tensor_release(c, parts[i], 0, parts[i]->count);
+  }
   return ok ? NIBBLE_OK : nb_fail_memory(err, (size_t)main->bytes);
 }

@@ -330,6 +330,9 @@ nibble_status nb_structure_packed(const nb_checkpoint *checkpoint, const nb_tens
   }
   if (status == NIBBLE_OK) status = check_scales(&l, err);
   if (status == NIBBLE_OK) check_codes(&l);
-  for (int i = 0; i < ROLES; i++) free(l.owned[i]);
+  for (int i = 0; i < ROLES; i++) {
+    if (l.parts[i]) nb_tensor_release(checkpoint, l.parts[i], 0, l.parts[i]->count);
+    free(l.owned[i]);
+  }
   return status;
 }

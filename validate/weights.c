@@ -8,11 +8,18 @@
 #include "base/checked.h"
 #include "base/parallel.h"
 #include "convert/conform.h"
+#include "kernels/cpu/errors.h"
+#include "kernels/gptq.h"
 #include "validate/causes.h"
 #include "validate/expected.h"
 #include "validate/values.h"
 
-enum { BAND = 1 << 15 /* weights, about: what a thread reads of both at a time */ };
+enum {
+  BAND = 1 << 14, /* weights, about: what a thread reads of both at a time */
+  GPTQ_ROWS = 16,
+  SPAN = 1 << 24, /* weights after which pages are given back: a tensor need not fit into memory */
+  RUN = 1024,     /* weights whose sums in float keep seven digits */
+};
 
 /* A unit is damaged if its squared error exceeds the expected one by this much, or by this share of its squares: what
  * rounding the source to bfloat16 on the way may have added. */
@@ -34,76 +41,34 @@ typedef struct sums {
   int64_t damaged_scales;               /* groups whose scale is wrong; of the others it is the zero point */
 } sums;
 
+/* What a thread works with. */
+typedef struct buffers {
+  float *w, *a;                       /* [band] the original's values and the artifact's */
+  double *expected, *error, *squares; /* [units of a band] */
+  nb_unit_sums *pieces;               /* [units or runs of a band] */
+  void *scratch;                      /* nb_rounding_scratch */
+} buffers;
+
 typedef struct job {
   const nb_values *artifact, *original;
   const nb_rounding *rounding;
-  int64_t band; /* weights, a multiple of the unit */
+  int64_t band;  /* weights, a multiple of the unit */
+  int64_t first; /* weight of the span at work */
   sums *bands;
-  void **scratch;  /* [threads] */
-  float **values;  /* [threads], 2 * band each */
-  double **errors; /* [threads], a double a unit */
+  buffers *buffers; /* [threads] */
   nb_shared_error failed;
 } job;
 
-/* Lanes that are summed side by side, so that compilers vectorize; always as many, so that results are the same on
- * every processor. Float holds what few additions make; doubles take over. */
-enum { LANES = 16, RUN = 4096 };
-
-static void add_lanes(const float *w, const float *a, int64_t n, sums *s) {
-  float error[LANES] = {0}, squares[LANES] = {0}, copies[LANES] = {0}, products[LANES] = {0};
-  for (int64_t i = 0; i + LANES <= n; i += LANES) {
-    for (int k = 0; k < LANES; k++) {
-      float x = w[i + k], y = a[i + k], d = y - x;
-      error[k] += d * d;
-      squares[k] += x * x;
-      copies[k] += y * y;
-      products[k] += x * y;
-    }
-  }
-  for (int64_t i = n / LANES * LANES; i < n; i++) {
-    float x = w[i], y = a[i], d = y - x;
-    error[0] += d * d;
-    squares[0] += x * x;
-    copies[0] += y * y;
-    products[0] += x * y;
-  }
-  for (int k = 0; k < LANES; k++) {
-    s->error += (double)error[k];
-    s->squares += (double)squares[k];
-    s->copy_squares += (double)copies[k];
-    s->product += (double)products[k];
-  }
-}
-
-/* The bits of |a - w|: they order as integers do, and a NaN or infinity is above all others. */
-static int32_t difference_bits(float w, float a) { return (int32_t)(nb_f32_to_bits(a - w) & 0x7fffffffu); }
-
-static int32_t largest_bits(const float *w, const float *a, int64_t n) {
-  int32_t most[LANES] = {0};
-  for (int64_t i = 0; i + LANES <= n; i += LANES) {
-    for (int k = 0; k < LANES; k++) {
-      int32_t d = difference_bits(w[i + k], a[i + k]);
-      most[k] = d > most[k] ? d : most[k];
-    }
-  }
-  for (int64_t i = n / LANES * LANES; i < n; i++) {
-    int32_t d = difference_bits(w[i], a[i]);
-    most[0] = d > most[0] ? d : most[0];
-  }
-  for (int k = 1; k < LANES; k++) most[0] = most[k] > most[0] ? most[k] : most[0];
-  return most[0];
-}
-
 /* One by one, leaving out what is not finite: the slow way, for damaged tensors. */
-static void add_finite(const float *w, const float *a, int64_t n, int64_t at, sums *s) {
+static void add_finite(const float *w, const float *a, int64_t n, int64_t at, double *error, double *squares, sums *s) {
   for (int64_t i = 0; i < n; i++) {
     double d = (double)a[i] - (double)w[i];
     if (!isfinite(a[i])) {
       if (s->not_finite++ == 0) s->first_not_finite = at + i;
       continue;
     }
-    s->error += d * d;
-    s->squares += (double)w[i] * (double)w[i];
+    *error += d * d;
+    *squares += (double)w[i] * (double)w[i];
     s->copy_squares += (double)a[i] * (double)a[i];
     s->product += (double)a[i] * (double)w[i];
     if (fabs(d) <= s->largest) continue;
@@ -112,31 +77,57 @@ static void add_finite(const float *w, const float *a, int64_t n, int64_t at, su
   }
 }
 
-static void add_run(const float *w, const float *a, int64_t n, int64_t at, sums *s) {
-  sums run = {0};
-  int32_t bits = largest_bits(w, a, n);
-  add_lanes(w, a, n, &run);
-  if (!isfinite(run.error) || !isfinite(run.copy_squares) || !isfinite(run.squares)) {
-    add_finite(w, a, n, at, s);
-    return;
+/* What does not ask for units; s->largest_at: of the run. False if something is not finite, or too large for sums in
+ * float. */
+static bool add_runs(const float *w, const float *a, int64_t n, int64_t begin, sums *s) {
+  const nb_cpu_errors *kernels = nb_cpu_errors_now();
+  for (int64_t at = 0; at < n; at += RUN) {
+    nb_run_sums run;
+    int64_t count = nb_min_i64(RUN, n - at);
+    kernels->run(w + at, a + at, count, &run);
+    if (!isfinite(run.copies) || !isfinite(run.product)) return false;
+    s->copy_squares += (double)run.copies;
+    s->product += (double)run.product;
+    if ((double)run.largest <= s->largest) continue;
+    s->largest = (double)run.largest;
+    s->largest_at = begin + at;
   }
-  s->error += run.error;
-  s->squares += run.squares;
-  s->copy_squares += run.copy_squares;
-  s->product += run.product;
-  double largest = (double)nb_bits_to_f32((uint32_t)bits);
-  if (largest <= s->largest) return;
-  s->largest = largest;
-  int64_t i = 0;
-  while (difference_bits(w[i], a[i]) != bits) i++;
-  s->largest_at = at + i;
+  return true;
 }
 
-static void add_values(const float *w, const float *a, int64_t n, int64_t at, sums *s) {
-  for (int64_t i = 0; i < n; i += RUN) add_run(w + i, a + i, nb_min_i64(RUN, n - i), at + i, s);
+/* b->error and b->squares of every unit. False if something is not finite. */
+static bool sum_units(buffers *b, int64_t n, int64_t unit) {
+  const nb_cpu_errors *kernels = nb_cpu_errors_now();
+  if (unit <= RUN) kernels->units(b->w, b->a, n, unit, b->pieces);
+  for (int64_t u = 0; u * unit < n; u++) {
+    const nb_unit_sums *piece = unit <= RUN ? &b->pieces[u] : b->pieces;
+    int64_t count = nb_min_i64(unit, n - u * unit), pieces = 1;
+    if (unit > RUN) {
+      kernels->units(b->w + u * unit, b->a + u * unit, count, RUN, b->pieces);
+      pieces = nb_ceil_div(count, RUN);
+    }
+    b->error[u] = b->squares[u] = 0;
+    for (int64_t i = 0; i < pieces; i++) {
+      b->error[u] += (double)piece[i].error;
+      b->squares[u] += (double)piece[i].squares;
+    }
+    if (!isfinite(b->error[u]) || !isfinite(b->squares[u])) return false;
+  }
+  return true;
 }
 
-/* Groups of GPTQ in a unit that begins at weight `at`. */
+static void sum_band(buffers *b, int64_t n, int64_t unit, int64_t begin, sums *s) {
+  const sums none = {.first_not_finite = -1, .first_damaged = -1, .largest_at = begin};
+  *s = none;
+  if (add_runs(b->w, b->a, n, begin, s) && sum_units(b, n, unit)) return;
+  *s = none;
+  for (int64_t at = 0, u = 0; at < n; at += unit, u++) {
+    b->error[u] = b->squares[u] = 0;
+    add_finite(b->w + at, b->a + at, nb_min_i64(unit, n - at), begin + at, &b->error[u], &b->squares[u], s);
+  }
+}
+
+/* Groups of GPTQ in a unit of n weights that begins at weight `at`. */
 static void judge_groups(const job *j, const float *w, const float *a, int64_t n, int64_t at, void *scratch, sums *s) {
   const nb_packed *m = j->rounding->packed;
   nb_group_damage found;
@@ -148,36 +139,45 @@ static void judge_groups(const job *j, const float *w, const float *a, int64_t n
   s->damaged_scales += found.scales;
 }
 
-static void compare_band(void *ctx, int64_t begin, int64_t end, int thread) {
+/* The units of a band, whose errors and expected errors are known. */
+static void judge_units(const job *j, const buffers *b, int64_t n, int64_t begin, sums *s) {
+  int64_t unit = j->rounding->unit;
+  bool groups = j->rounding->packed && !s->not_finite;
+  for (int64_t u = 0; u * unit < n; u++) {
+    double error = b->error[u], expected = b->expected[u];
+    s->expected += expected;
+    if (j->rounding->expectation.every_block) {
+      bool damaged = error > UNIT_FACTOR * expected + UNIT_SHARE * b->squares[u];
+      if (damaged && s->damaged++ == 0) s->first_damaged = (begin + u * unit) / unit;
+    } else if (groups && error > SUSPECT_FACTOR * expected) {
+      int64_t at = u * unit;
+      judge_groups(j, b->w + at, b->a + at, nb_min_i64(unit, n - at), begin + at, b->scratch, s);
+    }
+  }
+}
+
+static void compare_band(void *ctx, int64_t from, int64_t to, int thread) {
   job *j = ctx;
-  int64_t n = end - begin, unit = j->rounding->unit;
-  float *w = j->values[thread], *a = w + j->band;
-  double *expected = j->errors[thread];
+  buffers *b = &j->buffers[thread];
+  int64_t n = to - from, begin = j->first + from, unit = j->rounding->unit;
   sums *s = &j->bands[begin / j->band];
   nibble_error err;
-  nibble_status status = nb_values_read(j->original, begin, n, w, &err);
-  if (status == NIBBLE_OK) status = nb_values_read(j->artifact, begin, n, a, &err);
+  nibble_status status = nb_values_read(j->original, begin, n, b->w, &err);
+  if (status == NIBBLE_OK) status = nb_values_read(j->artifact, begin, n, b->a, &err);
   if (status != NIBBLE_OK) {
     nb_shared_error_set(&j->failed, status, &err);
     return;
   }
-  *s = (sums){.first_not_finite = -1, .first_damaged = -1, .largest_at = begin};
-  bool known = nb_rounding_errors(j->rounding, w, n, j->artifact->cols, j->scratch[thread], expected);
+  sum_band(b, n, unit, begin, s);
   for (int64_t u = 0; u * unit < n; u++) {
-    sums before = *s;
-    int64_t last = nb_min_i64(n, (u + 1) * unit);
-    add_values(w + u * unit, a + u * unit, last - u * unit, begin + u * unit, s);
-    if (!known) continue;
-    s->expected += expected[u];
-    double error = s->error - before.error, squares = s->squares - before.squares;
-    if (j->rounding->expectation.every_block) {
-      bool damaged = error > UNIT_FACTOR * expected[u] + UNIT_SHARE * squares;
-      if (damaged && s->damaged++ == 0) s->first_damaged = (begin + u * unit) / unit;
-    } else if (j->rounding->packed && error > SUSPECT_FACTOR * expected[u] && s->not_finite == before.not_finite) {
-      judge_groups(j, w + u * unit, a + u * unit, last - u * unit, begin + u * unit, j->scratch[thread], s);
-    }
+    s->error += b->error[u];
+    s->squares += b->squares[u];
   }
-  if (!known) s->expected = NAN;
+  if (nb_rounding_errors(j->rounding, b->w, n, j->artifact->cols, b->scratch, b->expected)) {
+    judge_units(j, b, n, begin, s);
+  } else {
+    s->expected = NAN;
+  }
 }
 
 static void join(sums *into, const sums *s) {
@@ -197,42 +197,67 @@ static void join(sums *into, const sums *s) {
   into->damaged_scales += s->damaged_scales;
 }
 
+/* Of the run that has the largest error, its index. */
+static nibble_status find_largest(const nb_values *artifact, const nb_values *original, sums *s, nibble_error *err) {
+  float w[RUN], a[RUN];
+  int64_t n = nb_min_i64(RUN, artifact->source.count - s->largest_at), i = 0;
+  nibble_status status = nb_values_read(original, s->largest_at, n, w, err);
+  if (status == NIBBLE_OK) status = nb_values_read(artifact, s->largest_at, n, a, err);
+  if (status != NIBBLE_OK) return status;
+  while (i < n && !((double)fabsf(a[i] - w[i]) >= s->largest)) i++;
+  if (i < n) s->largest_at += i; /* else it was added one by one, and is known */
+  return NIBBLE_OK;
+}
+
 static void free_job(job *j) {
-  for (int t = 0; t < nb_threads(); t++) {
-    if (j->scratch) free(j->scratch[t]);
-    if (j->values) free(j->values[t]);
-    if (j->errors) free(j->errors[t]);
+  for (int t = 0; j->buffers && t < nb_threads(); t++) {
+    free(j->buffers[t].w);
+    free(j->buffers[t].expected);
+    free(j->buffers[t].pieces);
+    free(j->buffers[t].scratch);
   }
-  free(j->scratch);
-  free(j->values);
-  free(j->errors);
+  free(j->buffers);
   free(j->bands);
+}
+
+static bool allocate_buffers(const job *j, buffers *b) {
+  uint64_t units = (uint64_t)(j->band / j->rounding->unit);
+  uint64_t pieces = units + (uint64_t)nb_ceil_div(j->rounding->unit, RUN);
+  b->w = nb_alloc_aligned(2 * (uint64_t)j->band, sizeof *b->w);
+  b->expected = nb_alloc(3 * units, sizeof *b->expected);
+  b->pieces = nb_alloc(pieces, sizeof *b->pieces);
+  b->scratch = nb_rounding_scratch(j->band);
+  if (!b->w || !b->expected || !b->pieces || !b->scratch) return false;
+  b->a = b->w + j->band;
+  b->error = b->expected + units;
+  b->squares = b->error + units;
+  return true;
 }
 
 static nibble_status sum_up(const nb_values *artifact, const nb_values *original, const nb_rounding *rounding,
                             sums *out, nibble_error *err) {
   int64_t count = artifact->source.count, threads = nb_threads();
   job j = {.artifact = artifact, .original = original, .rounding = rounding};
-  j.band = rounding->unit * nb_max_i64(1, BAND / rounding->unit);
-  int64_t bands = nb_ceil_div(count, j.band);
-  j.bands = nb_alloc((uint64_t)bands + 1, sizeof *j.bands);
-  j.scratch = nb_alloc((uint64_t)threads, sizeof *j.scratch);
-  j.values = nb_alloc((uint64_t)threads, sizeof *j.values);
-  j.errors = nb_alloc((uint64_t)threads, sizeof *j.errors);
-  bool ok = j.bands && j.scratch && j.values && j.errors;
-  for (int64_t t = 0; ok && t < threads; t++) {
-    j.scratch[t] = nb_rounding_scratch(j.band);
-    j.values[t] = nb_alloc_aligned(2 * (uint64_t)j.band, sizeof(float));
-    j.errors[t] = nb_alloc((uint64_t)(j.band / rounding->unit) + 1, sizeof(double));
-    ok = j.scratch[t] && j.values[t] && j.errors[t];
-  }
+  /* GPTQ's words lie by columns: kernels unpack many rows at once, and not the half of them. */
+  int64_t whole =
+      rounding->packed && nb_gptq_bits(rounding->packed->format) ? GPTQ_ROWS * artifact->cols : rounding->unit;
+  j.band = whole * nb_max_i64(1, BAND / whole);
+  int64_t bands = nb_ceil_div(count, j.band), span = j.band * nb_max_i64(1, SPAN / j.band);
+  j.bands = nb_alloc((uint64_t)bands, sizeof *j.bands);
+  j.buffers = nb_alloc((uint64_t)threads, sizeof *j.buffers);
+  bool ok = j.bands && j.buffers;
+  for (int64_t t = 0; ok && t < threads; t++) ok = allocate_buffers(&j, &j.buffers[t]);
   nibble_status status = ok ? NIBBLE_OK : nb_fail_memory(err, (size_t)(threads * j.band) * 8);
-  if (ok) {
-    nb_parallel(count, j.band, compare_band, &j);
+  for (; status == NIBBLE_OK && j.first < count; j.first += span) {
+    int64_t n = nb_min_i64(span, count - j.first);
+    nb_parallel(n, j.band, compare_band, &j);
     status = nb_shared_error_get(&j.failed, err);
-    *out = (sums){.first_not_finite = -1, .first_damaged = -1};
-    for (int64_t b = 0; b < bands; b++) join(out, &j.bands[b]);
+    nb_values_release(original, j.first, n);
+    nb_values_release(artifact, j.first, n);
   }
+  *out = (sums){.first_not_finite = -1, .first_damaged = -1};
+  for (int64_t b = 0; status == NIBBLE_OK && b < bands; b++) join(out, &j.bands[b]);
+  if (status == NIBBLE_OK && out->largest > 0) status = find_largest(artifact, original, out, err);
   free_job(&j);
   return status;
 }
@@ -249,7 +274,7 @@ static void fill_row(nibble_weight_error *row, const nb_values *artifact, const 
   row->expected_error = norm > 0 ? sqrt(s->expected) / norm : 0;
   row->snr_db = s->error > 0 ? 10 * log10(s->squares / s->error) : INFINITY;
   double both = sqrt(s->squares) * sqrt(s->copy_squares);
-  row->cosine = both > 0 ? s->product / both : s->squares == s->copy_squares ? 1 : 0;
+  row->cosine = s->error == 0 ? 1 : both > 0 ? s->product / both : 0;
   row->max_error = s->largest;
   row->max_row = s->largest_at / nb_max_i64(1, artifact->cols);
   row->max_col = s->largest_at % nb_max_i64(1, artifact->cols);

@@ -1,0 +1,43 @@
+/* Sums over weights and over what stands for them, at the speed of memory: for who measures how far a packed weight is
+ * from what it was, and who searches the grid that keeps it near. One plain body (errors_body.h), compiled once an
+ * instruction set; its lanes are always as many, so that results are the same to the last bit on every processor. */
+#ifndef NB_KERNELS_CPU_ERRORS_H
+#define NB_KERNELS_CPU_ERRORS_H
+
+#include <stdint.h>
+
+#include "kernels/cpu/isa.h"
+
+typedef struct nb_unit_sums {
+  float error;   /* (a - w)^2 */
+  float squares; /* w * w */
+} nb_unit_sums;
+
+typedef struct nb_run_sums {
+  float copies;  /* a * a */
+  float product; /* a * w */
+  float largest; /* |a - w|; of no use where a value is not finite */
+} nb_run_sums;
+
+typedef struct nb_cpu_errors {
+  /* Of n weights w and what stands for them, a, for each `unit` of them (the last may be shorter). Sums are float:
+   * units of some thousands keep them exact to six digits. What is not finite makes them so. out: [ceil(n / unit)]. */
+  void (*units)(const float *w, const float *a, int64_t n, int64_t unit, nb_unit_sums *out);
+
+  /* Of some thousands at a time. */
+  void (*run)(const float *w, const float *a, int64_t n, nb_run_sums *out);
+
+  /* The least and the largest of 0 and w. */
+  void (*range)(const float *w, int64_t n, float *low, float *high);
+
+  /* The squared error of rounding w to whole numbers of `scale`, from `least` to `most` of them, half to even; each
+   * weighed by importance [n] unless that is NULL. */
+  float (*grid)(const float *w, int64_t n, float scale, float least, float most, const float *importance);
+} nb_cpu_errors;
+
+/* For the instruction set in use. */
+const nb_cpu_errors *nb_cpu_errors_now(void);
+
+extern const nb_cpu_errors nb_cpu_errors_scalar, nb_cpu_errors_avx2, nb_cpu_errors_avx512;
+
+#endif
