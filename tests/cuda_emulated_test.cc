@@ -91,10 +91,11 @@ struct Workspace {
   std::vector<float> partial = std::vector<float>(1 << 22, NAN);
   std::vector<unsigned> arrived = std::vector<unsigned>(4096, 0);
   nb_workspace ws = {};
-  explicit Workspace(int processors = 3) {
+  explicit Workspace(int processors = 3, int64_t shared_limit = 227 << 10) {
     ws.partial = partial.data(), ws.partial_floats = (int64_t)partial.size();
     ws.arrived = arrived.data(), ws.arrived_count = (int64_t)arrived.size();
     ws.processors = processors;
+    ws.shared_limit = shared_limit;
   }
 };
 
@@ -139,9 +140,9 @@ void ExpectClose(const std::vector<float> &got, const std::vector<double> &want,
 }
 
 // One layer, activations already exact in 16 bits, so that only the order of additions differs.
-void CheckProduct(const nb_packed &m, int n, nb_x_dtype dtype, int processors) {
+void CheckProduct(const nb_packed &m, int n, nb_x_dtype dtype, int processors, int64_t shared_limit = 227 << 10) {
   OnDevice device(m);
-  Workspace work(processors);
+  Workspace work(processors, shared_limit);
   std::vector<float> x = RandomFloats((size_t)(n * m.cols), 7);
   std::vector<uint16_t> narrow(x.size());
   for (size_t i = 0; i < x.size(); i++) {
@@ -217,6 +218,49 @@ TEST(CudaProduct, SplitsOfTheColumnsAddUp) {
   for (int n : {1, 16, 64}) {
     CheckProduct(nf4.m, n, NB_X_BF16, 132);
     CheckProduct(int8.m, n, NB_X_F32, 132);
+  }
+}
+
+// 99 KiB is what smaller chips give a block: activations come in chunks then.
+TEST(CudaProduct, ActivationsThatDoNotFitComeInChunks) {
+  RandomPacked nf4(NB_FORMAT_NF4, 100, 3200), twice(NB_FORMAT_FP4, 70, 3136, 64, true), int8(NB_FORMAT_INT8, 65, 3300);
+  for (int n : {8, 16, 33, 64}) {
+    if (Sanitized() && n != 33) continue;
+    for (int processors : {1, 5}) {
+      CheckProduct(nf4.m, n, NB_X_BF16, processors, 99 << 10);
+      CheckProduct(twice.m, n, NB_X_F32, processors, 99 << 10);
+      CheckProduct(int8.m, n, NB_X_F32, processors, 99 << 10);
+    }
+  }
+}
+
+TEST(CudaProduct, ABlockGoesThroughManyNarrowSets) {
+  RandomPacked nf4(NB_FORMAT_NF4, 1000, 64), int8(NB_FORMAT_INT8, 1000, 130);
+  for (int processors : {1, 2, 7}) {
+    CheckProduct(nf4.m, 1, NB_X_F32, processors);
+    CheckProduct(int8.m, 9, NB_X_BF16, processors);
+    CheckProduct(int8.m, 40, NB_X_BF16, processors);
+  }
+}
+
+TEST(CudaProduct, PlanGivesEveryUnitToOneBlockAndNoneMoreThanOneExtra) {
+  for (int64_t sets : {1, 2, 7, 64, 112, 2004}) {
+    for (int64_t col_tiles : {1, 5, 64, 172, 448}) {
+      for (int columns : {1, 2, 8, 16, 32, 64}) {
+        nb_product_plan p;
+        ASSERT_TRUE(nb_product_plan_make(NB_TILED_LUT4, sets, col_tiles, columns, 132, 227 << 10, &p));
+        ASSERT_EQ(p.units, p.set_units * sets);
+        ASSERT_EQ(nb_first_unit(&p, 0), 0u);
+        ASSERT_EQ(nb_first_unit(&p, p.blocks), p.units);
+        ASSERT_LE(p.shared_bytes, 227 << 10);
+        for (uint32_t b = 0; b < p.blocks; b++) {
+          uint32_t begin = nb_first_unit(&p, b), end = nb_first_unit(&p, b + 1);
+          ASSERT_LE(end - begin, p.units / p.blocks + 1);
+          ASSERT_LT(begin, end);
+          for (uint32_t u = begin; u < end; u++) ASSERT_EQ(nb_block_of_unit(&p, u), b);
+        }
+      }
+    }
   }
 }
 

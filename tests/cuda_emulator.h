@@ -388,6 +388,7 @@ T atomicMin(T *at, T v) {
   *at = std::min(before, v);
   return before;
 }
+inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
 inline unsigned __float_as_uint(float f) { return emulator::Bits(f); }
 inline float __uint_as_float(unsigned u) { return emulator::Float(u); }
 inline float __expf(float v) { return std::exp(v); }
@@ -412,6 +413,14 @@ inline uint32_t nb_subtract_f16(uint32_t a, uint32_t b) {
   return nb_pair_f16(nb_half_to_float(a & 0xffff) - nb_half_to_float(b & 0xffff),
                      nb_half_to_float(a >> 16) - nb_half_to_float(b >> 16));
 }
+inline uint32_t nb_fma_f16(uint32_t a, uint32_t b, uint32_t c) {
+  auto half = [&](int shift) {  // the product of two halves is exact in a double, and so is the sum here
+    return (float)((double)nb_half_to_float(a >> shift & 0xffff) * nb_half_to_float(b >> shift & 0xffff) +
+                   nb_half_to_float(c >> shift & 0xffff));
+  };
+  return nb_pair_f16(half(0), half(16));
+}
+inline uint32_t nb_mask_or(uint32_t a, uint32_t mask, uint32_t bits) { return (a & mask) | bits; }
 inline uint32_t nb_pick_bytes(uint32_t low, uint32_t high, uint32_t select) {
   uint64_t bytes = (uint64_t)high << 32 | low;
   uint32_t out = 0;
@@ -483,7 +492,11 @@ typedef emulator::Graph *cudaGraph_t, *cudaGraphExec_t;
 enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum { cudaStreamCaptureModeRelaxed, cudaStreamNonBlocking };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount, cudaDevAttrComputeCapabilityMajor };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin
+};
 
 inline cudaError_t cudaMalloc(void **out, size_t bytes) {
   if (!(*out = malloc(bytes + 256))) return cudaErrorMemoryAllocation;
@@ -514,7 +527,7 @@ inline cudaError_t cudaGetDeviceCount(int *n) {
   return cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetAttribute(int *out, cudaDeviceAttr what, int) {
-  *out = what == cudaDevAttrMultiProcessorCount ? 3 : 9;
+  *out = what == cudaDevAttrMultiProcessorCount ? 3 : what == cudaDevAttrComputeCapabilityMajor ? 9 : 227 << 10;
   return cudaSuccess;
 }
 inline cudaError_t cudaMemGetInfo(size_t *available, size_t *total) {

@@ -38,9 +38,9 @@ typedef struct cuda_backend {
 } cuda_backend;
 
 enum {
-  PARTIAL_FLOATS = 4 << 20, /* of products: twice as many blocks as multiprocessors, 128 rows by 64 each */
-  ARRIVED = 4096,
-  PANEL_BYTES = 128 << 20, /* of a widened weight: enough rows to keep every multiprocessor busy in cuBLAS */
+  PARTIAL_FLOATS = 4 << 20, /* of products: two sets a multiprocessor, of 128 rows by 64 at most */
+  ARRIVED = 16384,          /* sets of a product */
+  PANEL_BYTES = 128 << 20,  /* of a widened weight: enough rows to keep every multiprocessor busy in cuBLAS */
 };
 
 static cuda_backend *self_of(nb_backend *self) { return (cuda_backend *)self; }
@@ -351,7 +351,10 @@ static bool start(cuda_backend *b, nibble_error *err) {
     nb_fail(err, NIBBLE_SYSTEM, "no CUDA device: the first has compute capability %d, 8.0 is wanted", major);
     return false;
   }
+  int shared = 0;
   cudaDeviceGetAttribute(&b->ws.processors, cudaDevAttrMultiProcessorCount, 0);
+  cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
+  b->ws.shared_limit = shared;
   code = cudaStreamCreateWithFlags(&b->ws.stream, cudaStreamNonBlocking);
   if (code != cudaSuccess) {
     fail(err, code, "making a stream");

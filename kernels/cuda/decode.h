@@ -8,17 +8,19 @@
 #include "kernels/cuda/product.h"
 
 /* nf4, fp4: a byte is two codes. The table of the 256 pairs lies in shared memory 32 times, once for each bank, so that
- * the lanes of a warp never wait for each other: pair b for lane l is word 32 b + l. */
+ * the lanes of a warp never wait for each other: pair b for lane l is word NB_PAIR_STRIDE b + l. With 256 bytes from
+ * pair to pair, half of which lie idle, the byte of codes put over the second byte of 4 l is the place: one
+ * instruction. */
 static __device__ __forceinline__ void nb_decode_lut4(const uint32_t *table, int lane, const uint32_t *words,
                                                       uint32_t a[4][4]) {
-  const uint32_t *mine = table + lane;
+  const char *bytes = (const char *)table;
+  uint32_t mine = (uint32_t)lane * 4;
 #pragma unroll
   for (int s = 0; s < 4; s++) {
-    uint32_t w = words[s];
-    a[s][0] = mine[(w & 0xffu) * 32];
-    a[s][1] = mine[(w >> 8 & 0xffu) * 32];
-    a[s][2] = mine[(w >> 16 & 0xffu) * 32];
-    a[s][3] = mine[(w >> 24) * 32];
+    a[s][0] = *(const uint32_t *)(bytes + nb_pick_bytes(words[s], mine, 0x5504u));
+    a[s][1] = *(const uint32_t *)(bytes + nb_pick_bytes(words[s], mine, 0x5514u));
+    a[s][2] = *(const uint32_t *)(bytes + nb_pick_bytes(words[s], mine, 0x5524u));
+    a[s][3] = *(const uint32_t *)(bytes + nb_pick_bytes(words[s], mine, 0x5534u));
   }
 }
 
@@ -26,15 +28,19 @@ static __device__ __forceinline__ void nb_decode_lut4(const uint32_t *table, int
  * g + 8. */
 static __device__ __forceinline__ uint32_t nb_biased(uint32_t zero) { return (0x6400u + zero) * 0x10001u; }
 
+/* Row g's codes lie in the low nibble of each byte: 1024 + code, less 1024 + zero0. Row g + 8's lie in the high one and
+ * are not shifted down: (1024 + 16 code) / 16 - (64 + zero1), which is exact too. */
 static __device__ __forceinline__ void nb_decode_gptq4(uint32_t zero0, uint32_t zero1, const uint32_t *words,
                                                        uint32_t a[4][4]) {
-  uint32_t less0 = nb_biased(zero0), less1 = nb_biased(zero1);
+  const uint32_t magic = 0x64006400u, sixteenth = 0x2c002c00u, number960 = 0x63806380u;
+  uint32_t less0 = nb_biased(zero0), less1 = nb_subtract_f16(number960, nb_biased(zero1)); /* -64 - zero1 */
 #pragma unroll
   for (int s = 0; s < 4; s++) {
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-      uint32_t pair = (words[s] >> (4 * j) & 0x000f000fu) | 0x64006400u;
-      a[s][j] = nb_subtract_f16(pair, j & 1 ? less1 : less0);
+    for (int j = 0; j < 2; j++) {
+      uint32_t word = words[s] >> (8 * j);
+      a[s][2 * j] = nb_subtract_f16(nb_mask_or(word, 0x000f000fu, magic), less0);
+      a[s][2 * j + 1] = nb_fma_f16(nb_mask_or(word, 0x00f000f0u, magic), sixteenth, less1);
     }
   }
 }
@@ -68,46 +74,77 @@ static __device__ __forceinline__ float nb_scale_bits(uint32_t word, bool is_bf1
   return is_bf16 ? nb_bits_float(word << 16) : nb_half_to_float(word);
 }
 
-/* The stored scales of a lane's rows, fetched as early as the codes: four words, or with double quantization one. */
+/* x / divisor for both below 65536: a multiplication by the reciprocal, which nb_reciprocal makes. */
+static __device__ __forceinline__ uint32_t nb_reciprocal(uint32_t divisor) {
+  return divisor > 1 ? 0xffffffffu / divisor + 1 : 0;
+}
+static __device__ __forceinline__ uint32_t nb_divide(uint32_t x, uint32_t reciprocal) {
+  return reciprocal ? __umulhi(x, reciprocal) : x;
+}
+
+/* Where the scales of a row tile lie for a lane, and what a column tile's are found by. */
+typedef struct nb_scale_place {
+  const char *at;
+  uint32_t reciprocal;  /* of column tiles that share a scale */
+  uint32_t first_block; /* of the row whose scale this lane makes, with double quantization */
+  const float *nested_absmax;
+} nb_scale_place;
+
+/* With double quantization, lane 4 g + t makes the scale of row g + 8 t, and the four lanes of g exchange them. */
 template <int KIND>
-static __device__ __forceinline__ uint4 nb_fetch_scales(const nb_device_matrix *w, int64_t rt, int kt, int lane) {
-  int g = lane / 4;
+static __device__ __forceinline__ nb_scale_place nb_place_scales(const nb_device_matrix *w, int64_t rt, int lane) {
+  nb_scale_place p = {};
   if constexpr (KIND == NB_TILED_LUT4) {
-    return ((const uint4 *)w->scales)[(rt * w->tiles.col_tiles + kt) * 8 + g];
+    p.at = (const char *)w->scales + (rt * w->tiles.col_tiles * 8 + lane / 4) * 16;
   } else if constexpr (KIND == NB_TILED_LUT4_TWICE) {
-    return make_uint4(((const uint32_t *)w->scales)[(rt * w->tiles.col_tiles + kt) * 8 + g], 0, 0, 0);
+    p.at = (const char *)w->scales + rt * w->tiles.col_tiles * NB_TILE_ROWS + lane;
+    uint32_t block_tiles = (uint32_t)w->tiles.block_tiles, blocks = (uint32_t)w->tiles.col_tiles / block_tiles;
+    uint32_t row = (uint32_t)rt * NB_TILE_ROWS + (uint32_t)(lane / 4 + lane % 4 * 8);
+    /* Rows of padding have no scale of their own; those of the last row will do. */
+    p.first_block = min(row, (uint32_t)w->tiles.rows - 1) * blocks;
+    p.reciprocal = nb_reciprocal(block_tiles);
+    p.nested_absmax = w->nested_absmax;
   } else if constexpr (KIND == NB_TILED_GPTQ4 || KIND == NB_TILED_GPTQ8) {
-    unsigned group = (unsigned)kt / (unsigned)w->tiles.group_tiles;
-    return ((const uint4 *)w->scales)[(rt * w->tiles.groups + group) * 8 + g];
+    p.at = (const char *)w->scales + (rt * w->tiles.groups * 8 + lane / 4) * 16;
+    p.reciprocal = nb_reciprocal((uint32_t)w->tiles.group_tiles);
+  }
+  return p;
+}
+
+/* The stored scales of column tile kt, fetched as early as its codes: four words, or with double quantization this
+ * lane's code and what it is multiplied with. */
+template <int KIND>
+static __device__ __forceinline__ uint4 nb_fetch_scales(const nb_scale_place *p, uint32_t kt) {
+  if constexpr (KIND == NB_TILED_LUT4) {
+    return *(const uint4 *)(p->at + (int64_t)(kt * 128));
+  } else if constexpr (KIND == NB_TILED_LUT4_TWICE) {
+    uint32_t code = *(const uint8_t *)(p->at + kt * NB_TILE_ROWS);
+    float absmax = p->nested_absmax[(p->first_block + nb_divide(kt, p->reciprocal)) >> 8];
+    return make_uint4(code, __float_as_uint(absmax), 0, 0);
+  } else if constexpr (KIND == NB_TILED_GPTQ4 || KIND == NB_TILED_GPTQ8) {
+    return *(const uint4 *)(p->at + (int64_t)(nb_divide(kt, p->reciprocal) * 128));
   } else {
     return make_uint4(0, 0, 0, 0);
   }
 }
 
-/* Makes scales of what was fetched for column tile kt of row tile rt. */
+/* Makes scales of what was fetched. All lanes of the warp come by. */
 template <int KIND>
-static __device__ __forceinline__ nb_lane_scales nb_make_scales(const nb_device_matrix *w, uint4 fetched,
-                                                                const float *nested_map, int64_t rt, int kt, int lane) {
+static __device__ __forceinline__ nb_lane_scales nb_make_scales(uint4 fetched, const float *nested_map, float offset,
+                                                                bool is_bf16, int lane) {
   nb_lane_scales out = {};
   const uint32_t words[4] = {fetched.x, fetched.y, fetched.z, fetched.w};
   if constexpr (KIND == NB_TILED_LUT4) {
 #pragma unroll
     for (int i = 0; i < 4; i++) out.scale[i] = nb_bits_float(words[i]);
   } else if constexpr (KIND == NB_TILED_LUT4_TWICE) {
-    unsigned block_tiles = (unsigned)w->tiles.block_tiles, blocks = (unsigned)w->tiles.col_tiles / block_tiles;
-    unsigned block_in_row = (unsigned)kt / block_tiles;
+    float mine = fmaf(nested_map[words[0]], nb_bits_float(words[1]), offset);
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      int64_t row = rt * NB_TILE_ROWS + lane / 4 + 8 * i;
-      /* Rows of padding have no scale of their own; those of the last row will do. */
-      if (row >= w->tiles.rows) row = w->tiles.rows - 1;
-      int64_t block = row * blocks + block_in_row;
-      out.scale[i] = fmaf(nested_map[words[0] >> (8 * i) & 255u], w->nested_absmax[block >> 8], w->nested_offset);
-    }
+    for (int i = 0; i < 4; i++) out.scale[i] = __shfl_sync(NB_WARP, mine, lane / 4 * 4 + i);
   } else if constexpr (KIND == NB_TILED_GPTQ4 || KIND == NB_TILED_GPTQ8) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      out.scale[i] = nb_scale_bits(words[i] & 0xffffu, w->tiles.scale_is_bf16);
+      out.scale[i] = nb_scale_bits(words[i] & 0xffffu, is_bf16);
       out.zero[i] = words[i] >> 16;
     }
   }
@@ -134,14 +171,17 @@ static __device__ __forceinline__ void nb_decode(const uint32_t *table, int lane
   if constexpr (KIND == NB_TILED_F16) nb_decode_16bit(words, a);
 }
 
-/* Reads a lane's units of a tile. */
+/* uint4 from tile to tile. */
 template <int KIND>
-static __device__ __forceinline__ void nb_load_units(const nb_device_matrix *w, int64_t tile, int lane,
-                                                     uint4 out[2 * nb_unit_size<KIND>::quads]) {
-  const int quads = nb_unit_size<KIND>::quads;
-  const uint4 *at = (const uint4 *)w->codes + tile * (2 * quads * 32) + lane;
+static __device__ __forceinline__ constexpr int nb_tile_quads(void) {
+  return NB_TILE_SLABS * nb_unit_size<KIND>::quads * 32;
+}
+
+/* Reads a lane's units of a tile; `at` is the first of them. */
+template <int KIND>
+static __device__ __forceinline__ void nb_load_units(const uint4 *at, uint4 out[2 * nb_unit_size<KIND>::quads]) {
 #pragma unroll
-  for (int i = 0; i < 2 * quads; i++) out[i] = nb_load_once(at + i * 32);
+  for (int i = 0; i < 2 * nb_unit_size<KIND>::quads; i++) out[i] = nb_load_once(at + i * 32);
 }
 
 #endif

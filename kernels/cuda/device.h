@@ -41,6 +41,20 @@ static __device__ __forceinline__ uint32_t nb_subtract_f16(uint32_t a, uint32_t 
   return d;
 }
 
+/* a * b + c in each half, rounded once. */
+static __device__ __forceinline__ uint32_t nb_fma_f16(uint32_t a, uint32_t b, uint32_t c) {
+  uint32_t d;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
+/* (a & mask) | bits: one instruction, which the compiler does not find where both are constants. */
+static __device__ __forceinline__ uint32_t nb_mask_or(uint32_t a, uint32_t mask, uint32_t bits) {
+  uint32_t d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(a), "r"(mask), "r"(bits));
+  return d;
+}
+
 /* Four bytes out of the eight of (high, low), a hex digit of `select` for each. */
 static __device__ __forceinline__ uint32_t nb_pick_bytes(uint32_t low, uint32_t high, uint32_t select) {
   return __byte_perm(low, high, select);
@@ -58,12 +72,25 @@ static __device__ __forceinline__ uint4 nb_load_once(const uint4 *at) {
 /* A load past the first-level cache, which may hold what another block has overwritten since. */
 static __device__ __forceinline__ float nb_load_fresh(const float *at) { return __ldcg(at); }
 
+/* Lets a kernel have as much shared memory as the device gives a block, which beyond 48 KB must be asked for: once,
+ * outside of any recording. Only the launching thread comes here. */
+static inline void nb_allow_shared(const void *kernel) {
+  static const void *allowed[64];
+  static int count;
+  int device = 0, limit = 0, i = 0;
+  while (i < count && allowed[i] != kernel) i++;
+  if (i < count) return;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit);
+  if (count < (int)(sizeof allowed / sizeof *allowed)) allowed[count++] = kernel;
+}
+
 /* Kernels take one struct by value, so that a launch is one call. Errors are asked for by the backend. */
 template <typename Args>
 static inline void nb_launch(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, cudaStream_t stream,
                              Args args) {
-  if (shared_bytes > 48 << 10)
-    cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
+  if (shared_bytes > 48 << 10) nb_allow_shared((const void *)kernel);
   kernel<<<blocks, (unsigned)threads, (size_t)shared_bytes, stream>>>(args);
 }
 #elif !defined(NB_TESTS_CUDA_EMULATOR_H)

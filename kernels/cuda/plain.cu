@@ -187,8 +187,10 @@ static __global__ void __launch_bounds__(WARPS * 32) panel_kernel(const __grid_c
   if (kt >= w.tiles.col_tiles) return;
   int64_t rt = a.first / NB_TILE_ROWS + blockIdx.y, stride = w.tiles.col_tiles * NB_TILE_COLS;
   uint4 units[2 * nb_unit_size<KIND>::quads];
-  nb_load_units<KIND>(&w, rt * w.tiles.col_tiles + kt, lane, units);
-  nb_lane_scales s = nb_make_scales<KIND>(&w, nb_fetch_scales<KIND>(&w, rt, kt, lane), nested, rt, kt, lane);
+  nb_load_units<KIND>((const uint4 *)w.codes + (rt * w.tiles.col_tiles + kt) * nb_tile_quads<KIND>() + lane, units);
+  nb_scale_place place = nb_place_scales<KIND>(&w, rt, lane);
+  nb_lane_scales s = nb_make_scales<KIND>(nb_fetch_scales<KIND>(&place, (uint32_t)kt), nested, w.nested_offset,
+                                          w.tiles.scale_is_bf16, lane);
   float row_scale[4] = {1, 1, 1, 1};
   for (int i = 0; KIND == NB_TILED_INT8 && i < 4; i++)
     row_scale[i] = ((const float *)w.scales)[rt * NB_TILE_ROWS + lane / 4 + 8 * i];

@@ -40,19 +40,20 @@ typedef struct nb_product_args {
   nb_x_dtype x_dtype;
   int64_t ldx; /* elements */
   int n;
-  bool two_parts; /* x is split into two float16, the second what the first left; n is at most 32 then */
+  bool two_parts; /* x is split into two float16, the second what the first left */
   nb_product_plan plan;
-  float *partial;    /* [sets, splits, n, set rows], if splits > 1 */
+  float *partial;    /* [blocks, 2, n, set rows]: of a block's first set and of its last, where others have a part */
   unsigned *arrived; /* [sets], zero between launches */
 } nb_product_args;
 
-/* Where the kernels leave what does not fit on chip. */
+/* Where the kernels leave what does not fit on chip, and what the device has. */
 typedef struct nb_workspace {
   float *partial;
   int64_t partial_floats;
   unsigned *arrived;
   int64_t arrived_count;
   int processors;
+  int64_t shared_limit; /* bytes of shared memory that a block can have */
   cudaStream_t stream;
 } nb_workspace;
 

@@ -91,7 +91,9 @@ bool nb_tiles_plan(const nb_packed *m, nb_tiles *out) {
                 .row_tiles = nb_ceil_div(m->rows, NB_TILE_ROWS),
                 .col_tiles = nb_ceil_div(m->cols, NB_TILE_COLS),
                 .unit_words = unit_words_of(kind)};
-  bool fits = kind != NB_TILED_NONE && m->rows > 0 && m->cols > 0;
+  /* The kernels count columns' tiles in 16 bits, and blocks in 32. */
+  bool fits = kind != NB_TILED_NONE && m->rows > 0 && m->cols > 0 && t.col_tiles <= UINT16_MAX &&
+              t.row_tiles * NB_TILE_ROWS <= INT32_MAX / t.col_tiles;
   if (kind == NB_TILED_GPTQ4 || kind == NB_TILED_GPTQ8) fits = fits && plan_gptq(m, &t);
   if (kind == NB_TILED_LUT4 || kind == NB_TILED_LUT4_TWICE) fits = fits && plan_blocks(m, &t);
   if (!fits) t.kind = NB_TILED_NONE;
@@ -229,25 +231,37 @@ void nb_tiles_pack(const nb_packed *m, const nb_tiles *t, const int32_t *order, 
 
 /* ---- the plan of a product -------------------------------------------------------------------------------------- */
 
-/* Warps along the columns. With few rows of activations all eight share one row tile: enough blocks for every
- * multiprocessor. With many, the activations are what moves, and a block takes more row tiles for each of its reads. */
-static int warps_along(int n_tiles) { return n_tiles <= 2 ? 8 : n_tiles == 4 ? 4 : 2; }
+enum { X_PAD = NB_TILE_COLS / 2, FLAG_BYTES = 16 };
 
-nb_product_plan nb_product_plan_make(nb_tiled_kind kind, int64_t row_tiles, int64_t col_tiles, int columns,
-                                     int processors) {
-  nb_product_plan p = {.n_tiles = columns <= 8 ? 1 : columns <= 16 ? 2 : columns <= 32 ? 4 : 8};
-  p.warps_k = warps_along(p.n_tiles);
-  int64_t stride = p.warps_k * nb_product_depth(kind, p.n_tiles);
-  int64_t sets = nb_ceil_div(row_tiles, NB_PRODUCT_WARPS / p.warps_k);
-  /* Two blocks for each multiprocessor (one where registers allow no more), as long as each warp has some tiles. */
-  int64_t wanted = (int64_t)processors * (p.n_tiles <= 2 ? 2 : 1);
-  int64_t splits = nb_max_i64(1, nb_min_i64((wanted + sets / 2) / sets, col_tiles / nb_max_i64(1, stride)));
-  p.split_tiles = nb_ceil_div(col_tiles, splits);
-  p.splits = (int)nb_ceil_div(col_tiles, p.split_tiles);
-  int64_t fits = NB_X_BYTES / (columns * NB_TILE_COLS * 2);
-  p.chunk_tiles = nb_max_i64(1, nb_min_i64(fits / stride, nb_ceil_div(p.split_tiles, stride))) * stride;
-  int64_t x = columns * (p.chunk_tiles * NB_TILE_COLS + NB_TILE_COLS / 2) * 2;
-  int64_t sums = NB_PRODUCT_WARPS * NB_TILE_ROWS * p.n_tiles * 8 * (int64_t)sizeof(float);
-  p.shared_bytes = nb_product_table_bytes(kind) + nb_max_i64(x, sums) + 16;
-  return p;
+static int64_t x_bytes(int columns, int64_t units, int warps_k) {
+  return columns * (units * warps_k * NB_TILE_COLS + X_PAD) * 2;
+}
+
+bool nb_product_plan_make(nb_tiled_kind kind, int64_t sets, int64_t col_tiles, int columns, int processors,
+                          int64_t shared_limit, nb_product_plan *out) {
+  int n_tiles = nb_product_n_tiles(columns), warps_k = nb_product_warps_k(n_tiles);
+  int64_t set_units = nb_ceil_div(col_tiles, warps_k), units = sets * set_units;
+  int64_t blocks = nb_max_i64(1, nb_min_i64(processors, units / nb_product_depth(kind, n_tiles)));
+  if ((units + 1) * blocks > UINT32_MAX) return false;
+  int64_t table = nb_product_table_bytes(kind), room = shared_limit - table - FLAG_BYTES;
+  int64_t sums = nb_product_warps(n_tiles) * NB_TILE_ROWS * columns * (int64_t)sizeof(float);
+  /* Where all activations fit beside the sums they are brought once; else sums take the place of a chunk, as the next
+   * set begins with the first one anyway. */
+  int64_t all = x_bytes(columns, set_units, warps_k), chunk = set_units;
+  if (all + sums > room) {
+    chunk = (room / (2 * columns) - X_PAD) / (warps_k * NB_TILE_COLS);
+    if (chunk < 1 || sums > room) return false;
+    chunk = nb_min_i64(chunk, set_units - 1);
+    if (chunk < 1) return false;
+  }
+  int64_t x = x_bytes(columns, chunk, warps_k);
+  bool whole = chunk == set_units;
+  *out = (nb_product_plan){.n_tiles = n_tiles,
+                           .set_units = (uint32_t)set_units,
+                           .units = (uint32_t)units,
+                           .blocks = (uint32_t)blocks,
+                           .chunk_units = (uint32_t)chunk,
+                           .sums_offset = table + (whole ? x : 0)};
+  out->shared_bytes = table + (whole ? x + sums : nb_max_i64(x, sums)) + FLAG_BYTES;
+  return true;
 }

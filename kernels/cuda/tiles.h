@@ -29,6 +29,11 @@ extern "C" {
 #else
 #define NB_BOTH
 #endif
+#ifdef __cplusplus
+#define NB_CONST static constexpr NB_BOTH
+#else
+#define NB_CONST static inline
+#endif
 
 enum { NB_TILE_ROWS = 32, NB_TILE_COLS = 64, NB_TILE_SLABS = 2, NB_UNIT = 32 /* weights of a lane in a slab */ };
 
@@ -124,46 +129,65 @@ static inline NB_BOTH uint32_t nb_tiles_code_at(const uint32_t *codes, const nb_
 /* ---- the plan of a product -------------------------------------------------------------------------------------- */
 
 enum {
-  NB_PRODUCT_WARPS = 8,
   NB_PRODUCT_MAX_ROWS = 64, /* of activations */
   NB_PRODUCT_FUSED = 4,     /* layers in one launch */
-  NB_X_BYTES = 64 << 10,    /* of activations in shared memory at once */
+  NB_PAIR_STRIDE = 64,      /* words from pair to pair of the table in shared memory (decode.h) */
 };
 
-/* How a product is shared out. A block is 8 warps: warps_k of them go along the columns in turn, the others take other
- * row tiles. What is left of the parallelism is made by cutting the columns in `splits`, whose sums are added in order
- * by the block that comes last. */
+/* Warps of a block: as many as registers allow, since what they have in flight together hides the memory's latency. */
+NB_CONST int nb_product_warps(int n_tiles) { return n_tiles <= 2 ? 16 : 8; }
+
+/* How many of them go along the columns; the others take other row tiles. With few rows of activations that makes the
+ * sets small, and with them the pieces that are shared out. With many, the activations are what moves, and a block
+ * takes more row tiles for each of its reads. */
+NB_CONST int nb_product_warps_k(int n_tiles) { return n_tiles <= 2 ? 8 : n_tiles == 4 ? 4 : 2; }
+
+/* How a product is shared out. A set is the row tiles that a block works on at a time, one for each of its warps_n; a
+ * unit is a step along the columns in which each of its warps_k takes one tile. Every block, and there is one a
+ * multiprocessor, takes the same number of units, give or take one: a run of them from somewhere in one set to
+ * somewhere in another, so that none waits for the last. Sets that several blocks have a part in are added up in order
+ * by the one that comes last. */
 typedef struct nb_product_plan {
   int n_tiles; /* of 8 rows of activations: 1, 2, 4 or 8 */
-  int warps_k; /* 1, 2, 4 or 8 */
-  int splits;
-  int64_t split_tiles; /* column tiles of a split */
-  int64_t chunk_tiles; /* of activations in shared memory; a multiple of warps_k * depth */
-  int64_t shared_bytes;
+  uint32_t set_units, units, blocks;
+  uint32_t chunk_units; /* of activations in shared memory at once; set_units: all */
+  int64_t sums_offset, shared_bytes;
 } nb_product_plan;
 
-/* Tiles that a warp has in flight: 16-byte loads enough to hide the memory's latency, few enough for its registers. */
-static inline NB_BOTH int nb_product_depth(nb_tiled_kind kind, int n_tiles) {
-  switch (kind) {
-    case NB_TILED_LUT4:
-    case NB_TILED_LUT4_TWICE:
-    case NB_TILED_GPTQ4: return 3;
-    case NB_TILED_INT8:
-    case NB_TILED_GPTQ8: return 2;
-    default: return n_tiles <= 2 ? 2 : 1;
-  }
+static inline NB_BOTH uint32_t nb_first_unit(const nb_product_plan *p, uint32_t block) {
+  return block * p->units / p->blocks;
 }
 
-/* Bytes of shared memory before the activations: the table of pairs, or nothing. */
-static inline NB_BOTH int nb_product_table_bytes(nb_tiled_kind kind) {
-  if (kind == NB_TILED_LUT4) return 256 * 32 * 4;
-  return kind == NB_TILED_LUT4_TWICE ? 256 * 32 * 4 + 256 * 4 : 0;
+/* The block that has a unit. */
+static inline NB_BOTH uint32_t nb_block_of_unit(const nb_product_plan *p, uint32_t unit) {
+  return ((unit + 1) * p->blocks - 1) / p->units;
 }
 
-/* `columns` is what the tensor cores see: rows of activations, twice as many where each is split in two parts.
- * row_tiles: of all fused layers together. */
-nb_product_plan nb_product_plan_make(nb_tiled_kind kind, int64_t row_tiles, int64_t col_tiles, int columns,
-                                     int processors);
+/* Tiles that a warp has in flight: enough bytes on a multiprocessor to hide the memory's latency, few enough for its
+ * registers. */
+NB_CONST int nb_product_depth(nb_tiled_kind kind, int n_tiles) {
+  return kind == NB_TILED_LUT4 || kind == NB_TILED_LUT4_TWICE || kind == NB_TILED_GPTQ4 ? 3
+         : kind == NB_TILED_INT8 || kind == NB_TILED_GPTQ8                              ? 2
+         : n_tiles <= 2                                                                 ? 2
+                                                                                        : 1;
+}
+
+/* Bytes of shared memory before the activations: the table of pairs and the map of double quantization, or nothing. */
+NB_CONST int nb_product_table_bytes(nb_tiled_kind kind) {
+  return kind == NB_TILED_LUT4         ? 256 * NB_PAIR_STRIDE * 4
+         : kind == NB_TILED_LUT4_TWICE ? 256 * NB_PAIR_STRIDE * 4 + 256 * 4
+                                       : 0;
+}
+
+/* `columns` is what the tensor cores see: rows of activations, twice as many where each is split in two parts. sets: of
+ * all fused layers together. shared_limit: bytes that a block can have. False if the shape is beyond the kernel. */
+bool nb_product_plan_make(nb_tiled_kind kind, int64_t sets, int64_t col_tiles, int columns, int processors,
+                          int64_t shared_limit, nb_product_plan *out);
+
+/* Of 8 rows of activations each: 1, 2, 4 or 8. */
+static inline int nb_product_n_tiles(int columns) {
+  return columns <= 8 ? 1 : columns <= 16 ? 2 : columns <= 32 ? 4 : 8;
+}
 
 #ifdef __cplusplus
 }

@@ -27,7 +27,7 @@ typedef struct bench {
   int64_t panel_elements;
 } bench;
 
-enum { X_ROWS = 2048, X_COLS = 28672, Y_ROWS = 28672 };
+enum { X_ROWS = 2048, X_COLS = 28672, Y_ROWS = 28672, ARRIVED = 16384 };
 
 static nibble_status check(nibble_error *err, cudaError_t code, const char *what) {
   if (code == cudaSuccess) code = cudaGetLastError();
@@ -250,18 +250,19 @@ static nibble_status begin(bench *b, nibble_error *err) {
   nibble_status status = check(err, cudaGetDeviceProperties(&device, 0), "asking for the device");
   if (status != NIBBLE_OK) return status;
   b->ws.processors = device.multiProcessorCount;
+  b->ws.shared_limit = (int64_t)device.sharedMemPerBlockOptin;
   cudaStreamCreateWithFlags(&b->ws.stream, cudaStreamNonBlocking);
   cudaEventCreate(&b->before);
   cudaEventCreate(&b->after);
   b->ws.partial_floats = 4 << 20;
-  b->ws.arrived_count = 4096;
+  b->ws.arrived_count = ARRIVED;
   b->panel_elements = 64 << 20;
-  bool ok = take((void **)&b->ws.partial, b->ws.partial_floats * 4) && take((void **)&b->ws.arrived, 4096 * 4) &&
+  bool ok = take((void **)&b->ws.partial, b->ws.partial_floats * 4) && take((void **)&b->ws.arrived, ARRIVED * 4) &&
             take((void **)&b->x, (int64_t)X_ROWS * X_COLS * 2) && take((void **)&b->y, (int64_t)X_ROWS * Y_ROWS * 4) &&
             take((void **)&b->narrow, (int64_t)X_ROWS * X_COLS * 2) &&
             take((void **)&b->panel, b->panel_elements * 2) && fill_random(b, b->x, X_ROWS, X_COLS);
   if (!ok) return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory to measure with");
-  cudaMemsetAsync(b->ws.arrived, 0, 4096 * 4, b->ws.stream);
+  cudaMemsetAsync(b->ws.arrived, 0, ARRIVED * 4, b->ws.stream);
   b->gemm = nb_gemm_create(b->ws.stream);
   printf("%s, %d multiprocessors, %.0f MB of L2, cuBLAS %s\n", device.name, device.multiProcessorCount,
          device.l2CacheSize / 1e6, b->gemm ? "found" : "not found");
