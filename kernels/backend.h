@@ -35,6 +35,7 @@ typedef struct nb_attention_shape {
 
 typedef struct nb_matrix_options {
   bool llm_int8;         /* an int8 weight is multiplied as LLM.int8 does (int8.h) */
+  bool as_it_lies;       /* a weight is not laid out anew, because others go on reading its buffers */
   bool int8_activations; /* activations are rounded to eight bits for packed weights (q8.h) */
   float int8_threshold;  /* activations from here on are outliers; 0: none are */
 } nb_matrix_options;
@@ -61,11 +62,11 @@ struct nb_backend {
   /* The bytes of a buffer that is in host memory anyway, so that nobody need copy them. NULL on a device. */
   const void *(*view)(nb_backend *self, const nb_buffer *buffer);
 
-  /* Takes a weight in. Its buffers must outlive the matrix unless `keeps_source` says false. */
+  /* Takes a weight in. Its buffers must outlive the matrix if it borrows them. */
   nibble_status (*matrix_create)(nb_backend *self, const nb_packed *packed, const nb_matrix_options *options,
                                  nb_matrix **out, nibble_error *err);
   void (*matrix_free)(nb_backend *self, nb_matrix *matrix); /* NULL is fine */
-  bool keeps_source;
+  bool (*matrix_borrows)(const nb_matrix *matrix);          /* NULL: none does */
 
   /* out[i] = row ids[i] of the table [vocab, width]. */
   void (*embed)(nb_backend *self, const nb_matrix *table, const int32_t *ids, int64_t n, nb_buffer *out);

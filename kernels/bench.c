@@ -188,6 +188,7 @@ static void measure_product(bench *b, nb_format format, bool double_quant, bool 
     a.w.group_size = GROUP;
     a.w.groups = nb_ceil_div(cols, GROUP);
     a.w.scale_dtype = NB_F16;
+    a.w.in_bands = true; /* as a model has them once it is loaded */
   }
   a.bytes = nb_packed_bytes(&a.w);
   a.product = (nb_product){.w = &a.w, .x = b->x, .ldx = cols, .y = b->y, .ldy = rows};

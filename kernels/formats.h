@@ -57,6 +57,11 @@ typedef struct nb_packed {
   const void *scales;   /* [groups, rows] */
   nb_dtype scale_dtype; /* a float dtype */
   const uint8_t *zeros; /* [groups, rows] */
+
+  /* Words, scales and zeros lie as nb_gptq_repack puts them (gptq.h). */
+  bool in_bands;
+  const int32_t
+      *order; /* [cols]: column j is the layer's column order[j], to which nb_matmul picks its x; NULL: as is */
 } nb_packed;
 
 /* Writes the tile [row, row+rows) x [col, col+cols) as float32 to out, `stride` floats from row to row. */

@@ -78,18 +78,24 @@ void nb_gptq_unpack_zeros(const uint32_t *words, int64_t rows, int bits, bool le
 }
 
 float nb_gptq_scale(const nb_packed *m, int64_t group, int64_t row) {
-  size_t size = nb_dtype_size(m->scale_dtype);
+  int64_t step, at = nb_gptq_at(m, row, m->groups, &step);
   float scale;
-  nb_to_f32(m->scale_dtype, (const char *)m->scales + (size_t)(group * m->rows + row) * size, 1, &scale);
+  at += group * step;
+  nb_to_f32(m->scale_dtype, (const char *)m->scales + (size_t)at * nb_dtype_size(m->scale_dtype), 1, &scale);
   return scale;
+}
+
+uint8_t nb_gptq_zero(const nb_packed *m, int64_t group, int64_t row) {
+  int64_t step, at = nb_gptq_at(m, row, m->groups, &step);
+  return m->zeros[at + group * step];
 }
 
 void nb_gptq_dequantize(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
                         int64_t stride) {
   int bits = nb_gptq_bits(m->format);
   for (int64_t r = row; r < row + rows; r++, out += stride) {
-    const uint32_t *words = (const uint32_t *)m->codes + r;
-    int64_t current = -1;
+    int64_t step, current = -1;
+    const uint32_t *words = (const uint32_t *)m->codes + nb_gptq_at(m, r, nb_gptq_words(m->cols, bits), &step);
     float scale = 0;
     int zero = 0;
     for (int64_t c = col; c < col + cols; c++) {
@@ -97,9 +103,9 @@ void nb_gptq_dequantize(const nb_packed *m, int64_t row, int64_t rows, int64_t c
       if (group != current) {
         current = group;
         scale = nb_gptq_scale(m, group, r);
-        zero = m->zeros[group * m->rows + r];
+        zero = nb_gptq_zero(m, group, r);
       }
-      out[c - col] = scale * (float)((int)get(words, m->rows, c, bits) - zero);
+      out[c - col] = scale * (float)((int)get(words, step, c, bits) - zero);
     }
   }
 }

@@ -27,12 +27,37 @@ void nb_gptq_pack(const uint8_t *codes, int64_t rows, int64_t cols, int bits, in
 void nb_gptq_pack_zeros(const uint8_t *zeros, int64_t rows, int bits, bool less_one, uint32_t *words);
 void nb_gptq_unpack_zeros(const uint32_t *words, int64_t rows, int bits, bool less_one, uint8_t *zeros);
 
-/* nb_dequantize_fn for all four formats. */
+/* nb_dequantize_fn for all four formats, whichever way the words lie. */
 void nb_gptq_dequantize(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
                         int64_t stride);
 
-/* The scale of row `row` in group `group`. */
+/* The scale and the zero point of row `row` in group `group`. */
 float nb_gptq_scale(const nb_packed *m, int64_t group, int64_t row);
+uint8_t nb_gptq_zero(const nb_packed *m, int64_t group, int64_t row);
+
+/* As files have them, the words of one row lie in as many pages; kernels like bands of rows that follow each other, the
+ * last perhaps narrower:
+ *
+ *   words [rows / NB_GPTQ_BAND][nb_gptq_words(cols)][NB_GPTQ_BAND], scales and zeros [rows /
+ * NB_GPTQ_BAND][groups][NB_GPTQ_BAND] */
+enum { NB_GPTQ_BAND = 64 };
+
+/* Where what belongs to `row` begins, and how far it is to what comes next for the same row, in a matrix of `count`
+ * words or groups a row. */
+static inline int64_t nb_gptq_at(const nb_packed *m, int64_t row, int64_t count, int64_t *step) {
+  int64_t first = m->in_bands ? row / NB_GPTQ_BAND * NB_GPTQ_BAND : 0, rest = m->rows - first;
+  *step = rest;
+  if (m->in_bands && rest > NB_GPTQ_BAND) *step = NB_GPTQ_BAND;
+  return first * count + row - first;
+}
+
+/* True if a copy of w in bands is faster to work with: its rows fill vectors. */
+bool nb_gptq_repackable(const nb_packed *w);
+
+/* A copy of w in bands; it takes the memory of the original and no more. Columns that g_idx shuffles are sorted by
+ * their groups where these have group_size columns each, so that a group's scale is loaded once. *memory, to be freed
+ * with free(), is all that *out points to. False if there is none. */
+bool nb_gptq_repack(const nb_packed *w, nb_packed *out, void **memory);
 
 static inline int64_t nb_gptq_group(const nb_packed *m, int64_t col) {
   return m->g_idx ? m->g_idx[col] : col / m->group_size;

@@ -1,5 +1,8 @@
 #include "kernels/matmul.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "base/checked.h"
 #include "base/parallel.h"
 #include "kernels/cpu/products.h"
@@ -11,6 +14,7 @@ enum {
   SCALAR_BAND = 16,
   X_ROWS = 64,
   COL_TILE = 512,
+  ORDER_BAND = 16,
 };
 
 typedef struct scalar_job {
@@ -31,8 +35,8 @@ static void scalar_band(void *ctx, int64_t begin, int64_t end, int thread) {
       int64_t cols = nb_min_i64(COL_TILE, p->w->cols - col);
       dequantize(p->w, row, 1, col, cols, tile, cols);
       for (int64_t i = 0; i < job->n; i++) {
-        const float *x = p->x + (job->x_begin + i) * p->ldx + col;
-        for (int64_t c = 0; c < cols; c++) sums[i] += x[c] * tile[c];
+        const float *x = p->x + (job->x_begin + i) * p->ldx;
+        for (int64_t c = 0; c < cols; c++) sums[i] += x[p->w->order ? p->w->order[col + c] : col + c] * tile[c];
       }
     }
     for (int64_t i = 0; i < job->n; i++) nb_finish(p, job->x_begin + i, row, sums[i]);
@@ -46,15 +50,71 @@ static void scalar_product(const nb_product *product, int64_t n) {
   }
 }
 
+static void multiply_many(const nb_product *products, int count, int64_t n, const nb_cpu_gemm *gemm) {
+  if (n < PREFILL_FROM || !nb_prefill(products, count, n, gemm)) nb_decode(products, count, n, gemm);
+}
+
+/* ---- columns in an order of their own ---------------------------------------------------------------------------- */
+
+typedef struct order_job {
+  const nb_product *product;
+  float *to; /* [n, cols] */
+} order_job;
+
+static void order_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const order_job *job = ctx;
+  const nb_packed *w = job->product->w;
+  for (int64_t i = begin; i < end; i++) {
+    const float *x = job->product->x + i * job->product->ldx;
+    float *to = job->to + i * w->cols;
+    for (int64_t c = 0; c < w->cols; c++) to[c] = x[w->order[c]];
+  }
+}
+
+/* The projections to q, k and v have been given the same order. */
+static bool same_order(const nb_product *a, const nb_product *b) {
+  return b->w->order && nb_same_x(a, b) &&
+         (a->w->order == b->w->order || !memcmp(a->w->order, b->w->order, (size_t)a->w->cols * sizeof *a->w->order));
+}
+
+bool nb_order_x(const nb_product *products, int count, int64_t n, nb_product *out, float **memory) {
+  int64_t floats = 0;
+  *memory = NULL;
+  for (int i = 0; i < count; i++) {
+    out[i] = products[i];
+    if (products[i].w->order) floats += n * products[i].w->cols;
+  }
+  if (floats == 0) return true;
+  float *at = *memory = nb_alloc_aligned((uint64_t)floats, sizeof *at);
+  if (!at) return false;
+  for (int i = 0; i < count; i++) {
+    const nb_product *p = &products[i];
+    if (!p->w->order) continue;
+    int same = 0;
+    while (same < i && !same_order(p, &products[same])) same++;
+    out[i].x = same < i ? out[same].x : at;
+    out[i].ldx = p->w->cols;
+    if (same < i) continue;
+    order_job job = {.product = p, .to = at};
+    nb_parallel(n, ORDER_BAND, order_band, &job);
+    at += n * p->w->cols;
+  }
+  return true;
+}
+
 void nb_matmul_many(const nb_product *products, int count, int64_t n) {
   const nb_cpu_gemm *gemm = nb_cpu_gemm_for(nb_isa_current());
   for (int i = 0; i < count; i += NB_PRODUCTS_MAX) {
     int some = count - i < NB_PRODUCTS_MAX ? count - i : NB_PRODUCTS_MAX;
-    if (!gemm) {
+    nb_product ordered[NB_PRODUCTS_MAX];
+    float *memory = NULL;
+    if (gemm && nb_order_x(products + i, some, n, ordered, &memory)) {
+      multiply_many(ordered, some, n, gemm);
+    } else {
       for (int j = i; j < i + some; j++) scalar_product(&products[j], n);
-    } else if (n < PREFILL_FROM || !nb_prefill(products + i, some, n, gemm)) {
-      nb_decode(products + i, some, n, gemm);
     }
+    free(memory);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/parallel.h"
 #include "kernels/cpu/products.h"
@@ -101,11 +102,12 @@ static void weights_q6_k(const nb_packed *w, int64_t row, int64_t block, nb_q8_w
 static void weights_gptq(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
   int bits = nb_gptq_bits(w->format), codes = 32 / bits;
   int64_t col = block * NB_Q8_BLOCK, group = col / w->group_size;
-  const uint32_t *words = (const uint32_t *)w->codes + col / codes * w->rows + row;
+  int64_t step, at = nb_gptq_at(w, row, nb_gptq_words(w->cols, bits), &step);
+  const uint32_t *words = (const uint32_t *)w->codes + at + col / codes * step;
   for (int j = 0; j < NB_Q8_BLOCK; j++)
-    out->codes[j] = (int16_t)(words[j / codes * w->rows] >> j % codes * bits & ((1u << bits) - 1));
+    out->codes[j] = (int16_t)(words[j / codes * step] >> j % codes * bits & ((1u << bits) - 1));
   out->scales[0] = out->scales[1] = nb_gptq_scale(w, group, row);
-  out->minimum = out->scales[0] * (float)w->zeros[group * w->rows + row];
+  out->minimum = out->scales[0] * (float)nb_gptq_zero(w, group, row);
 }
 
 static const struct {
@@ -319,6 +321,15 @@ static bool multiply(q8_job *job) {
   return true;
 }
 
+static bool multiply_ordered(q8_job *job) {
+  nb_product given[NB_PRODUCTS_MAX];
+  float *memory;
+  memcpy(given, job->products, sizeof given);
+  bool ok = nb_order_x(given, job->count, job->n, job->products, &memory) && multiply(job);
+  free(memory);
+  return ok;
+}
+
 /* x [n, cols] through eight bits and back, for weights that are multiplied in float32. */
 static float *rounded(const nb_product *p, int64_t n) {
   int64_t cols = p->w->cols, blocks = nb_ceil_div(cols, NB_Q8_BLOCK);
@@ -358,7 +369,7 @@ bool nb_q8_matmul(const nb_product *products, int count, int64_t n) {
       job.products[job.count++] = *p;
     }
     if (job.count == NB_PRODUCTS_MAX || (i == count - 1 && job.count > 0)) {
-      ok = ok && multiply(&job);
+      ok = ok && multiply_ordered(&job);
       job.count = 0;
     }
   }

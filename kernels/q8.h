@@ -1,5 +1,5 @@
 /* Products with activations rounded to eight bits: the arithmetic behind `--activations int8`. Each run of 32
- * activations of a row has a scale of its own,
+ * activations of a row, in the order of the weight's columns, has a scale of its own,
  *
  *   x[j] ~ scale * code[j],  scale = largest |x| / 127,  code = x / scale rounded to the nearest, halves to even
  *

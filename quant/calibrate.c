@@ -212,7 +212,7 @@ static void values_band(void *ctx, int64_t begin, int64_t end, int thread) {
 static nibble_status replace(run *r, nb_linear_slot slot, const nb_rounded *rounded, nibble_error *err) {
   nb_linear *linear = &r->block.linear[slot];
   const nb_tensor *tensor = nb_layout_find(r->c->checkpoint, weight_name(r, slot));
-  nb_matrix_options options = {0};
+  nb_matrix_options options = {.as_it_lies = true};
   nb_weight weight = {.source_dtype = NB_F32};
   void *values;
   nibble_status status =
@@ -303,7 +303,7 @@ static nibble_status solve_stage(run *r, int number, nibble_error *err) {
 /* Fills the first boundary with the embeddings of all windows. */
 static nibble_status embed(run *r, nibble_error *err) {
   const nb_windows *w = r->c->windows;
-  nb_matrix_options options = {0};
+  nb_matrix_options options = {.as_it_lies = true};
   nb_weight weight = {0};
   nb_matrix *matrix = NULL;
   const nb_model_tensor *table = NULL;
@@ -330,7 +330,7 @@ static nibble_status embed(run *r, nibble_error *err) {
 }
 
 static nibble_status calibrate_block(run *r, nibble_error *err) {
-  nb_matrix_options options = {0};
+  nb_matrix_options options = {.as_it_lies = true};
   nibble_status status = nb_block_load(r->c->checkpoint, &r->tensors, r->layer, r->backend, &options, &r->block, err);
   if (status != NIBBLE_OK) return status;
   for (int i = 0; status == NIBBLE_OK && i < STAGES; i++) status = solve_stage(r, i, err);

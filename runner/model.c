@@ -60,7 +60,11 @@ static nibble_status load_matrix(const nb_checkpoint *c, nb_backend *b, const ch
   out->in = in_features;
   *stored_bytes += (uint64_t)nb_packed_bytes(&out->source.packed);
   status = b->matrix_create(b, &out->source.packed, options, &out->matrix, err);
-  if (!b->keeps_source) nb_weight_free(&out->source);
+  if (status == NIBBLE_OK && !(b->matrix_borrows && b->matrix_borrows(out->matrix))) {
+    const nb_tensor *tensor = nb_layout_find(c, name);
+    if (tensor) nb_tensor_release(c, tensor, 0, tensor->count);
+    nb_weight_free(&out->source);
+  }
   return status;
 }
 

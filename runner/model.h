@@ -1,7 +1,8 @@
-/* A model ready to run: the checkpoint's config, and every weight the config promises, loaded onto a backend. Weights
- * stay where they lie in the mapped file, packed as they are; only norms and biases, which are small, are widened to
- * float32. Each block carries its own backend, so a model can be spread over several, and can be loaded by itself, so
- * that work on a model larger than memory can take one block at a time. */
+/* A model ready to run: the checkpoint's config, and every weight the config promises, loaded onto a backend. On the
+ * CPU weights stay where they lie in the mapped file, packed as they are, but for GPTQ's, which are laid out anew and
+ * their pages given back; norms and biases, which are small, are widened to float32. Each block carries its own
+ * backend, so a model can be spread over several, and can be loaded by itself, so that work on a model larger than
+ * memory can take one block at a time. */
 #ifndef NB_RUNNER_MODEL_H
 #define NB_RUNNER_MODEL_H
 

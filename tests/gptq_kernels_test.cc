@@ -1,6 +1,7 @@
 // The vector kernels of GPTQ's formats against the plain ones.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -13,13 +14,15 @@ extern "C" {
 
 namespace {
 
+enum Columns { kInOrder, kShuffled, kUneven };  // groups: runs of columns, any columns, and any number of them
+
 struct RandomGptq {
   nb_packed m = {};
   std::vector<uint32_t> words;
   std::vector<uint8_t> scales, zeros;
   std::vector<int32_t> g_idx;
 
-  RandomGptq(int bits, int64_t rows, int64_t cols, int64_t group_size, bool act_order, nb_dtype scale_dtype) {
+  RandomGptq(int bits, int64_t rows, int64_t cols, int64_t group_size, Columns columns, nb_dtype scale_dtype) {
     std::mt19937 rng(unsigned(bits * 1000 + rows * 7 + cols));
     nb_gptq_format(bits, &m.format);
     m.rows = rows, m.cols = cols, m.group_size = group_size, m.groups = (cols + group_size - 1) / group_size;
@@ -30,9 +33,10 @@ struct RandomGptq {
     scales.resize(values.size() * nb_dtype_size(scale_dtype));
     nb_from_f32(scale_dtype, values.data(), values.size(), scales.data());
     for (size_t i = 0; i < values.size(); i++) zeros.push_back(uint8_t(rng() % (1u << bits)));
-    for (int64_t c = 0; c < cols; c++) g_idx.push_back(int32_t(rng() % m.groups));
+    for (int64_t c = 0; c < cols; c++) g_idx.push_back(int32_t(columns == kUneven ? rng() % m.groups : c / group_size));
+    if (columns == kShuffled) std::shuffle(g_idx.begin(), g_idx.end(), rng);
     m.codes = words.data(), m.scales = scales.data(), m.zeros = zeros.data(), m.scale_dtype = scale_dtype;
-    if (act_order) m.g_idx = g_idx.data();
+    if (columns != kInOrder) m.g_idx = g_idx.data();
   }
   RandomGptq(const RandomGptq &) = delete;
 };
@@ -40,8 +44,8 @@ struct RandomGptq {
 struct Shape {
   int64_t rows, cols, group_size;
 };
-const Shape kShapes[] = {{32, 64, 32}, {48, 96, 64}, {64, 576, 64}, {33, 65, 32},  {16, 127, 128},
-                         {7, 257, 48}, {1, 3, 32},   {96, 640, 16}, {50, 128, 128}};
+const Shape kShapes[] = {{32, 64, 32}, {48, 96, 64},  {64, 576, 64},  {33, 65, 32},  {16, 127, 128}, {7, 257, 48},
+                         {1, 3, 32},   {96, 640, 16}, {50, 128, 128}, {80, 192, 64}, {192, 128, 32}};
 
 template <typename F>
 void OnEveryIsa(F body) {
@@ -51,11 +55,11 @@ void OnEveryIsa(F body) {
     SCOPED_TRACE(nb_isa_name((nb_isa)isa));
     for (int bits : {2, 3, 4, 8}) {
       for (const Shape &s : kShapes) {
-        for (bool act_order : {false, true}) {
+        for (Columns columns : {kInOrder, kShuffled, kUneven}) {
           nb_dtype dtype = bits == 4 ? NB_F16 : bits == 3 ? NB_BF16 : NB_F32;
-          RandomGptq w(bits, s.rows, s.cols, s.group_size, act_order, dtype);
+          RandomGptq w(bits, s.rows, s.cols, s.group_size, columns, dtype);
           SCOPED_TRACE(testing::Message() << bits << " bits [" << s.rows << ", " << s.cols << "] groups of "
-                                          << s.group_size << (act_order ? " in activation order" : ""));
+                                          << s.group_size << ", columns " << columns);
           body(w.m);
         }
       }
@@ -64,18 +68,57 @@ void OnEveryIsa(F body) {
   nb_isa_use(before);
 }
 
-TEST(GptqKernels, UnpackAnyTileAsThePlainOneDoes) {
+// A copy of m in bands, or m itself where it is not to be had.
+struct Repacked {
+  nb_packed m;
+  void *memory = nullptr;
+  explicit Repacked(const nb_packed &from) : m(from) {
+    if (nb_gptq_repackable(&from)) nb_gptq_repack(&from, &m, &memory);
+  }
+  ~Repacked() { free(memory); }
+};
+
+TEST(GptqKernels, RepackingMovesWeightsAndChangesNone) {
   OnEveryIsa([](const nb_packed &m) {
-    const int64_t tiles[][2] = {{0, 0}, {1, 5}, {0, 32}, {16, 31}, {3, 33}};
-    for (auto [row, col] : tiles) {
-      if (row >= m.rows || col >= m.cols) continue;
-      int64_t rows = m.rows - row, cols = m.cols - col, stride = cols + 3;
-      std::vector<float> got(rows * stride, -7), want = got;
-      nb_gptq_dequantize(&m, row, rows, col, cols, want.data(), stride);
-      nb_dequantizer(m.format)(&m, row, rows, col, cols, got.data(), stride);
-      for (size_t i = 0; i < got.size(); i++) {
-        ASSERT_EQ(got[i], want[i]) << "tile at " << row << ", " << col << ", row " << i / stride << " column "
-                                   << i % stride;
+    Repacked r(m);
+    ASSERT_EQ(r.memory != nullptr, nb_gptq_repackable(&m));
+    if (!r.memory) return;
+    std::vector<float> want(m.rows * m.cols), got(want.size());
+    nb_gptq_dequantize(&m, 0, m.rows, 0, m.cols, want.data(), m.cols);
+    nb_gptq_dequantize(&r.m, 0, m.rows, 0, m.cols, got.data(), m.cols);
+    for (int64_t row = 0; row < m.rows; row++) {
+      for (int64_t c = 0; c < m.cols; c++) {
+        int64_t from = r.m.order ? r.m.order[c] : c;
+        ASSERT_EQ(got[row * m.cols + c], want[row * m.cols + from]) << "row " << row << " column " << c;
+      }
+    }
+    for (int64_t c = 0; r.m.order && c < m.cols; c++) ASSERT_EQ(m.g_idx[r.m.order[c]], c / m.group_size);
+  });
+}
+
+TEST(GptqKernels, ShuffledGroupsOfFullSizeAreSorted) {
+  RandomGptq shuffled(4, 64, 576, 64, kShuffled, NB_F16), uneven(4, 64, 576, 64, kUneven, NB_F16);
+  Repacked sorted(shuffled.m), kept(uneven.m);
+  EXPECT_TRUE(sorted.m.order && !sorted.m.g_idx);
+  EXPECT_TRUE(kept.m.in_bands && !kept.m.order && kept.m.g_idx);
+}
+
+TEST(GptqKernels, UnpackAnyTileAsThePlainOneDoes) {
+  OnEveryIsa([](const nb_packed &given) {
+    for (bool repack : {false, true}) {
+      Repacked repacked(given);
+      const nb_packed &m = repack ? repacked.m : given;
+      const int64_t tiles[][2] = {{0, 0}, {1, 5}, {0, 32}, {16, 31}, {3, 33}};
+      for (auto [row, col] : tiles) {
+        if (row >= m.rows || col >= m.cols) continue;
+        int64_t rows = m.rows - row, cols = m.cols - col, stride = cols + 3;
+        std::vector<float> got(rows * stride, -7), want = got;
+        nb_gptq_dequantize(&m, row, rows, col, cols, want.data(), stride);
+        nb_dequantizer(m.format)(&m, row, rows, col, cols, got.data(), stride);
+        for (size_t i = 0; i < got.size(); i++) {
+          ASSERT_EQ(got[i], want[i]) << "tile at " << row << ", " << col << ", row " << i / stride << " column "
+                                     << i % stride;
+        }
       }
     }
   });
@@ -85,23 +128,25 @@ TEST(GptqKernels, MultiplyAsTheUnpackedWeightsDo) {
   OnEveryIsa([](const nb_packed &m) {
     std::vector<float> w(m.rows * m.cols);
     nb_gptq_dequantize(&m, 0, m.rows, 0, m.cols, w.data(), m.cols);
-    for (int64_t n : {1, 2, 3, 5, 40}) {
-      std::mt19937 rng(5);
-      std::normal_distribution<float> normal(0, 1);
-      std::vector<float> x(n * m.cols), y(n * m.rows);
-      for (float &v : x) v = normal(rng);
-      nb_matmul(&m, x.data(), m.cols, n, y.data(), m.rows);
-      for (int64_t i = 0; i < n; i++) {
-        for (int64_t r = 0; r < m.rows; r++) {
-          double sum = 0, size = 0;
-          for (int64_t c = 0; c < m.cols; c++) {
-            double term = (double)x[i * m.cols + c] * w[r * m.cols + c];
-            sum += term, size += std::abs(term);
+    Repacked repacked(m);
+    for (bool repack : {false, true})
+      for (int64_t n : {1, 2, 3, 5, 40}) {
+        std::mt19937 rng(5);
+        std::normal_distribution<float> normal(0, 1);
+        std::vector<float> x(n * m.cols), y(n * m.rows);
+        for (float &v : x) v = normal(rng);
+        nb_matmul(repack ? &repacked.m : &m, x.data(), m.cols, n, y.data(), m.rows);
+        for (int64_t i = 0; i < n; i++) {
+          for (int64_t r = 0; r < m.rows; r++) {
+            double sum = 0, size = 0;
+            for (int64_t c = 0; c < m.cols; c++) {
+              double term = (double)x[i * m.cols + c] * w[r * m.cols + c];
+              sum += term, size += std::abs(term);
+            }
+            ASSERT_NEAR(y[i * m.rows + r], sum, 1e-5 * size) << "n " << n << " row " << i << " feature " << r;
           }
-          ASSERT_NEAR(y[i * m.rows + r], sum, 1e-5 * size) << "n " << n << " row " << i << " feature " << r;
         }
       }
-    }
   });
 }
 

@@ -116,6 +116,43 @@ TEST(Q8, KernelsComputeWhatTheSpecificationSays) {
   }
 }
 
+// As a model has them once it is loaded.
+TEST(Q8, GptqInBandsIsMultipliedAlike) {
+  for (nb_format format : {NB_FORMAT_GPTQ2, NB_FORMAT_GPTQ4, NB_FORMAT_GPTQ8}) {
+    for (int64_t rows : {16, 112, 192}) {
+      const int64_t cols = 384;
+      Weight w(format, rows, cols);
+      std::vector<int32_t> g_idx;
+      for (int64_t c = 0; c < cols; c++) g_idx.push_back(int32_t(c * 5 % cols / 64));
+      for (bool shuffled : {false, true}) {
+        w.m.g_idx = shuffled ? g_idx.data() : nullptr;
+        nb_packed repacked;
+        void *memory;
+        ASSERT_TRUE(nb_gptq_repack(&w.m, &repacked, &memory));
+        EXPECT_TRUE(nb_q8_fits(&repacked));
+        for (int64_t n : {1, 3, 34}) {
+          auto x = RandomFloats(n * cols, unsigned(n));
+          std::vector<float> ordered(x);
+          for (int64_t i = 0; shuffled && i < n * cols; i++) ordered[i] = x[i / cols * cols + repacked.order[i % cols]];
+          std::vector<double> want(n * rows), size(n * rows);
+          for (int64_t i = 0; i < n; i++) Specified(repacked, &ordered[i * cols], &want[i * rows], &size[i * rows]);
+          ForEachIsa([&] {
+            std::vector<float> y(n * rows);
+            nb_product p = {};
+            p.w = &repacked, p.x = x.data(), p.ldx = cols, p.y = y.data(), p.ldy = rows;
+            ASSERT_TRUE(nb_q8_matmul(&p, 1, n));
+            for (int64_t i = 0; i < n * rows; i++) {
+              ASSERT_LE(std::abs(y[i] - want[i]), 1e-5 * size[i])
+                  << nb_format_info(format)->name << " row " << i / rows << " feature " << i % rows;
+            }
+          });
+        }
+        free(memory);
+      }
+    }
+  }
+}
+
 // Integers and scales stand for the weights: exactly, or within half a step for a table of 16 values.
 TEST(Q8, WeightsAreThoseOfTheFormat) {
   for (nb_format format : kFormats) {

@@ -5,6 +5,7 @@
 #include "base/checked.h"
 #include "base/parallel.h"
 #include "kernels/backend.h"
+#include "kernels/gptq.h"
 #include "kernels/int8.h"
 #include "kernels/matmul.h"
 #include "kernels/ops.h"
@@ -16,6 +17,7 @@ struct nb_buffer {
 
 struct nb_matrix {
   nb_packed packed;
+  void *repacked; /* what `packed` points to; NULL: the buffers it was created from */
   bool llm_int8, int8_activations;
   float threshold;
 };
@@ -73,14 +75,22 @@ static nibble_status matrix_create(nb_backend *self, const nb_packed *packed, co
                         .llm_int8 = options->llm_int8 && packed->format == NB_FORMAT_INT8,
                         .int8_activations = options->int8_activations,
                         .threshold = options->int8_threshold > 0 ? options->int8_threshold : INFINITY};
+  if (!options->as_it_lies && nb_gptq_repackable(packed) &&
+      !nb_gptq_repack(packed, &matrix->packed, &matrix->repacked)) {
+    free(matrix);
+    return nb_fail_memory(err, (uint64_t)nb_packed_bytes(packed));
+  }
   *out = matrix;
   return NIBBLE_OK;
 }
 
 static void matrix_free(nb_backend *self, nb_matrix *matrix) {
   (void)self;
+  if (matrix) free(matrix->repacked);
   free(matrix);
 }
+
+static bool matrix_borrows(const nb_matrix *matrix) { return !matrix->repacked; }
 
 /* ---- arithmetic ------------------------------------------------------------------------------------------------- */
 
@@ -95,7 +105,11 @@ static void embed_band(void *ctx, int64_t begin, int64_t end, int thread) {
   const embed_job *job = ctx;
   const nb_packed *t = job->table;
   nb_dequantize_fn dequantize = nb_format_info(t->format)->dequantize;
-  for (int64_t i = begin; i < end; i++) dequantize(t, job->ids[i], 1, 0, t->cols, job->out + i * t->cols, t->cols);
+  for (int64_t i = begin; i < end; i++) {
+    float *out = job->out + i * t->cols;
+    if (!t->order) dequantize(t, job->ids[i], 1, 0, t->cols, out, t->cols);
+    for (int64_t c = 0; t->order && c < t->cols; c++) dequantize(t, job->ids[i], 1, c, 1, out + t->order[c], 1);
+  }
 }
 
 static void embed(nb_backend *self, const nb_matrix *table, const int32_t *ids, int64_t n, nb_buffer *out) {
@@ -267,7 +281,7 @@ nb_backend *nb_backend_cpu(void) {
       .view = view,
       .matrix_create = matrix_create,
       .matrix_free = matrix_free,
-      .keeps_source = true,
+      .matrix_borrows = matrix_borrows,
       .embed = embed,
       .norm = norm,
       .matmul = matmul,

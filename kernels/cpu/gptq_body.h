@@ -11,18 +11,35 @@
 
 enum { CHUNK_COLS = 32 /* columns whose words end where one ends, at any width */ };
 
+/* Where the words, scales and zero points of a row and of those after it begin, and how far it is to the next. */
+typedef struct gptq_rows {
+  const uint32_t *words;
+  const char *scales;
+  const uint8_t *zeros;
+  int64_t step;
+} gptq_rows;
+
 /* The scales and zero points of VF rows in one group. */
 typedef struct group_params {
   vf scale, zero;
 } group_params;
 
-static inline group_params load_params(const nb_packed *m, int64_t group, int64_t row) {
-  int64_t at = group * m->rows + row;
-  const uint16_t *scales = (const uint16_t *)m->scales + at;
-  group_params p = {.zero = vu_to_f32(vu_load_u8(m->zeros + at))};
+static inline __attribute__((always_inline)) gptq_rows rows_at(const nb_packed *m, int bits, int64_t row) {
+  gptq_rows rows;
+  rows.words = (const uint32_t *)m->codes + nb_gptq_at(m, row, nb_gptq_words(m->cols, bits), &rows.step);
+  int64_t at = nb_gptq_at(m, row, m->groups, &rows.step);
+  rows.scales = (const char *)m->scales + at * (m->scale_dtype == NB_F32 ? 4 : 2);
+  rows.zeros = m->zeros + at;
+  return rows;
+}
+
+static inline group_params load_params(const nb_packed *m, const gptq_rows *rows, int64_t group, int v) {
+  int64_t at = group * rows->step + v * VF;
+  const uint16_t *scales = (const uint16_t *)(const void *)rows->scales + at;
+  group_params p = {.zero = vu_to_f32(vu_load_u8(rows->zeros + at))};
   p.scale = m->scale_dtype == NB_F16    ? vf_load_f16(scales)
             : m->scale_dtype == NB_BF16 ? vf_load_bf16(scales)
-                                        : vf_load((const float *)m->scales + at);
+                                        : vf_load((const float *)(const void *)rows->scales + at);
   return p;
 }
 
@@ -39,24 +56,50 @@ static inline __attribute__((always_inline)) vf chunk_code(const vu *v, int bits
   return vu_to_f32(vu_and(chunk_bits(v, bits, i), (1u << bits) - 1));
 }
 
-static inline __attribute__((always_inline)) void load_chunk(const nb_packed *m, int bits, int64_t row, int64_t col,
-                                                             vu *v) {
-  const uint32_t *words = (const uint32_t *)m->codes + col / CHUNK_COLS * bits * m->rows + row;
-  for (int w = 0; w < bits; w++) v[w] = vu_load(words + w * m->rows);
+/* Where no table of 16 floats fits a register, a code that does not reach the top of its word is not shifted down: it
+ * becomes a float where it is, and x is divided by the same power of two beforehand. */
+static inline __attribute__((always_inline)) bool in_place(int bits, int i) {
+  return (VF < 16 || bits > 4) && i * bits % 32 + bits < 32;
 }
 
+static inline __attribute__((always_inline)) float place(int bits, int i) {
+  return in_place(bits, i) ? (float)(1u << i * bits % 32) : 1;
+}
+
+/* The same for a product: less the middle of its range, or in its place and as it is. */
+static inline __attribute__((always_inline)) vf dot_code(const vu *v, int bits, int i) {
+  if (!in_place(bits, 0)) return vu_centred(chunk_bits(v, bits, i), bits);
+  int word = i * bits / 32, shift = i * bits % 32;
+  if (in_place(bits, i)) return vu_to_f32(vu_and(v[word], ((1u << bits) - 1) << shift));
+  return shift + bits == 32 ? vu_to_f32(vu_shift_right(v[word], shift)) : chunk_code(v, bits, i);
+}
+
+static inline __attribute__((always_inline)) void load_chunk(const gptq_rows *rows, int bits, int64_t col, int first,
+                                                             vu *v) {
+  const uint32_t *words = rows->words + col / CHUNK_COLS * bits * rows->step + first * VF;
+  for (int w = 0; w < bits; w++) v[w] = vu_load(words + w * rows->step);
+}
+
+static inline void prepare_gptq(int bits, const float *x, int64_t cols, float *out) {
+  for (int64_t c = 0; c < cols; c++) out[c] = x[c] / place(bits, (int)(c % CHUNK_COLS));
+}
+static inline void prepare_gptq2(const float *x, int64_t cols, float *out) { prepare_gptq(2, x, cols, out); }
+static inline void prepare_gptq3(const float *x, int64_t cols, float *out) { prepare_gptq(3, x, cols, out); }
+static inline void prepare_gptq4(const float *x, int64_t cols, float *out) { prepare_gptq(4, x, cols, out); }
+static inline void prepare_gptq8(const float *x, int64_t cols, float *out) { prepare_gptq(8, x, cols, out); }
+
 /* VF rows x 32 columns that begin at a chunk: columns into rows of `block`, then turned into place. */
-static inline __attribute__((always_inline)) void dequantize_chunk(const nb_packed *m, int bits, int64_t row,
+static inline __attribute__((always_inline)) void dequantize_chunk(const nb_packed *m, const gptq_rows *rows, int bits,
                                                                    int64_t col, float *out, int64_t stride) {
   float block[CHUNK_COLS * VF];
   vu v[8];
-  load_chunk(m, bits, row, col, v);
+  load_chunk(rows, bits, col, 0, v);
   int64_t group = -1;
   group_params p = {0};
 #pragma GCC unroll 32
   for (int i = 0; i < CHUNK_COLS; i++) {
     int64_t g = nb_gptq_group(m, col + i);
-    if (g != group) p = load_params(m, group = g, row);
+    if (g != group) p = load_params(m, rows, group = g, 0);
     vf_store(block + i * VF, vf_mul(p.scale, vf_sub(chunk_code(v, bits, i), p.zero)));
   }
   for (int i = 0; i < CHUNK_COLS; i += VF) vf_transpose(block + i * VF, VF, out + i, stride);
@@ -67,11 +110,13 @@ static inline __attribute__((always_inline)) void dequantize_bits(const nb_packe
                                                                   int64_t rows, int64_t col, int64_t cols, float *out,
                                                                   int64_t stride) {
   int64_t first = nb_ceil_div(col, CHUNK_COLS) * CHUNK_COLS, last = (col + cols) / CHUNK_COLS * CHUNK_COLS;
-  int64_t whole = first < last ? rows / VF * VF : 0, end = col + cols;
+  bool in_vectors = first < last && !(m->in_bands && row % VF != 0);
+  int64_t whole = in_vectors ? rows / VF * VF : 0, end = col + cols;
   for (int64_t r = 0; r < whole; r += VF) {
     float *to = out + r * stride;
+    gptq_rows from = rows_at(m, bits, row + r);
     if (first > col) nb_gptq_dequantize(m, row + r, VF, col, first - col, to, stride);
-    for (int64_t c = first; c < last; c += CHUNK_COLS) dequantize_chunk(m, bits, row + r, c, to + c - col, stride);
+    for (int64_t c = first; c < last; c += CHUNK_COLS) dequantize_chunk(m, &from, bits, c, to + c - col, stride);
     if (end > last) nb_gptq_dequantize(m, row + r, VF, last, end - last, to + last - col, stride);
   }
   if (whole < rows) nb_gptq_dequantize(m, row + whole, rows - whole, col, cols, out + whole * stride, stride);
@@ -82,34 +127,47 @@ static bool fits_gptq(const nb_packed *m) { return m->cols % CHUNK_COLS == 0 && 
 /* n (a constant) rows of x against VF rows of weights. */
 static inline __attribute__((always_inline)) void dot_rows_gptq(const nb_packed *m, int bits, int n, int64_t row,
                                                                 const float *x, int64_t ldx, vf *sums) {
+  gptq_rows rows = rows_at(m, bits, row);
   int64_t group = -1;
   group_params p = {0};
   for (int i = 0; i < n; i++) sums[i] = vf_zero();
   for (int64_t col = 0; col < m->cols; col += CHUNK_COLS) {
     vu v[8];
-    load_chunk(m, bits, row, col, v);
+    load_chunk(&rows, bits, col, 0, v);
 #pragma GCC unroll 32
     for (int c = 0; c < CHUNK_COLS; c++) {
       if (m->g_idx || c == 0 || m->group_size % CHUNK_COLS != 0) {
         int64_t g = nb_gptq_group(m, col + c);
-        if (g != group) p = load_params(m, group = g, row);
+        if (g != group) p = load_params(m, &rows, group = g, 0);
       }
       vf weight = vf_mul(p.scale, vf_sub(chunk_code(v, bits, c), p.zero));
-      for (int i = 0; i < n; i++) sums[i] = vf_fma(weight, vf_set1(x[i * ldx + col + c]), sums[i]);
+      for (int i = 0; i < n; i++) sums[i] = vf_fma(weight, vf_set1(x[i * ldx + col + c] * place(bits, c)), sums[i]);
     }
   }
 }
 
 /* Rows that are worked on together where groups hold whole chunks: neighbours in memory, and chains of additions that
  * hide each other's latency. */
-enum { GPTQ_VECTORS = VF >= 16 ? 4 : 2, GPTQ_AHEAD = 16 /* rows of words to ask for ahead */ };
+enum { GPTQ_VECTORS = 4, GPTQ_AHEAD = 16 /* rows of words to ask for ahead, where they are far apart */ };
 
-/* The same for `vectors` * VF rows, a scale being applied to the sum of its group's chunk. A code becomes a float as
- * the lowest bits of 2^23. */
+/* The sum of 32 values of x as prepare_gptq left them. */
+static inline __attribute__((always_inline)) float sum_chunk(int bits, const float *x) {
+  vf sum = vf_zero();
+  for (int c = 0; c < CHUNK_COLS; c += VF) {
+    float places[VF];
+    for (int i = 0; i < VF; i++) places[i] = place(bits, c + i);
+    sum = vf_fma(vf_load(x + c), vf_load(places), sum);
+  }
+  return vf_sum(sum);
+}
+
+/* The same for `vectors` * VF rows, a scale being applied to the sum of its group's chunk. */
 static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packed *m, int bits, int n, int vectors,
                                                                   int64_t row, const float *x, int64_t ldx, float *out,
                                                                   int64_t ldout) {
-  const float middle = (float)(1 << (bits - 1));
+  gptq_rows rows = rows_at(m, bits, row);
+  const float middle = in_place(bits, 0) ? 0 : (float)(1 << (bits - 1));
+  const int64_t ahead = m->in_bands ? NB_AHEAD / (int64_t)sizeof(uint32_t) : GPTQ_AHEAD * rows.step;
   group_params p[GPTQ_VECTORS];
   vf sums[NB_DOT_MAX][GPTQ_VECTORS];
   for (int v = 0; v < vectors; v++) {
@@ -120,31 +178,29 @@ static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packe
     if (col / m->group_size != group) {
       group = col / m->group_size;
       for (int v = 0; v < vectors; v++) {
-        p[v] = load_params(m, group, row + v * VF);
+        p[v] = load_params(m, &rows, group, v);
         p[v].zero = vf_sub(vf_set1(middle), p[v].zero);
       }
     }
     vu words[GPTQ_VECTORS][8];
     vf part[NB_DOT_MAX][GPTQ_VECTORS];
-    for (int v = 0; v < vectors; v++) {
-      load_chunk(m, bits, row + v * VF, col, words[v]);
-      for (int i = 0; i < n; i++) part[i][v] = vf_zero();
-    }
-    const uint32_t *ahead = (const uint32_t *)m->codes + (col / CHUNK_COLS * bits + GPTQ_AHEAD) * m->rows + row;
+    const uint32_t *next = rows.words + col / CHUNK_COLS * bits * rows.step + ahead;
     for (int w = 0; w < bits; w++) {
-      for (int v = 0; v < vectors; v++) __builtin_prefetch(ahead + w * m->rows + v * VF);
+      for (int v = 0; v < vectors * VF; v += 16) __builtin_prefetch(next + w * rows.step + v);
+    }
+    for (int v = 0; v < vectors; v++) {
+      load_chunk(&rows, bits, col, v, words[v]);
+      for (int i = 0; i < n; i++) part[i][v] = vf_zero();
     }
 #pragma GCC unroll 32
     for (int c = 0; c < CHUNK_COLS; c++) {
       for (int v = 0; v < vectors; v++) {
-        vf code = vu_centred(chunk_bits(words[v], bits, c), bits);
+        vf code = dot_code(words[v], bits, c);
         for (int i = 0; i < n; i++) part[i][v] = vf_fma(code, vf_set1(x[i * ldx + col + c]), part[i][v]);
       }
     }
     for (int i = 0; i < n; i++) {
-      vf sum_x = vf_zero();
-      for (int c = 0; c < CHUNK_COLS; c += VF) sum_x = vf_add(sum_x, vf_load(x + i * ldx + col + c));
-      sum_x = vf_set1(vf_sum(sum_x));
+      vf sum_x = vf_set1(sum_chunk(bits, x + i * ldx + col));
       for (int v = 0; v < vectors; v++)
         sums[i][v] = vf_fma(p[v].scale, vf_fma(p[v].zero, sum_x, part[i][v]), sums[i][v]);
     }

@@ -12,6 +12,10 @@ static inline bool nb_same_x(const nb_product *a, const nb_product *b) {
   return a->x == b->x && a->ldx == b->ldx && a->w->cols == b->w->cols;
 }
 
+/* Copies 1 <= count <= NB_PRODUCTS_MAX products to `out`, with x [n, cols] picked to the order of those weights that
+ * have one (nb_packed.order). Free *memory with free() after the products. False if there is none. */
+bool nb_order_x(const nb_product *products, int count, int64_t n, nb_product *out, float **memory);
+
 /* y = sum, + bias, + y. */
 static inline void nb_finish(const nb_product *p, int64_t i, int64_t row, float sum) {
   float *y = &p->y[i * p->ldy + row];

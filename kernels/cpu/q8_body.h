@@ -109,9 +109,11 @@ static inline vf gptq_scales(const nb_packed *w, int64_t at) {
 static inline __attribute__((always_inline)) void q8_gptq_rows(int bits, int n, int vectors, const nb_packed *w,
                                                                int64_t row, const nb_q8_x *x, float *out,
                                                                int64_t ldout) {
-  enum { AHEAD = 16 };         /* rows of words to ask for ahead */
   const int fields = 8 / bits; /* that share a byte; the columns of a word's bytes are `fields` apart */
   const uint32_t mask = 0x01010101u * ((1u << bits) - 1);
+  int64_t step, at = nb_gptq_at(w, row, w->groups, &step);
+  const uint32_t *words = (const uint32_t *)w->codes + nb_gptq_at(w, row, nb_gptq_words(w->cols, bits), &step);
+  const int64_t ahead = w->in_bands ? NB_AHEAD / (int64_t)sizeof *words : 16 * step;
   vf sum[NB_Q8_ROWS][4], scale[4], zero[4];
   for (int v = 0; v < vectors; v++) {
     for (int i = 0; i < n; i++) sum[i][v] = vf_zero();
@@ -122,22 +124,20 @@ static inline __attribute__((always_inline)) void q8_gptq_rows(int bits, int n, 
     if (g != group) {
       group = g;
       for (int v = 0; v < vectors; v++) {
-        int64_t at = g * w->rows + row + v * VF;
-        scale[v] = gptq_scales(w, at);
-        zero[v] = vu_to_f32(vu_load_u8(w->zeros + at));
+        scale[v] = gptq_scales(w, at + g * step + v * VF);
+        zero[v] = vu_to_f32(vu_load_u8(w->zeros + at + g * step + v * VF));
         if (bits == 8) zero[v] = vf_sub(zero[v], vf_set1(WIDE_LESS));
       }
     }
-    const uint32_t *words = (const uint32_t *)w->codes + block * bits * w->rows + row;
     vi dot[NB_Q8_ROWS][4];
     for (int i = 0; i < n; i++) {
       for (int v = 0; v < vectors; v++) dot[i][v] = vi_zero();
     }
 #pragma GCC unroll 8
-    for (int k = 0; k < bits; k++) {
+    for (int k = 0; k < bits; k++, words += step) {
       for (int v = 0; v < vectors; v++) {
-        vu word = vu_load(words + k * w->rows + v * VF);
-        __builtin_prefetch(words + (k + AHEAD) * w->rows + v * VF);
+        vu word = vu_load(words + v * VF);
+        __builtin_prefetch(words + ahead + v * VF);
         for (int field = 0; field < fields; field++) {
           vi codes = fields == 1 ? (vi)word : (vi)vu_and(vu_shift_right(word, field * bits), mask);
           for (int i = 0; i < n; i++) {

@@ -321,7 +321,6 @@ static nb_backend make_table(void) {
   t.download = download;
   t.matrix_create = matrix_create;
   t.matrix_free = matrix_free;
-  t.keeps_source = false;
   t.embed = embed;
   t.norm = norm;
   t.matmul = matmul;
