@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import resource
+import tempfile
 import time
 
 # With fewer than three processors its thread pool would get one worker, and refuses to start.
@@ -26,6 +27,9 @@ parser.add_argument("--desc-act", action="store_true")
 parser.add_argument("--asym", action="store_true")
 parser.add_argument("--no-act-group-aware", action="store_true", help="groups in the order they lie, not in its default one")
 args = parser.parse_args()
+args.model, args.dst, args.calib = map(os.path.abspath, (args.model, args.dst, args.calib))
+scratch = tempfile.TemporaryDirectory()
+os.chdir(scratch.name)  # GPTQModel writes logs into the current folder
 
 import torch
 from gptqmodel import GPTQModel, QuantizeConfig
