@@ -12,6 +12,7 @@ enum { WIDE_LESS = 128 };
 static inline vi vi_zero(void) { return _mm256_setzero_si256(); }
 static inline vi vi_set1(int8_t byte) { return _mm256_set1_epi8(byte); }
 static inline vi vi_load(const void *p) { return _mm256_loadu_si256(p); }
+static inline void vi_store(void *p, vi v) { _mm256_storeu_si256(p, v); }
 static inline vi vi_words(const int8_t *p) {
   int32_t word;
   __builtin_memcpy(&word, p, sizeof word);
@@ -54,19 +55,37 @@ static inline vf vf_join(vf first, vf second) {
 
 #include "kernels/cpu/q8_x86.h"
 
+enum { PANEL_TOGETHER = 2 };
+
+static inline vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
+/* Wide codes are signed here, and their magnitudes are multiplied. Eight products of others, 15 * 127 * 2 at most, add
+ * up in 16 bits. */
+static inline vi panel_codes(vi codes, bool wide) {
+  return wide ? _mm256_xor_si256(codes, _mm256_set1_epi8(INT8_MIN)) : codes;
+}
+static inline vi panel_dot(vi sum, vi w, vi x, bool wide) {
+  if (!wide) return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
+  vi pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+static inline vi panel_sum(vi sum, bool wide) { return wide ? sum : _mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
+
+#include "kernels/cpu/q8_panel_body.h"
+
 const nb_cpu_q8 nb_cpu_q8_avx2 = {
     .round = round_row,
+    .multiply = multiply_panel,
     .formats =
         {
-            [NB_FORMAT_NF4] = {nb_q8_evens_odds, .dot = dot_4bit},
-            [NB_FORMAT_FP4] = {nb_q8_evens_odds, .dot = dot_4bit},
-            [NB_FORMAT_INT8] = {.dot = dot_int8},
-            [NB_FORMAT_Q4_0] = {.dot = dot_q4_0},
-            [NB_FORMAT_Q8_0] = {.dot = dot_q8_0},
-            [NB_FORMAT_Q4_K] = {.dot = dot_q4_k},
+            [NB_FORMAT_NF4] = {nb_q8_evens_odds, dot_4bit, pack_4bit},
+            [NB_FORMAT_FP4] = {nb_q8_evens_odds, dot_4bit, pack_4bit},
+            [NB_FORMAT_INT8] = {NULL, dot_int8, pack_int8},
+            [NB_FORMAT_Q4_0] = {NULL, dot_q4_0, pack_q4_0},
+            [NB_FORMAT_Q8_0] = {NULL, dot_q8_0, pack_q8_0},
+            [NB_FORMAT_Q4_K] = {NULL, dot_q4_k, pack_q4_k},
             [NB_FORMAT_Q6_K] = {.dot = dot_q6_k},
-            [NB_FORMAT_GPTQ2] = {nb_q8_words2, .dot = gptq2_q8},
-            [NB_FORMAT_GPTQ4] = {nb_q8_words4, .dot = gptq4_q8},
-            [NB_FORMAT_GPTQ8] = {.dot = gptq8_q8},
+            [NB_FORMAT_GPTQ2] = {nb_q8_words2, gptq2_q8, pack_gptq2},
+            [NB_FORMAT_GPTQ4] = {nb_q8_words4, gptq4_q8, pack_gptq4},
+            [NB_FORMAT_GPTQ8] = {NULL, gptq8_q8, pack_gptq8},
         },
 };

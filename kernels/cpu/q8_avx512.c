@@ -46,6 +46,19 @@ static inline vf vf_lanes(const float *p) { return vf_join(_mm256_set1_ps(p[0]),
 
 #include "kernels/cpu/q8_x86.h"
 
+enum { PANEL_TOGETHER = 4 };
+
+static inline vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
+static inline vi panel_codes(vi codes, bool wide) {
+  (void)wide;
+  return codes;
+}
+static inline vi panel_dot(vi sum, vi w, vi x, bool wide) { return vi_dot(sum, w, x, wide); }
+static inline vi panel_sum(vi sum, bool wide) {
+  (void)wide;
+  return sum;
+}
+
 #include "kernels/cpu/q8_panel_body.h"
 
 const nb_cpu_q8 nb_cpu_q8_avx512 = {
@@ -59,8 +72,8 @@ const nb_cpu_q8 nb_cpu_q8_avx512 = {
             [NB_FORMAT_Q8_0] = {NULL, dot_q8_0, pack_q8_0},
             [NB_FORMAT_Q4_K] = {NULL, dot_q4_k, pack_q4_k},
             [NB_FORMAT_Q6_K] = {.dot = dot_q6_k},
-            [NB_FORMAT_GPTQ2] = {nb_q8_words2, .dot = gptq2_q8},
-            [NB_FORMAT_GPTQ4] = {nb_q8_words4, .dot = gptq4_q8},
-            [NB_FORMAT_GPTQ8] = {.dot = gptq8_q8},
+            [NB_FORMAT_GPTQ2] = {nb_q8_words2, gptq2_q8, pack_gptq2},
+            [NB_FORMAT_GPTQ4] = {nb_q8_words4, gptq4_q8, pack_gptq4},
+            [NB_FORMAT_GPTQ8] = {NULL, gptq8_q8, pack_gptq8},
         },
 };

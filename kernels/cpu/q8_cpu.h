@@ -27,6 +27,7 @@ typedef struct nb_q8_panel {
   float *scales;  /* [cols / 32, NB_Q8_PANEL] */
   float *minima;  /* the same, negative; read only if has_minimum */
   int bias;
+  bool wide; /* codes may be above 127 */
   bool has_minimum;
 } nb_q8_panel;
 
