@@ -23,6 +23,7 @@ extern "C" {
 }
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/matrix.h"
+#include "kernels/cuda/memory.h"
 #include "kernels/cuda/module.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/cuda/quantize.h"
@@ -326,6 +327,37 @@ nb_check CheckOf(bool small = true) {
   check.tiny = Sanitized();  // each instruction of a fiber costs fifty times as much there
   check.report = [](const char *line) { ADD_FAILURE() << line; };
   return check;
+}
+
+// Each block is written whole, so that none lies in another. The first sizes are those of a layer of 7B parameters in
+// nf4 and its caches, where three in a hundred may be lost.
+TEST(CudaMemory, BlocksLieApartAndLittleIsWasted) {
+  const uint64_t q = 2097152, q_scales = 262144, gate = 5767168, gate_scales = 720896, pairs = 1024, norm = 8192;
+  const uint64_t cache = 2097152;
+  uint64_t before = nb_device_taken();
+  for (auto sizes : {std::vector<uint64_t>{q, q_scales, q, q_scales, q, q_scales, q, q_scales, pairs, gate, gate_scales,
+                                           gate, gate_scales, gate, gate_scales, cache, cache, norm},
+                     {1, 300, 2097153, 5000000, 70000}}) {
+    std::vector<std::pair<char *, uint64_t>> blocks;
+    uint64_t wanted = 0;
+    for (int layer = 0; layer < 22; layer++) {
+      for (uint64_t size : sizes) {
+        char *at = (char *)nb_device_alloc(size);
+        ASSERT_NE(at, nullptr);
+        blocks.push_back({at, size});
+        wanted += size;
+      }
+    }
+    for (size_t i = 0; i < blocks.size(); i++) memset(blocks[i].first, (int)i, blocks[i].second);
+    for (size_t i = 0; i < blocks.size(); i++) {
+      ASSERT_EQ(blocks[i].first[0], (char)i);
+      ASSERT_EQ(blocks[i].first[blocks[i].second - 1], (char)i);
+    }
+    double allowed = sizes[0] == q ? 1.03 : INFINITY;
+    EXPECT_LT((double)(nb_device_taken() - before), allowed * (double)wanted);
+    for (auto &b : blocks) nb_device_free(b.first);
+    EXPECT_EQ(nb_device_taken(), before);
+  }
 }
 
 TEST(CudaBackend, ProductsOfEveryFormatAreThoseOfTheCpu) {

@@ -41,6 +41,9 @@
 #define nb_cuda_set_value nb_emulated_cuda_set_value
 #define nb_matrix_upload nb_emulated_matrix_upload
 #define nb_matrix_free nb_emulated_matrix_free
+#define nb_device_alloc nb_emulated_device_alloc
+#define nb_device_free nb_emulated_device_free
+#define nb_device_taken nb_emulated_device_taken
 #define nb_backend_cuda nb_emulated_backend_cuda
 #define nb_backend_cuda_free_bytes nb_emulated_backend_cuda_free_bytes
 #define nb_cuda_quantizer_create nb_emulated_cuda_quantizer_create

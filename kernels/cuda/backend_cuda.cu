@@ -10,6 +10,7 @@ extern "C" {
 }
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/matrix.h"
+#include "kernels/cuda/memory.h"
 #include "kernels/cuda/ops.h"
 
 struct nb_buffer {
@@ -81,7 +82,8 @@ static void *room(cuda_backend *b, scratch *s, uint64_t bytes) {
 static nibble_status buffer_create(nb_backend *self, uint64_t bytes, nb_buffer **out, nibble_error *err) {
   nb_buffer *buffer = (nb_buffer *)malloc(sizeof *buffer);
   if (!buffer) return nb_fail_memory(err, sizeof *buffer);
-  buffer->data = (float *)device_memory(self_of(self), bytes, true);
+  buffer->data = (float *)nb_device_alloc(bytes);
+  if (buffer->data) cudaMemsetAsync(buffer->data, 0, (size_t)bytes, self_of(self)->ws.stream);
   if (!buffer->data) {
     free(buffer);
     return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory for %llu bytes", (unsigned long long)bytes);
@@ -92,7 +94,7 @@ static nibble_status buffer_create(nb_backend *self, uint64_t bytes, nb_buffer *
 
 static void buffer_free(nb_backend *self, nb_buffer *buffer) {
   (void)self;
-  if (buffer) cudaFree(buffer->data);
+  if (buffer) nb_device_free(buffer->data);
   free(buffer);
 }
 

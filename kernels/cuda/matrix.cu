@@ -1,5 +1,7 @@
 #include "kernels/cuda/matrix.h"
 
+#include "kernels/cuda/memory.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,7 +10,7 @@ extern "C" {
 #include "kernels/gptq.h"
 }
 
-enum { BAND_BYTES = 64 << 20, ALIGNMENT = 256, PLACES = 10 };
+enum { BAND_BYTES = 64 << 20 };
 
 /* The parts of the allocation, each copied from `source` as it is, or filled by bands where that is NULL. */
 typedef struct part {
@@ -21,7 +23,7 @@ typedef struct upload_job {
   const nb_packed *m;
   nb_matrix *matrix;
   cudaStream_t stream;
-  part parts[PLACES];
+  part parts[NB_MATRIX_PARTS];
   int count;
   uint32_t pairs[256];
   int32_t *order;
@@ -82,24 +84,16 @@ static nibble_status copy(upload_job *job, const void *to, const void *from, uin
   return nb_fail(err, NIBBLE_SYSTEM, "CUDA: copying a weight: %s", cudaGetErrorString(code));
 }
 
-/* One allocation for all parts. */
 static nibble_status place(upload_job *job, nibble_error *err) {
-  uint64_t total = 0;
-  for (int i = 0; i < job->count; i++) total += (job->parts[i].bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-  void *memory = NULL;
-  if (cudaMalloc(&memory, (size_t)total) != cudaSuccess) {
-    cudaGetLastError();
-    return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory for a weight of %llu bytes", (unsigned long long)total);
-  }
-  job->matrix->memory = (char *)memory;
-  job->matrix->bytes = total;
-  uint64_t at = 0;
   for (int i = 0; i < job->count; i++) {
     const part *p = &job->parts[i];
-    *p->address = job->matrix->memory + at;
-    at += (p->bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    void *memory = job->matrix->memory[i] = nb_device_alloc(p->bytes);
+    if (!memory)
+      return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory for %llu bytes of a weight",
+                     (unsigned long long)p->bytes);
+    *p->address = memory;
     if (!p->source) continue;
-    nibble_status status = copy(job, *p->address, p->source, p->bytes, err);
+    nibble_status status = copy(job, memory, p->source, p->bytes, err);
     if (status != NIBBLE_OK) return status;
   }
   return NIBBLE_OK;
@@ -201,6 +195,6 @@ nibble_status nb_matrix_upload(const nb_packed *m, cudaStream_t stream, nb_matri
 }
 
 void nb_matrix_free(nb_matrix *matrix) {
-  if (matrix && matrix->memory) cudaFree(matrix->memory);
+  for (int i = 0; matrix && i < NB_MATRIX_PARTS; i++) nb_device_free(matrix->memory[i]);
   free(matrix);
 }

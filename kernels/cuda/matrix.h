@@ -1,5 +1,5 @@
-/* A weight on the GPU: one allocation that holds its tiles (or, where it does not fit tiles, its buffers as they were)
- * and the small tables beside them. */
+/* A weight on the GPU: its tiles (or, where it does not fit tiles, its buffers as they were) and the small tables
+ * beside them, each a block of device memory. */
 #ifndef NB_KERNELS_CUDA_MATRIX_H
 #define NB_KERNELS_CUDA_MATRIX_H
 
@@ -8,10 +8,11 @@ extern "C" {
 }
 #include "kernels/cuda/product.h"
 
+enum { NB_MATRIX_PARTS = 10 };
+
 struct nb_matrix {
   nb_device_matrix w;
-  char *memory;
-  uint64_t bytes;
+  void *memory[NB_MATRIX_PARTS]; /* NULL: no such part */
 };
 
 /* Packs and copies a weight, some rows at a time. GGUF's blocks become float16. NIBBLE_SYSTEM if there is no memory.

@@ -45,7 +45,8 @@ typedef struct made_up {
   nb_matrix *linear[LAYERS][SLOTS], *embedding;
   nb_buffer *k_cache[LAYERS], *v_cache[LAYERS], *buffer[BUFFERS];
   nb_recording *recording;
-  double bytes; /* of the weights that a token reads */
+  double bytes;        /* of the weights that a token reads */
+  double buffer_bytes; /* of caches and activations */
 } made_up;
 
 static nibble_status make_matrix(made_up *m, const nb_random_options *o, int copies, nb_matrix **const *out,
@@ -65,6 +66,7 @@ static nibble_status make_buffer(made_up *m, int64_t n, nb_buffer **out, nibble_
   float *values = nb_alloc((uint64_t)n, sizeof *values);
   if (!values) return nb_fail_memory(err, (size_t)n * sizeof *values);
   nb_random_floats((uint64_t)n, 0.5f, n, values);
+  m->buffer_bytes += (double)n * sizeof *values;
   nibble_status status = m->b->buffer_create(m->b, (uint64_t)n * sizeof *values, out, err);
   if (status == NIBBLE_OK) status = m->b->upload(m->b, *out, 0, values, (uint64_t)n * sizeof *values, err);
   free(values);
@@ -168,14 +170,25 @@ static void print(const char *how, const made_up *m, double seconds, double rate
          seconds * 1e3, 1 / seconds, m->bytes / seconds / 1e9, rate > 0 ? 100 * m->bytes / seconds / rate : 0);
 }
 
+/* What the model takes of the device's memory, beside the bytes of its packed weights, caches and activations, which is
+ * what `nibble memory` adds up. The difference is tables, padding, and what CUDA itself rounds up. */
+static void print_memory(const made_up *m, uint64_t before, uint64_t after) {
+  double taken = (double)before - (double)after, predicted = m->bytes + m->buffer_bytes;
+  printf("memory: %.3f GB taken of the device, %.3f GB of weights, caches and activations: %+.1f%%\n", taken / 1e9,
+         predicted / 1e9, 100 * (taken / predicted - 1));
+}
+
 nibble_status nb_bench_decode(nb_backend *cuda, nibble_error *err) {
   made_up m = {.b = cuda};
   double rate = nb_gpu_copy_rate(), launches = 0, graph = 0;
+  uint64_t before = nb_backend_cuda_free_bytes();
   nibble_status status = make(&m, err);
+  uint64_t after = nb_backend_cuda_free_bytes();
   if (status == NIBBLE_OK) status = time_tokens(&m, false, &launches, err);
   if (status == NIBBLE_OK) status = time_tokens(&m, true, &graph, err);
   if (status == NIBBLE_OK) {
     printf("decode, 32 layers of 4096 x 11008, nf4, bf16 head, %.2f GB of weights\n", m.bytes / 1e9);
+    print_memory(&m, before, after);
     print("launches", &m, launches, rate);
     print("one graph", &m, graph, rate);
   }
