@@ -18,6 +18,7 @@
 
 enum {
   DEFAULT_CTX = 512,
+  STEP_TOKENS = 512,     /* of a window that are run at a time: scratch memory is for so many, however long it is */
   TILE_LOGITS = 1 << 22, /* of each model, at a time */
   CONTEXT_TOKENS = 12,   /* shown before a bad one */
   SENSITIVITY_TOKENS = 48,
@@ -33,6 +34,7 @@ typedef struct side {
 
 typedef struct token_result {
   float kl, nll, reference_nll;
+  int32_t top1, reference_top1;
 } token_result;
 
 typedef struct run {
@@ -41,6 +43,7 @@ typedef struct run {
   nb_tokenizer *tokenizer;
   nb_ids ids;
   int64_t ctx, chunks, vocab, tile;
+  int64_t step; /* tokens that are run at a time; ctx with LLM.int8, whose outlier columns are those of a step */
   nb_divergence *tile_results; /* [tile] */
   int32_t *rows;               /* [tile] */
   token_result *tokens;        /* [chunks * (ctx - 1)] */
@@ -85,7 +88,8 @@ static nibble_status open_side(run *r, const char *path, side *out, nibble_error
   r->tile = nb_max_i64(1, nb_min_i64(r->ctx - 1, TILE_LOGITS / vocab));
   if (!(out->logits = nb_alloc_aligned((uint64_t)(r->tile * vocab), sizeof(float))))
     return nb_fail_memory(err, (size_t)(r->tile * vocab) * sizeof(float));
-  return nb_session_create(&out->model, &(nb_session_options){.sequences = 1, .capacity = r->ctx}, &out->session, err);
+  nb_session_options session = {.sequences = 1, .capacity = r->ctx, .step_tokens = r->step};
+  return nb_session_create(&out->model, &session, &out->session, err);
 }
 
 static void close_side(side *s) {
@@ -109,8 +113,9 @@ static void compare_rows(void *ctx, int64_t begin, int64_t end, int thread) {
                      ids[job->first + i + 1], &r->tile_results[i]);
 }
 
-static nibble_status compare_tile(run *r, int64_t window, int64_t first, int64_t n, nibble_error *err) {
-  for (int64_t i = 0; i < n; i++) r->rows[i] = (int32_t)(first + i);
+/* Predictions [first, first + n), of tokens of the last step, which began at token `at`. */
+static nibble_status compare_tile(run *r, int64_t window, int64_t at, int64_t first, int64_t n, nibble_error *err) {
+  for (int64_t i = 0; i < n; i++) r->rows[i] = (int32_t)(first + i - at);
   nibble_status status = nb_session_logits(r->original.session, r->rows, n, r->original.logits, err);
   if (status == NIBBLE_OK) status = nb_session_logits(r->artifact.session, r->rows, n, r->artifact.logits, err);
   if (status != NIBBLE_OK) return status;
@@ -118,22 +123,31 @@ static nibble_status compare_tile(run *r, int64_t window, int64_t first, int64_t
   nb_parallel(n, ROW_BAND, compare_rows, &job);
   for (int64_t i = 0; i < n; i++) {
     const nb_divergence *d = &r->tile_results[i];
-    r->tokens[window * (r->ctx - 1) + first + i] = (token_result){(float)d->kl, (float)d->nll, (float)d->reference_nll};
-    r->top1 += d->same_top1;
+    r->tokens[window * (r->ctx - 1) + first + i] = (token_result){
+        (float)d->kl, (float)d->nll, (float)d->reference_nll, d->top1, d->reference_top1,
+    };
+    r->top1 += d->finite && d->top1 == d->reference_top1;
     r->top5 += d->common_top5;
     r->not_finite += !d->finite;
   }
   return NIBBLE_OK;
 }
 
+static nibble_status compare_step(run *r, int64_t window, int64_t at, nibble_error *err) {
+  const int32_t *ids = r->ids.data + window * r->ctx + at;
+  int64_t tokens = nb_min_i64(r->step, r->ctx - at), end = nb_min_i64(at + tokens, r->ctx - 1);
+  nibble_status status = nb_session_step(r->original.session, ids, tokens, err);
+  if (status == NIBBLE_OK) status = nb_session_step(r->artifact.session, ids, tokens, err);
+  for (int64_t first = at; status == NIBBLE_OK && first < end; first += r->tile)
+    status = compare_tile(r, window, at, first, nb_min_i64(r->tile, end - first), err);
+  return status;
+}
+
 static nibble_status compare_window(run *r, int64_t window, nibble_error *err) {
-  const int32_t *ids = r->ids.data + window * r->ctx;
   nb_session_truncate(r->original.session, 0);
   nb_session_truncate(r->artifact.session, 0);
-  nibble_status status = nb_session_step(r->original.session, ids, r->ctx, err);
-  if (status == NIBBLE_OK) status = nb_session_step(r->artifact.session, ids, r->ctx, err);
-  for (int64_t first = 0; status == NIBBLE_OK && first < r->ctx - 1; first += r->tile)
-    status = compare_tile(r, window, first, nb_min_i64(r->tile, r->ctx - 1 - first), err);
+  nibble_status status = NIBBLE_OK;
+  for (int64_t at = 0; status == NIBBLE_OK && at < r->ctx; at += r->step) status = compare_step(r, window, at, err);
   return status;
 }
 
@@ -219,25 +233,8 @@ static char *decode(const run *r, const int32_t *ids, int64_t n) {
   return out;
 }
 
-/* The likeliest next token of a side, whose window is run again: only the worst few need it. */
-static nibble_status top_of(run *r, side *s, int64_t window, int64_t row, char **out, nibble_error *err) {
-  const int32_t *ids = r->ids.data + window * r->ctx;
-  int32_t at = (int32_t)row;
-  nb_session_truncate(s->session, 0);
-  nibble_status status = nb_session_step(s->session, ids, row + 1, err);
-  if (status == NIBBLE_OK) status = nb_session_logits(s->session, &at, 1, s->logits, err);
-  if (status != NIBBLE_OK) return status;
-  int32_t best = 0;
-  for (int64_t i = 1; i < r->vocab; i++) {
-    if (s->logits[i] > s->logits[best]) best = (int32_t)i;
-  }
-  *out = decode(r, &best, 1);
-  return NIBBLE_OK;
-}
-
-static nibble_status find_worst(run *r, nibble_behaviour *out, nibble_error *err) {
+static void find_worst(const run *r, nibble_behaviour *out) {
   int64_t n = r->chunks * (r->ctx - 1);
-  nibble_status status = NIBBLE_OK;
   int64_t at[NIBBLE_WORST_TOKENS], found = 0;
   for (int64_t i = 0; i < n; i++) {
     int64_t k = found < NIBBLE_WORST_TOKENS ? found++ : NIBBLE_WORST_TOKENS - 1;
@@ -247,17 +244,17 @@ static nibble_status find_worst(run *r, nibble_behaviour *out, nibble_error *err
     for (; k > 0 && r->tokens[i].kl > r->tokens[at[k - 1]].kl; k--) at[k] = at[k - 1];
     at[k] = i;
   }
-  for (int64_t k = 0; status == NIBBLE_OK && k < found; k++) {
+  for (int64_t k = 0; k < found; k++) {
+    const token_result *t = &r->tokens[at[k]];
     int64_t window = at[k] / (r->ctx - 1), row = at[k] % (r->ctx - 1), from = nb_max_i64(0, row + 1 - CONTEXT_TOKENS);
     const int32_t *ids = r->ids.data + window * r->ctx;
     nibble_worst_token *w = &out->worst[out->worst_count++];
-    *w = (nibble_worst_token){.position = window * r->ctx + row + 1, .kl = (double)r->tokens[at[k]].kl};
+    *w = (nibble_worst_token){.position = window * r->ctx + row + 1, .kl = (double)t->kl};
     w->context = decode(r, ids + from, row + 1 - from);
     w->token = decode(r, ids + row + 1, 1);
-    status = top_of(r, &r->original, window, row, &w->reference_top, err);
-    if (status == NIBBLE_OK) status = top_of(r, &r->artifact, window, row, &w->top, err);
+    w->reference_top = decode(r, &t->reference_top1, 1);
+    w->top = decode(r, &t->top1, 1);
   }
-  return status;
 }
 
 /* ---- all of it ---- */
@@ -288,7 +285,7 @@ static nibble_status measure(run *r, nb_findings *findings, nibble_behaviour *ou
     status = compare_window(r, w, err);
   }
   if (status == NIBBLE_OK) status = sum_up(r, out, err);
-  if (status == NIBBLE_OK) status = find_worst(r, out, err);
+  if (status == NIBBLE_OK) find_worst(r, out);
   if (status == NIBBLE_OK) {
     nb_step(o->progress, "comparing blocks", (uint64_t)(r->chunks * r->ctx), (uint64_t)(r->chunks * r->ctx), "tokens");
     int64_t tokens = nb_min_i64(SENSITIVITY_TOKENS, nb_min_i64(r->tile, r->ctx - 1));
@@ -313,6 +310,7 @@ nibble_status nb_behaviour_measure(const nb_behaviour_options *options, nb_findi
   double start = nb_seconds();
   *out = (nibble_behaviour){.parting_block = -1};
   run r = {.options = options, .ctx = options->ctx ? options->ctx : DEFAULT_CTX};
+  r.step = options->int8 == NIBBLE_INT8_LLM ? r.ctx : nb_min_i64(r.ctx, STEP_TOKENS);
   nibble_status status =
       r.ctx < 2 ? nb_fail(err, NIBBLE_USAGE, "a window needs two tokens at least") : measure(&r, findings, out, err);
   close_side(&r.artifact);

@@ -1,7 +1,9 @@
 #include "validate/divergence.h"
 
 #include <math.h>
-#include <string.h>
+
+#include "base/dtype.h"
+#include "kernels/cpu/errors.h"
 
 enum { TOP = 5 };
 
@@ -18,9 +20,9 @@ static void find_top(const float *x, int64_t n, int64_t top[TOP]) {
 }
 
 static bool all_finite(const float *x, int64_t n) {
-  float probe = 0; /* 0 * x is not 0 for those that are not finite */
-  for (int64_t i = 0; i < n; i++) probe += 0 * x[i];
-  return probe == 0;
+  uint32_t bad = 0;
+  for (int64_t i = 0; i < n; i++) bad |= (nb_f32_to_bits(x[i]) & 0x7f800000u) == 0x7f800000u;
+  return !bad;
 }
 
 void nb_divergence_of(const float *reference, const float *logits, int64_t vocab, int32_t target, nb_divergence *out) {
@@ -29,20 +31,17 @@ void nb_divergence_of(const float *reference, const float *logits, int64_t vocab
   int64_t top[TOP], other[TOP];
   find_top(reference, vocab, top);
   find_top(logits, vocab, other);
-  out->same_top1 = top[0] == other[0];
   for (int i = 0; i < TOP; i++) {
     for (int j = 0; j < TOP; j++) out->common_top5 += top[i] == other[j] && top[i] >= 0;
   }
   /* With e = exp(x - max): KL = sum e (x - y) / sum e - (lse x - lse y). */
-  double max_x = (double)reference[top[0]], max_y = (double)logits[other[0]];
-  double sum_x = 0, sum_y = 0, weighted = 0;
-  for (int64_t i = 0; i < vocab; i++) {
-    double x = (double)reference[i] - max_x, y = (double)logits[i] - max_y, e = exp(x);
-    sum_x += e;
-    sum_y += exp(y);
-    weighted += e * (x - y);
-  }
-  out->kl = fmax(0, weighted / sum_x - (log(sum_x) - log(sum_y)));
-  out->reference_nll = log(sum_x) - ((double)reference[target] - max_x);
-  out->nll = log(sum_y) - ((double)logits[target] - max_y);
+  float max_x = reference[top[0]], max_y = logits[other[0]];
+  double sums[3];
+  nb_cpu_errors_now()->exp_sums(reference, logits, vocab, max_x, max_y, sums);
+  double lse_x = log(sums[0]), lse_y = log(sums[1]);
+  out->top1 = (int32_t)other[0];
+  out->reference_top1 = (int32_t)top[0];
+  out->kl = fmax(0, sums[2] / sums[0] - (lse_x - lse_y));
+  out->reference_nll = lse_x - ((double)reference[target] - (double)max_x);
+  out->nll = lse_y - ((double)logits[target] - (double)max_y);
 }

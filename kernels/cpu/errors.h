@@ -1,6 +1,7 @@
-/* Sums over weights and over what stands for them, at the speed of memory: for who measures how far a packed weight is
- * from what it was, and who searches the grid that keeps it near. One plain body (errors_body.h), compiled once an
- * instruction set; its lanes are always as many, so that results are the same to the last bit on every processor. */
+/* Sums over weights, or logits, and over what stands for them, at the speed of memory: for who measures how far a
+ * packed model is from what it was, and who searches the grid that keeps it near. One plain body (errors_body.h),
+ * compiled once an instruction set; its lanes are always as many, so that results are the same to the last bit on every
+ * processor. */
 #ifndef NB_KERNELS_CPU_ERRORS_H
 #define NB_KERNELS_CPU_ERRORS_H
 
@@ -33,6 +34,10 @@ typedef struct nb_cpu_errors {
   /* The squared error of rounding w to whole numbers of `scale`, from `least` to `most` of them, half to even; each
    * weighed by importance [n] unless that is NULL. */
   float (*grid)(const float *w, int64_t n, float scale, float least, float most, const float *importance);
+
+  /* Of two rows of n logits, less their largest: the sums of exp(x - max_x), exp(y - max_y) and
+   * exp(x - max_x) ((x - max_x) - (y - max_y)), which a Kullback-Leibler divergence is made of. */
+  void (*exp_sums)(const float *x, const float *y, int64_t n, float max_x, float max_y, double sums[3]);
 } nb_cpu_errors;
 
 /* For the instruction set in use. */

@@ -6,12 +6,15 @@
 #include "base/checked.h"
 #include "kernels/cpu/errors.h"
 
-enum { LANES = 16, GRID_LANES = 8 };
+enum { LANES = 16, GRID_LANES = 8, EXP_LANES = 8 };
 
 typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
 typedef int32_t lane_bits __attribute__((vector_size(LANES * sizeof(float))));
 typedef float grid_lanes __attribute__((vector_size(GRID_LANES * sizeof(float))));
 typedef int32_t grid_bits __attribute__((vector_size(GRID_LANES * sizeof(float))));
+typedef float logits __attribute__((vector_size(EXP_LANES * sizeof(float))));
+typedef double exps __attribute__((vector_size(EXP_LANES * sizeof(double))));
+typedef int64_t exp_bits __attribute__((vector_size(EXP_LANES * sizeof(double))));
 
 static inline nb_unit_sums unit_sums(const float *w, const float *a, int64_t n) {
   lanes error = {0}, squares = {0}, x, y;
@@ -119,4 +122,52 @@ static float grid(const float *w, int64_t n, float scale, float least, float mos
     sums[0] += importance ? d * d * importance[i] : d * d;
   }
   return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+enum { SERIES = 14 };
+static const double inverse_factorials[SERIES] = {
+    1 / 6227020800.0, 1 / 479001600.0, 1 / 39916800.0, 1 / 3628800.0, 1 / 362880.0, 1 / 40320.0, 1 / 5040.0,
+    1 / 720.0,        1 / 120.0,       1 / 24.0,       1 / 6.0,       1 / 2.0,      1,           1,
+};
+
+/* exp(x) of x <= 0 in place, to the last bits of a double: x = n ln 2 + r with |r| <= ln(2) / 2, ln 2 in two parts, and
+ * 14 terms of the series for exp(r), the next of which is below 2^-57. */
+static inline void exp_lanes(exps *x) {
+  const double least = -700, big = 0x1.8p52; /* 1.5 * 2^52: its last bit is worth 1 */
+  exp_bits above = *x > least;
+  exps limited = (exps)((exp_bits)*x & above) + least * __builtin_convertvector(above + 1, exps);
+  exps n = limited * 1.4426950408889634 + big;
+  exp_bits scale = (exp_bits)n << 52;
+  n -= big;
+  exps r = (limited - n * 0x1.62e42fefa0000p-1) - n * 0x1.cf79abc9e3b3ap-40;
+  exps p = {0};
+  for (int k = 0; k < SERIES; k++) p = p * r + inverse_factorials[k];
+  *x = (exps)((exp_bits)p + scale);
+}
+
+static void exp_sums(const float *x, const float *y, int64_t n, float max_x, float max_y, double sums[3]) {
+  exps sum_x = {0}, sum_y = {0}, weighted = {0};
+  for (int64_t i = 0; i < n; i += EXP_LANES) {
+    logits a = {0}, b = {0};
+    int64_t count = nb_min_i64(EXP_LANES, n - i);
+    memcpy(&a, x + i, (size_t)count * sizeof *x);
+    memcpy(&b, y + i, (size_t)count * sizeof *y);
+    for (int64_t k = count; k < EXP_LANES; k++) {
+      a[k] = max_x - 1000; /* whose exp is nothing */
+      b[k] = max_y - 1000;
+    }
+    exps from = __builtin_convertvector(a, exps) - (double)max_x, to = __builtin_convertvector(b, exps) - (double)max_y;
+    exps difference = from - to;
+    exp_lanes(&from);
+    exp_lanes(&to);
+    sum_x += from;
+    sum_y += to;
+    weighted += from * difference;
+  }
+  sums[0] = sums[1] = sums[2] = 0;
+  for (int k = 0; k < EXP_LANES; k++) {
+    sums[0] += sum_x[k];
+    sums[1] += sum_y[k];
+    sums[2] += weighted[k];
+  }
 }
