@@ -490,7 +490,7 @@ typedef struct nibble_behaviour {
   int64_t block_count;
   double
       *block_sensitivity; /* [sensitivity_count] mean KL if that block alone is the artifact's, on the first tokens */
-  int64_t sensitivity_count; /* 0: the two models' blocks are of other shapes */
+  int64_t sensitivity_count; /* 0: not asked for, or the two models' blocks are of other shapes */
   int64_t parting_block;     /* the first block whose output is off by a quarter and more; -1: none */
   uint64_t predicted_bytes;  /* of weights, as `memory` tells them from the headers */
   uint64_t file_bytes;       /* on disk */
@@ -519,6 +519,7 @@ typedef struct nibble_verify_options {
   bool no_certificate;     /* writes none, unless `certificate` is given */
   bool check_only;         /* measures nothing: are the files (the original's too, if given) the certified ones? */
   const char *report;      /* HTML file to write; NULL: none */
+  bool sensitivity;        /* measures block_sensitivity, which takes as long as some windows; `report` does, too */
   nibble_progress progress;
 } nibble_verify_options;
 

@@ -70,7 +70,7 @@ static const struct argp_option own_options[] = {
     {"check-only", OPT_CHECK_ONLY, NULL, 0, "Measure nothing: are the files still the certified ones?", 2},
     {"report", OPT_REPORT, "FILE", 0, "Write an HTML page", 3},
     {"model-card", OPT_MODEL_CARD, NULL, 0, "Print a Markdown table for a model card", 3},
-    {"layers", OPT_LAYERS, NULL, 0, "List the error of every weight", 3},
+    {"layers", OPT_LAYERS, NULL, 0, "List the error of every weight, and with --text of every block", 3},
     {0},
 };
 
@@ -119,7 +119,7 @@ static void print_weights(const nibble_verification *v, bool all) {
            w[i].max_col, w[i].flagged ? "  FLAGGED " : "", w[i].cause);
 }
 
-static void print_behaviour(const nibble_behaviour *b) {
+static void print_behaviour(const nibble_behaviour *b, bool all) {
   char a[32], d[32], e[32];
   if (!b) return;
   printf("behaviour: %" PRId64 " tokens in %" PRId64 " windows of %" PRId64 ", %.1f s\n", b->tokens, b->chunks, b->ctx,
@@ -140,6 +140,13 @@ static void print_behaviour(const nibble_behaviour *b) {
   }
   printf("  memory          predicted %s, on disk %s, resident %s\n", cli_bytes(a, b->predicted_bytes),
          cli_bytes(d, b->file_bytes), cli_bytes(e, b->resident_bytes));
+  if (!all) return;
+  printf("%5s %32s %36s\n", "block", "relative error of its output", "mean KL if only it is replaced");
+  for (int64_t i = 0; i < b->block_count - 1; i++) {
+    printf("%5" PRId64 " %32.4g", i, b->block_errors[i + 1]);
+    if (i < b->sensitivity_count) printf(" %36.4g", b->block_sensitivity[i]);
+    printf("\n");
+  }
 }
 
 static void print_text(const nibble_verification *v, bool layers) {
@@ -147,7 +154,7 @@ static void print_text(const nibble_verification *v, bool layers) {
   printf("structure: %zu tensors, %zu packed weights, %s in %.2f s\n", v->tensors, v->packed_weights,
          cli_bytes(a, v->tensor_bytes), v->structure_seconds);
   print_weights(v, layers);
-  print_behaviour(v->behaviour);
+  print_behaviour(v->behaviour, layers);
   print_findings(v);
 }
 
@@ -278,6 +285,7 @@ int cli_verify(int argc, char **argv) {
   options o = {.common.runs_model = true};
   cli_parse(&argp, argc, argv, &o);
   o.verify.progress = o.common.progress;
+  o.verify.sensitivity = o.layers || o.common.json;
   nibble_verification *result;
   nibble_error err;
   nibble_status status = nibble_verify(&o.verify, &result, &err);

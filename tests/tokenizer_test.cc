@@ -314,6 +314,107 @@ TEST(Tokenizer, RefusesWhatItCannotReadOrDoesNotKnowByName) {
   }
 }
 
+TEST(Tokenizer, RefusesDamagedJsonWhereverItIsDamaged) {
+  const std::string cut[] = {R"({"a)", R"({"a\)", R"({"a" 1})", R"({"a":"b)", R"({"a":1)", R"({"a":[1})", R"({"a":1,)"};
+  for (const std::string &json : cut) {
+    std::string message;
+    EXPECT_EQ(ParseTokenizer(json, &message), nullptr) << json;
+    EXPECT_NE(message.find("not valid JSON"), std::string::npos) << message << " for " << json;
+  }
+  // Each escape that is none, in a token and in both kinds of merges.
+  for (const char *escape : {R"(\u12)", R"(\u12g4)", R"(\udc00)", R"(\ud83d)", R"(\ud83dA)", R"(\ud83dxx1234)",
+                             R"(\ud83d\u00)", R"(\ud83d\u0041)", R"(\ud83d\ud83d)", R"(\q)"}) {
+    const std::string e = escape;
+    for (const std::string &model :
+         {R"("vocab":{")" + e + R"(":0},"merges":[])", R"("vocab":{"a":0},"merges":["a )" + e + R"("])",
+          R"("vocab":{"a":0},"merges":[[")" + e + R"(","a"]])", R"("vocab":{"a":0},"merges":[["a",")" + e + R"("]])"}) {
+      std::string message;
+      EXPECT_EQ(ParseTokenizer(Minimal(model), &message), nullptr) << model;
+      EXPECT_NE(message.find("damaged string"), std::string::npos) << message << " for " << model;
+    }
+  }
+}
+
+TEST(Tokenizer, RefusesPartsOfTheWrongKind) {
+  const std::string model = R"("vocab":{"a":0},"merges":[])",
+                    two = R"({"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}}]})";
+  std::string nested = R"({"type":"ByteLevel"})", pieces;
+  for (int i = 0; i < 100; i++) {
+    nested = R"({"type":"Sequence","processors":[)" + nested + "]}";
+    for (int k = 0; k < 50; k++) pieces += R"({"Sequence":{"id":"A"}},)";
+  }
+  const std::string special =
+      R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}}],"special_tokens":{"x":{"ids":[)";
+  const std::pair<std::string, std::string> cases[] = {
+      {R"({"model":{"type":5,"vocab":{},"merges":[]}})", "type"},
+      {R"({"version":1,"model":{"vocab":{},"merges":[]}})", "version"},
+      {Minimal(R"("dropout":"no",)" + model), "dropout"},
+      {Minimal(R"("fuse_unk":1,)" + model), "fuse_unk"},
+      {Minimal(R"("unk_token":1,)" + model), "unk_token"},
+      {Minimal(R"("continuing_subword_prefix":"###","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"])"),
+       "not in model.vocab"},
+      {Minimal(R"("vocab":{"a":0},"merges":["a)"), "not valid JSON"},
+      {Minimal(R"("vocab":{"a":0},"merges":["a a" "a a"])"), "model.vocab"},
+      {Minimal(R"("vocab":{"a":0,"aa":1},"merges":["a a" "a a"])"), "model.merges is not valid JSON"},
+      {Minimal(R"("vocab":{"a":0},"merges":[["a" "a"]])"), "not a pair"},
+      {Minimal(R"("vocab":{"a":0},"merges":[["a",1]])"), "not a pair"},
+      {Minimal(R"("vocab":{"a" 0},"merges":[])"), "model.vocab is not valid JSON"},
+      {Minimal(R"("vocab":{a:0},"merges":[])"), "model.vocab is not valid JSON"},
+      {Minimal(model, R"("pre_tokenizer":{"type":"Split","behavior":"Isolated"},)"), "no \"pattern\""},
+      {Minimal(model, R"("normalizer":{"type":"Prepend"},)"), "no string \"prepend\""},
+      {Minimal(model, R"("post_processor":5,)"), "no \"type\""},
+      {Minimal(model, R"("post_processor":{"type":"Sequence","processors":5},)"), "'Sequence' is not supported"},
+      {Minimal(model, "\"post_processor\":" + nested + ","), "'Sequence' is not supported"},
+      {Minimal(model, R"("post_processor":{"type":"TemplateProcessing"},)"), "no \"single\""},
+      {Minimal(model, R"("post_processor":{"type":"TemplateProcessing","single":[]},)"), "empty template"},
+      {Minimal(model, R"("post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":"B"}}]},)"),
+       "does not define"},
+      {Minimal(model, R"("post_processor":{"type":"TemplateProcessing","single":[{"Sequence":{"id":5}}]},)"), "id"},
+      {Minimal(model, R"("post_processor":{"type":"TemplateProcessing","single":[)" + pieces +
+                          R"({"Sequence":{"id":"A"}}]},)"),
+       "post_processor"},
+      {Minimal(model, "\"post_processor\":" + special + R"("y"]}}},)"), "an id that is none"},
+      {Minimal(model, "\"post_processor\":" + special + R"(-1]}}},)"), "an id that is none"},
+      {Minimal(model, R"("post_processor":{"type":"Sequence","processors":[)" + two + "," + two + "]},"),
+       "two templates"},
+      {Minimal(model, R"("post_processor":{"type":"Sequence","processors":[)" + two +
+                          R"(,{"type":"BertProcessing","cls":["a",0],"sep":["a",0]}]},)"),
+       "two templates"},
+      {Minimal(model, R"("post_processor":{"type":"RobertaProcessing","cls":["a",0]},)"), "an id that is none"},
+      {Minimal(model, R"("post_processor":{"type":"RobertaProcessing","sep":["a",0]},)"), "an id that is none"},
+  };
+  for (const auto &[json, fault] : cases) {
+    std::string message;
+    EXPECT_EQ(ParseTokenizer(json, &message), nullptr) << json.substr(0, 200);
+    EXPECT_NE(message.find(fault), std::string::npos) << "\"" << message << "\" for " << json.substr(0, 200);
+  }
+}
+
+TEST(Tokenizer, ReadsEveryEscapeAndTheFirstLineOfMergesTxt) {
+  Tokenizer t = ParseTokenizer(Minimal(
+      R"("vocab":{"\n":0,"\u0041":1,"\ud83d\ude00":2,"\"\/\\":3,"A\n":4},"merges":["#version: 0.2","\u0041 \n"])"));
+  ASSERT_NE(t, nullptr);
+  EXPECT_EQ(Encode(t, "A\n"), (std::vector<int32_t>{4}));
+  EXPECT_EQ(Encode(t, "\xf0\x9f\x98\x80"), (std::vector<int32_t>{2}));
+  EXPECT_EQ(Decode(t, {3}, 0), "\"/\\");
+  EXPECT_NE(ParseTokenizer(Minimal(R"("vocab":{},"merges":[])")), nullptr);
+}
+
+TEST(Tokenizer, IsFoundInTheFolderOfAModelsFile) {
+  TempFolder folder;
+  WriteFile(folder / "tokenizer.json", Minimal());
+  WriteFile(folder / "model.safetensors", "");
+  for (const std::string &path : {folder.path(), folder / "tokenizer.json", folder / "model.safetensors"}) {
+    nb_tokenizer *t = nullptr;
+    nibble_error err = {};
+    EXPECT_EQ(nb_tokenizer_open(path.c_str(), &t, &err), NIBBLE_OK) << path << ": " << err.message;
+    nb_tokenizer_close(t);
+  }
+  nb_tokenizer *t = nullptr;
+  nibble_error err = {};
+  EXPECT_EQ(nb_tokenizer_open((folder / "none/model.safetensors").c_str(), &t, &err), NIBBLE_BAD_INPUT);
+}
+
 TEST(Tokenizer, RefusesPatternsWithoutACounterpart) {
   for (const char *pattern :
        {"(", ")", "[a", "a**", "[a[b]]", "[a&&b]", "\\\\y", "\\\\g<1>", "(?~ab)", "(?s).", "\\\\p{Nope}", "[\\\\W]",

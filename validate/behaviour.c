@@ -286,7 +286,7 @@ static nibble_status measure(run *r, nb_findings *findings, nibble_behaviour *ou
   }
   if (status == NIBBLE_OK) status = sum_up(r, out, err);
   if (status == NIBBLE_OK) find_worst(r, out);
-  if (status == NIBBLE_OK) {
+  if (status == NIBBLE_OK && o->sensitivity) {
     nb_step(o->progress, "comparing blocks", (uint64_t)(r->chunks * r->ctx), (uint64_t)(r->chunks * r->ctx), "tokens");
     int64_t tokens = nb_min_i64(SENSITIVITY_TOKENS, nb_min_i64(r->tile, r->ctx - 1));
     status = nb_sensitivity_measure(&r->original.model, &r->artifact.model, r->ids.data, tokens, r->original.logits,

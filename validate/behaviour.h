@@ -12,6 +12,7 @@ typedef struct nb_behaviour_options {
   const char *text;                /* file, plain or gzip */
   int64_t ctx, chunks;             /* 0: 512, and all */
   nibble_int8 int8;
+  bool sensitivity; /* of each block */
   const nibble_progress *progress;
 } nb_behaviour_options;
 

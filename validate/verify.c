@@ -64,6 +64,7 @@ static nibble_status check_behaviour(verification *v, const nibble_verify_option
                                   .ctx = o->ctx,
                                   .chunks = o->chunks,
                                   .int8 = o->int8,
+                                  .sensitivity = o->sensitivity || o->report,
                                   .progress = &o->progress};
   nibble_status status = nb_sha256_file(o->text, v->text_sha256, err);
   if (status != NIBBLE_OK) return status;
