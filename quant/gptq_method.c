@@ -214,9 +214,6 @@ nibble_status nb_gptq_method_target(const nb_gptq_method *m, const nb_source *so
                    "leaves it out)",
                    source->checkpoint->path, source->name, (long long)rows, (long long)cols, WORD_BITS);
   if (size <= 0 || size > cols) size = cols;
-  if (cols % size != 0)
-    nb_warn(&m->options->progress, "%s: %lld inputs are no multiple of the group size %lld: the last group is shorter",
-            source->name, (long long)cols, (long long)size);
   *out = (nb_packed){.format = m->format, .rows = rows, .cols = cols, .group_size = size};
   out->groups = nb_ceil_div(cols, size);
   out->scale_dtype = m->grid.bf16_scales ? NB_BF16 : NB_F16;

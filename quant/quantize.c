@@ -138,6 +138,21 @@ static nibble_status plan_tensor(quantizer *q, const nb_tensor *t, bool quantize
   return status;
 }
 
+/* One line for all of them. */
+static void warn_of_short_groups(const quantizer *q) {
+  const plan *first = NULL;
+  size_t count = 0;
+  for (size_t i = 0; i < q->plan_count; i++) {
+    const plan *p = &q->plans[i];
+    if (!p->target.group_size || p->target.cols % p->target.group_size == 0) continue;
+    if (count++ == 0) first = p;
+  }
+  if (!first) return;
+  nb_warn(&q->options->progress,
+          "the last group of %zu weights is shorter than %lld: their inputs are no multiple of it (%s: %lld)", count,
+          (long long)first->target.group_size, first->source.name, (long long)first->target.cols);
+}
+
 static nibble_status plan_output(quantizer *q, nibble_error *err) {
   const nb_checkpoint *c = &q->checkpoint;
   nibble_quantize_result *r = q->result;
@@ -155,6 +170,7 @@ static nibble_status plan_output(quantizer *q, nibble_error *err) {
   }
   for (int i = 0; i < c->file_count; i++) r->source_bytes += c->files[i].map.size;
   r->quantized_tensors = (int64_t)q->selection.quantized;
+  warn_of_short_groups(q);
   return NIBBLE_OK;
 }
 
