@@ -42,12 +42,16 @@ for variable in ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "GOMP_SPINCOUNT"):
 has_int8_activations = "--activations" in subprocess.run([args.nibble, "bench", "--help"], capture_output=True, text=True).stdout
 
 
-def run(*command):
-    return subprocess.run(command, capture_output=True, text=True, check=True)
+with open("/proc/cpuinfo") as f:
+    has_avx512 = " avx512_vnni" in f.read()  # as on other machines, NIBBLE_ISA=avx2 then tells what those without it get
 
 
-def nibble(*command):
-    return json.loads(run(args.nibble, *command, "--threads", args.threads, "--json").stdout)
+def run(*command, **variables):
+    return subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **variables})
+
+
+def nibble(*command, **variables):
+    return json.loads(run(args.nibble, *command, "--threads", args.threads, "--json", **variables).stdout)
 
 
 class Torch:
@@ -74,9 +78,10 @@ def model_path(name):
     return os.path.join(args.models, name)
 
 
-def nibble_model(name, *options, gen=GEN):
+def nibble_model(name, *options, gen=GEN, **variables):
     """Prefill and decode of one of nibble's folders; one run gives both."""
-    r = nibble("bench", model_path(name), "--prompt", str(PROMPT), "--gen", str(gen), "--repetitions", "1", *options)
+    r = nibble("bench", model_path(name), "--prompt", str(PROMPT), "--gen", str(gen), "--repetitions", "1", *options,
+               **variables)
     return {"prefill": r["prefill_tokens_per_second"], "decode": r["decode_tokens_per_second"]}
 
 
@@ -103,8 +108,11 @@ def nibble_ppl(*options):
                   *options)["tokens_per_second"]
 
 
-def nibble_product(rows):
-    r = nibble("bench", "--kernels", "--format", "nf4", "--rows", "4096", "--cols", "4096", "--batch", str(rows))
+def nibble_product(rows, **variables):
+    r = nibble("bench", "--kernels", "--format", "nf4", "--rows", "4096", "--cols", "4096", "--batch", str(rows), **variables)
+    if variables:
+        machine["flops " + r["isa"]].append(r["peak_flops"])
+        return 1000 * r["kernels"][0]["seconds"]
     machine["read"].append(r["read_bytes_per_second"])
     machine["flops"].append(r["peak_flops"])
     return 1000 * r["kernels"][0]["seconds"]
@@ -146,12 +154,19 @@ print(t.decode(m.generate(**t("The", return_tensors="pt"), max_new_tokens=1)[0])
 
 
 def measurements():
-    """group, who, measure. A dict that comes back goes to several groups; "+" marks whose group that is."""
+    """group, who, measure. A dict that comes back goes to several groups; "+" marks whose group that is, and what follows it
+    is put after their names."""
     for name in ("f32", "bf16", "int8", "nf4", "gptq4"):
         yield "+", f"nibble {name}", lambda n=name: nibble_model(n)
     if has_int8_activations:
         for name in ("int8", "nf4", "gptq4"):
             yield "+", f"nibble {name}, int8 activations", lambda n=name: nibble_model(n, "--activations", "int8")
+    if has_avx512:
+        for name in ("int8", "nf4", "gptq4"):
+            yield "+ avx2", f"nibble {name}", lambda n=name: nibble_model(n, NIBBLE_ISA="avx2")
+            yield "+ avx2", f"nibble {name}, int8 activations", lambda n=name: nibble_model(n, "--activations", "int8",
+                                                                                            NIBBLE_ISA="avx2")
+        yield "product256 avx2", "nibble NF4, float32", lambda: nibble_product(256, NIBBLE_ISA="avx2")
     for kind in ("F16", "Q8_0", "Q4_0"):
         yield "+", f"llama.cpp {kind}", lambda k=kind: llama_bench(k)
     yield "+", "transformers f32", lambda: torch_model("bf16")
@@ -198,7 +213,7 @@ def bytes_per_token(name):
     return total
 
 
-machine = {"read": [], "flops": []}
+machine = {"read": [], "flops": [], "flops avx2": []}
 
 
 def summary(numbers, rounds):
@@ -206,7 +221,7 @@ def summary(numbers, rounds):
     result = {"rounds": rounds, "threads": args.threads, "groups": {}, "bytes": {}}
     for (group, who), values in numbers.items():
         result["groups"].setdefault(group, {})[who] = statistics.median(values)
-    result["read"], result["flops"] = (statistics.median(machine[k]) for k in ("read", "flops"))
+    result.update((k, statistics.median(v)) for k, v in machine.items() if v)
     if not args.quick:
         result["bytes"] = {n: bytes_per_token("1b-" + n) for n in ("bf16", "int8", "nf4", "gptq4")}
     return result
@@ -221,7 +236,7 @@ def measure_all():
             value = measure()
             parts = value.items() if isinstance(value, dict) else [(group, value)]
             for part, number in parts:
-                key = part if group in ("+", part) else group + " " + part
+                key = part + group[1:] if group.startswith("+") else part if group == part else group + " " + part
                 numbers.setdefault((key, who), []).append(number)
         result = summary(numbers, done)
         if args.save:  # after each round, so that a run that is cut short is not lost
@@ -241,6 +256,13 @@ def print_tables(result):
     g = result["groups"]
     speed_table(f"prefill of {PROMPT}", g["prefill"], "llama.cpp", "tokens/s")
     speed_table("decode", g["decode"], "llama.cpp", "tokens/s")
+    if "prefill avx2" in g:
+        print("\n| held to AVX2 (llama.cpp is not) | prefill, tokens/s | over llama.cpp's best | decode, tokens/s | over "
+              "llama.cpp's best |\n| --- | --- | --- | --- | --- |")
+        best = {k: max(v for who, v in g[k].items() if who.startswith("llama")) for k in ("prefill", "decode")}
+        for who, v in g["prefill avx2"].items():
+            decode = g["decode avx2"][who]
+            print(f"| {who} | {v:.0f} | {v / best['prefill']:.2f} | {decode:.0f} | {decode / best['decode']:.2f} |")
     speed_table("perplexity, windows of 512", g["ppl"], "llama", "tokens/s")
     print("\n| one 4096x4096 product | " + " | ".join(f"{r} rows" for r in PRODUCT_ROWS) + " |\n| --- | --- | --- | --- |")
     for who in g["product1"]:
@@ -278,6 +300,9 @@ def goals(result):
     yield "4096x4096 NF4 at 256 rows, over torch's dense float32", product[256], 1
     nibble_seconds = g["product256"]["nibble NF4, float32"] / 1000
     yield "256 rows, share of the multiply-add peak", 2 * 256 * 4096**2 / nibble_seconds / result["flops"], 0.8
+    if "product256 avx2" in g:
+        seconds = g["product256 avx2"]["nibble NF4, float32"] / 1000
+        yield "256 rows with AVX2, share of its multiply-add peak", 2 * 256 * 4096**2 / seconds / result["flops avx2"], 0.8
     yield "ppl, nf4, over llama-perplexity on Q4_0", g["ppl"]["nibble nf4"] / best["ppl"], 1.3
     yield ("ppl, nf4, over transformers + bitsandbytes",
            g["ppl"]["nibble nf4"] / g["ppl"]["transformers + bitsandbytes NF4"], 1.6)
