@@ -80,7 +80,7 @@ static nibble_status take_lock(nb_stage *stage, bool *again, nibble_error *err) 
   int flags = stage->is_file ? O_RDWR | O_CREAT : O_RDONLY | O_DIRECTORY;
   stage->lock = open(stage->path, flags | O_CLOEXEC | O_NOFOLLOW, 0666);
   if (stage->lock < 0) {
-    if (errno == ENOENT) {
+    if (errno == ENOENT && !stage->is_file) { /* a file would be made: it is its folder that is missing */
       *again = true;
       return NIBBLE_OK;
     }

@@ -128,6 +128,15 @@ TEST(Stage, AppearsWholeOrNotAtAll) {
   EXPECT_FALSE(Exists(partial));
 }
 
+TEST(Stage, AFolderThatIsMissingEndsItAtOnce) {
+  std::string dst = TempDir() + "/none/out";
+  nibble_error err;
+  nb_stage stage;
+  EXPECT_EQ(nb_stage_begin(&stage, dst.c_str(), false, &err), NIBBLE_SYSTEM);
+  EXPECT_EQ(nb_stage_begin_file(&stage, dst.c_str(), true, &err), NIBBLE_SYSTEM);
+  EXPECT_NE(std::string(err.message).find(dst + ".partial: No such file"), std::string::npos) << err.message;
+}
+
 TEST(Stage, RemovesWhatAKilledRunLeft) {
   std::string dir = TempDir(), dst = dir + "/out";
   mkdir((dst + ".partial").c_str(), 0777);
