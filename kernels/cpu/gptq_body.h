@@ -105,6 +105,29 @@ static inline __attribute__((always_inline)) void dequantize_chunk(const nb_pack
   for (int i = 0; i < CHUNK_COLS; i += VF) vf_transpose(block + i * VF, VF, out + i, stride);
 }
 
+/* VF rows are a vector of a column already. */
+static inline __attribute__((always_inline)) void columns_bits(const nb_packed *m, int bits, int64_t row, int64_t rows,
+                                                               int64_t col, int64_t cols, float *out, int64_t stride) {
+  for (int64_t r = 0; r < rows; r += VF) {
+    gptq_rows from = rows_at(m, bits, row + r);
+    group_params p = {0};
+    int64_t group = -1;
+    for (int64_t c = 0; c < cols; c += CHUNK_COLS) {
+      vu v[8];
+      load_chunk(&from, bits, col + c, 0, v);
+      float *to = out + c * stride + r;
+#pragma GCC unroll 32
+      for (int i = 0; i < CHUNK_COLS; i++) {
+        if (m->g_idx || i == 0 || m->group_size % CHUNK_COLS != 0) {
+          int64_t g = nb_gptq_group(m, col + c + i);
+          if (g != group) p = load_params(m, &from, group = g, 0);
+        }
+        vf_store(to + i * stride, vf_mul(p.scale, vf_sub(chunk_code(v, bits, i), p.zero)));
+      }
+    }
+  }
+}
+
 /* The whole chunks of VF rows in vectors, what is left around them in plain C. */
 static inline __attribute__((always_inline)) void dequantize_bits(const nb_packed *m, int bits, int64_t row,
                                                                   int64_t rows, int64_t col, int64_t cols, float *out,
@@ -269,4 +292,20 @@ static void dot_gptq4(const nb_packed *m, int64_t begin, int64_t end, const floa
 static void dot_gptq8(const nb_packed *m, int64_t begin, int64_t end, const float *x, int64_t ldx, int64_t n,
                       float *out, int64_t ldout) {
   dot_bits(m, 8, begin, end, x, ldx, n, out, ldout);
+}
+static void columns_gptq2(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
+                          int64_t stride) {
+  columns_bits(m, 2, row, rows, col, cols, out, stride);
+}
+static void columns_gptq3(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
+                          int64_t stride) {
+  columns_bits(m, 3, row, rows, col, cols, out, stride);
+}
+static void columns_gptq4(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
+                          int64_t stride) {
+  columns_bits(m, 4, row, rows, col, cols, out, stride);
+}
+static void columns_gptq8(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
+                          int64_t stride) {
+  columns_bits(m, 8, row, rows, col, cols, out, stride);
 }

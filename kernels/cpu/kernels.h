@@ -29,6 +29,9 @@ typedef struct nb_format_kernels {
    * once, so that the weights need not be put in theirs for every row. NULL: x as it is. */
   void (*prepare)(const float *x, int64_t cols, float *out);
   nb_dot_fn dot;
+  /* dequantize for a matrix that `fits` and a tile of whole panels of prefill.c, turned: column c lies at out + c *
+   * stride. NULL: rows come out as easily. */
+  nb_dequantize_fn columns;
 } nb_format_kernels;
 
 /* The dequantize function for the instruction set in use. */

@@ -59,8 +59,8 @@ const nb_format_kernels nb_kernels_avx512[NB_FORMAT_COUNT] = {
     [NB_FORMAT_Q4_K] = {nb_gguf_dequantize_avx512, .dot = dot_q4_k},
     [NB_FORMAT_Q5_K] = {.dequantize = nb_gguf_dequantize_avx512},
     [NB_FORMAT_Q6_K] = {nb_gguf_dequantize_avx512, .dot = dot_q6_k},
-    [NB_FORMAT_GPTQ2] = {dequantize_gptq2, fits_gptq, .dot = dot_gptq2},
-    [NB_FORMAT_GPTQ3] = {dequantize_gptq3, fits_gptq, .dot = dot_gptq3},
-    [NB_FORMAT_GPTQ4] = {dequantize_gptq4, fits_gptq, .dot = dot_gptq4},
-    [NB_FORMAT_GPTQ8] = {dequantize_gptq8, fits_gptq, prepare_gptq8, dot_gptq8},
+    [NB_FORMAT_GPTQ2] = {dequantize_gptq2, fits_gptq, NULL, dot_gptq2, columns_gptq2},
+    [NB_FORMAT_GPTQ3] = {dequantize_gptq3, fits_gptq, NULL, dot_gptq3, columns_gptq3},
+    [NB_FORMAT_GPTQ4] = {dequantize_gptq4, fits_gptq, NULL, dot_gptq4, columns_gptq4},
+    [NB_FORMAT_GPTQ8] = {dequantize_gptq8, fits_gptq, prepare_gptq8, dot_gptq8, columns_gptq8},
 };

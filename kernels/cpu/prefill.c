@@ -64,14 +64,18 @@ static void multiply_block(const prefill_job *job, const nb_product *p, const fl
                            int64_t row, int64_t rows) {
   _Alignas(64) float panel[PANEL_ROWS * PANEL_COLS], sums[PANEL_ROWS * X_ROWS];
   const nb_cpu_gemm *gemm = job->gemm;
-  nb_dequantize_fn dequantize = nb_dequantizer(p->w->format);
+  const nb_format_kernels *kernels = nb_dot_kernels(p->w);
+  bool turned = kernels && kernels->columns;
+  nb_dequantize_fn dequantize = turned ? kernels->columns : nb_dequantizer(p->w->format);
+  int64_t stride = turned ? PANEL_ROWS : PANEL_COLS;
   for (int64_t col = 0; col < p->w->cols; col += PANEL_COLS) {
     int64_t cols = nb_min_i64(PANEL_COLS, p->w->cols - col);
-    dequantize(p->w, row, rows, col, cols, panel, PANEL_COLS);
+    dequantize(p->w, row, rows, col, cols, panel, stride);
     for (int64_t t = 0; t < n; t += gemm->lanes) {
       int64_t lanes = tile_lanes(gemm, i + t, job->n);
       const float *tile = packed + (i + t) * p->w->cols + col * lanes;
-      gemm->multiply(lanes, rows, cols, tile, panel, PANEL_COLS, 1, sums + t * PANEL_ROWS, col > 0);
+      gemm->multiply(lanes, rows, cols, tile, panel, turned ? 1 : stride, turned ? stride : 1, sums + t * PANEL_ROWS,
+                     col > 0);
     }
   }
   for (int64_t t = 0; t < n; t += gemm->lanes) {
