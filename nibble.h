@@ -59,8 +59,8 @@ typedef enum nibble_device {
 } nibble_device;
 
 /* Where later calls compute that run a model (nibble_ppl, generate, bench, logits, hidden and verify) or quantize one
- * to nf4, fp4 or int8 (nibble_quantize; the bits are the same). gpu_memory: bytes that AUTO may fill with weights and
- * caches; 0: nine tenths of what is free. */
+ * to nf4, fp4 or int8 (nibble_quantize; the bits are the same), and what of gptq is no forward pass. gpu_memory: bytes
+ * that AUTO may fill with weights and caches; 0: nine tenths of what is free. */
 void nibble_set_device(nibble_device device, uint64_t gpu_memory);
 
 /* NIBBLE_OK if there is a device that NIBBLE_DEVICE_CUDA would compute on; else NIBBLE_SYSTEM, and why there is none.

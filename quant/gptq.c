@@ -255,6 +255,32 @@ static void sum_up(const solve_job *job) {
   out->rtn_error = outputs > 0 ? rtn / outputs : 0;
 }
 
+/* All of solve_band for all rows. */
+static nibble_status solve_on_gpu(solve_job *job, nibble_error *err) {
+  const nb_rounded *out = job->out;
+  nb_cuda_gptq_layer layer = {.w = job->w,
+                              .rows = out->rows,
+                              .n = out->cols,
+                              .groups = out->groups,
+                              .group_size = job->group_size,
+                              .block = job->block,
+                              .bits = job->grid->bits,
+                              .sym = job->grid->sym,
+                              .mse = job->grid->mse,
+                              .bf16_scales = job->grid->bf16_scales,
+                              .column = job->factor->column,
+                              .group = job->factor->group,
+                              .dead = job->factor->dead,
+                              .upper = job->factor->upper,
+                              .importance = job->importance,
+                              .codes = out->codes,
+                              .scales = out->scales,
+                              .zeros = out->zeros,
+                              .mended = job->mended,
+                              .sums = job->sums};
+  return job->hessian->gpu->gptq_solve(&layer, err);
+}
+
 static nibble_status solve(solve_job *job, int64_t rows, int64_t cols, nibble_error *err) {
   int64_t size = job->grid->group_size > 0 ? nb_min_i64(job->grid->group_size, cols) : cols;
   nibble_status status = rounded_create(job->out, rows, cols, nb_ceil_div(cols, size), err);
@@ -274,8 +300,16 @@ static nibble_status solve(solve_job *job, int64_t rows, int64_t cols, nibble_er
     goto done;
   }
   for (int64_t j = 0; j < cols; j++) job->out->g_idx[column_at(job, j)] = group_at(job, j);
-  nb_parallel(rows, ROW_BAND, solve_band, job);
-  sum_up(job);
+  if (job->factor && job->hessian->gpu) {
+    status = solve_on_gpu(job, err);
+  } else {
+    nb_parallel(rows, ROW_BAND, solve_band, job);
+  }
+  if (status == NIBBLE_OK) {
+    sum_up(job);
+  } else {
+    nb_rounded_free(job->out);
+  }
 done:
   free(job->scratch);
   free(job->sums);

@@ -8,14 +8,25 @@
 #include "base/checked.h"
 #include "base/parallel.h"
 #include "quant/blas.h"
+#include "runner/device.h"
 
 enum { BAND = 64 };
 
 /* ---- gathering -------------------------------------------------------------------------------------------------- */
 
+/* Where it is gathered; without what a GPU's part of the work needs, AUTO means the CPU. */
+static nibble_status choose_device(nb_hessian *h, nibble_error *err) {
+  nibble_status status = nb_device_module(&h->gpu, err);
+  if (status != NIBBLE_OK || !h->gpu) return status;
+  if ((status = h->gpu->gptq_begin(h->n, err)) == NIBBLE_OK) return NIBBLE_OK;
+  h->gpu = NULL;
+  return nb_device_allow_cpu("gptq", NULL) == NIBBLE_OK ? NIBBLE_OK : status;
+}
+
 nibble_status nb_hessian_create(nb_hessian *out, int64_t n, nibble_error *err) {
   *out = (nb_hessian){.n = n};
   nibble_status status = nb_blas_load(err);
+  if (status == NIBBLE_OK) status = choose_device(out, err);
   if (status != NIBBLE_OK) return status;
   uint64_t count = 0;
   if (nb_mul_u64((uint64_t)n, (uint64_t)n, &count)) out->sum = nb_alloc(count, sizeof(float));
@@ -28,7 +39,11 @@ void nb_hessian_free(nb_hessian *hessian) {
 }
 
 void nb_hessian_add(nb_hessian *hessian, const float *x, int64_t rows, int64_t ldx) {
-  nb_dense_gram(x, rows, ldx, hessian->n, hessian->sum);
+  if (!hessian->gpu) {
+    nb_dense_gram(x, rows, ldx, hessian->n, hessian->sum);
+  } else if (hessian->gpu_status == NIBBLE_OK) {
+    hessian->gpu_status = hessian->gpu->gptq_add(x, rows, ldx, &hessian->gpu_error);
+  }
   hessian->tokens += rows;
 }
 
@@ -137,11 +152,24 @@ static void keep_columns(void *ctx, const double *columns, int64_t begin, int64_
   }
 }
 
+static void keep_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const factor_job *job = ctx;
+  for (int64_t j = begin; j < end; j++) keep_columns(ctx, job->work + j * (job->f->n + 1), j, j + 1);
+}
+
+static nibble_status invert_on_gpu(factor_job *job, bool *is_definite, nibble_error *err) {
+  nibble_status status = job->h->gpu->gptq_invert(job->work, job->f->n, is_definite, err);
+  if (status == NIBBLE_OK && *is_definite) nb_parallel(job->f->n, BAND, keep_band, job);
+  return status;
+}
+
 /* The paper takes the Cholesky factor of the inverse. One factorization does it: where H turned end to end is L L^T,
  * H^-1 = U^T U with U = L^-1 turned end to end, which is upper triangular. */
 static nibble_status try_factor(factor_job *job, bool *is_done, nibble_error *err) {
   nb_parallel(job->f->n, BAND, fill_reversed, job);
-  nibble_status status = nb_invert_factor(job->work, job->f->n, keep_columns, job, is_done, err);
+  nibble_status status = job->h->gpu ? invert_on_gpu(job, is_done, err)
+                                     : nb_invert_factor(job->work, job->f->n, keep_columns, job, is_done, err);
   if (atomic_load(&job->has_overflow)) *is_done = false;
   return status;
 }
@@ -167,13 +195,15 @@ static nibble_status find_damp(const nb_hessian *h, const nb_factor_options *opt
 
 nibble_status nb_hessian_factorize(nb_hessian *h, const nb_factor_options *options, nb_factor *out, nibble_error *err) {
   int64_t n = h->n, size = options->group_size > 0 ? nb_min_i64(options->group_size, n) : n;
+  nibble_status status = h->gpu_status;
   *out = (nb_factor){.n = n, .group_size = size, .groups = nb_ceil_div(n, size)};
+  if (status != NIBBLE_OK) return nb_fail(err, status, "%s", h->gpu_error.message);
+  if (h->gpu && (status = h->gpu->gptq_sum(h->sum, err)) != NIBBLE_OK) return status;
   nb_parallel(n, BAND, mirror_band, h);
   out->column = nb_alloc((uint64_t)n, sizeof *out->column);
   out->group = nb_alloc((uint64_t)n, sizeof *out->group);
   out->dead = nb_alloc((uint64_t)n, sizeof *out->dead);
   out->upper = nb_alloc_aligned((uint64_t)n * (uint64_t)n, sizeof *out->upper);
-  nibble_status status = NIBBLE_OK;
   if (!out->column || !out->group || !out->dead || !out->upper)
     status = nb_fail_memory(err, (size_t)n * (size_t)n * sizeof *out->upper);
   for (int64_t i = 0; status == NIBBLE_OK && i < n; i++) out->dead[i] = h->sum[i * n + i] == 0;

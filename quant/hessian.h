@@ -8,14 +8,19 @@
 #ifndef NB_QUANT_HESSIAN_H
 #define NB_QUANT_HESSIAN_H
 
-#include "base/status.h"
+#include "kernels/cuda/module.h"
 
 typedef struct nb_hessian {
   int64_t n;      /* in_features */
   int64_t tokens; /* seen */
   float *sum;     /* [n, n], the upper triangle until it is factorized, then all of it */
+
+  const nb_cuda_module *gpu; /* gathers, factorizes and solves; NULL: the CPU does. One hessian at a time there. */
+  nibble_status gpu_status;  /* of what was gathered, told by nb_hessian_factorize */
+  nibble_error gpu_error;
 } nb_hessian;
 
+/* On the GPU if nibble_set_device says so. NIBBLE_SYSTEM without memory, or without the GPU that was asked for. */
 nibble_status nb_hessian_create(nb_hessian *out, int64_t n, nibble_error *err);
 void nb_hessian_free(nb_hessian *hessian);
 

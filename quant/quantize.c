@@ -55,7 +55,8 @@ static nibble_status check_options(quantizer *q, nibble_error *err) {
   size_t i = 0, n = sizeof methods / sizeof *methods;
   if ((q->is_gptq = nb_gptq_method_is(o->method))) {
     nibble_status status = nb_gptq_method_check(o, err);
-    return status == NIBBLE_OK ? nb_device_allow_cpu(o->method, err) : status;
+    bool computes_on_gpu = strcmp(o->method, "gptq") == 0;
+    return status == NIBBLE_OK && !computes_on_gpu ? nb_device_allow_cpu(o->method, err) : status;
   }
   while (i < n && (!o->method || strcmp(o->method, methods[i].name) != 0)) i++;
   if (i == n)

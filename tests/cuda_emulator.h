@@ -41,6 +41,18 @@
 #define nb_cuda_set_value nb_emulated_cuda_set_value
 #define nb_matrix_upload nb_emulated_matrix_upload
 #define nb_matrix_free nb_emulated_matrix_free
+#define nb_cuda_gptq_begin nb_emulated_cuda_gptq_begin
+#define nb_cuda_gptq_add nb_emulated_cuda_gptq_add
+#define nb_cuda_gptq_sum nb_emulated_cuda_gptq_sum
+#define nb_cuda_gptq_invert nb_emulated_cuda_gptq_invert
+#define nb_cuda_gptq_solve nb_emulated_cuda_gptq_solve
+#define nb_gptq_libraries_open nb_emulated_gptq_libraries_open
+#define nb_gptq_add_gram nb_emulated_gptq_add_gram
+#define nb_gptq_times_gram nb_emulated_gptq_times_gram
+#define nb_gptq_update nb_emulated_gptq_update
+#define nb_gptq_cholesky_room nb_emulated_gptq_cholesky_room
+#define nb_gptq_cholesky nb_emulated_gptq_cholesky
+#define nb_gptq_divide nb_emulated_gptq_divide
 #define nb_device_alloc nb_emulated_device_alloc
 #define nb_device_free nb_emulated_device_free
 #define nb_device_taken nb_emulated_device_taken
@@ -475,8 +487,83 @@ inline bool &HasBlas() {
   return has;
 }
 
+// Column-major, as the libraries count; `uplo` 0 is the lower triangle, and what is not read may be anything.
+inline int BlasSgemm(void *, int, int, int m, int n, int k, const float *, const float *a, int lda, const float *b,
+                     int ldb, const float *, float *c, int ldc) {
+  for (int j = 0; j < n; j++) {
+    for (int i = 0; i < m; i++) {
+      double sum = c[(int64_t)j * ldc + i];
+      for (int l = 0; l < k; l++) sum += (double)a[(int64_t)l * lda + i] * b[(int64_t)j * ldb + l];
+      c[(int64_t)j * ldc + i] = (float)sum;
+    }
+  }
+  return 0;
+}
+inline int BlasSsyrk(void *, int uplo, int op, int n, int k, const float *, const float *a, int lda, const float *,
+                     float *c, int ldc) {
+  if (uplo != 0 || op != 0) Die("ssyrk: another triangle");
+  for (int j = 0; j < n; j++) {
+    for (int i = j; i < n; i++) {
+      double sum = c[(int64_t)j * ldc + i];
+      for (int l = 0; l < k; l++) sum += (double)a[(int64_t)l * lda + i] * a[(int64_t)l * lda + j];
+      c[(int64_t)j * ldc + i] = (float)sum;
+    }
+  }
+  return 0;
+}
+inline int BlasSsymm(void *, int side, int uplo, int m, int n, const float *, const float *a, int lda, const float *b,
+                     int ldb, const float *, float *c, int ldc) {
+  if (side != 0 || uplo != 0) Die("ssymm: another side");
+  for (int j = 0; j < n; j++) {
+    for (int i = 0; i < m; i++) {
+      double sum = 0;
+      for (int l = 0; l < m; l++)
+        sum += (double)a[(int64_t)std::min(i, l) * lda + std::max(i, l)] * b[(int64_t)j * ldb + l];
+      c[(int64_t)j * ldc + i] = (float)sum;
+    }
+  }
+  return 0;
+}
+inline int BlasDtrsm(void *, int side, int uplo, int op, int, int m, int n, const double *, const double *a, int lda,
+                     double *b, int ldb) {
+  if (side != 0 || uplo != 0 || op != 0) Die("dtrsm: another side");
+  for (int j = 0; j < n; j++) {
+    double *x = b + (int64_t)j * ldb;
+    for (int i = 0; i < m; i++) {
+      for (int l = 0; l < i; l++) x[i] -= a[(int64_t)l * lda + i] * x[l];
+      x[i] /= a[(int64_t)i * lda + i];
+    }
+  }
+  return 0;
+}
+inline int PotrfRoom(void *, int, int, double *, int, int *room) {
+  *room = 0;
+  return 0;
+}
+inline int Potrf(void *, int uplo, int n, double *a, int lda, double *, int, int *info) {
+  if (uplo != 0) Die("dpotrf: another triangle");
+  *info = 0;
+  for (int j = 0; j < n && *info == 0; j++) {
+    double *column = a + (int64_t)j * lda;
+    for (int l = 0; l < j; l++) {
+      for (int i = j; i < n; i++) column[i] -= a[(int64_t)l * lda + i] * a[(int64_t)l * lda + j];
+    }
+    if (!(column[j] > 0)) *info = j + 1;
+    double root = std::sqrt(column[j]);
+    for (int i = j; i < n; i++) column[i] /= root;
+  }
+  return 0;
+}
+
 }  // namespace emulator
 
+inline void *nb_solver_symbol(const char *name) {
+  using namespace emulator;
+  if (strcmp(name, "cusolverDnCreate") == 0) return (void *)BlasCreate;
+  if (strcmp(name, "cusolverDnSetStream") == 0) return (void *)BlasSetStream;
+  if (strcmp(name, "cusolverDnDpotrf_bufferSize") == 0) return (void *)PotrfRoom;
+  return strcmp(name, "cusolverDnDpotrf") == 0 ? (void *)Potrf : nullptr;
+}
 inline void *nb_blas_symbol(const char *name) {
   using namespace emulator;
   if (!HasBlas()) return nullptr;
@@ -484,6 +571,10 @@ inline void *nb_blas_symbol(const char *name) {
   if (strcmp(name, "cublasDestroy_v2") == 0) return (void *)BlasDestroy;
   if (strcmp(name, "cublasSetStream_v2") == 0) return (void *)BlasSetStream;
   if (strcmp(name, "cublasSetWorkspace_v2") == 0) return (void *)BlasSetWorkspace;
+  if (strcmp(name, "cublasSgemm_v2") == 0) return (void *)BlasSgemm;
+  if (strcmp(name, "cublasSsyrk_v2") == 0) return (void *)BlasSsyrk;
+  if (strcmp(name, "cublasSsymm_v2") == 0) return (void *)BlasSsymm;
+  if (strcmp(name, "cublasDtrsm_v2") == 0) return (void *)BlasDtrsm;
   return strcmp(name, "cublasGemmEx") == 0 ? (void *)BlasGemmEx : nullptr;
 }
 

@@ -24,5 +24,5 @@ if(NIBBLE_HAS_CUDA)
   target_compile_options(nibble_cuda PRIVATE -O3 -Werror all-warnings "-Xcompiler=-Wall,-Wextra,-Werror"
                                              "-Xcompiler=-fno-exceptions" -lineinfo)
   # A fused multiply-add where the source has two operations would change the quantizers' rounding.
-  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/quantize.cu PROPERTIES COMPILE_OPTIONS "-fmad=false;-prec-div=true")
+  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/quantize.cu ${CMAKE_CURRENT_LIST_DIR}/gptq.cu PROPERTIES COMPILE_OPTIONS "-fmad=false;-prec-div=true")
 endif()

@@ -1,9 +1,8 @@
 #include "kernels/cuda/gemm.h"
 
 #include <stdlib.h>
-#ifdef __CUDACC__
-#include <dlfcn.h>
-#endif
+
+#include "kernels/cuda/libraries.h"
 
 /* cuBLAS' own numbers (cublas_api.h, library_types.h); its headers are not needed to build. */
 enum { BLAS_OP_N = 0, BLAS_OP_T = 1, BLAS_COMPUTE_32F = 68, BLAS_DEFAULT = -1, WORKSPACE = 32 << 20 };
@@ -22,16 +21,6 @@ struct nb_gemm {
   destroy_fn destroy;
   gemm_fn gemm;
 };
-
-#ifdef __CUDACC__
-static void *nb_blas_symbol(const char *name) {
-  static const char *const names[] = {"libcublas.so.13", "libcublas.so.12", "libcublas.so",
-                                      "/usr/local/cuda/lib64/libcublas.so"};
-  static void *library;
-  for (size_t i = 0; !library && i < sizeof names / sizeof *names; i++) library = dlopen(names[i], RTLD_NOW);
-  return library ? dlsym(library, name) : NULL;
-}
-#endif
 
 nb_gemm *nb_gemm_create(cudaStream_t stream) {
   create_fn create = (create_fn)nb_blas_symbol("cublasCreate_v2");

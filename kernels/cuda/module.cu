@@ -14,6 +14,11 @@ static nb_cuda_module make_table(void) {
   t.quantizer_free = nb_cuda_quantizer_free;
   t.quantize_4bit = nb_cuda_quantize_4bit;
   t.quantize_int8 = nb_cuda_quantize_int8;
+  t.gptq_begin = nb_cuda_gptq_begin;
+  t.gptq_add = nb_cuda_gptq_add;
+  t.gptq_sum = nb_cuda_gptq_sum;
+  t.gptq_invert = nb_cuda_gptq_invert;
+  t.gptq_solve = nb_cuda_gptq_solve;
   return t;
 }
 

@@ -9,6 +9,7 @@
 extern "C" {
 #endif
 #include "kernels/backend.h"
+#include "kernels/cuda/gptq.h"
 #include "kernels/cuda/quantize.h"
 
 typedef struct nb_cuda_module {
@@ -23,6 +24,11 @@ typedef struct nb_cuda_module {
                                  int64_t *bad, nibble_error *err);
   nibble_status (*quantize_int8)(nb_cuda_quantizer *q, nb_dtype dtype, const void *src, int64_t rows, int64_t cols,
                                  int8_t *codes, float *scb, nb_block_sums *sums, int64_t *bad, nibble_error *err);
+  nibble_status (*gptq_begin)(int64_t n, nibble_error *err);
+  nibble_status (*gptq_add)(const float *x, int64_t rows, int64_t ldx, nibble_error *err);
+  nibble_status (*gptq_sum)(float *out, nibble_error *err);
+  nibble_status (*gptq_invert)(double *a, int64_t n, bool *is_definite, nibble_error *err);
+  nibble_status (*gptq_solve)(const nb_cuda_gptq_layer *layer, nibble_error *err);
 } nb_cuda_module;
 
 #define NB_CUDA_MODULE_FILE "libnibble_cuda.so"

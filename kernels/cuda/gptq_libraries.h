@@ -1,0 +1,36 @@
+/* The dense algebra of GPTQ on the GPU: cuBLAS' and cuSOLVER's functions, opened when first wanted, under names that
+ * say what they do. Matrices are row-major on the device; false where a library fails. */
+#ifndef NB_KERNELS_CUDA_GPTQ_LIBRARIES_H
+#define NB_KERNELS_CUDA_GPTQ_LIBRARIES_H
+
+#include "kernels/cuda/device.h"
+
+typedef struct nb_gptq_libraries {
+  void *blas, *solver; /* handles; NULL: not open */
+  cudaStream_t stream;
+} nb_gptq_libraries;
+
+/* Makes the handles and a stream, unless they are there. False if a library is not. */
+bool nb_gptq_libraries_open(nb_gptq_libraries *l);
+
+/* The upper triangle of sum [n, n] += x^T x, x [rows, n]. */
+bool nb_gptq_add_gram(nb_gptq_libraries *l, const float *x, int64_t rows, int64_t ldx, int64_t n, float *sum);
+
+/* product [rows, n] = d [rows, n] times the symmetric matrix whose upper triangle `sum` holds. */
+bool nb_gptq_times_gram(nb_gptq_libraries *l, const float *sum, int64_t n, const float *d, int64_t rows,
+                        float *product);
+
+/* w[:, end:] += errors [rows, end - begin] upper[begin:end, end:]; `block` floats from row to row of the errors. */
+bool nb_gptq_update(nb_gptq_libraries *l, int64_t rows, int64_t n, int64_t begin, int64_t end, const float *errors,
+                    int64_t block, const float *upper, float *w);
+
+/* Doubles of scratch that nb_gptq_cholesky needs; -1 if the library fails. */
+int64_t nb_gptq_cholesky_room(nb_gptq_libraries *l, double *a, int64_t n);
+
+/* LAPACK's potrf on the lower triangle, columns following each other; *info, on the device, is 0 if it is definite. */
+bool nb_gptq_cholesky(nb_gptq_libraries *l, double *a, int64_t n, double *work, int64_t room, int *info);
+
+/* x [n, n] = L^-1 x, both in columns. */
+bool nb_gptq_divide(nb_gptq_libraries *l, const double *factor, int64_t n, double *x);
+
+#endif
