@@ -19,6 +19,9 @@ double nb_gpu_copy_rate(void);
  * launches and as one recorded graph. Prints both. */
 nibble_status nb_bench_decode(nb_backend *cuda, nibble_error *err);
 
+/* Quantizing, and GPTQ's steps for one layer. Prints a line each; `small`: for a checker of memory. */
+nibble_status nb_bench_quantize(bool small, nibble_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,5 +1,6 @@
-/* nibble-kernels [check|check-small|bench|decode|all]: the CUDA backend checked and measured without the rest of the
- * project. Exit codes: 0 done, 1 a check failed, 2 wrong usage, 4 CUDA failed, 77 skipped because there is no device.
+/* nibble-kernels [check|check-small|bench|decode|quantize|quantize-small|all]: the CUDA backend checked and measured
+ * without the rest of the project. Exit codes: 0 done, 1 a check failed, 2 wrong usage, 4 CUDA failed, 77 skipped
+ * because there is no device.
  */
 #include <stdio.h>
 #include <string.h>
@@ -40,12 +41,16 @@ static int check_small(nb_backend *cuda) {
   return c.failed ? 1 : 0;
 }
 
-static int measure(nb_backend *cuda, bool decode) {
+typedef enum measurement { PRODUCTS, DECODE, QUANTIZE, QUANTIZE_SMALL } measurement;
+
+static int measure(nb_backend *cuda, measurement what) {
   nibble_error err = {0};
 #ifdef NIBBLE_HAS_CUDA
-  nibble_status status = decode ? nb_bench_decode(cuda, &err) : nb_bench_gpu(&err);
+  nibble_status status = what == DECODE     ? nb_bench_decode(cuda, &err)
+                         : what >= QUANTIZE ? nb_bench_quantize(what == QUANTIZE_SMALL, &err)
+                                            : nb_bench_gpu(&err);
 #else
-  (void)cuda, (void)decode;
+  (void)cuda, (void)what;
   nibble_status status = NIBBLE_SYSTEM; /* not reached: without CUDA there is no device */
 #endif
   if (status != NIBBLE_OK) fprintf(stderr, "nibble-kernels: %s\n", err.message);
@@ -53,12 +58,12 @@ static int measure(nb_backend *cuda, bool decode) {
 }
 
 int main(int argc, char **argv) {
-  static const char *const words[] = {"check", "check-small", "bench", "decode", "all"};
+  static const char *const words[] = {"check", "check-small", "bench", "decode", "quantize", "quantize-small", "all"};
   const char *word = argc > 1 ? argv[1] : "all";
   bool known = false;
   for (size_t i = 0; i < sizeof words / sizeof *words; i++) known |= strcmp(words[i], word) == 0;
   if (!known) {
-    fputs("usage: nibble-kernels [check|check-small|bench|decode|all]\n", stderr);
+    fputs("usage: nibble-kernels [check|check-small|bench|decode|quantize|quantize-small|all]\n", stderr);
     return 2;
   }
   nibble_error err = {0};
@@ -71,7 +76,9 @@ int main(int argc, char **argv) {
   int code = 0;
   if (all || strcmp(word, "check") == 0) code = check(cuda);
   if (strcmp(word, "check-small") == 0) code = check_small(cuda);
-  if (code == 0 && (all || strcmp(word, "bench") == 0)) code = measure(cuda, false);
-  if (code == 0 && (all || strcmp(word, "decode") == 0)) code = measure(cuda, true);
+  if (code == 0 && (all || strcmp(word, "bench") == 0)) code = measure(cuda, PRODUCTS);
+  if (code == 0 && (all || strcmp(word, "decode") == 0)) code = measure(cuda, DECODE);
+  if (code == 0 && (all || strcmp(word, "quantize") == 0)) code = measure(cuda, QUANTIZE);
+  if (code == 0 && strcmp(word, "quantize-small") == 0) code = measure(cuda, QUANTIZE_SMALL);
   return code;
 }
