@@ -55,8 +55,8 @@ static inline int64_t nb_gptq_at(const nb_packed *m, int64_t row, int64_t count,
 bool nb_gptq_repackable(const nb_packed *w);
 
 /* A copy of w in bands; it takes the memory of the original and no more. Columns that g_idx shuffles are sorted by
- * their groups where these have group_size columns each, so that a group's scale is loaded once. *memory, to be freed
- * with free(), is all that *out points to. False if there is none. */
+ * their groups where these have the same number of columns, so that a group's scale is loaded once. *memory, to be
+ * freed with free(), is all that *out points to. False if there is none. */
 bool nb_gptq_repack(const nb_packed *w, nb_packed *out, void **memory);
 
 static inline int64_t nb_gptq_group(const nb_packed *m, int64_t col) {

@@ -85,19 +85,22 @@ static void repack_groups(const nb_packed *from, const nb_packed *to) {
   }
 }
 
-/* Sorts the columns by group; false if some group has not its group_size columns (the last: what is left). */
-static bool sort_columns(const nb_packed *w, int32_t *order) {
-  for (int64_t c = 0; c < w->cols; c++) order[c] = -1;
+/* Sorts the columns by group. Returns how many the first group has; 0 if not all have as many (the last: what is left).
+ */
+static int64_t sort_columns(const nb_packed *w, int32_t *order) {
+  int64_t size = 0;
+  for (int64_t c = 0; c < w->cols; c++) size += w->g_idx[c] == 0;
+  if (size == 0 || nb_ceil_div(w->cols, size) != w->groups) return 0;
   int64_t *next = nb_alloc((uint64_t)w->groups, sizeof *next);
   bool even = next != NULL;
-  for (int64_t g = 0; even && g < w->groups; g++) next[g] = g * w->group_size;
+  for (int64_t g = 0; even && g < w->groups; g++) next[g] = g * size;
   for (int64_t c = 0; even && c < w->cols; c++) {
     int64_t g = w->g_idx[c];
-    even = next[g] < nb_min_i64((g + 1) * w->group_size, w->cols);
+    even = next[g] < nb_min_i64((g + 1) * size, w->cols);
     if (even) order[next[g]++] = (int32_t)c;
   }
   free(next);
-  return even;
+  return even ? size : 0;
 }
 
 /* Memory that is read from end to end for every token: in large pages where it fills some, which also come four times
@@ -127,7 +130,9 @@ bool nb_gptq_repack(const nb_packed *w, nb_packed *out, void **memory) {
   out->zeros = (const uint8_t *)(at += scales);
   if (w->g_idx) {
     int32_t *order = (int32_t *)(void *)(at + zeros);
-    if (sort_columns(w, order)) {
+    int64_t size = sort_columns(w, order);
+    if (size > 0) {
+      out->group_size = size;
       out->order = order;
       out->g_idx = NULL;
     } else {

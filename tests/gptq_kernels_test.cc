@@ -92,7 +92,7 @@ TEST(GptqKernels, RepackingMovesWeightsAndChangesNone) {
         ASSERT_EQ(got[row * m.cols + c], want[row * m.cols + from]) << "row " << row << " column " << c;
       }
     }
-    for (int64_t c = 0; r.m.order && c < m.cols; c++) ASSERT_EQ(m.g_idx[r.m.order[c]], c / m.group_size);
+    for (int64_t c = 0; r.m.order && c < m.cols; c++) ASSERT_EQ(m.g_idx[r.m.order[c]], c / r.m.group_size);
   });
 }
 
@@ -100,6 +100,11 @@ TEST(GptqKernels, ShuffledGroupsOfFullSizeAreSorted) {
   RandomGptq shuffled(4, 64, 576, 64, kShuffled, NB_F16), uneven(4, 64, 576, 64, kUneven, NB_F16);
   Repacked sorted(shuffled.m), kept(uneven.m);
   EXPECT_TRUE(sorted.m.order && !sorted.m.g_idx);
+  // A reader cannot tell the size of shuffled groups from their number where the last is short.
+  RandomGptq unsized(4, 64, 576, 128, kShuffled, NB_F16);
+  unsized.m.group_size = 116;
+  Repacked sized(unsized.m);
+  EXPECT_TRUE(sized.m.order && sized.m.group_size == 128);
   EXPECT_TRUE(kept.m.in_bands && !kept.m.order && kept.m.g_idx);
 }
 
