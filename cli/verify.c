@@ -122,8 +122,8 @@ static void print_weights(const nibble_verification *v, bool all) {
 static void print_behaviour(const nibble_behaviour *b, bool all) {
   char a[32], d[32], e[32];
   if (!b) return;
-  printf("behaviour: %" PRId64 " tokens in %" PRId64 " windows of %" PRId64 ", %.1f s\n", b->tokens, b->chunks, b->ctx,
-         b->seconds);
+  printf("behaviour: %" PRId64 " tokens in %" PRId64 " window%s of %" PRId64 ", %.1f s\n", b->tokens, b->chunks,
+         b->chunks == 1 ? "" : "s", b->ctx, b->seconds);
   printf("  perplexity      %.4f +- %.4f, original %.4f +- %.4f: %+.3f%% (95%%: %+.3f%% to %+.3f%%)\n", b->perplexity,
          b->perplexity_stderr, b->reference_perplexity, b->reference_perplexity_stderr, 100 * b->ppl_increase,
          100 * expm1(b->nll_difference_low), 100 * expm1(b->nll_difference_high));
@@ -295,6 +295,7 @@ int cli_verify(int argc, char **argv) {
     print_card(result);
   } else if (result && o.verify.check_only) {
     print_findings(result);
+    if (!result->fault_count) printf("the files are those of the certificate\n");
   } else if (result) {
     print_text(result, o.layers);
   }

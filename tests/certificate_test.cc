@@ -112,6 +112,12 @@ TEST_F(CertificateTest, BehaviourAgreesWithPpl) {
   EXPECT_NEAR(figure(v.out, "perplexity"), figure(p.out, "perplexity"), 1e-4 * figure(p.out, "perplexity"));
 }
 
+TEST_F(CertificateTest, AReportInAFolderThatIsNotThereIsTheSystemsNo) {
+  CommandResult r = Nibble("verify " + Golden("artifacts/nf4") + " --report " + (folder_ / "none/out.html"));
+  EXPECT_EQ(r.code, 4) << r.err;
+  EXPECT_NE(r.err.find("none/out.html"), std::string::npos) << r.err;
+}
+
 TEST_F(CertificateTest, ReportStandsAlone) {
   Copy("nf4");
   WriteFile(folder_ / "text.txt", ReadFile(folder_ / "text.txt") + "<script>alert('&')</script> " + kText);

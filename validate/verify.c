@@ -88,6 +88,8 @@ static nibble_status check_options(const nibble_verify_options *o, nibble_error 
   if (o->text && !o->against) return nb_fail(err, NIBBLE_USAGE, "--text needs --against: behaviour is compared");
   if (o->text && strcmp(o->text, "-") == 0)
     return nb_fail(err, NIBBLE_USAGE, "--text -: a file is wanted, whose hash the certificate can name");
+  if (!o->text && (o->profile || o->max_kl > 0 || o->max_ppl_increase > 0 || o->min_top1 > 0))
+    return nb_fail(err, NIBBLE_USAGE, "thresholds are for the behaviour: --text FILE is wanted, too");
   if (o->check_only && (o->text || o->report))
     return nb_fail(err, NIBBLE_USAGE, "--check-only compares hashes; it measures nothing");
   return NIBBLE_OK;
