@@ -33,7 +33,9 @@ static const char style[] =
     ".stem{stroke:var(--line);stroke-width:2}.expected{stroke:var(--soft);stroke-width:1.5}\n"
     "mark{background:none;color:var(--bad);font-weight:600}\n"
     "@media print{:root{--bg:#fff;--fg:#000;--soft:#444;--line:#bbb;--card:#fff;--bar:#345;--good:#060;--bad:#900;"
-    "--warn:#640}body{max-width:none;padding:0;font-size:11px}h2{break-after:avoid}svg,tr{break-inside:avoid}"
+    "--warn:#640}body{max-width:none;padding:0;font-size:11px}h2,h2+p,tr:first-child{break-after:avoid}.wide{overflow:"
+    "visible}svg,tr{"
+    "break-inside:avoid}"
     "*{print-color-adjust:exact}}\n";
 
 /* Bytes of a valid UTF-8 character at p; 0 if there is none. */
@@ -219,9 +221,9 @@ static void weights(const nibble_verification *v, nb_buf *out) {
               "what rounding that very weight to the nearest makes. Exact weights are left out.</p>\n");
   nb_plot_weights(v, out);
   nb_buf_puts(out,
-              "<div class=\"wide\"><table><tr><th>weight</th><th>format</th><th class=\"n\">error</th><th "
+              "<div class=\"wide\"><table><thead><tr><th>weight</th><th>format</th><th class=\"n\">error</th><th "
               "class=\"n\">expected</th><th class=\"n\">SNR, dB</th><th class=\"n\">cosine</th><th "
-              "class=\"n\">largest</th></tr>\n");
+              "class=\"n\">largest</th></tr></thead>\n");
   for (size_t i = 0; i < v->weight_count; i++) {
     const nibble_weight_error *w = &v->weights[i];
     if (!w->flagged && !(w->relative_error > 0)) continue;
