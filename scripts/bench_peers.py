@@ -98,7 +98,8 @@ def torch_model(name):
 def llama_perplexity():
     r = run(f"{args.llama}/build/bin/llama-perplexity", "-m", f"{args.llama}/smollm2-Q4_0.gguf", "-f", args.text, "-c", "512",
             "--chunks", args.windows, "-t", args.threads)
-    minutes, seconds = zip(*(re.search(rf"^(\d+)\.(\d+\.\d+)\..*{line}", r.stderr + r.stdout, re.M).groups()
+    # What it prints of its progress may end in the middle of the line of the estimate.
+    minutes, seconds = zip(*(re.search(rf"(\d+)\.(\d\d\.\d\d\d)\.\d+ I (?:perplexity: )?{line}", r.stderr + r.stdout).groups()
                              for line in ("calculating perplexity", "Final estimate")))
     return 512 * int(args.windows) / (60 * (int(minutes[1]) - int(minutes[0])) + float(seconds[1]) - float(seconds[0]))
 
