@@ -63,17 +63,5 @@ static inline vi panel_sum(vi sum, bool wide) {
 
 const nb_cpu_q8 nb_cpu_q8_avx512 = {
     .multiply = multiply_panel,
-    .formats =
-        {
-            [NB_FORMAT_NF4] = {nb_q8_evens_odds, dot_4bit, pack_4bit},
-            [NB_FORMAT_FP4] = {nb_q8_evens_odds, dot_4bit, pack_4bit},
-            [NB_FORMAT_INT8] = {NULL, dot_int8, pack_int8},
-            [NB_FORMAT_Q4_0] = {NULL, dot_q4_0, pack_q4_0},
-            [NB_FORMAT_Q8_0] = {NULL, dot_q8_0, pack_q8_0},
-            [NB_FORMAT_Q4_K] = {NULL, dot_q4_k, pack_q4_k},
-            [NB_FORMAT_Q6_K] = {.dot = dot_q6_k},
-            [NB_FORMAT_GPTQ2] = {nb_q8_words2, gptq2_q8, pack_gptq2},
-            [NB_FORMAT_GPTQ4] = {nb_q8_words4, gptq4_q8, pack_gptq4},
-            [NB_FORMAT_GPTQ8] = {NULL, gptq8_q8, pack_gptq8},
-        },
+    .formats = formats,
 };

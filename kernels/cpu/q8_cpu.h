@@ -48,7 +48,7 @@ typedef struct nb_cpu_q8 {
   nb_q8_round_fn round;
   /* out[i * NB_Q8_PANEL + r] = x[i] . row r of the panel for i < n <= NB_Q8_PANEL_ROWS. */
   void (*multiply)(const nb_q8_panel *panel, const nb_q8_x *x, int64_t n, float *out);
-  nb_q8_kernel formats[NB_FORMAT_COUNT];
+  const nb_q8_kernel *formats; /* [NB_FORMAT_COUNT] */
 } nb_cpu_q8;
 
 extern const nb_cpu_q8 nb_cpu_q8_avx2, nb_cpu_q8_avx512, nb_cpu_q8_neon, nb_cpu_q8_dotprod;

@@ -199,3 +199,16 @@ static void dot_q6_k(const nb_packed *w, int64_t begin, int64_t end, const nb_q8
                      int64_t ldout) {
   dot_any(block_q6_k, true, false, w, begin, end, x, n, out, ldout);
 }
+
+static const nb_q8_kernel formats[NB_FORMAT_COUNT] = {
+    [NB_FORMAT_NF4] = {nb_q8_evens_odds, dot_4bit},
+    [NB_FORMAT_FP4] = {nb_q8_evens_odds, dot_4bit},
+    [NB_FORMAT_INT8] = {NULL, dot_int8},
+    [NB_FORMAT_Q4_0] = {NULL, dot_q4_0},
+    [NB_FORMAT_Q8_0] = {NULL, dot_q8_0},
+    [NB_FORMAT_Q4_K] = {NULL, dot_q4_k},
+    [NB_FORMAT_Q6_K] = {NULL, dot_q6_k},
+    [NB_FORMAT_GPTQ2] = {nb_q8_words2, gptq2_q8},
+    [NB_FORMAT_GPTQ4] = {nb_q8_words4, gptq4_q8},
+    [NB_FORMAT_GPTQ8] = {NULL, gptq8_q8},
+};

@@ -157,3 +157,16 @@ static void pack_q4_0(const nb_packed *w, int64_t begin, int64_t end, nb_q8_pane
 static void pack_q4_k(const nb_packed *w, int64_t begin, int64_t end, nb_q8_panel *out) {
   pack_panel(format_q4_k, w, begin, end, out);
 }
+
+static const nb_q8_kernel formats[NB_FORMAT_COUNT] = {
+    [NB_FORMAT_NF4] = {nb_q8_evens_odds, dot_4bit, pack_4bit},
+    [NB_FORMAT_FP4] = {nb_q8_evens_odds, dot_4bit, pack_4bit},
+    [NB_FORMAT_INT8] = {NULL, dot_int8, pack_int8},
+    [NB_FORMAT_Q4_0] = {NULL, dot_q4_0, pack_q4_0},
+    [NB_FORMAT_Q8_0] = {NULL, dot_q8_0, pack_q8_0},
+    [NB_FORMAT_Q4_K] = {NULL, dot_q4_k, pack_q4_k},
+    [NB_FORMAT_Q6_K] = {.dot = dot_q6_k},
+    [NB_FORMAT_GPTQ2] = {nb_q8_words2, gptq2_q8, pack_gptq2},
+    [NB_FORMAT_GPTQ4] = {nb_q8_words4, gptq4_q8, pack_gptq4},
+    [NB_FORMAT_GPTQ8] = {NULL, gptq8_q8, pack_gptq8},
+};
