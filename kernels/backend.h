@@ -15,6 +15,7 @@
 typedef struct nb_backend nb_backend;
 typedef struct nb_buffer nb_buffer;       /* bytes on the device */
 typedef struct nb_matrix nb_matrix;       /* a weight on the device, perhaps repacked */
+typedef struct nb_kv_cache nb_kv_cache;   /* keys and values of a batch of sequences in one block */
 typedef struct nb_recording nb_recording; /* operations that can be queued again */
 
 typedef enum nb_activation {
@@ -24,13 +25,13 @@ typedef enum nb_activation {
 } nb_activation;
 
 /* One call of attention, or of the rotation before it. Rows are [sequences * tokens]; token t of every sequence stands
- * at position start + t. A cache is [sequences, kv_heads, capacity, head_dim], one for keys and one for values. */
+ * at position start + t. */
 typedef struct nb_attention_shape {
   int64_t sequences, tokens, start;
   int64_t heads, kv_heads, head_dim;
-  int64_t capacity;
-  int64_t window; /* a token sees itself and window - 1 before it; 0: all */
-  float scale;    /* on the scores */
+  int64_t capacity; /* tokens that a sequence may grow to */
+  int64_t window;   /* a token sees itself and window - 1 before it; 0: all */
+  float scale;      /* on the scores */
 } nb_attention_shape;
 
 typedef struct nb_matrix_options {
@@ -80,14 +81,23 @@ struct nb_backend {
   nibble_status (*matmul)(nb_backend *self, const nb_layer_product *products, int count, const nb_buffer *x,
                           int64_t rows, int64_t group, nibble_error *err);
 
-  /* Rotates q [rows, heads * head_dim] and k [rows, kv_heads * head_dim] in place, then writes k and v into the caches.
+  /* An empty cache for the shape's sequences, kv_heads, head_dim and capacity; it may take its memory as it grows. */
+  nibble_status (*kv_create)(nb_backend *self, const nb_attention_shape *shape, nb_kv_cache **out, nibble_error *err);
+  void (*kv_free)(nb_backend *self, nb_kv_cache *cache); /* NULL is fine */
+  /* Makes room for `tokens` <= capacity tokens of each of the first `sequences`, which rotary then may write; what is
+   * there stays. NIBBLE_SYSTEM if there is no memory: the cache is then as it was. Not between record_begin and
+   * record_end, but a recording sees it. */
+  nibble_status (*kv_reserve)(nb_backend *self, nb_kv_cache *cache, int64_t sequences, int64_t tokens,
+                              nibble_error *err);
+
+  /* Rotates q [rows, heads * head_dim] and k [rows, kv_heads * head_dim] in place, then writes k and v into the cache.
    * cos and sin are [capacity, head_dim / 2]; the halves of a head are rotated against each other. */
   void (*rotary)(nb_backend *self, const nb_attention_shape *shape, const nb_buffer *cos, const nb_buffer *sin,
-                 nb_buffer *q, nb_buffer *k, const nb_buffer *v, nb_buffer *k_cache, nb_buffer *v_cache);
+                 nb_buffer *q, nb_buffer *k, const nb_buffer *v, nb_kv_cache *cache);
 
-  /* out [rows, heads * head_dim] = softmax(q K^T * scale) V over what the caches hold up to each token; causal. */
-  void (*attention)(nb_backend *self, const nb_attention_shape *shape, const nb_buffer *q, const nb_buffer *k_cache,
-                    const nb_buffer *v_cache, nb_buffer *out);
+  /* out [rows, heads * head_dim] = softmax(q K^T * scale) V over what the cache holds up to each token; causal. */
+  void (*attention)(nb_backend *self, const nb_attention_shape *shape, const nb_buffer *q, const nb_kv_cache *cache,
+                    nb_buffer *out);
 
   /* gate = act(gate) * up over `count` floats. */
   void (*gate)(nb_backend *self, nb_activation act, nb_buffer *gate, const nb_buffer *up, int64_t count);

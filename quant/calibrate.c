@@ -23,7 +23,7 @@ typedef struct run {
   nb_activation activation;
   nb_block_scratch own;     /* as it was made */
   nb_block_scratch scratch; /* the same, but x, attended and gate are a sample's */
-  nb_kv_cache cache;
+  nb_kv_cache *cache;
   nb_boundary x;     /* the residual stream */
   nb_boundary inner; /* inside a block what o_proj will see, then what down_proj will */
   nb_block block;
@@ -66,7 +66,7 @@ static nb_block_run block_run(run *r, const nb_hook *hook) {
                         .activation = r->activation,
                         .hook = hook,
                         .scratch = &r->scratch,
-                        .cache = &r->cache,
+                        .cache = r->cache,
                         .layer = r->layer,
                         .sequences = 1,
                         .tokens = r->c->windows->seqlen,
@@ -347,7 +347,8 @@ static nibble_status prepare(run *r, nibble_error *err) {
   uint64_t inner_bytes = bytes_of(r, nb_max_i64(c->num_attention_heads * c->head_dim, c->intermediate_size));
   nibble_status status = nb_model_tensors_list(c, &r->tensors, err);
   if (status == NIBBLE_OK) status = nb_block_scratch_create(c, r->backend, w->seqlen, w->seqlen, &r->own, err);
-  if (status == NIBBLE_OK) status = nb_kv_cache_create(c, r->backend, 1, w->seqlen, &r->cache, err);
+  if (status == NIBBLE_OK) status = nb_block_cache_create(c, r->backend, 1, w->seqlen, &r->cache, err);
+  if (status == NIBBLE_OK) status = r->backend->kv_reserve(r->backend, r->cache, 1, w->seqlen, err);
   r->scratch = r->own;
   uint64_t room = r->c->max_memory;
   if (status == NIBBLE_OK) status = nb_boundary_create(&r->x, r->backend, w->samples, x_bytes, room, folder, err);
@@ -368,7 +369,7 @@ nibble_status nb_calibrate(const nb_calibration *calibration, nibble_error *err)
     status = calibrate_block(&r, err);
   nb_boundary_free(&r.x);
   nb_boundary_free(&r.inner);
-  nb_kv_cache_free(r.backend, &r.cache);
+  r.backend->kv_free(r.backend, r.cache);
   nb_block_scratch_free(&r.own);
   nb_model_tensors_free(&r.tensors);
   return status;

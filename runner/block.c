@@ -69,18 +69,11 @@ void nb_block_scratch_free(nb_block_scratch *w) {
   *w = (nb_block_scratch){0};
 }
 
-nibble_status nb_kv_cache_create(const nb_config *c, nb_backend *b, int64_t sequences, int64_t capacity,
-                                 nb_kv_cache *out, nibble_error *err) {
-  int64_t rows = sequences * c->num_key_value_heads;
-  *out = (nb_kv_cache){0};
-  nibble_status status = nb_make_buffer(b, rows, capacity * c->head_dim, &out->k, err);
-  return status == NIBBLE_OK ? nb_make_buffer(b, rows, capacity * c->head_dim, &out->v, err) : status;
-}
-
-void nb_kv_cache_free(nb_backend *b, nb_kv_cache *cache) {
-  b->buffer_free(b, cache->k);
-  b->buffer_free(b, cache->v);
-  *cache = (nb_kv_cache){0};
+nibble_status nb_block_cache_create(const nb_config *c, nb_backend *b, int64_t sequences, int64_t capacity,
+                                    nb_kv_cache **out, nibble_error *err) {
+  nb_attention_shape shape = {
+      .sequences = sequences, .kv_heads = c->num_key_value_heads, .head_dim = c->head_dim, .capacity = capacity};
+  return b->kv_create(b, &shape, out, err);
 }
 
 nibble_status nb_show(const nb_hook *hook, nb_backend *b, int64_t layer, const char *what, const nb_buffer *x,
@@ -148,8 +141,8 @@ nibble_status nb_block_attend(const nb_block_run *run, nibble_error *err) {
                               .capacity = run->capacity,
                               .window = block->window,
                               .scale = (float)(1 / sqrt((double)c->head_dim))};
-  b->rotary(b, &shape, w->cos, w->sin, w->q, w->k, w->v, run->cache->k, run->cache->v);
-  b->attention(b, &shape, w->q, run->cache->k, run->cache->v, w->attended);
+  b->rotary(b, &shape, w->cos, w->sin, w->q, w->k, w->v, run->cache);
+  b->attention(b, &shape, w->q, run->cache, w->attended);
   return NIBBLE_OK;
 }
 

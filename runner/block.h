@@ -37,13 +37,9 @@ nibble_status nb_block_scratch_create(const nb_config *config, nb_backend *backe
                                       nb_block_scratch *out, nibble_error *err);
 void nb_block_scratch_free(nb_block_scratch *scratch);
 
-typedef struct nb_kv_cache {
-  nb_buffer *k, *v; /* [sequences, kv_heads, capacity, head_dim] */
-} nb_kv_cache;
-
-nibble_status nb_kv_cache_create(const nb_config *config, nb_backend *backend, int64_t sequences, int64_t capacity,
-                                 nb_kv_cache *out, nibble_error *err);
-void nb_kv_cache_free(nb_backend *backend, nb_kv_cache *cache);
+/* A block's keys and values; free with the backend's kv_free. Reserve before a step what that will have written. */
+nibble_status nb_block_cache_create(const nb_config *config, nb_backend *backend, int64_t sequences, int64_t capacity,
+                                    nb_kv_cache **out, nibble_error *err);
 
 /* One step of one block: `tokens` new tokens for each of `sequences`, which have `start` tokens in the cache. */
 typedef struct nb_block_run {
@@ -52,7 +48,7 @@ typedef struct nb_block_run {
   nb_activation activation;
   const nb_hook *hook; /* NULL: none. A status other than NIBBLE_OK from it ends the part before the layers are run */
   nb_block_scratch *scratch;
-  const nb_kv_cache *cache;
+  nb_kv_cache *cache;
   int64_t layer, sequences, tokens, start, capacity;
 } nb_block_run;
 

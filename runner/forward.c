@@ -20,7 +20,7 @@ struct nb_session {
   int64_t last_tokens; /* of the last step */
   nb_block_scratch scratches[MAX_BACKENDS];
   int scratch_count;
-  nb_kv_cache *caches;                      /* [num_hidden_layers] */
+  nb_kv_cache **caches;                     /* [num_hidden_layers] */
   int64_t tile_rows;                        /* of logits */
   nb_buffer *head_x, *head_normed, *logits; /* [tile_rows, hidden], [tile_rows, hidden], [tile_rows, vocab] */
   nb_recording *recording;                  /* of the blocks on one new token for each sequence, or NULL */
@@ -69,7 +69,7 @@ nibble_status nb_session_create(const nb_model *model, const nb_session_options 
   for (int64_t i = 0; status == NIBBLE_OK && i < c->num_hidden_layers; i++) {
     nb_backend *b = model->blocks[i].backend;
     status = make_scratch(s, b, err);
-    if (status == NIBBLE_OK) status = nb_kv_cache_create(c, b, s->sequences, s->capacity, &s->caches[i], err);
+    if (status == NIBBLE_OK) status = nb_block_cache_create(c, b, s->sequences, s->capacity, &s->caches[i], err);
   }
   if (status == NIBBLE_OK) status = make_head(s, err);
   if (status != NIBBLE_OK) {
@@ -92,7 +92,7 @@ void nb_session_free(nb_session *s) {
   if (!s) return;
   for (int64_t i = 0; s->caches && i < config_of(s)->num_hidden_layers; i++) {
     nb_backend *b = s->model->blocks[i].backend;
-    nb_kv_cache_free(b, &s->caches[i]);
+    b->kv_free(b, s->caches[i]);
   }
   free(s->caches);
   for (int i = 0; i < s->scratch_count; i++) nb_block_scratch_free(&s->scratches[i]);
@@ -144,6 +144,16 @@ static nibble_status check_step(const nb_session *s, const int32_t *ids, int64_t
   return NIBBLE_OK;
 }
 
+/* Room in every block's cache for the tokens of the next step. */
+static nibble_status reserve(nb_session *s, int64_t tokens, nibble_error *err) {
+  nibble_status status = NIBBLE_OK;
+  for (int64_t i = 0; status == NIBBLE_OK && i < config_of(s)->num_hidden_layers; i++) {
+    nb_backend *b = s->model->blocks[i].backend;
+    status = b->kv_reserve(b, s->caches[i], s->sequences, s->length + tokens, err);
+  }
+  return status;
+}
+
 /* All blocks on the residual stream in *w, which ends where the last block is. */
 static nibble_status run_blocks(nb_session *s, int64_t tokens, nb_block_scratch **w, nibble_error *err) {
   const nb_model *m = s->model;
@@ -160,7 +170,7 @@ static nibble_status run_blocks(nb_session *s, int64_t tokens, nb_block_scratch 
                         .activation = m->activation,
                         .hook = s->hook,
                         .scratch = *w,
-                        .cache = &s->caches[i],
+                        .cache = s->caches[i],
                         .layer = i,
                         .sequences = s->sequences,
                         .tokens = tokens,
@@ -199,6 +209,7 @@ static nibble_status run_recorded(nb_session *s, nb_block_scratch **w, nibble_er
 
 nibble_status nb_session_step(nb_session *s, const int32_t *ids, int64_t tokens, nibble_error *err) {
   nibble_status status = check_step(s, ids, tokens, err);
+  if (status == NIBBLE_OK) status = reserve(s, tokens, err);
   if (status != NIBBLE_OK) return status;
   const nb_model *m = s->model;
   int64_t rows = s->sequences * tokens;

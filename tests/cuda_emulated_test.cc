@@ -1,6 +1,7 @@
 // The CUDA kernels of kernels/cuda, run on the CPU by tests/cuda_emulator.h, against plain sums of dequantized weights.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <random>
 
@@ -377,7 +378,7 @@ TEST(CudaBackend, OperationsAreThoseOfTheCpu) {
 TEST(CudaBackend, ARecordedStepIsTheSameAtEveryPosition) {
   nb_check check = CheckOf();
   nb_check_recording(&check);
-  EXPECT_EQ(check.passed, 8);
+  EXPECT_EQ(check.passed, 4);
   EXPECT_EQ(check.failed, 0);
 }
 
@@ -469,44 +470,69 @@ TEST(Device, RtnOnTheGpuIsAWrongUsage) {
   EXPECT_EQ(r.err, "nibble: --device cuda: rtn computes on the cpu only\n");
 }
 
-TEST(CudaAttention, PagesInAnyOrderGiveWhatOneCacheGives) {
-  const int64_t heads = 4, kv_heads = 2, dim = 32, capacity = 3 * NB_KV_PAGE, sequences = 2;
-  const int64_t page_floats = kv_heads * NB_KV_PAGE * dim;
-  std::vector<int32_t> table = {4, 0, 3, 1, 5, 2};
-  for (int64_t tokens : {1, 9}) {
-    int64_t rows = sequences * tokens, start = 150;
-    std::vector<float> keys = RandomFloats((size_t)(6 * page_floats), 1), values = RandomFloats(keys.size(), 2);
-    std::vector<float> paged_keys(keys.size()), paged_values(keys.size());
-    nb_kv_pages pages = {table.data(), 3}, none = {};
-    for (int64_t s = 0; s < sequences; s++) {
-      for (int64_t h = 0; h < kv_heads; h++) {
-        for (int64_t p = 0; p < capacity; p++) {
-          int64_t from = nb_kv_index(&none, s, h, p, kv_heads, capacity, dim);
-          int64_t to = nb_kv_index(&pages, s, h, p, kv_heads, capacity, dim);
-          std::copy_n(&keys[(size_t)from], dim, &paged_keys[(size_t)to]);
-          std::copy_n(&values[(size_t)from], dim, &paged_values[(size_t)to]);
-        }
-      }
-    }
-    std::vector<float> cos = RandomFloats((size_t)(capacity * dim / 2), 3), sin = RandomFloats(cos.size(), 4), out[2];
-    for (int paged = 0; paged < 2; paged++) {
-      std::vector<float> q = RandomFloats((size_t)(rows * heads * dim), 5), partial(1 << 16);
-      std::vector<float> k = RandomFloats((size_t)(rows * kv_heads * dim), 6), v = RandomFloats(k.size(), 7);
-      out[paged].assign(q.size(), NAN);
-      nb_attention_args a = {};
-      a.shape.sequences = sequences, a.shape.tokens = tokens, a.shape.start = start, a.shape.heads = heads;
-      a.shape.kv_heads = kv_heads, a.shape.head_dim = dim, a.shape.capacity = capacity, a.shape.scale = 0.2f;
-      if (paged) a.pages = pages;
-      a.cos = cos.data(), a.sin = sin.data(), a.q = q.data(), a.k = k.data(), a.v = v.data();
-      a.k_cache = paged ? paged_keys.data() : keys.data();
-      a.v_cache = paged ? paged_values.data() : values.data();
-      a.out = out[paged].data(), a.partial = partial.data();
-      ASSERT_LE(nb_cuda_attention_plan(&a, capacity, 100), (int64_t)partial.size());
-      nb_cuda_rotary(nullptr, &a);
-      nb_cuda_attention(nullptr, &a);
-    }
-    EXPECT_EQ(out[0], out[1]) << tokens;
+// A cache is the sum of what its tokens wrote, wherever its pages came to lie and however few were there at first.
+TEST(CudaAttention, ACacheTakesAPageOnlyWhenATokenNeedsIt) {
+  nibble_error err = {};
+  nb_backend *b = nb_backend_cuda(&err);
+  ASSERT_NE(b, nullptr) << err.message;
+  nb_attention_shape shape = {};
+  shape.sequences = 3, shape.kv_heads = 32, shape.head_dim = 128, shape.capacity = 100 * NB_KV_PAGE;
+  const uint64_t page = 2 * 32 * 128 * NB_KV_PAGE * sizeof(float), before = nb_device_taken();
+  nb_kv_cache *cache = nullptr;
+  ASSERT_EQ(b->kv_create(b, &shape, &cache, &err), NIBBLE_OK) << err.message;
+  const uint64_t empty = nb_device_taken();
+  EXPECT_LE(empty - before, 2u << 20);  // its table
+  auto pages = [&] { return (nb_device_taken() - empty) / page; };
+  for (auto [sequences, tokens, want] : {std::array<int64_t, 3>{3, 1, 3},
+                                         {3, NB_KV_PAGE, 3},
+                                         {1, NB_KV_PAGE + 1, 4},
+                                         {1, 3, 4},
+                                         {2, 3 * NB_KV_PAGE, 7},
+                                         {3, 4 * NB_KV_PAGE, 12}}) {
+    ASSERT_EQ(b->kv_reserve(b, cache, sequences, tokens, &err), NIBBLE_OK) << err.message;
+    EXPECT_EQ(pages(), (uint64_t)want) << sequences << " sequences of " << tokens;
   }
+  b->kv_free(b, cache);
+  EXPECT_EQ(nb_device_taken(), before);
+}
+
+// The second of two pages cannot be had; later it can, and the cache has lost nothing.
+TEST(CudaAttention, ACacheThatFoundNoMemoryGoesOnWhenThereIsSome) {
+  const int64_t heads = 32, dim = 128, first = 60, tokens = 10;  // pages of 2 MiB, which share none of what CUDA gives
+  nibble_error err = {};
+  nb_backend *b = nb_backend_cuda(&err), *cpu = nb_backend_cpu();
+  std::vector<float> out[2];
+  for (int side = 0; side < 2; side++) {
+    nb_backend *self = side ? b : cpu;
+    nb_attention_shape shape = {};
+    shape.sequences = 1, shape.heads = shape.kv_heads = heads, shape.head_dim = dim, shape.capacity = 128;
+    shape.scale = 0.2f;
+    nb_kv_cache *cache = nullptr;
+    nb_buffer *f[6] = {};  // q, k, v, cos, sin, out
+    for (int i = 0; i < 6; i++) {
+      std::vector<float> values = RandomFloats((size_t)(128 * heads * dim), (unsigned)i);
+      ASSERT_EQ(self->buffer_create(self, values.size() * 4, &f[i], &err), NIBBLE_OK);
+      ASSERT_EQ(self->upload(self, f[i], 0, values.data(), values.size() * 4, &err), NIBBLE_OK);
+    }
+    ASSERT_EQ(self->kv_create(self, &shape, &cache, &err), NIBBLE_OK) << err.message;
+    for (auto [start, count] : {std::pair<int64_t, int64_t>{0, first}, {first, tokens}}) {
+      shape.start = start, shape.tokens = count;
+      if (side && start > 0) {
+        emulator::is_memory_full = true;
+        EXPECT_EQ(self->kv_reserve(self, cache, 1, start + count, &err), NIBBLE_SYSTEM);
+        EXPECT_STREQ(err.message, "CUDA: no device memory for the keys and values of 70 tokens");
+        emulator::is_memory_full = false;
+      }
+      ASSERT_EQ(self->kv_reserve(self, cache, 1, start + count, &err), NIBBLE_OK) << err.message;
+      self->rotary(self, &shape, f[3], f[4], f[0], f[1], f[2], cache);
+      self->attention(self, &shape, f[0], cache, f[5]);
+    }
+    out[side].resize((size_t)(tokens * heads * dim));
+    EXPECT_EQ(self->download(self, f[5], 0, out[side].data(), out[side].size() * 4, &err), NIBBLE_OK);
+    for (nb_buffer *buffer : f) self->buffer_free(self, buffer);
+    self->kv_free(self, cache);
+  }
+  for (size_t i = 0; i < out[0].size(); i++) ASSERT_NEAR(out[1][i], out[0][i], 1e-5) << i;
 }
 
 TEST(CudaNorm, LayerNormIsThatOfTheCpu) {

@@ -592,8 +592,11 @@ enum cudaDeviceAttr {
   cudaDevAttrMaxSharedMemoryPerBlockOptin
 };
 
+namespace emulator {
+inline bool is_memory_full = false;
+}
 inline cudaError_t cudaMalloc(void **out, size_t bytes) {
-  if (!(*out = malloc(bytes + 256))) return cudaErrorMemoryAllocation;
+  if (emulator::is_memory_full || !(*out = malloc(bytes + 256))) return cudaErrorMemoryAllocation;
   memset(*out, 0xff, bytes);
   return cudaSuccess;
 }

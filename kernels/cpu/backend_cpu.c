@@ -15,6 +15,10 @@ struct nb_buffer {
   float *data;
 };
 
+struct nb_kv_cache {
+  float *k, *v; /* [sequences, kv_heads, capacity, head_dim]; the system gives a page when it is first written */
+};
+
 struct nb_matrix {
   nb_packed packed;
   void *repacked; /* what `packed` points to; NULL: the buffers it was created from */
@@ -172,10 +176,42 @@ static nibble_status matmul(nb_backend *self, const nb_layer_product *products, 
   return ok ? NIBBLE_OK : nb_fail_memory(err, (uint64_t)(rows * products[0].weight->packed.cols) * 2);
 }
 
+static void kv_free(nb_backend *self, nb_kv_cache *cache) {
+  (void)self;
+  if (!cache) return;
+  free(cache->k);
+  free(cache->v);
+  free(cache);
+}
+
+static nibble_status kv_create(nb_backend *self, const nb_attention_shape *s, nb_kv_cache **out, nibble_error *err) {
+  uint64_t floats = 0;
+  nb_kv_cache *cache = nb_alloc(1, sizeof *cache);
+  if (!cache) return nb_fail_memory(err, sizeof *cache);
+  *cache = (nb_kv_cache){0};
+  if (nb_mul_u64((uint64_t)(s->sequences * s->kv_heads), (uint64_t)s->capacity, &floats) &&
+      nb_mul_u64(floats, (uint64_t)s->head_dim, &floats)) {
+    cache->k = nb_alloc_aligned(floats, sizeof(float));
+    cache->v = nb_alloc_aligned(floats, sizeof(float));
+  }
+  if (!cache->k || !cache->v) {
+    kv_free(self, cache);
+    return nb_fail_memory(err, floats * 2 * sizeof(float));
+  }
+  *out = cache;
+  return NIBBLE_OK;
+}
+
+static nibble_status kv_reserve(nb_backend *self, nb_kv_cache *cache, int64_t sequences, int64_t tokens,
+                                nibble_error *err) {
+  (void)self, (void)cache, (void)sequences, (void)tokens, (void)err;
+  return NIBBLE_OK;
+}
+
 typedef struct cache_job {
   const nb_attention_shape *shape;
   const float *k, *v;
-  float *k_cache, *v_cache;
+  nb_kv_cache *cache;
 } cache_job;
 
 static void cache_band(void *ctx, int64_t begin, int64_t end, int thread) {
@@ -188,32 +224,32 @@ static void cache_band(void *ctx, int64_t begin, int64_t end, int thread) {
     for (int64_t h = 0; h < s->kv_heads; h++) {
       int64_t from = (r * s->kv_heads + h) * s->head_dim;
       int64_t to = ((sequence * s->kv_heads + h) * s->capacity + position) * s->head_dim;
-      memcpy(job->k_cache + to, job->k + from, bytes);
-      memcpy(job->v_cache + to, job->v + from, bytes);
+      memcpy(job->cache->k + to, job->k + from, bytes);
+      memcpy(job->cache->v + to, job->v + from, bytes);
     }
   }
 }
 
 static void rotary(nb_backend *self, const nb_attention_shape *s, const nb_buffer *cos, const nb_buffer *sin,
-                   nb_buffer *q, nb_buffer *k, const nb_buffer *v, nb_buffer *k_cache, nb_buffer *v_cache) {
+                   nb_buffer *q, nb_buffer *k, const nb_buffer *v, nb_kv_cache *cache) {
   (void)self;
   int64_t rows = s->sequences * s->tokens, dim = s->head_dim;
   const float *c = cos->data + s->start * (dim / 2), *n = sin->data + s->start * (dim / 2);
   nb_rotary(q->data, s->heads * dim, rows, s->heads, dim, dim, s->tokens, c, n);
   nb_rotary(k->data, s->kv_heads * dim, rows, s->kv_heads, dim, dim, s->tokens, c, n);
-  cache_job job = {.shape = s, .k = k->data, .v = v->data, .k_cache = k_cache->data, .v_cache = v_cache->data};
+  cache_job job = {.shape = s, .k = k->data, .v = v->data, .cache = cache};
   nb_parallel(rows, ROW_BAND, cache_band, &job);
 }
 
-static void attention(nb_backend *self, const nb_attention_shape *s, const nb_buffer *q, const nb_buffer *k_cache,
-                      const nb_buffer *v_cache, nb_buffer *out) {
+static void attention(nb_backend *self, const nb_attention_shape *s, const nb_buffer *q, const nb_kv_cache *cache,
+                      nb_buffer *out) {
   (void)self;
   nb_attention a = {.q = q->data,
                     .out = out->data,
                     .q_stride = s->heads * s->head_dim,
                     .out_stride = s->heads * s->head_dim,
-                    .k = k_cache->data,
-                    .v = v_cache->data,
+                    .k = cache->k,
+                    .v = cache->v,
                     .kv_sequence_stride = s->kv_heads * s->capacity * s->head_dim,
                     .kv_token_stride = s->head_dim,
                     .kv_head_stride = s->capacity * s->head_dim,
@@ -285,6 +321,9 @@ nb_backend *nb_backend_cpu(void) {
       .embed = embed,
       .norm = norm,
       .matmul = matmul,
+      .kv_create = kv_create,
+      .kv_free = kv_free,
+      .kv_reserve = kv_reserve,
       .rotary = rotary,
       .attention = attention,
       .gate = gate,

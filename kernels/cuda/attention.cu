@@ -46,16 +46,16 @@ static __device__ __forceinline__ void take_keys(const nb_attention_args &a, run
   const nb_attention_shape &s = a.shape;
   int lane = (int)threadIdx.x % 32;
   float scores[KEYS_AT_ONCE];
-  int64_t at[KEYS_AT_ONCE];
+  const float *keys[KEYS_AT_ONCE];
 #pragma unroll
   for (int j = 0; j < KEYS_AT_ONCE; j++) {
     int64_t key = position + (j < count ? j : 0);
-    at[j] = nb_kv_index(&a.pages, sequence, kv_head, key, s.kv_heads, s.capacity, s.head_dim);
+    keys[j] = nb_kv_key(&a.pages, sequence, kv_head, key, s.head_dim);
     scores[j] = 0;
 #pragma unroll
     for (int i = 0; i < LANE_DIMS; i++) {
       int d = lane + 32 * i;
-      if (d < s.head_dim) scores[j] = fmaf(q[i], a.k_cache[at[j] + d], scores[j]);
+      if (d < s.head_dim) scores[j] = fmaf(q[i], keys[j][d], scores[j]);
     }
   }
   float top = r->top;
@@ -76,7 +76,7 @@ static __device__ __forceinline__ void take_keys(const nb_attention_args &a, run
 #pragma unroll
     for (int i = 0; i < LANE_DIMS; i++) {
       int d = lane + 32 * i;
-      if (j < count && d < s.head_dim) r->value[i] = fmaf(weight, a.v_cache[at[j] + d], r->value[i]);
+      if (j < count && d < s.head_dim) r->value[i] = fmaf(weight, keys[j][a.pages.values + d], r->value[i]);
     }
   }
 }
@@ -212,9 +212,9 @@ static __device__ __forceinline__ void load_keys(const nb_attention_args &a, con
   for (int i = (int)threadIdx.x; i < KEYS * dim; i += THREADS) {
     int64_t key = first + i / dim;
     int to = i / dim * m.stride + i % dim;
-    int64_t at = nb_kv_index(&a.pages, p.sequence, p.kv_head, key < end ? key : first, s.kv_heads, s.capacity, dim);
-    m.k[to] = key < end ? a.k_cache[at + i % dim] : 0;
-    m.v[to] = key < end ? a.v_cache[at + i % dim] : 0;
+    const float *from = nb_kv_key(&a.pages, p.sequence, p.kv_head, key < end ? key : first, dim) + i % dim;
+    m.k[to] = key < end ? *from : 0;
+    m.v[to] = key < end ? from[a.pages.values] : 0;
   }
 }
 

@@ -17,6 +17,14 @@ struct nb_buffer {
   float *data;
 };
 
+struct nb_kv_cache {
+  nb_kv_pages pages; /* its table is on the device */
+  float **table;     /* on the host, the same; NULL where a page is not there yet */
+  bool has_grown;    /* since the device's was written */
+  int64_t sequences;
+  uint64_t page_bytes;
+};
+
 struct nb_recording {
   cudaGraphExec_t graph;
 };
@@ -136,6 +144,60 @@ static void matrix_free(nb_backend *self, nb_matrix *matrix) {
   nb_matrix_free(matrix);
 }
 
+/* ---- keys and values -------------------------------------------------------------------------------------------- */
+
+static void kv_free(nb_backend *self, nb_kv_cache *cache) {
+  (void)self;
+  if (!cache) return;
+  for (int64_t i = 0; cache->table && i < cache->sequences * cache->pages.per_sequence; i++)
+    nb_device_free(cache->table[i]);
+  nb_device_free((void *)cache->pages.table);
+  free(cache->table);
+  free(cache);
+}
+
+static nibble_status kv_create(nb_backend *self, const nb_attention_shape *s, nb_kv_cache **out, nibble_error *err) {
+  uint64_t floats, bytes, most = INT64_MAX / sizeof(float) / 2;
+  int64_t per_sequence = nb_ceil_div(s->capacity, NB_KV_PAGE);
+  if (!nb_mul_u64((uint64_t)s->kv_heads * NB_KV_PAGE, (uint64_t)s->head_dim, &floats) || floats > most ||
+      !nb_mul_u64((uint64_t)per_sequence * sizeof(float *), (uint64_t)s->sequences, &bytes))
+    return nb_fail_memory(err, SIZE_MAX);
+  nb_kv_cache *cache = (nb_kv_cache *)calloc(1, sizeof *cache);
+  if (!cache) return nb_fail_memory(err, sizeof *cache);
+  cache->sequences = s->sequences;
+  cache->page_bytes = 2 * floats * sizeof(float);
+  cache->pages.per_sequence = per_sequence, cache->pages.values = (int64_t)floats;
+  cache->pages.table = (float *const *)nb_device_alloc(bytes);
+  cache->table = (float **)calloc((size_t)bytes, 1);
+  if (!cache->table || !cache->pages.table) {
+    kv_free(self, cache);
+    return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no memory for %llu pages of keys and values",
+                   (unsigned long long)(bytes / sizeof(float *)));
+  }
+  *out = cache;
+  return NIBBLE_OK;
+}
+
+/* Where memory ends, the pages that could be had stay for the next call. */
+static nibble_status kv_reserve(nb_backend *self, nb_kv_cache *cache, int64_t sequences, int64_t tokens,
+                                nibble_error *err) {
+  int64_t per_sequence = cache->pages.per_sequence, pages = nb_ceil_div(tokens, NB_KV_PAGE);
+  for (int64_t i = 0; i < sequences * pages; i++) {
+    float **page = &cache->table[i / pages * per_sequence + i % pages];
+    if (*page) continue;
+    *page = (float *)nb_device_alloc(cache->page_bytes);
+    if (!*page)
+      return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory for the keys and values of %lld tokens",
+                     (long long)tokens);
+    cache->has_grown = true;
+  }
+  if (!cache->has_grown) return NIBBLE_OK;
+  uint64_t bytes = (uint64_t)(cache->sequences * per_sequence) * sizeof(float *);
+  nibble_status status = copy_in(self_of(self), (void *)cache->pages.table, cache->table, bytes, err);
+  cache->has_grown = status != NIBBLE_OK;
+  return status;
+}
+
 /* ---- products --------------------------------------------------------------------------------------------------- */
 
 static nb_device_layer layer_of(const nb_layer_product *p) {
@@ -219,25 +281,25 @@ static void norm(nb_backend *self, const nb_buffer *x, const nb_buffer *weight, 
 }
 
 static void rotary(nb_backend *self, const nb_attention_shape *shape, const nb_buffer *cos, const nb_buffer *sin,
-                   nb_buffer *q, nb_buffer *k, const nb_buffer *v, nb_buffer *k_cache, nb_buffer *v_cache) {
+                   nb_buffer *q, nb_buffer *k, const nb_buffer *v, nb_kv_cache *cache) {
   cuda_backend *b = self_of(self);
   nb_attention_args a = {};
   a.shape = *shape;
   a.start_at = b->recording ? b->start : NULL;
   a.cos = cos->data, a.sin = sin->data;
   a.q = q->data, a.k = k->data, a.v = v->data;
-  a.k_cache = k_cache->data, a.v_cache = v_cache->data;
+  a.pages = cache->pages;
   nb_cuda_rotary(b->ws.stream, &a);
 }
 
-static void attention(nb_backend *self, const nb_attention_shape *shape, const nb_buffer *q, const nb_buffer *k_cache,
-                      const nb_buffer *v_cache, nb_buffer *out) {
+static void attention(nb_backend *self, const nb_attention_shape *shape, const nb_buffer *q, const nb_kv_cache *cache,
+                      nb_buffer *out) {
   cuda_backend *b = self_of(self);
   nb_attention_args a = {};
   a.shape = *shape;
   a.start_at = b->recording ? b->start : NULL;
   a.q = q->data, a.out = out->data;
-  a.k_cache = k_cache->data, a.v_cache = v_cache->data;
+  a.pages = cache->pages;
   /* By the capacity, not by the length: the cut of the keys, and with it the sum's order, is the same in every step. */
   int64_t floats = nb_cuda_attention_plan(&a, shape->capacity, b->ws.processors);
   a.partial = (float *)room(b, &b->attention, (uint64_t)floats * sizeof(float) + 1);
@@ -326,6 +388,9 @@ static nb_backend make_table(void) {
   t.embed = embed;
   t.norm = norm;
   t.matmul = matmul;
+  t.kv_create = kv_create;
+  t.kv_free = kv_free;
+  t.kv_reserve = kv_reserve;
   t.rotary = rotary;
   t.attention = attention;
   t.gate = gate;

@@ -88,9 +88,9 @@ static __global__ void rotary_kernel(const __grid_constant__ nb_attention_args a
     float *k = a.k + (row * s.kv_heads + head) * s.head_dim;
     const float *v = a.v + (row * s.kv_heads + head) * s.head_dim;
     rotate(k, at, half, cos[at], sin[at]);
-    int64_t to = nb_kv_index(&a.pages, sequence, head, position, s.kv_heads, s.capacity, s.head_dim);
-    a.k_cache[to + at] = k[at], a.k_cache[to + at + half] = k[at + half];
-    a.v_cache[to + at] = v[at], a.v_cache[to + at + half] = v[at + half];
+    float *key = nb_kv_key(&a.pages, sequence, head, position, s.head_dim), *value = key + a.pages.values;
+    key[at] = k[at], key[at + half] = k[at + half];
+    value[at] = v[at], value[at + half] = v[at + half];
   }
 }
 

@@ -10,7 +10,7 @@ extern "C" {
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/kv_pages.h"
 
-/* One call of rotary or attention; nb_attention_shape with the caches' place. */
+/* One call of rotary or attention. */
 typedef struct nb_attention_args {
   nb_attention_shape shape;
   const int64_t *start_at; /* on the device; NULL: shape.start */
@@ -18,7 +18,6 @@ typedef struct nb_attention_args {
   const float *cos, *sin; /* [capacity, head_dim / 2] */
   float *q, *k;
   const float *v;
-  float *k_cache, *v_cache;
   float *out;
   float *partial; /* of the keys' splits: [rows, heads, splits, head_dim + 2] */
   int splits;

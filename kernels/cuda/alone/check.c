@@ -52,6 +52,7 @@ typedef struct twins {
   nb_buffer *buffer[MAX_BUFFERS][SIDES];
   int64_t size[MAX_BUFFERS]; /* floats */
   int count;
+  nb_kv_cache *cache[SIDES];
   bool failed;
 } twins;
 
@@ -61,6 +62,7 @@ static void end(twins *t) {
   for (int i = 0; i < t->count; i++) {
     for (int s = 0; s < SIDES; s++) t->backend[s]->buffer_free(t->backend[s], t->buffer[i][s]);
   }
+  for (int s = 0; s < SIDES; s++) t->backend[s]->kv_free(t->backend[s], t->cache[s]);
 }
 
 /* A new buffer of n floats: random, or NaN where `spread` is 0. */
@@ -80,6 +82,25 @@ static int make(twins *t, int64_t n, float spread) {
   }
   free(values);
   return at;
+}
+
+static void make_caches(twins *t, const nb_attention_shape *shape) {
+  nibble_error err;
+  for (int s = 0; s < SIDES && !t->failed; s++)
+    t->failed = t->backend[s]->kv_create(t->backend[s], shape, &t->cache[s], &err) != NIBBLE_OK;
+}
+
+typedef struct attention_buffers {
+  int q, k, v, cos, sin, out;
+} attention_buffers;
+
+/* Rotation, caching and attention on one side, for the tokens from shape->start on. */
+static void attend(twins *t, int side, const nb_attention_shape *shape, const attention_buffers *at) {
+  nb_backend *b = t->backend[side];
+  nb_buffer *(*f)[SIDES] = t->buffer;
+  b->rotary(b, shape, f[at->cos][side], f[at->sin][side], f[at->q][side], f[at->k][side], f[at->v][side],
+            t->cache[side]);
+  b->attention(b, shape, f[at->q][side], t->cache[side], f[at->out][side]);
 }
 
 static void expect_equal(twins *t, const char *what, int buffer, double tolerance) {
@@ -278,51 +299,46 @@ typedef struct attention_case {
   int64_t sequences, prompt, steps, tokens, heads, kv_heads, head_dim, window;
 } attention_case;
 
-static void attention_step(twins *t, const attention_case *a, int64_t start, int64_t tokens, int64_t capacity,
-                           const int buffers[8]) {
+static void attention_step(twins *t, nb_attention_shape shape, int64_t start, int64_t tokens,
+                           const attention_buffers *buffers) {
+  nibble_error err;
+  shape.start = start;
+  shape.tokens = tokens;
+  for (int s = 0; s < SIDES && !t->failed; s++) {
+    nb_backend *b = t->backend[s];
+    t->failed = b->kv_reserve(b, t->cache[s], shape.sequences, start + tokens, &err) != NIBBLE_OK;
+    if (!t->failed) attend(t, s, &shape, buffers);
+  }
+}
+
+static void check_attention(nb_check *c, const attention_case *a) {
+  int64_t capacity = a->prompt + a->steps * a->tokens + 3, rows = a->sequences * nb_max_i64(a->prompt, a->tokens);
   nb_attention_shape shape = {.sequences = a->sequences,
-                              .tokens = tokens,
-                              .start = start,
                               .heads = a->heads,
                               .kv_heads = a->kv_heads,
                               .head_dim = a->head_dim,
                               .capacity = capacity,
                               .window = a->window,
                               .scale = (float)(1 / sqrt((double)a->head_dim))};
-  for (int s = 0; s < SIDES && !t->failed; s++) {
-    nb_backend *b = t->backend[s];
-    nb_buffer *v[8];
-    for (int i = 0; i < 8; i++) v[i] = t->buffer[buffers[i]][s];
-    b->rotary(b, &shape, v[5], v[6], v[0], v[1], v[2], v[3], v[4]);
-    b->attention(b, &shape, v[0], v[3], v[4], v[7]);
-  }
-}
-
-static void check_attention(nb_check *c, const attention_case *a) {
-  int64_t capacity = a->prompt + a->steps * a->tokens + 3, rows = a->sequences * nb_max_i64(a->prompt, a->tokens);
-  int64_t cache = a->sequences * a->kv_heads * capacity * a->head_dim;
   twins t = begin(c);
-  /* q, k, v, k cache, v cache, cos, sin, out */
-  int b[8] = {make(&t, rows * a->heads * a->head_dim, 1),
-              make(&t, rows * a->kv_heads * a->head_dim, 1),
-              make(&t, rows * a->kv_heads * a->head_dim, 1),
-              make(&t, cache, 1),
-              make(&t, cache, 1),
-              make(&t, capacity * a->head_dim / 2, 1),
-              make(&t, capacity * a->head_dim / 2, 1),
-              make(&t, rows * a->heads * a->head_dim, 1)};
+  make_caches(&t, &shape);
+  attention_buffers b = {.q = make(&t, rows * a->heads * a->head_dim, 1),
+                         .k = make(&t, rows * a->kv_heads * a->head_dim, 1),
+                         .v = make(&t, rows * a->kv_heads * a->head_dim, 1),
+                         .cos = make(&t, capacity * a->head_dim / 2, 1),
+                         .sin = make(&t, capacity * a->head_dim / 2, 1),
+                         .out = make(&t, rows * a->heads * a->head_dim, 1)};
   char what[160];
   snprintf(what, sizeof what, "attention, %lld sequences of %lld tokens, heads %lld/%lld of %lld, window %lld",
            (long long)a->sequences, (long long)a->prompt, (long long)a->heads, (long long)a->kv_heads,
            (long long)a->head_dim, (long long)a->window);
-  attention_step(&t, a, 0, a->prompt, capacity, b);
-  expect_equal(&t, what, b[7], exact_tolerance);
+  attention_step(&t, shape, 0, a->prompt, &b);
+  expect_equal(&t, what, b.out, exact_tolerance);
+  expect_equal(&t, "rotated keys", b.k, exact_tolerance);
   for (int64_t i = 0; i < a->steps; i++) {
-    attention_step(&t, a, a->prompt + i * a->tokens, a->tokens, capacity, b);
-    expect_equal(&t, what, b[7], exact_tolerance);
+    attention_step(&t, shape, a->prompt + i * a->tokens, a->tokens, &b);
+    expect_equal(&t, what, b.out, exact_tolerance);
   }
-  expect_equal(&t, "keys in the cache", b[3], exact_tolerance);
-  expect_equal(&t, "values in the cache", b[4], 0);
   end(&t);
 }
 
@@ -339,38 +355,42 @@ void nb_check_operations(nb_check *c) {
   for (int i = 0; i < (c->small ? 4 : 6); i++) check_attention(c, c->small ? &small[i] : &large[i]);
 }
 
-/* A recorded step at three positions, against the same steps one by one on the same backend. */
+/* A recorded step at positions on both sides of a page's end, against the same steps one by one on the same backend.
+ * The cache grows after the recording. */
 void nb_check_recording(nb_check *c) {
+  enum { FIRST = 62, STEPS = 4, CAPACITY = 70, ROWS = 2 * FIRST };
   nb_backend *b = c->tested;
   if (!b->record_begin) return;
-  attention_case a = {.sequences = 2, .heads = 4, .kv_heads = 2, .head_dim = 32};
-  int64_t capacity = 20, cache = a.sequences * a.kv_heads * capacity * a.head_dim, half = capacity * a.head_dim / 2;
   twins t = begin(c);
   t.backend[0] = b; /* both sides are the tested backend: side 0 step by step, side 1 recorded */
-  int q = make(&t, 2 * 4 * 32, 1), k = make(&t, 2 * 2 * 32, 1), v = make(&t, 2 * 2 * 32, 1);
-  int kc = make(&t, cache, 1), vc = make(&t, cache, 1), cs = make(&t, half, 1), sn = make(&t, half, 1);
-  int out = make(&t, 2 * 4 * 32, 0);
   nb_attention_shape shape = {
-      .sequences = 2, .tokens = 1, .heads = 4, .kv_heads = 2, .head_dim = 32, .capacity = 20, .scale = 0.2f};
+      .sequences = 2, .heads = 4, .kv_heads = 2, .head_dim = 32, .capacity = CAPACITY, .scale = 0.2f};
+  make_caches(&t, &shape);
+  attention_buffers at = {.q = make(&t, ROWS * 4 * 32, 1),
+                          .k = make(&t, ROWS * 2 * 32, 1),
+                          .v = make(&t, ROWS * 2 * 32, 1),
+                          .cos = make(&t, CAPACITY * 32 / 2, 1),
+                          .sin = make(&t, CAPACITY * 32 / 2, 1),
+                          .out = make(&t, ROWS * 4 * 32, 0)};
   nb_recording *recording = NULL;
   nibble_error err = {0};
-  for (int64_t start = 0; start < 4 && !t.failed; start++) {
+  attention_step(&t, shape, 0, FIRST, &at);
+  shape.tokens = 1;
+  for (int64_t start = FIRST; start < FIRST + STEPS && !t.failed; start++) {
+    for (int s = 0; s < SIDES && !t.failed; s++)
+      t.failed = b->kv_reserve(b, t.cache[s], 2, start + 1, &err) != NIBBLE_OK;
+    if (t.failed) break;
     shape.start = start;
-    b->rotary(b, &shape, t.buffer[cs][0], t.buffer[sn][0], t.buffer[q][0], t.buffer[k][0], t.buffer[v][0],
-              t.buffer[kc][0], t.buffer[vc][0]);
-    b->attention(b, &shape, t.buffer[q][0], t.buffer[kc][0], t.buffer[vc][0], t.buffer[out][0]);
+    attend(&t, 0, &shape, &at);
     shape.start = 0; /* what is recorded is not to matter */
     if (!recording) {
       t.failed = b->record_begin(b, &err) != NIBBLE_OK;
       if (t.failed) break;
-      b->rotary(b, &shape, t.buffer[cs][1], t.buffer[sn][1], t.buffer[q][1], t.buffer[k][1], t.buffer[v][1],
-                t.buffer[kc][1], t.buffer[vc][1]);
-      b->attention(b, &shape, t.buffer[q][1], t.buffer[kc][1], t.buffer[vc][1], t.buffer[out][1]);
+      attend(&t, 1, &shape, &at);
       t.failed = b->record_end(b, &recording, &err) != NIBBLE_OK;
     }
     if (!t.failed) t.failed = b->replay(b, recording, start, &err) != NIBBLE_OK;
-    expect_equal(&t, "a recorded step", out, 0);
-    expect_equal(&t, "a recorded step's keys", kc, 0);
+    expect_equal(&t, "a recorded step", at.out, 0);
   }
   if (t.failed) say(c, "recording", err.message);
   b->recording_free(b, recording);

@@ -43,7 +43,8 @@ static const int64_t buffer_floats[BUFFERS] = {HIDDEN,
 typedef struct made_up {
   nb_backend *b;
   nb_matrix *linear[LAYERS][SLOTS], *embedding;
-  nb_buffer *k_cache[LAYERS], *v_cache[LAYERS], *buffer[BUFFERS];
+  nb_kv_cache *cache[LAYERS];
+  nb_buffer *buffer[BUFFERS];
   nb_recording *recording;
   double bytes;        /* of the weights that a token reads */
   double buffer_bytes; /* of caches and activations */
@@ -84,10 +85,11 @@ static nibble_status make(made_up *m, nibble_error *err) {
   nb_random_options head = {.format = NB_FORMAT_BF16, .rows = VOCAB, .cols = HIDDEN};
   nb_matrix **place = &m->embedding;
   if (status == NIBBLE_OK) status = make_matrix(m, &head, 1, &place, err);
-  int64_t cache = (int64_t)HEADS * CAPACITY * HEAD_DIM;
+  nb_attention_shape shape = {.sequences = 1, .kv_heads = HEADS, .head_dim = HEAD_DIM, .capacity = CAPACITY};
   for (int l = 0; status == NIBBLE_OK && l < LAYERS; l++) {
-    status = make_buffer(m, cache, &m->k_cache[l], err);
-    if (status == NIBBLE_OK) status = make_buffer(m, cache, &m->v_cache[l], err);
+    status = m->b->kv_create(m->b, &shape, &m->cache[l], err);
+    if (status == NIBBLE_OK) status = m->b->kv_reserve(m->b, m->cache[l], 1, CAPACITY, err);
+    m->buffer_bytes += 2.0 * HEADS * CAPACITY * HEAD_DIM * sizeof(float);
   }
   for (int i = 0; status == NIBBLE_OK && i < BUFFERS; i++)
     status = make_buffer(m, buffer_floats[i], &m->buffer[i], err);
@@ -98,8 +100,7 @@ static void unmake(made_up *m) {
   nb_backend *b = m->b;
   for (int l = 0; l < LAYERS; l++) {
     for (int s = 0; s < SLOTS; s++) b->matrix_free(b, m->linear[l][s]);
-    b->buffer_free(b, m->k_cache[l]);
-    b->buffer_free(b, m->v_cache[l]);
+    b->kv_free(b, m->cache[l]);
   }
   b->matrix_free(b, m->embedding);
   for (int i = 0; i < BUFFERS; i++) b->buffer_free(b, m->buffer[i]);
@@ -123,8 +124,8 @@ static nibble_status run_layer(made_up *m, int l, int64_t start, nibble_error *e
       {.weight = w[Q], .y = f[QUERY]}, {.weight = w[K], .y = f[KEY]}, {.weight = w[V], .y = f[VALUE]}};
   nb_layer_product mlp[] = {{.weight = w[GATE], .y = f[GATED]}, {.weight = w[UP], .y = f[UPPED]}};
   nibble_status status = b->matmul(b, qkv, 3, f[NORMED], 1, 1, err);
-  b->rotary(b, &shape, f[COS], f[SIN], f[QUERY], f[KEY], f[VALUE], m->k_cache[l], m->v_cache[l]);
-  b->attention(b, &shape, f[QUERY], m->k_cache[l], m->v_cache[l], f[ATTENDED]);
+  b->rotary(b, &shape, f[COS], f[SIN], f[QUERY], f[KEY], f[VALUE], m->cache[l]);
+  b->attention(b, &shape, f[QUERY], m->cache[l], f[ATTENDED]);
   if (status == NIBBLE_OK)
     status = b->matmul(b, &(nb_layer_product){.weight = w[O], .y = f[X]}, 1, f[ATTENDED], 1, 1, err);
   b->norm(b, f[X], f[WEIGHT], 1, HIDDEN, 1e-5f, f[NORMED]);
