@@ -27,6 +27,12 @@ class CertificateTest : public testing::Test {
   std::string artifact_;
 };
 
+// The number that stands first under `key` in what --json printed; -1: none.
+double Figure(const std::string &json, const std::string &key) {
+  size_t at = json.find("\"" + key + "\":");
+  return at == std::string::npos ? -1.0 : atof(json.c_str() + at + key.size() + 3);
+}
+
 TEST_F(CertificateTest, IsWrittenAndConfirmedLater) {
   Copy("nf4");
   CommandResult r = Nibble(WithText(""));
@@ -104,12 +110,34 @@ TEST_F(CertificateTest, BehaviourAgreesWithPpl) {
   CommandResult p = Nibble("ppl " + artifact_ + " --threads 1 --json --ctx 64 --text " + (folder_ / "text.txt"));
   ASSERT_EQ(v.code, 0) << v.out << v.err;
   ASSERT_EQ(p.code, 0) << p.err;
-  auto figure = [](const std::string &json, const std::string &key) {
-    size_t at = json.find("\"" + key + "\":");
-    return at == std::string::npos ? -1.0 : atof(json.c_str() + at + key.size() + 3);
+  EXPECT_GT(Figure(p.out, "perplexity"), 1);
+  EXPECT_NEAR(Figure(v.out, "perplexity"), Figure(p.out, "perplexity"), 1e-4 * Figure(p.out, "perplexity"));
+}
+
+// A window of more tokens than are run at a time, in two models that can take it; and one that they cannot.
+TEST_F(CertificateTest, ALongWindowAgreesWithPpl) {
+  for (const char *name : {"int8", "bf16"}) {
+    Copy(name);
+    std::string config = ReadFile(artifact_ + "/config.json"), key = "\"max_position_embeddings\": 256";
+    ASSERT_NE(config.find(key), std::string::npos);
+    WriteFile(artifact_ + "/config.json", config.replace(config.find(key), key.size(), key + "0"));
+  }
+  std::string text;
+  for (int i = 0; i < 150; i++) text += std::to_string(i * 7919) + " " + kText;
+  WriteFile(folder_ / "text.txt", text);
+  auto verify = [&](const std::string &ctx) {
+    return Nibble("verify " + (folder_ / "int8") + " --against " + (folder_ / "bf16") + " --text " +
+                  (folder_ / "text.txt") + " --threads 1 --profile loose --no-certificate --json --ctx " + ctx);
   };
-  EXPECT_GT(figure(p.out, "perplexity"), 1);
-  EXPECT_NEAR(figure(v.out, "perplexity"), figure(p.out, "perplexity"), 1e-4 * figure(p.out, "perplexity"));
+  CommandResult v = verify("1200");
+  CommandResult p = Nibble("ppl " + (folder_ / "int8") + " --json --ctx 1200 --text " + (folder_ / "text.txt"));
+  ASSERT_EQ(v.code, 0) << v.out << v.err;
+  ASSERT_EQ(p.code, 0) << p.err;
+  EXPECT_NEAR(Figure(v.out, "perplexity"), Figure(p.out, "perplexity"), 1e-4 * Figure(p.out, "perplexity"));
+  EXPECT_EQ(Figure(v.out, "tokens"), Figure(p.out, "tokens"));
+  v = verify("2561");
+  EXPECT_EQ(v.code, 2);
+  EXPECT_NE(v.err.find("--ctx 2561: "), std::string::npos) << v.err;
 }
 
 TEST_F(CertificateTest, AReportInAFolderThatIsNotThereIsTheSystemsNo) {

@@ -80,7 +80,11 @@ static nibble_status open_side(run *r, const char *path, side *out, nibble_error
   nb_model_options options = {.llm_int8 = r->options->int8 == NIBBLE_INT8_LLM};
   nibble_status status = nb_model_load(path, &options, &out->model, err);
   if (status != NIBBLE_OK) return status;
-  int64_t vocab = out->model.checkpoint.config.vocab_size;
+  const nb_config *config = &out->model.checkpoint.config;
+  int64_t vocab = config->vocab_size;
+  if (r->ctx > config->max_position_embeddings)
+    return nb_fail(err, NIBBLE_USAGE, "--ctx %lld: %s has max_position_embeddings %lld", (long long)r->ctx, path,
+                   (long long)config->max_position_embeddings);
   if (r->vocab && vocab != r->vocab)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: its vocab_size is %lld, the other model's %lld", path, (long long)vocab,
                    (long long)r->vocab);
