@@ -11,6 +11,7 @@
 #include "convert/manifest.h"
 #include "kernels/gptq.h"
 #include "model/archs.h"
+#include "runner/device.h"
 
 static const int64_t DEFAULT_GROUP_SIZE = 128, DEFAULT_SAMPLES = 128, DEFAULT_SEQLEN = 2048;
 static const uint64_t DEFAULT_MEMORY = 1ull << 30;
@@ -79,7 +80,7 @@ static bool source_hash(const nb_checkpoint *c, char out[NB_HASH_CHARS]) {
   return true;
 }
 
-static bool add_calibration(const nb_gptq_method *m, cJSON *json) {
+static bool add_calibration(const nb_gptq_method *m, bool on_gpu, cJSON *json) {
   const nibble_quantize_options *o = m->options;
   const nb_windows *w = &m->windows;
   char hash[NB_HASH_CHARS];
@@ -91,12 +92,17 @@ static bool add_calibration(const nb_gptq_method *m, cJSON *json) {
             cJSON_AddNumberToObject(calibration, "text_tokens", (double)w->tokens) &&
             cJSON_AddStringToObject(calibration, "ids_xxh3_128", hash);
   if (ok && o->random_sampling) ok = cJSON_AddNumberToObject(calibration, "seed", (double)o->seed);
-  return ok && cJSON_AddBoolToObject(json, "desc_act", o->desc_act) &&
+  return ok && cJSON_AddStringToObject(json, "device", on_gpu ? "cuda" : "cpu") &&
+         cJSON_AddBoolToObject(json, "desc_act", o->desc_act) &&
          cJSON_AddNumberToObject(json, "damp", o->damp > 0 ? o->damp : DEFAULT_DAMP);
 }
 
 static nibble_status make_settings(nb_gptq_method *m, nibble_error *err) {
   const nibble_quantize_options *o = m->options;
+  const nb_cuda_module *gpu =
+      NULL; /* it rounds other codes than the CPU here and there, so a run is one's or the other's */
+  nibble_status status = m->is_rtn ? NIBBLE_OK : nb_device_module(&gpu, err);
+  if (status != NIBBLE_OK) return status;
   cJSON *json = m->settings = cJSON_CreateObject();
   bool ok = json && cJSON_AddStringToObject(json, "method", o->method) &&
             cJSON_AddStringToObject(json, "layout", m->v2 ? "gptq_v2" : "gptq") &&
@@ -106,7 +112,7 @@ static nibble_status make_settings(nb_gptq_method *m, nibble_error *err) {
             cJSON_AddStringToObject(json, "scale_dtype", m->grid.bf16_scales ? "bfloat16" : "float16");
   if (ok && o->include) ok = cJSON_AddStringToObject(json, "include", o->include);
   if (ok && o->exclude) ok = cJSON_AddStringToObject(json, "exclude", o->exclude);
-  if (ok && !m->is_rtn) ok = add_calibration(m, json);
+  if (ok && !m->is_rtn) ok = add_calibration(m, gpu != NULL, json);
   return ok ? NIBBLE_OK : nb_fail_memory(err, sizeof(cJSON));
 }
 

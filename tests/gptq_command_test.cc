@@ -292,6 +292,17 @@ TEST_F(GptqCommand, RefusesToGoOnWithAnotherSourceOrText) {
   EXPECT_TRUE(Exists(folder_ / "cut.work") && !Exists(folder_ / "cut") && !Exists(folder_ / "cut.partial"));
 }
 
+TEST_F(GptqCommand, RefusesToGoOnWithWhatAGpuBegan) {
+  if (!KillAfter("model.layers.1.self_attn.o_proj"))
+    GTEST_SKIP() << "skipped: the run was over before it could be killed";
+  std::string path = folder_ / "cut.work/settings.json", settings = ReadFile(path);
+  ASSERT_NE(settings.find("\"cpu\""), std::string::npos) << settings;
+  WriteFile(path, settings.replace(settings.find("\"cpu\""), 5, "\"cuda\""));
+  CommandResult r = Nibble(Args("cut", "--resume"));
+  EXPECT_EQ(r.code, 3);
+  EXPECT_NE(r.err.find("--resume with another device: \"cpu\" now, \"cuda\" then"), std::string::npos) << r.err;
+}
+
 TEST_F(GptqCommand, RefusesTextThatIsTooShortEmptyOrNotUtf8) {
   struct {
     std::string text;
