@@ -310,6 +310,12 @@ nibble_status nibble_bench(const nibble_bench_options *options, nibble_bench_res
 
 /* ---- quantize --------------------------------------------------------------------------------------------------- */
 
+typedef enum nibble_scales {
+  NIBBLE_SCALES_DEFAULT,  /* gptq: searched; rtn: min/max */
+  NIBBLE_SCALES_SEARCHED, /* those of the least error; gptq weighs it as its solver does */
+  NIBBLE_SCALES_MIN_MAX,  /* a group's grid spans its least and largest weight: GPTQModel's default */
+} nibble_scales;
+
 typedef struct nibble_quantize_options {
   const char *src, *dst;         /* a MODEL, and the folder to make */
   const char *method;            /* "nf4", "fp4", "int8", "gptq" or "rtn" */
@@ -320,7 +326,7 @@ typedef struct nibble_quantize_options {
   int bits;                      /* gptq, rtn: 2, 3, 4, 8; 0: 4 */
   int64_t group_size;            /* gptq, rtn: weights of a row that share a scale; -1: all; 0: 128 */
   bool asym;                     /* gptq, rtn: zero points where they fit best, not in the middle */
-  bool mse;                      /* gptq, rtn: search for the scales of least error */
+  nibble_scales scales;          /* gptq, rtn */
   const char *scale_dtype;       /* gptq, rtn: "float16" (NULL: this) or "bfloat16" */
   const char *layout;            /* gptq, rtn: "gptq" (version 1 of the zero points; NULL: this) or "gptq_v2" */
   bool desc_act;                 /* gptq: groups are cut in the order of activations, which g_idx then tells */

@@ -19,6 +19,7 @@ enum {
   OPT_SYM,
   OPT_ASYM,
   OPT_MSE,
+  OPT_NO_MSE,
   OPT_SCALE_DTYPE,
   OPT_LAYOUT,
   OPT_DESC_ACT,
@@ -54,7 +55,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
       return 0;
     case OPT_SYM: q->asym = false; return 0;
     case OPT_ASYM: q->asym = true; return 0;
-    case OPT_MSE: q->mse = true; return 0;
+    case OPT_MSE: q->scales = NIBBLE_SCALES_SEARCHED; return 0;
+    case OPT_NO_MSE: q->scales = NIBBLE_SCALES_MIN_MAX; return 0;
     case OPT_SCALE_DTYPE: q->scale_dtype = arg; return 0;
     case OPT_LAYOUT: q->layout = arg; return 0;
     case OPT_DESC_ACT: q->desc_act = true; return 0;
@@ -95,7 +97,8 @@ static const struct argp_option own_options[] = {
     {"group-size", OPT_GROUP, "N", 0, "gptq, rtn: weights of a row that share a scale; -1: all (default: 128)", 0},
     {"sym", OPT_SYM, NULL, 0, "gptq, rtn: the zero point stands in the middle (default)", 0},
     {"asym", OPT_ASYM, NULL, 0, "gptq, rtn: the zero point stands where it fits best", 0},
-    {"mse", OPT_MSE, NULL, 0, "gptq, rtn: search for the scales that make the least error", 0},
+    {"mse", OPT_MSE, NULL, 0, "gptq, rtn: search for the scales that make the least error (gptq: the default)", 0},
+    {"no-mse", OPT_NO_MSE, NULL, 0, "gptq, rtn: scales that span the least and largest weight (rtn: the default)", 0},
     {"scale-dtype", OPT_SCALE_DTYPE, "DTYPE", 0, "gptq, rtn: float16 (default) or bfloat16", 0},
     {"layout", OPT_LAYOUT, "NAME", 0, "gptq, rtn: gptq (default) or gptq_v2", 0},
     {"calib", OPT_CALIB, "FILE", 0, "gptq: calibration text, plain or gzip, or JSON lines with \"text\"", 0},

@@ -25,7 +25,7 @@ typedef struct solve_job {
   const nb_hessian *hessian; /* NULL: none */
   const nb_factor *factor;   /* NULL: round to the nearest */
   const float *importance;   /* [cols] by place: how much an error in it costs; NULL: all alike */
-  int64_t block, group_size; /* both resolved */
+  int64_t group_size;        /* resolved */
   nb_rounded *out;
   float *scratch; /* for each thread: scratch_floats */
   int64_t scratch_floats;
@@ -52,16 +52,15 @@ typedef struct turned {
   float max_code;
 } turned;
 
-/* Fits the grid of the group that begins at place j to what its weights have become by now. */
-static void fit_group(const solve_job *job, int64_t row, int64_t rows, int64_t j, int64_t begin, int64_t end, float *w,
-                      turned *t) {
+/* Fits the grid of the group that begins at place j to its weights as its block found them, without the updates since
+ * then, as the paper's code and GPTQModel do; with them 3-bit models came out worse (docs/results.md). */
+static void fit_group(const solve_job *job, int64_t row, int64_t rows, int64_t j, const float *w, turned *t) {
   nb_rounded *out = job->out;
   int64_t stop = j + 1, at = group_at(job, j) * out->rows + row;
   while (stop < out->cols && !begins_group(job, stop)) stop++;
   for (int64_t r = 0; r < rows; r++, at++) {
-    float *group = w + r * out->cols;
-    for (int64_t k = j; k < nb_min_i64(stop, end); k++) group[k] = t->w[k - begin][r];
-    nb_group_grid g = nb_group_grid_fit(job->grid, group + j, stop - j, job->importance ? job->importance + j : NULL);
+    const float *group = w + r * out->cols + j;
+    nb_group_grid g = nb_group_grid_fit(job->grid, group, stop - j, job->importance ? job->importance + j : NULL);
     out->scales[at] = g.scale_bits;
     out->zeros[at] = g.zero;
     job->mended[row + r] += g.was_mended;
@@ -91,7 +90,7 @@ static void spread_errors(turned *t, int64_t k, int64_t count, const float *valu
 
 /* Places [begin, end) of all rows of a band: rounds one after the other and takes each error out of what is left of
  * the block. A group may go on from the block before. */
-static void round_block(const solve_job *job, int64_t row, int64_t rows, int64_t begin, int64_t end, float *w,
+static void round_block(const solve_job *job, int64_t row, int64_t rows, int64_t begin, int64_t end, const float *w,
                         float *errors, turned *t) {
   nb_rounded *out = job->out;
   float values[ROW_BAND], codes[ROW_BAND];
@@ -99,14 +98,14 @@ static void round_block(const solve_job *job, int64_t row, int64_t rows, int64_t
     for (int64_t k = begin; k < end; k++) t->w[k - begin][r] = w[r * out->cols + k];
   }
   for (int64_t j = begin; j < end; j++) {
-    if (begins_group(job, j)) fit_group(job, row, rows, j, begin, end, w, t);
+    if (begins_group(job, j)) fit_group(job, row, rows, j, w, t);
     round_column(t, j - begin, values, codes);
     uint8_t *column = out->codes + row * out->cols + column_at(job, j);
     for (int64_t r = 0; r < rows; r++) column[r * out->cols] = (uint8_t)codes[r];
     if (job->factor) spread_errors(t, j - begin, end - begin, values, job->factor->upper + j * out->cols + j);
   }
   for (int64_t r = 0; job->factor && r < rows; r++) {
-    for (int64_t k = 0; k < end - begin; k++) errors[r * job->block + k] = t->errors[k][r];
+    for (int64_t k = 0; k < end - begin; k++) errors[r * BLOCK + k] = t->errors[k][r];
   }
 }
 
@@ -114,11 +113,11 @@ static void round_band(const solve_job *job, int64_t begin, int64_t end, float *
   int64_t cols = job->out->cols, rows = end - begin;
   turned t = {0};
   for (int64_t r = 0; r < ROW_BAND; r++) t.scale[r] = 1;
-  for (int64_t i = 0; i < cols; i += job->block) {
-    int64_t stop = nb_min_i64(i + job->block, cols);
+  for (int64_t i = 0; i < cols; i += BLOCK) {
+    int64_t stop = nb_min_i64(i + BLOCK, cols);
     round_block(job, begin, rows, i, stop, w, errors, &t);
     if (!job->factor || stop == cols) continue;
-    nb_dense_add(rows, cols - stop, stop - i, errors, job->block, job->factor->upper + i * cols + stop, cols, w + stop,
+    nb_dense_add(rows, cols - stop, stop - i, errors, BLOCK, job->factor->upper + i * cols + stop, cols, w + stop,
                  cols);
   }
 }
@@ -199,7 +198,7 @@ static void solve_band(void *ctx, int64_t begin, int64_t end, int thread) {
   const solve_job *job = ctx;
   int64_t cols = job->out->cols, rows = end - begin;
   float *w = job->scratch + thread * job->scratch_floats, *d = w + ROW_BAND * cols;
-  float *errors = d + WEIGHED * ROW_BAND * cols, *product = errors + ROW_BAND * job->block;
+  float *errors = d + WEIGHED * ROW_BAND * cols, *product = errors + ROW_BAND * BLOCK;
   const float *source = job->w + begin * cols;
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t j = 0; j < cols; j++) {
@@ -263,7 +262,6 @@ static nibble_status solve_on_gpu(solve_job *job, nibble_error *err) {
                               .n = out->cols,
                               .groups = out->groups,
                               .group_size = job->group_size,
-                              .block = job->block,
                               .bits = job->grid->bits,
                               .sym = job->grid->sym,
                               .mse = job->grid->mse,
@@ -287,9 +285,7 @@ static nibble_status solve(solve_job *job, int64_t rows, int64_t cols, nibble_er
   if (status != NIBBLE_OK) return status;
   job->out->scale_dtype = job->grid->bf16_scales ? NB_BF16 : NB_F16;
   job->group_size = size;
-  /* Whole groups to a block, so that the weights a scale is fitted to have had all updates. */
-  job->block = size < BLOCK ? BLOCK / size * size : BLOCK;
-  job->scratch_floats = ROW_BAND * ((1 + WEIGHED) * cols + job->block + WEIGHED * WEIGH_COLS);
+  job->scratch_floats = ROW_BAND * ((1 + WEIGHED) * cols + BLOCK + WEIGHED * WEIGH_COLS);
   uint64_t floats = (uint64_t)nb_threads() * (uint64_t)job->scratch_floats;
   job->scratch = nb_alloc_aligned(floats, sizeof(float));
   job->sums = nb_alloc((uint64_t)rows, SUMS * sizeof(double));

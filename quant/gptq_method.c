@@ -180,7 +180,7 @@ nibble_status nb_gptq_method_open(const nibble_quantize_options *o, const nb_che
   m->grid = (nb_grid){.bits = o->bits ? o->bits : 4,
                       .group_size = o->group_size ? o->group_size : DEFAULT_GROUP_SIZE,
                       .sym = !o->asym,
-                      .mse = o->mse,
+                      .mse = o->scales ? o->scales == NIBBLE_SCALES_SEARCHED : !m->is_rtn,
                       .bf16_scales = o->scale_dtype && is_bf16(o->scale_dtype)};
   nb_gptq_format(m->grid.bits, &m->format);
   nibble_status status = NIBBLE_OK;

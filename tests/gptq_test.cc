@@ -82,7 +82,8 @@ std::vector<double> Inverse(std::vector<double> a, int64_t n) {
 }
 
 // Optimal brain quantization in a fixed order (arXiv:2210.17323, equations 2 and 3): round a column, spread its error
-// over the columns not yet rounded, eliminate it from the inverse.
+// over the columns not yet rounded, eliminate it from the inverse. Grids are fitted as IST-DASLab/gptq does: to the
+// weights that the last 128 columns' updates have reached, and none of those after them.
 std::vector<uint8_t> Reference(const Layer &layer, const nb_grid &grid, const nb_factor &f) {
   int64_t n = layer.cols;
   std::vector<double> h(n * n);
@@ -105,12 +106,14 @@ std::vector<uint8_t> Reference(const Layer &layer, const nb_grid &grid, const nb
   }
   std::vector<uint8_t> codes(layer.rows * n);
   std::vector<nb_group_grid> params(layer.rows);
+  std::vector<double> before;
   for (int64_t j = 0; j < n; j++) {
     int64_t stop = j + 1;
+    if (j % 128 == 0) before = w;
     while (stop < n && f.group[stop] == f.group[j]) stop++;
     for (int64_t r = 0; r < layer.rows; r++) {
       if (j == 0 || f.group[j] != f.group[j - 1]) {
-        std::vector<float> group(w.begin() + r * n + j, w.begin() + r * n + stop);
+        std::vector<float> group(before.begin() + r * n + j, before.begin() + r * n + stop);
         params[r] = nb_group_grid_fit(&grid, group.data(), stop - j, nullptr);
       }
       uint8_t code = nb_group_grid_round(&params[r], (float)w[r * n + j]);

@@ -71,21 +71,11 @@ static __device__ __forceinline__ float code_of(const grid &g, float w) {
 
 static __device__ __forceinline__ float value_of(const grid &g, float code) { return g.scale * (code - g.zero); }
 
-/* The weights of a group: those before `stop` in shared memory, what lies beyond in global. */
-typedef struct weights {
-  const float *near_ones, *all;
-  int64_t stop;
-} weights;
-
-static __device__ __forceinline__ float weight_at(const weights &w, int64_t i) {
-  return i < w.stop ? w.near_ones[i] : w.all[i];
-}
-
-static __device__ __forceinline__ void find_range(const grid_kind &k, const weights &w, int64_t n, float *low,
+static __device__ __forceinline__ void find_range(const grid_kind &k, const float *w, int64_t n, float *low,
                                                   float *high) {
   float lo = 0, hi = 0;
   for (int64_t i = threadIdx.x % 32; i < n; i += 32) {
-    float v = weight_at(w, i);
+    float v = w[i];
     lo = v < lo ? v : lo;
     hi = v > hi ? v : hi;
   }
@@ -99,14 +89,13 @@ static __device__ __forceinline__ void find_range(const grid_kind &k, const weig
 }
 
 /* The squared error in eight sums, one for each lane of a quarter of the warp; all eight get it. */
-static __device__ __forceinline__ float grid_error(const grid &g, const weights &w, int64_t n,
-                                                   const float *importance) {
+static __device__ __forceinline__ float grid_error(const grid &g, const float *w, int64_t n, const float *importance) {
   int lane = (int)threadIdx.x % SUM_LANES;
   float inverse = 1 / g.scale, least = -g.zero, most = g.max_code - g.zero, sum = 0;
   int64_t even = n / SUM_LANES * SUM_LANES;
   for (int64_t i = lane; i < n; i = i < even || lane > 0 ? i + SUM_LANES : i + 1) {
     if (i >= even && lane > 0) break; /* what is left over belongs to the first sum */
-    float v = weight_at(w, i), steps = v * inverse;
+    float v = w[i], steps = v * inverse;
     steps = steps < least ? least : steps;
     steps = steps > most ? most : steps;
     float d = v - g.scale * round_even(steps);
@@ -118,7 +107,7 @@ static __device__ __forceinline__ float grid_error(const grid &g, const weights 
 }
 
 /* The grid for n weights; each quarter of the warp tries another range. */
-static __device__ __forceinline__ grid fit(const grid_kind &k, const weights &w, int64_t n, const float *importance) {
+static __device__ __forceinline__ grid fit(const grid_kind &k, const float *w, int64_t n, const float *importance) {
   float low, high, least_error = INFINITY, best_part = 1;
   find_range(k, w, n, &low, &high);
   if (!k.mse) return span(k, low, high);
@@ -138,13 +127,13 @@ static __device__ __forceinline__ grid fit(const grid_kind &k, const weights &w,
 
 typedef struct round_args {
   grid_kind kind;
-  int64_t rows, n, begin, end, block, group_size;
+  int64_t rows, n, begin, end, group_size;
   const float *source;
   float *w; /* [rows, n] by place */
   const int32_t *column, *group;
   const uint8_t *dead;
   const float *upper, *importance;
-  float *errors;  /* [rows, block] */
+  float *errors;  /* [rows, NB_GPTQ_BLOCK] */
   float *carried; /* [rows, 2]: scale and zero point of the group that goes on */
   uint8_t *codes, *zeros;
   uint16_t *scales;
@@ -165,7 +154,7 @@ static __device__ __forceinline__ int64_t end_of_group(const round_args &a, int6
 }
 
 /* Places [begin, end) of a row by one warp, which has them in shared memory: one after the other is rounded, and its
- * error taken out of those after it. */
+ * error taken out of those after it. Grids are fitted to the weights as they were before. */
 static __global__ void __launch_bounds__(THREADS) round_kernel(const __grid_constant__ round_args a) {
   int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
   int64_t row = (int64_t)blockIdx.x * WARPS + warp, count = a.end - a.begin;
@@ -178,8 +167,7 @@ static __global__ void __launch_bounds__(THREADS) round_kernel(const __grid_cons
   for (int64_t k = 0; k < count; k++) {
     int64_t j = a.begin + k;
     if (j == 0 || a.group[j] != a.group[j - 1]) {
-      weights group = {near_ones + k, w + j, count - k};
-      g = fit(a.kind, group, end_of_group(a, j) - j, a.importance ? a.importance + j : NULL);
+      g = fit(a.kind, w + j, end_of_group(a, j) - j, a.importance ? a.importance + j : NULL);
       if (lane == 0) {
         a.scales[a.group[j] * a.rows + row] = (uint16_t)g.scale_bits;
         a.zeros[a.group[j] * a.rows + row] = (uint8_t)g.zero;
@@ -190,7 +178,7 @@ static __global__ void __launch_bounds__(THREADS) round_kernel(const __grid_cons
     float v = near_ones[k], code = code_of(g, v), error = (value_of(g, code) - v) / u[0];
     if (lane == 0) {
       a.codes[row * a.n + a.column[j]] = (uint8_t)code;
-      a.errors[row * a.block + k] = error;
+      a.errors[row * NB_GPTQ_BLOCK + k] = error;
     }
     __syncwarp(); /* all have read the weight before any changes one */
     for (int64_t i = k + 1 + lane; i < count; i += 32) near_ones[i] += error * u[i - k];
@@ -235,8 +223,7 @@ static __global__ void __launch_bounds__(THREADS) error_kernel(const __grid_cons
   plain.mse = false;
   for (int64_t i = 0; i < n; i += r.group_size) {
     int64_t count = n - i < r.group_size ? n - i : r.group_size;
-    weights group = {NULL, source + i, 0};
-    grid g = fit(plain, group, count, NULL);
+    grid g = fit(plain, source + i, count, NULL);
     for (int64_t k = lane; k < count; k += 32) nearest[i + k] = source[i + k] - value_of(g, code_of(g, source[i + k]));
   }
   error = warp_sum(error), squares = warp_sum(squares);
@@ -374,10 +361,11 @@ static void round_all(call *c, round_args a) {
   cudaStream_t stream = state.libraries.stream;
   nb_launch(order_kernel, dim3((unsigned)a.rows, (unsigned)((a.n + 255) / 256)), 256, 0, stream, a);
   for (a.begin = 0; a.begin < a.n && is_fine(c); a.begin = a.end) {
-    a.end = a.begin + a.block < a.n ? a.begin + a.block : a.n;
+    a.end = a.begin + NB_GPTQ_BLOCK < a.n ? a.begin + NB_GPTQ_BLOCK : a.n;
     nb_launch(round_kernel, dim3(blocks_for(a.rows)), THREADS, WARPS * NB_GPTQ_BLOCK * 4, stream, a);
     if (a.end < a.n)
-      c->no_library = !nb_gptq_update(&state.libraries, a.rows, a.n, a.begin, a.end, a.errors, a.block, a.upper, a.w);
+      c->no_library =
+          !nb_gptq_update(&state.libraries, a.rows, a.n, a.begin, a.end, a.errors, NB_GPTQ_BLOCK, a.upper, a.w);
   }
 }
 
@@ -400,7 +388,7 @@ nibble_status nb_cuda_gptq_solve(const nb_cuda_gptq_layer *l, nibble_error *err)
   error_args e = {};
   round_args &a = e.round;
   a.kind.bits = l->bits, a.kind.sym = l->sym, a.kind.mse = l->mse, a.kind.bf16_scales = l->bf16_scales;
-  a.rows = rows, a.n = n, a.block = l->block, a.group_size = l->group_size;
+  a.rows = rows, a.n = n, a.group_size = l->group_size;
   a.source = (const float *)bring(&c, l->w, rows * n * 4);
   a.column = (const int32_t *)bring(&c, l->column, n * 4);
   a.group = (const int32_t *)bring(&c, l->group, n * 4);
@@ -408,7 +396,7 @@ nibble_status nb_cuda_gptq_solve(const nb_cuda_gptq_layer *l, nibble_error *err)
   a.upper = (const float *)bring(&c, l->upper, n * n * 4);
   if (l->importance) a.importance = (const float *)bring(&c, l->importance, n * 4);
   a.w = (float *)take(&c, rows * n * 4);
-  a.errors = (float *)take(&c, rows * l->block * 4);
+  a.errors = (float *)take(&c, rows * NB_GPTQ_BLOCK * 4);
   a.carried = (float *)bring(&c, NULL, rows * 2 * 4);
   a.codes = (uint8_t *)take(&c, rows * n);
   a.scales = (uint16_t *)take(&c, per_group * 2);

@@ -24,12 +24,12 @@ nibble_status nb_cuda_gptq_sum(float *out, nibble_error *err);
  * in the same place. */
 nibble_status nb_cuda_gptq_invert(double *a, int64_t n, bool *is_definite, nibble_error *err);
 
-enum { NB_GPTQ_BLOCK = 128 /* most columns between two lazy updates */, NB_GPTQ_SUMS = 5 };
+enum { NB_GPTQ_BLOCK = 128 /* columns between two lazy updates */, NB_GPTQ_SUMS = 5 };
 
 /* One layer; the fields mean what they do in quant/gptq.c. */
 typedef struct nb_cuda_gptq_layer {
   const float *w; /* [rows, n] */
-  int64_t rows, n, groups, group_size, block;
+  int64_t rows, n, groups, group_size;
   int bits;
   bool sym, mse, bf16_scales;
   const int32_t *column, *group; /* [n] by place */

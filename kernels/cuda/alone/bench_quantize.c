@@ -145,7 +145,6 @@ static nibble_status solve(gptq_bench *b, nibble_error *err) {
                               .n = width,
                               .groups = (uint64_t)width / 128,
                               .group_size = 128,
-                              .block = 128,
                               .bits = 4,
                               .sym = true,
                               .column = b->column,
