@@ -121,6 +121,7 @@ struct Block {
   jmp_buf scheduler_jump;
   std::function<void()> body;
   int64_t barriers = 0;
+  int64_t waited = 0;  // threads that have waited for the previous kernel
 };
 
 inline Block *&Current() {
@@ -250,7 +251,7 @@ inline int64_t &Launches() {
   return count;
 }
 
-inline void RunGrid(dim3 grid, int threads, int64_t shared_bytes, const std::function<void()> &body) {
+inline void RunGrid(dim3 grid, int threads, int64_t shared_bytes, bool is_early, const std::function<void()> &body) {
   static std::vector<Fiber> fibers;  // their stacks are kept
   Block block;
   block.fibers = &fibers;
@@ -264,7 +265,10 @@ inline void RunGrid(dim3 grid, int threads, int64_t shared_bytes, const std::fun
     int64_t at = backwards ? count - 1 - i : i;
     block.block = dim3((unsigned)(at % grid.x), (unsigned)(at / grid.x % grid.y), (unsigned)(at / grid.x / grid.y));
     block.shared.assign((size_t)shared_bytes + 16, 0xff);
+    block.waited = 0;
     RunBlock(&block, backwards);
+    if (block.waited != (is_early ? threads : 0))
+      Die("a kernel that is launched early, and a thread that does not wait");
   }
 }
 
@@ -442,6 +446,8 @@ inline uint32_t nb_pick_bytes(uint32_t low, uint32_t high, uint32_t select) {
   for (int i = 0; i < 4; i++) out |= (uint32_t)(bytes >> (select >> (4 * i) & 7) * 8 & 255) << (8 * i);
   return out;
 }
+inline void nb_let_next_start() {}
+inline void nb_wait_for_previous() { emulator::Current()->waited++; }
 inline uint4 nb_load_once(const uint4 *at) { return *at; }
 inline float nb_load_fresh(const float *at) { return *at; }
 
@@ -658,9 +664,17 @@ inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
 }
 
 template <typename Args>
-void nb_launch(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, cudaStream_t, Args args) {
+void nb_queue(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, bool is_early, Args args) {
   if (sizeof(Args) > 4096) emulator::Die("more arguments than a kernel takes");
-  emulator::Queue([=] { emulator::RunGrid(blocks, threads, shared_bytes, [&] { kernel(args); }); });
+  emulator::Queue([=] { emulator::RunGrid(blocks, threads, shared_bytes, is_early, [&] { kernel(args); }); });
+}
+template <typename Args>
+void nb_launch(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, cudaStream_t, Args args) {
+  nb_queue(kernel, blocks, threads, shared_bytes, false, args);
+}
+template <typename Args>
+void nb_launch_early(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, cudaStream_t, Args args) {
+  nb_queue(kernel, blocks, threads, shared_bytes, true, args);
 }
 
 #endif

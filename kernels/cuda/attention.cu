@@ -100,6 +100,8 @@ static __device__ __forceinline__ float merge(const float *parts, int count, int
 /* Block (split, head, row): its four warps take KEYS_AT_ONCE keys of the split each by turns, and meet in shared
  * memory, [WARPS, head_dim + 2]. */
 static __global__ void __launch_bounds__(THREADS) few_kernel(const __grid_constant__ nb_attention_args a) {
+  nb_let_next_start();
+  nb_wait_for_previous();
   const nb_attention_shape &s = a.shape;
   float *parts = (float *)nb_shared();
   int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
@@ -140,6 +142,8 @@ static __global__ void __launch_bounds__(THREADS) few_kernel(const __grid_consta
 
 /* Block (head, row) puts the splits together. */
 static __global__ void merge_kernel(const __grid_constant__ nb_attention_args a) {
+  nb_let_next_start();
+  nb_wait_for_previous();
   const nb_attention_shape &s = a.shape;
   int64_t at = (int64_t)blockIdx.y * s.heads + blockIdx.x;
   const float *parts = a.partial + at * a.splits * (s.head_dim + 2);
@@ -285,6 +289,8 @@ static __device__ __forceinline__ void add_values(const tile_memory &m, int dim,
 
 template <int DIMS>
 static __global__ void __launch_bounds__(THREADS) many_kernel(const __grid_constant__ nb_attention_args a) {
+  nb_let_next_start();
+  nb_wait_for_previous();
   const nb_attention_shape &s = a.shape;
   tile_memory m = lay_out(s);
   tile_place p;
@@ -340,14 +346,15 @@ void nb_cuda_attention(cudaStream_t stream, const nb_attention_args *a) {
   const nb_attention_shape &s = a->shape;
   unsigned rows = (unsigned)(s.sequences * s.tokens), heads = (unsigned)s.heads;
   if (s.tokens <= FEW_TOKENS) {
-    nb_launch(few_kernel, dim3((unsigned)a->splits, heads, rows), THREADS, WARPS * (s.head_dim + 2) * 4, stream, *a);
-    if (a->splits > 1) nb_launch(merge_kernel, dim3(heads, rows), THREADS, 0, stream, *a);
+    nb_launch_early(few_kernel, dim3((unsigned)a->splits, heads, rows), THREADS, WARPS * (s.head_dim + 2) * 4, stream,
+                    *a);
+    if (a->splits > 1) nb_launch_early(merge_kernel, dim3(heads, rows), THREADS, 0, stream, *a);
     return;
   }
   unsigned tiles = (unsigned)((s.tokens * (s.heads / s.kv_heads) + QUERIES - 1) / QUERIES);
   void (*kernel)(nb_attention_args) = s.head_dim <= 64    ? many_kernel<4>
                                       : s.head_dim <= 128 ? many_kernel<8>
                                                           : many_kernel<16>;
-  nb_launch(kernel, dim3(tiles, (unsigned)s.kv_heads, (unsigned)s.sequences), THREADS, tile_bytes(s.head_dim), stream,
-            *a);
+  nb_launch_early(kernel, dim3(tiles, (unsigned)s.kv_heads, (unsigned)s.sequences), THREADS, tile_bytes(s.head_dim),
+                  stream, *a);
 }

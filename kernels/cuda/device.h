@@ -72,6 +72,21 @@ static __device__ __forceinline__ uint4 nb_load_once(const uint4 *at) {
 /* A load past the first-level cache, which may hold what another block has overwritten since. */
 static __device__ __forceinline__ float nb_load_fresh(const float *at) { return __ldcg(at); }
 
+/* A kernel that is launched early (nb_launch_early) may start while the one before it on the stream still runs. First
+ * of all it lets the next one do the same, then it does what needs nothing of what earlier kernels wrote, and every
+ * thread comes by nb_wait_for_previous before the rest: all that was queued before is done then and can be seen. (PTX
+ * ISA, griddepcontrol; before Hopper kernels follow each other and both do nothing.) */
+static __device__ __forceinline__ void nb_let_next_start(void) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+static __device__ __forceinline__ void nb_wait_for_previous(void) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 /* Lets a kernel have as much shared memory as the device gives a block, which beyond 48 KB must be asked for: once,
  * outside of any recording. Only the launching thread comes here. */
 static inline void nb_allow_shared(const void *kernel) {
@@ -92,6 +107,27 @@ static inline void nb_launch(void (*kernel)(Args), dim3 blocks, int threads, int
                              Args args) {
   if (shared_bytes > 48 << 10) nb_allow_shared((const void *)kernel);
   kernel<<<blocks, (unsigned)threads, (size_t)shared_bytes, stream>>>(args);
+}
+
+/* The same for a kernel that waits for the one before it by itself. */
+template <typename Args>
+static inline void nb_launch_early(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes,
+                                   cudaStream_t stream, Args args) {
+  static int major;
+  if (major == 0) cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+  if (major < 9) {
+    nb_launch(kernel, blocks, threads, shared_bytes, stream, args);
+    return;
+  }
+  if (shared_bytes > 48 << 10) nb_allow_shared((const void *)kernel);
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = blocks, config.blockDim = dim3((unsigned)threads);
+  config.dynamicSmemBytes = (size_t)shared_bytes, config.stream = stream;
+  config.attrs = &early, config.numAttrs = 1;
+  cudaLaunchKernelEx(&config, kernel, args);
 }
 #elif !defined(NB_TESTS_CUDA_EMULATOR_H)
 #error "for nvcc, or for C++ with tests/cuda_emulator.h included first"

@@ -35,6 +35,8 @@ typedef struct norm_args {
 } norm_args;
 
 static __global__ void norm_kernel(const __grid_constant__ norm_args a) {
+  nb_let_next_start();
+  nb_wait_for_previous();
   float *scratch = (float *)nb_shared();
   const float *x = a.x + blockIdx.x * a.width;
   float *out = a.out + blockIdx.x * a.width;
@@ -56,13 +58,13 @@ static __global__ void norm_kernel(const __grid_constant__ norm_args a) {
 void nb_cuda_rmsnorm(cudaStream_t stream, const float *x, const float *weight, int64_t rows, int64_t width, float eps,
                      float *out) {
   norm_args a = {x, weight, NULL, out, width, eps, false};
-  nb_launch(norm_kernel, dim3((unsigned)rows), threads_for(width), MAX_WARPS * 4, stream, a);
+  nb_launch_early(norm_kernel, dim3((unsigned)rows), threads_for(width), MAX_WARPS * 4, stream, a);
 }
 
 void nb_cuda_layernorm(cudaStream_t stream, const float *x, const float *weight, const float *bias, int64_t rows,
                        int64_t width, float eps, float *out) {
   norm_args a = {x, weight, bias, out, width, eps, true};
-  nb_launch(norm_kernel, dim3((unsigned)rows), threads_for(width), MAX_WARPS * 4, stream, a);
+  nb_launch_early(norm_kernel, dim3((unsigned)rows), threads_for(width), MAX_WARPS * 4, stream, a);
 }
 
 /* ---- rotation and the caches ------------------------------------------------------------------------------------ */
@@ -77,6 +79,8 @@ static __device__ __forceinline__ void rotate(float *head, int64_t i, int64_t ha
 /* A block is a row (a token of a sequence); its threads go over the pairs of all query and key heads. The thread that
  * turns a pair of a key also puts it, and the values beside it, into the caches. */
 static __global__ void rotary_kernel(const __grid_constant__ nb_attention_args a) {
+  nb_let_next_start();
+  nb_wait_for_previous();
   const nb_attention_shape &s = a.shape;
   int64_t row = blockIdx.x, sequence = row / s.tokens, half = s.head_dim / 2;
   int64_t position = (a.start_at ? *a.start_at : s.start) + row % s.tokens;
@@ -96,7 +100,7 @@ static __global__ void rotary_kernel(const __grid_constant__ nb_attention_args a
 
 void nb_cuda_rotary(cudaStream_t stream, const nb_attention_args *a) {
   int64_t rows = a->shape.sequences * a->shape.tokens;
-  nb_launch(rotary_kernel, dim3((unsigned)rows), THREADS, 0, stream, *a);
+  nb_launch_early(rotary_kernel, dim3((unsigned)rows), THREADS, 0, stream, *a);
 }
 
 /* ---- elements and rows ------------------------------------------------------------------------------------------ */
@@ -115,13 +119,15 @@ static __device__ __forceinline__ float activate(nb_activation act, float v) {
 }
 
 static __global__ void gate_kernel(const __grid_constant__ gate_args a) {
+  nb_let_next_start();
+  nb_wait_for_previous();
   int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
   if (i < a.count) a.gate[i] = activate(a.act, a.gate[i]) * a.up[i];
 }
 
 void nb_cuda_gate(cudaStream_t stream, nb_activation act, float *gate, const float *up, int64_t count) {
   gate_args a = {act, gate, up, count};
-  nb_launch(gate_kernel, dim3((unsigned)((count + THREADS - 1) / THREADS)), THREADS, 0, stream, a);
+  nb_launch_early(gate_kernel, dim3((unsigned)((count + THREADS - 1) / THREADS)), THREADS, 0, stream, a);
 }
 
 typedef struct gather_args {
@@ -132,13 +138,15 @@ typedef struct gather_args {
 } gather_args;
 
 static __global__ void gather_kernel(const __grid_constant__ gather_args a) {
+  nb_let_next_start();
+  nb_wait_for_previous();
   const float *from = a.x + a.rows[blockIdx.x] * a.width;
   for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) a.out[blockIdx.x * a.width + i] = from[i];
 }
 
 void nb_cuda_gather(cudaStream_t stream, const float *x, const int32_t *rows, int64_t n, int64_t width, float *out) {
   gather_args a = {x, rows, width, out};
-  nb_launch(gather_kernel, dim3((unsigned)n), THREADS, 0, stream, a);
+  nb_launch_early(gather_kernel, dim3((unsigned)n), THREADS, 0, stream, a);
 }
 
 typedef struct value_args {

@@ -81,6 +81,8 @@ typedef struct rows_args {
 } rows_args;
 
 static __global__ void rows_kernel(const __grid_constant__ rows_args a) {
+  nb_let_next_start();
+  nb_wait_for_previous();
   const nb_tiles &t = a.w.tiles;
   bool tiled = t.kind != NB_TILED_NONE;
   int64_t cols = a.w.packed.cols, row = a.ids[blockIdx.x];
@@ -96,7 +98,7 @@ static __global__ void rows_kernel(const __grid_constant__ rows_args a) {
 void nb_rows_of(const nb_workspace *ws, const nb_device_matrix *w, const int32_t *ids, int64_t n, float *out) {
   rows_args a = {};
   a.w = *w, a.ids = ids, a.out = out;
-  nb_launch(rows_kernel, dim3((unsigned)n), 256, 0, ws->stream, a);
+  nb_launch_early(rows_kernel, dim3((unsigned)n), 256, 0, ws->stream, a);
 }
 
 /* ---- any product ------------------------------------------------------------------------------------------------ */
@@ -109,6 +111,8 @@ typedef struct plain_args {
 
 /* A warp makes one row's sums with up to X_ROWS rows of x, its lanes along the columns. */
 static __global__ void __launch_bounds__(WARPS * 32) plain_kernel(const __grid_constant__ plain_args a) {
+  nb_let_next_start();
+  nb_wait_for_previous();
   int lane = (int)threadIdx.x % 32;
   int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32, first = (int64_t)blockIdx.y * X_ROWS;
   const nb_device_matrix &w = a.layer.w;
@@ -136,7 +140,7 @@ void nb_product_plain(const nb_workspace *ws, const nb_device_layer *layer, cons
   plain_args a = {};
   a.layer = *layer, a.x = x, a.ldx = ldx, a.n = n;
   dim3 blocks((unsigned)((layer->w.packed.rows + WARPS - 1) / WARPS), (unsigned)((n + X_ROWS - 1) / X_ROWS));
-  nb_launch(plain_kernel, blocks, WARPS * 32, 0, ws->stream, a);
+  nb_launch_early(plain_kernel, blocks, WARPS * 32, 0, ws->stream, a);
 }
 
 /* ---- panels ----------------------------------------------------------------------------------------------------- */

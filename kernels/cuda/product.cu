@@ -51,11 +51,20 @@ static __device__ __forceinline__ float load_x(const nb_product_args &a, int row
 /* Eight activations at tiled columns k .. k + 7 of a row, zeros where there are none. */
 static __device__ __forceinline__ void load_eight(const nb_product_args &a, const nb_device_matrix *w, int row,
                                                   int64_t k, float v[8]) {
-  if (a.x_dtype == NB_X_F32 && !w->order && k + 8 <= w->tiles.cols && a.ldx % 4 == 0 && (uintptr_t)a.x % 16 == 0) {
+  bool is_plain = !w->order && k + 8 <= w->tiles.cols && a.ldx % 8 == 0 && (uintptr_t)a.x % 16 == 0;
+  if (a.x_dtype == NB_X_F32 && is_plain) {
     const float4 *at = (const float4 *)((const float *)a.x + row * a.ldx + k);
     float4 low = at[0], high = at[1];
     v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w;
     v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
+    return;
+  }
+  if (a.x_dtype == NB_X_BF16 && is_plain) {
+    uint4 eight = *(const uint4 *)((const uint16_t *)a.x + row * a.ldx + k);
+    const uint32_t words[4] = {eight.x, eight.y, eight.z, eight.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+      v[2 * i] = nb_bits_float(words[i] << 16), v[2 * i + 1] = nb_bits_float(words[i] & 0xffff0000u);
     return;
   }
 #pragma unroll
@@ -385,6 +394,7 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, const 
   float sums[2][N_TILES][4] = {};
   uint32_t set_units = a.plan.set_units, chunk = a.plan.chunk_units;
   bool whole = chunk == set_units;
+  nb_let_next_start();
   reader r = read_from<KIND, N_TILES>(a, j, j.begin / set_units, j.begin);
   place p = r.at;
 #pragma unroll 1
@@ -394,6 +404,7 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, const 
     fetch<KIND, N_TILES>(&r, flight.units[DEPTH - 1], &flight.scales[DEPTH - 1]);
   }
   fill_tables<KIND>(&a.layer[0].w, (uint32_t *)j.table);
+  nb_wait_for_previous(); /* x, y and the partial sums are its to read and write until then; weights are nobody's */
   if (whole) stage_all<WARPS_K>(a, j);
   __syncthreads();
 #pragma unroll 1
@@ -479,7 +490,7 @@ static bool multiply_rows(const nb_workspace *ws, const nb_device_layer *layers,
     return false;
   a.partial = ws->partial;
   a.arrived = ws->arrived;
-  nb_launch(kernel_for(kind, n_tiles), dim3(a.plan.blocks), warps * 32, a.plan.shared_bytes, ws->stream, a);
+  nb_launch_early(kernel_for(kind, n_tiles), dim3(a.plan.blocks), warps * 32, a.plan.shared_bytes, ws->stream, a);
   return true;
 }
 

@@ -178,7 +178,9 @@ enum {
 
 typedef struct packed_work {
   bench *b;
-  nb_matrix *weights[MAX_COPIES];
+  nb_matrix *first;               /* a random weight */
+  nb_device_matrix w[MAX_COPIES]; /* it, and copies of its codes and scales */
+  void *memory[2 * MAX_COPIES];   /* of the copies */
   int64_t n;
   bool ok;
 } packed_work;
@@ -187,7 +189,7 @@ static void run_packed(void *ctx, int copy) {
   packed_work *w = (packed_work *)ctx;
   bench *b = w->b;
   nb_device_layer layer = {};
-  layer.w = w->weights[copy]->w;
+  layer.w = w->w[copy];
   layer.y = b->y;
   int64_t cols = layer.w.packed.cols;
   if (w->n <= NB_PRODUCT_MAX_ROWS) {
@@ -198,15 +200,28 @@ static void run_packed(void *ctx, int copy) {
   }
 }
 
+static void *duplicate(const void *from, int64_t bytes) {
+  void *to = NULL;
+  bool ok = bytes > 0 && cudaMalloc(&to, (size_t)bytes) == cudaSuccess;
+  return ok && cudaMemcpy(to, from, (size_t)bytes, cudaMemcpyDeviceToDevice) == cudaSuccess ? to : NULL;
+}
+
 /* Copies of one random weight: their content does not matter, that they lie apart does. */
 static nibble_status make_copies(bench *b, const nb_random_options *o, packed_work *w, int *copies,
                                  nb_random_matrix *source, nibble_error *err) {
   if (!nb_random_create(o, 3, source)) return nb_fail_memory(err, (size_t)(o->rows * o->cols));
   *copies = copies_of(nb_packed_bytes(&source->m));
-  nibble_status status = NIBBLE_OK;
-  for (int i = 0; status == NIBBLE_OK && i < *copies; i++)
-    status = nb_matrix_upload(&source->m, b->ws.stream, &w->weights[i], err);
-  return status;
+  nibble_status status = nb_matrix_upload(&source->m, b->ws.stream, &w->first, err);
+  if (status != NIBBLE_OK) return status;
+  const nb_tiles *t = &w->first->w.tiles;
+  int64_t codes = t->row_tiles * nb_tiles_code_bytes(t), scales = t->row_tiles * nb_tiles_scale_bytes(t);
+  w->w[0] = w->first->w;
+  for (int i = 1; i < *copies; i++) {
+    w->w[i] = w->w[0];
+    w->w[i].codes = (const uint32_t *)(w->memory[2 * i] = duplicate(w->w[0].codes, codes));
+    w->w[i].scales = w->memory[2 * i + 1] = duplicate(w->w[0].scales, scales);
+  }
+  return check(err, cudaSuccess, "copies of a weight");
 }
 
 static void print_row(const bench *b, const nb_random_options *o, const nb_packed *m, int64_t n, double seconds,
@@ -236,7 +251,8 @@ static nibble_status bench_format(bench *b, const nb_random_options *o, const do
     if (status == NIBBLE_OK && w.ok) print_row(b, o, &source.m, w.n, seconds, dense[i]);
     w.ok = true;
   }
-  for (int i = 0; i < copies; i++) nb_matrix_free(w.weights[i]);
+  for (int i = 0; i < 2 * MAX_COPIES; i++) cudaFree(w.memory[i]);
+  nb_matrix_free(w.first);
   nb_random_free(&source);
   return status;
 }
@@ -286,6 +302,31 @@ double nb_gpu_copy_rate(void) {
   nibble_error ignored;
   if (b.copy_rate == 0 && begin(&b, &ignored) != NIBBLE_OK) return 0;
   return b.copy_rate;
+}
+
+/* One plain launch of each product, for a profiler. */
+nibble_status nb_profile_gpu(nibble_error *err) {
+  static bench b;
+  static const int64_t some[] = {1, 16, 64, 2048};
+  nibble_status status = begin(&b, err);
+  for (int f = 0; status == NIBBLE_OK && f < FORMATS; f++) {
+    nb_random_options o = formats[f];
+    o.rows = shapes[0][0], o.cols = shapes[0][1];
+    packed_work w = {};
+    w.b = &b, w.ok = true;
+    nb_random_matrix source = {};
+    int copies = 0;
+    status = make_copies(&b, &o, &w, &copies, &source, err);
+    for (int i = 0; status == NIBBLE_OK && i < 4; i++) {
+      w.n = some[i];
+      run_packed(&w, 1);
+      status = check(err, cudaStreamSynchronize(b.ws.stream), "a product");
+    }
+    for (int i = 0; i < 2 * MAX_COPIES; i++) cudaFree(w.memory[i]);
+    nb_matrix_free(w.first);
+    nb_random_free(&source);
+  }
+  return status;
 }
 
 nibble_status nb_bench_gpu(nibble_error *err) {

@@ -12,6 +12,9 @@ extern "C" {
 /* Prints the tables to stdout. NIBBLE_SYSTEM if there is no device. */
 nibble_status nb_bench_gpu(nibble_error *err);
 
+/* One plain launch of each product, for a profiler. */
+nibble_status nb_profile_gpu(nibble_error *err);
+
 /* Bytes a second, read and written, of a large copy on the device; measured once. 0 if it could not be. */
 double nb_gpu_copy_rate(void);
 

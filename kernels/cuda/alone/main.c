@@ -1,6 +1,6 @@
-/* nibble-kernels [check|check-small|bench|decode|quantize|quantize-small|all]: the CUDA backend checked and measured
- * without the rest of the project. Exit codes: 0 done, 1 a check failed, 2 wrong usage, 4 CUDA failed, 77 skipped
- * because there is no device.
+/* nibble-kernels [check|check-small|bench|decode|quantize|quantize-small|profile|all]: the CUDA backend checked and
+ * measured without the rest of the project. Exit codes: 0 done, 1 a check failed, 2 wrong usage, 4 CUDA failed, 77
+ * skipped because there is no device.
  */
 #include <stdio.h>
 #include <string.h>
@@ -41,12 +41,13 @@ static int check_small(nb_backend *cuda) {
   return c.failed ? 1 : 0;
 }
 
-typedef enum measurement { PRODUCTS, DECODE, QUANTIZE, QUANTIZE_SMALL } measurement;
+typedef enum measurement { PRODUCTS, DECODE, QUANTIZE, QUANTIZE_SMALL, PROFILE } measurement;
 
 static int measure(nb_backend *cuda, measurement what) {
   nibble_error err = {0};
 #ifdef NIBBLE_HAS_CUDA
-  nibble_status status = what == DECODE     ? nb_bench_decode(cuda, &err)
+  nibble_status status = what == PROFILE    ? nb_profile_gpu(&err)
+                         : what == DECODE   ? nb_bench_decode(cuda, &err)
                          : what >= QUANTIZE ? nb_bench_quantize(what == QUANTIZE_SMALL, &err)
                                             : nb_bench_gpu(&err);
 #else
@@ -58,12 +59,13 @@ static int measure(nb_backend *cuda, measurement what) {
 }
 
 int main(int argc, char **argv) {
-  static const char *const words[] = {"check", "check-small", "bench", "decode", "quantize", "quantize-small", "all"};
+  static const char *const words[] = {"check",    "check-small",    "bench",   "decode",
+                                      "quantize", "quantize-small", "profile", "all"};
   const char *word = argc > 1 ? argv[1] : "all";
   bool known = false;
   for (size_t i = 0; i < sizeof words / sizeof *words; i++) known |= strcmp(words[i], word) == 0;
   if (!known) {
-    fputs("usage: nibble-kernels [check|check-small|bench|decode|quantize|quantize-small|all]\n", stderr);
+    fputs("usage: nibble-kernels [check|check-small|bench|decode|quantize|quantize-small|profile|all]\n", stderr);
     return 2;
   }
   nibble_error err = {0};
@@ -80,5 +82,6 @@ int main(int argc, char **argv) {
   if (code == 0 && (all || strcmp(word, "decode") == 0)) code = measure(cuda, DECODE);
   if (code == 0 && (all || strcmp(word, "quantize") == 0)) code = measure(cuda, QUANTIZE);
   if (code == 0 && strcmp(word, "quantize-small") == 0) code = measure(cuda, QUANTIZE_SMALL);
+  if (code == 0 && strcmp(word, "profile") == 0) code = measure(cuda, PROFILE);
   return code;
 }

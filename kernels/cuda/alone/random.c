@@ -1,6 +1,7 @@
 #include "kernels/cuda/alone/random.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/checked.h"
 #include "kernels/gptq.h"
@@ -42,14 +43,18 @@ static bool fill_positive(nb_random_matrix *r, uint64_t *state, int64_t n, float
   return values != NULL;
 }
 
+/* Repeated after PERIOD values, a prime: no two rows of a weight are the same, and large ones are soon made. */
 static bool fill_plain(nb_random_matrix *r, uint64_t *state, nb_dtype dtype) {
-  int64_t n = r->m.rows * r->m.cols;
-  char *values = own(r, n * (int64_t)nb_dtype_size(dtype));
-  for (int64_t i = 0; values && i < n; i++) {
+  enum { PERIOD = 1048573 };
+  int64_t n = r->m.rows * r->m.cols, size = (int64_t)nb_dtype_size(dtype);
+  char *values = own(r, n * size);
+  for (int64_t i = 0; values && i < n && i < PERIOD; i++) {
     float v;
     nb_random_floats(nb_random_next(state), 1, 1, &v);
-    nb_from_f32(dtype, &v, 1, values + (size_t)i * nb_dtype_size(dtype));
+    nb_from_f32(dtype, &v, 1, values + i * size);
   }
+  for (int64_t i = PERIOD; values && i < n; i += PERIOD)
+    memcpy(values + i * size, values, (size_t)(nb_min_i64(PERIOD, n - i) * size));
   r->m.codes = values;
   return values != NULL;
 }
