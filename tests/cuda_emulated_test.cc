@@ -90,12 +90,14 @@ struct OnDevice {
 };
 
 struct Workspace {
-  std::vector<float> partial = std::vector<float>(1 << 22, NAN);
+  std::vector<float> partial = std::vector<float>(5 << 20, NAN);
+  std::vector<uint16_t> narrow = std::vector<uint16_t>(1 << 20, 0x7fff);
   std::vector<unsigned> arrived = std::vector<unsigned>(4096, 0);
   nb_workspace ws = {};
   explicit Workspace(int processors = 3, int64_t shared_limit = 227 << 10) {
     ws.partial = partial.data(), ws.partial_floats = (int64_t)partial.size();
     ws.arrived = arrived.data(), ws.arrived_count = (int64_t)arrived.size();
+    ws.narrow = narrow.data(), ws.narrow_elements = (int64_t)narrow.size();
     ws.processors = processors;
     ws.shared_limit = shared_limit;
   }
@@ -217,9 +219,10 @@ TEST(CudaProduct, GptqMatchesPlainSumsOnRaggedShapes) {
 
 TEST(CudaProduct, SplitsOfTheColumnsAddUp) {
   RandomPacked nf4(NB_FORMAT_NF4, 64, 6400), int8(NB_FORMAT_INT8, 96, 4224);
-  for (int n : {1, 16, 64}) {
+  for (int n : {1, 4, 8, 16, 64}) {
     CheckProduct(nf4.m, n, NB_X_BF16, 132);
-    CheckProduct(int8.m, n, NB_X_F32, 132);
+    CheckProduct(nf4.m, n, NB_X_F32, 40);
+    CheckProduct(int8.m, n, n == 8 ? NB_X_F16 : NB_X_F32, 132);
   }
 }
 
@@ -245,19 +248,20 @@ TEST(CudaProduct, ABlockGoesThroughManyNarrowSets) {
   }
 }
 
-TEST(CudaProduct, PlanGivesEveryUnitToOneBlockAndNoneMoreThanOneExtra) {
-  for (int64_t sets : {1, 2, 7, 64, 112, 2004}) {
+TEST(CudaProduct, PlanGivesEveryUnitToOneBlockAndKeepsAllBusy) {
+  for (int64_t sets : {1, 2, 7, 64, 112, 128, 256, 2004}) {
     for (int64_t col_tiles : {1, 5, 64, 172, 448}) {
       for (int columns : {1, 2, 8, 16, 32, 64}) {
         nb_product_plan p;
-        ASSERT_TRUE(nb_product_plan_make(NB_TILED_LUT4, sets, col_tiles, columns, 132, 227 << 10, &p));
+        bool is_long = nb_product_is_long(NB_TILED_LUT4, col_tiles, columns, 227 << 10);
+        ASSERT_TRUE(nb_product_plan_make(NB_TILED_LUT4, is_long, sets, col_tiles, columns, 132, 227 << 10, &p));
         ASSERT_EQ(p.units, p.set_units * sets);
         ASSERT_EQ(nb_first_unit(&p, 0), 0u);
         ASSERT_EQ(nb_first_unit(&p, p.blocks), p.units);
         ASSERT_LE(p.shared_bytes, 227 << 10);
         for (uint32_t b = 0; b < p.blocks; b++) {
           uint32_t begin = nb_first_unit(&p, b), end = nb_first_unit(&p, b + 1);
-          ASSERT_LE(end - begin, p.units / p.blocks + 1);
+          ASSERT_LE(end - begin, p.run_units ? p.units / 122 : p.units / p.blocks + 1);
           ASSERT_LT(begin, end);
           for (uint32_t u = begin; u < end; u++) ASSERT_EQ(nb_block_of_unit(&p, u), b);
         }

@@ -17,6 +17,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -99,8 +100,16 @@ struct Meeting {
   const char *what = nullptr;
 };
 
+struct Copy {
+  void *to;
+  const void *from;
+  size_t bytes;
+};
+
 struct Fiber {
   ucontext_t context;
+  std::vector<Copy> group;  // of copies that go on by themselves, not yet committed
+  std::deque<std::vector<Copy>> groups;
   jmp_buf jump;
   bool started = false;
   std::vector<char> stack;
@@ -215,6 +224,7 @@ inline void RunBlock(Block *b, bool backwards) {
     f.thread = dim3((unsigned)i, 0, 0);
     f.done = f.at_barrier = f.started = false;
     f.waits = nullptr;
+    f.group.clear(), f.groups.clear();
     if (f.stack.empty()) f.stack.resize(kStack);
     getcontext(&f.context);
     f.context.uc_stack.ss_sp = f.stack.data();
@@ -450,6 +460,31 @@ inline void nb_let_next_start() {}
 inline void nb_wait_for_previous() { emulator::Current()->waited++; }
 inline uint4 nb_load_once(const uint4 *at) { return *at; }
 inline float nb_load_fresh(const float *at) { return *at; }
+inline float4 nb_load_fresh(const float4 *at) { return *at; }
+
+// Copies happen as late as they may: when the thread waits for their group.
+inline void nb_copy_16(void *to, const void *from) {
+  if ((uintptr_t)to % 16 || (uintptr_t)from % 16) emulator::Die("a copy of 16 bytes that is not aligned");
+  emulator::Current()->now->group.push_back({to, from, 16});
+}
+inline void nb_copy_4(void *to, const void *from) { emulator::Current()->now->group.push_back({to, from, 4}); }
+inline void nb_copies_commit() {
+  emulator::Fiber *f = emulator::Current()->now;
+  f->groups.push_back(std::move(f->group));
+  f->group.clear();
+}
+template <int N>
+void nb_copies_wait() {
+  std::deque<std::vector<emulator::Copy>> &groups = emulator::Current()->now->groups;
+  for (; groups.size() > N; groups.pop_front()) {
+    for (const emulator::Copy &c : groups.front()) memcpy(c.to, c.from, c.bytes);
+  }
+}
+inline void nb_prefetch(const void *at, uint32_t bytes) {
+  if ((uintptr_t)at % 16 || bytes % 16) emulator::Die("a prefetch that is not aligned");
+  volatile char sum = 0;  // the sanitizer sees what lies beyond the end
+  for (uint32_t i = 0; i < bytes; i += 16) sum = sum + ((const volatile char *)at)[i];
+}
 
 /* ---- cuBLAS -------------------------------------------------------------------------------------------------------
  */

@@ -47,7 +47,7 @@ typedef struct cuda_backend {
 } cuda_backend;
 
 enum {
-  PARTIAL_FLOATS = 4 << 20, /* of products: two sets a multiprocessor, of 128 rows by 64 at most */
+  PARTIAL_FLOATS = 5 << 20, /* of products: two sets a multiprocessor, of 256 rows by 64 at most */
   ARRIVED = 16384,          /* sets of a product */
   PANEL_BYTES = 128 << 20,  /* of a widened weight: enough rows to keep every multiprocessor busy in cuBLAS */
 };
@@ -209,6 +209,18 @@ static nb_device_layer layer_of(const nb_layer_product *p) {
   return layer;
 }
 
+static bool can_share(const nb_device_layer *a, const nb_device_layer *b) {
+  return a->w.tiles.kind == b->w.tiles.kind && a->w.tiles.col_tiles == b->w.tiles.col_tiles && a->w.order == b->w.order;
+}
+
+/* Up to 64 rows at once. */
+static bool multiply_few(cuda_backend *b, const nb_device_layer *layers, int count, const float *x, int64_t n) {
+  int64_t elements = nb_product_narrow_elements(n, layers[0].w.tiles.col_tiles);
+  b->ws.narrow = (uint16_t *)room(b, &b->narrow, (uint64_t)elements * sizeof *b->ws.narrow);
+  b->ws.narrow_elements = b->ws.narrow ? elements : 0;
+  return nb_product_small(&b->ws, layers, count, x, NB_X_F32, layers[0].w.packed.cols, (int)n);
+}
+
 /* With more rows than the tensor-core kernel takes. */
 static bool multiply_many(cuda_backend *b, const nb_device_layer *layer, const float *x, int64_t rows) {
   const nb_tiles *t = &layer->w.tiles;
@@ -225,13 +237,9 @@ static bool multiply_many(cuda_backend *b, const nb_device_layer *layer, const f
     nb_device_layer part = *layer;
     part.y += at * layer->w.packed.rows;
     int n = (int)nb_min_i64(NB_PRODUCT_MAX_ROWS, rows - at);
-    if (!nb_product_small(&b->ws, &part, 1, x + at * cols, NB_X_F32, cols, n)) return false;
+    if (!multiply_few(b, &part, 1, x + at * cols, n)) return false;
   }
   return true;
-}
-
-static bool can_share(const nb_device_layer *a, const nb_device_layer *b) {
-  return a->w.tiles.kind == b->w.tiles.kind && a->w.tiles.col_tiles == b->w.tiles.col_tiles;
 }
 
 static nibble_status matmul(nb_backend *self, const nb_layer_product *products, int count, const nb_buffer *x,
@@ -253,7 +261,7 @@ static nibble_status matmul(nb_backend *self, const nb_layer_product *products, 
         layers[n] = layer_of(&products[i]);
         if (!can_share(&layers[0], &layers[n])) break;
       }
-      ok = nb_product_small(&b->ws, layers, n, x->data, NB_X_F32, cols, (int)rows);
+      ok = multiply_few(b, layers, n, x->data, rows);
     }
     if (!ok) return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory for a product of %lld rows", (long long)rows);
   }

@@ -60,6 +60,36 @@ static __device__ __forceinline__ uint32_t nb_pick_bytes(uint32_t low, uint32_t 
   return __byte_perm(low, high, select);
 }
 
+/* Copies from global to shared memory that go on while the thread does other things: 16 or 4 bytes each, gathered into
+ * groups, in order. Not before nb_copies_wait<N>, when all but the newest N groups of this thread are there, may the
+ * thread look at them, and after a barrier others. Both addresses are multiples of the size. */
+static __device__ __forceinline__ void nb_copy_16(void *shared, const void *from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+               :
+               : "r"((uint32_t)__cvta_generic_to_shared(shared)), "l"(from)
+               : "memory");
+}
+static __device__ __forceinline__ void nb_copy_4(void *shared, const void *from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;"
+               :
+               : "r"((uint32_t)__cvta_generic_to_shared(shared)), "l"(from)
+               : "memory");
+}
+static __device__ __forceinline__ void nb_copies_commit(void) { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N>
+static __device__ __forceinline__ void nb_copies_wait(void) {
+  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+/* Has bytes brought into the second-level cache; address and size are multiples of 16. Nothing before Hopper. */
+static __device__ __forceinline__ void nb_prefetch(const void *at, uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(at), "r"(bytes) : "memory");
+#else
+  (void)at, (void)bytes;
+#endif
+}
+
 /* A weight is read once: it should not push anything else out of the first-level cache. */
 static __device__ __forceinline__ uint4 nb_load_once(const uint4 *at) {
   uint4 v;
@@ -71,6 +101,7 @@ static __device__ __forceinline__ uint4 nb_load_once(const uint4 *at) {
 
 /* A load past the first-level cache, which may hold what another block has overwritten since. */
 static __device__ __forceinline__ float nb_load_fresh(const float *at) { return __ldcg(at); }
+static __device__ __forceinline__ float4 nb_load_fresh(const float4 *at) { return __ldcg(at); }
 
 /* A kernel that is launched early (nb_launch_early) may start while the one before it on the stream still runs. First
  * of all it lets the next one do the same, then it does what needs nothing of what earlier kernels wrote, and every

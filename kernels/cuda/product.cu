@@ -4,29 +4,30 @@
  * order that depends on the shapes only; w is scale * (code - zero) with nothing rounded but the scale's product with a
  * sum, or for nf4 and fp4 the 16 values rounded to float16. f16 is that of product.h; with two_parts it has 22 bits.
  *
- * Each multiprocessor has one block, which takes a run of units (tiles.h says what those are). The weights are the A of
- * m16n8k16, and go from global memory straight to the registers of the lane that needs them (tiles.h), `depth` units
- * ahead and from one set on into the next, so that reading never pauses; the activations are its B and lie in shared
- * memory, all of them or a chunk of columns at a time, in rows that start 16 banks apart:
+ * Each multiprocessor has one block, which takes a run of units (tiles.h says what those are, and what long and tall
+ * products are). Each warp reads its own stream of tiles, `stages` ahead, into its own part of shared memory; lanes
+ * find there, 16 bytes at a time, what they feed to the tensor cores: the weights are the A of m16n8k16, the
+ * activations its B, which lie in shared memory in rows that start 16 banks apart:
  *
  *          A: slab of W [16, 64]          B: x^T [64, 8]              D [16, 8] += A B
  *      lane 4g + t: rows g, g + 8;     lane 4g + t: row g of x,     lane 4g + t: rows g, g + 8 of W,
  *      columns 8t.., 32 + 8t..         the same columns             rows 2t, 2t + 1 of x
  *
- * Warps that share a row tile take its column tiles in turn, so that together they read one stream. At the end of a set
- * their sums meet in shared memory, those of several blocks in global memory, where the last block to arrive adds all
- * in order. docs/results.md counts the instructions of the inner loop.
+ * Weights depend on no earlier kernel. So a block is launched while the one before it in the stream still works, fills
+ * its stages, has more of its run brought into the second-level cache, and only then waits for its activations: memory
+ * is never idle between products, nor while the small operations between them run.
  */
 #include "kernels/cuda/decode.h"
 
-enum { X_PAD = 32 };
+enum { X_PAD = 32, THREADS = NB_PRODUCT_WARPS * 32, PREFETCH_BYTES = 128 << 10 /* of a block, beyond the stages */ };
 
 /* What a block works on, the same in all its threads but for lane and warp. */
 typedef struct job {
   const uint32_t *table;
   const float *nested_map;
-  unsigned short *x; /* [columns, stride] */
-  float *sums;       /* [warps, 32, columns] */
+  unsigned char *stages; /* the warp's */
+  unsigned short *x;     /* long: [columns, stride]; tall: two chunks of that */
+  float *sums;           /* long: [warps, 32, columns] */
   unsigned *flag;
   int x_stride, columns;
   int warp_k, warp_n, lane;
@@ -74,11 +75,6 @@ static __device__ __forceinline__ void load_eight(const nb_product_args &a, cons
   }
 }
 
-/* True if eight activations can be copied as they are. */
-static __device__ __forceinline__ bool is_copy(const nb_product_args &a, const nb_device_matrix *w, int64_t k) {
-  return a.x_dtype == NB_X_F16 && !w->order && k + 8 <= w->tiles.cols && a.ldx % 8 == 0 && (uintptr_t)a.x % 16 == 0;
-}
-
 static __device__ __forceinline__ float bounded(float v) { return fminf(fmaxf(v, -65504.0f), 65504.0f); }
 
 static __device__ __forceinline__ uint4 narrow_eight(const float v[8], float scale) {
@@ -98,55 +94,94 @@ static __device__ __forceinline__ void subtract_rounded(float v[8], uint4 rounde
   }
 }
 
-/* Column tiles [begin, begin + tiles) of the activations to their place in shared memory, where `origin` comes first.
- */
-static __device__ __forceinline__ void stage_x(const nb_product_args &a, const job &j, int begin, int tiles,
-                                               int origin) {
-  int units = tiles * NB_TILE_COLS / 8, total = units * a.n;
+/* Eight activations as float16 pairs, and with two parts what that leaves. */
+typedef struct eight {
+  uint4 first, second;
+} eight;
+
+static __device__ __forceinline__ eight make_eight(const nb_product_args &a, float v[8]) {
+  eight e;
+  e.first = narrow_eight(v, a.x_dtype == NB_X_F16 ? 1.0f : NB_X_SCALE);
+  if (a.two_parts) {
+    subtract_rounded(v, e.first);
+    e.second = narrow_eight(v, NB_X_REST);
+  }
+  return e;
+}
+
+/* Column tiles [begin, begin + tiles) of a long product's activations to their place in shared memory. A thread's reads
+ * are all on their way before the first is used. */
+static __device__ __forceinline__ void stage_x(const nb_product_args &a, const job &j, int begin, int tiles) {
+  enum { AT_ONCE = 4 };
+  int eights = tiles * NB_TILE_COLS / 8, total = eights * a.n;
   const nb_device_matrix *w = &a.layer[0].w;
-  for (int i = (int)threadIdx.x; i < total; i += (int)blockDim.x) {
-    int row = i / units, unit = i % units;
-    int64_t k = (int64_t)begin * NB_TILE_COLS + unit * 8;
-    uint4 *to =
-        (uint4 *)(j.x + (a.two_parts ? 2 * row : row) * j.x_stride + (begin - origin) * NB_TILE_COLS + unit * 8);
-    if (is_copy(a, w, k)) {
-      *to = *(const uint4 *)((const uint16_t *)a.x + row * a.ldx + k);
-      continue;
+  for (int i = (int)threadIdx.x; i < total; i += AT_ONCE * THREADS) {
+    float v[AT_ONCE][8];
+#pragma unroll
+    for (int b = 0; b < AT_ONCE; b++) {
+      int at = min(i + b * THREADS, total - 1);
+      load_eight(a, w, at / eights, (int64_t)begin * NB_TILE_COLS + at % eights * 8, v[b]);
     }
-    float v[8];
-    load_eight(a, w, row, k, v);
-    uint4 first = narrow_eight(v, a.x_dtype == NB_X_F16 ? 1.0f : NB_X_SCALE);
-    *to = first;
-    if (!a.two_parts) continue;
-    subtract_rounded(v, first);
-    *(uint4 *)((unsigned short *)to + j.x_stride) = narrow_eight(v, NB_X_REST);
+#pragma unroll
+    for (int b = 0; b < AT_ONCE; b++) {
+      int at = i + b * THREADS, row = at / eights, parts = a.two_parts ? 2 : 1;
+      if (at >= total) break;
+      unsigned short *to = j.x + parts * row * j.x_stride + begin * NB_TILE_COLS + at % eights * 8;
+      eight e = make_eight(a, v[b]);
+      *(uint4 *)to = e.first;
+      if (a.two_parts) *(uint4 *)(to + j.x_stride) = e.second;
+    }
   }
 }
 
-/* All activations that the block will need, where all fit: a run of units, perhaps from the end of one set into the
- * next, or every unit. */
-template <int WARPS_K>
-static __device__ __forceinline__ void stage_all(const nb_product_args &a, const job &j) {
+/* All that a long product's block will need: the columns of its run, which perhaps goes from the end of one set into
+ * the next, or every one. */
+static __device__ __forceinline__ void stage_run(const nb_product_args &a, const job &j) {
   uint32_t units = a.plan.set_units, first = j.begin % units, last = first + (j.end - j.begin);
   uint32_t begin = last < 2 * units ? first : 0,
            wrapped = last > units && last < 2 * units ? min(last - units, first) : 0;
 #pragma unroll 1
   for (int part = 0; part < 2; part++) {
-    int from = (int)(part ? 0 : begin) * WARPS_K, to = (int)(part ? wrapped : min(last, units)) * WARPS_K;
+    int from = (int)(part ? 0 : begin) * NB_PRODUCT_WARPS,
+        to = (int)(part ? wrapped : min(last, units)) * NB_PRODUCT_WARPS;
     to = min(to, (int)a.layer[0].w.tiles.col_tiles);
-    if (from < to) stage_x(a, j, from, to - from, 0);
+    if (from < to) stage_x(a, j, from, to - from);
   }
 }
 
-/* Brings the chunk of activations that has unit `at` of a set. Every thread comes by the same barriers. */
-template <int WARPS_K>
-static __device__ __forceinline__ void stage_chunk(const nb_product_args &a, const job &j, uint32_t at) {
-  uint32_t begin = at - at % a.plan.chunk_units;
-  int from = (int)begin * WARPS_K;
-  int to = min(from + (int)a.plan.chunk_units * WARPS_K, (int)a.layer[0].w.tiles.col_tiles);
-  __syncthreads(); /* everyone is done with the chunk before */
-  stage_x(a, j, from, to - from, from);
-  __syncthreads();
+/* Begins to copy the activations of units [at, at + chunk) of a tall product's run. Each warp has rows of its own. */
+static __device__ __forceinline__ void copy_chunk(const nb_product_args &a, const job &j, uint32_t at,
+                                                  unsigned short *to) {
+  uint32_t units = min(a.plan.chunk_units, j.end - at), first = at % a.plan.set_units;
+  for (int row = (int)threadIdx.x / 32; row < j.columns; row += NB_PRODUCT_WARPS) {
+    const unsigned short *from = (const unsigned short *)a.x + row * a.ldx;
+    for (uint32_t i = (uint32_t)j.lane; i < units * 8; i += 32) {
+      uint32_t tile = first + i / 8;
+      if (tile >= a.plan.set_units) tile %= a.plan.set_units; /* the run goes on in the next set */
+      nb_copy_16(to + row * j.x_stride + i * 8, from + tile * NB_TILE_COLS + i % 8 * 8);
+    }
+  }
+}
+
+/* x to float16 in the order of the tiles, for tall products: [columns, col_tiles * 64]. */
+typedef struct tall_x_args {
+  nb_product_args a;
+  uint16_t *out;
+} tall_x_args;
+
+static __global__ void __launch_bounds__(THREADS) narrow_x_kernel(const __grid_constant__ tall_x_args args) {
+  const nb_product_args &a = args.a;
+  const nb_device_matrix *w = &a.layer[0].w;
+  int eights = (int)w->tiles.col_tiles * (NB_TILE_COLS / 8), i = (int)(blockIdx.x * THREADS + threadIdx.x);
+  nb_let_next_start();
+  nb_wait_for_previous();
+  if (i >= eights) return;
+  float v[8];
+  load_eight(a, w, (int)blockIdx.y, (int64_t)i * 8, v);
+  eight e = make_eight(a, v);
+  uint4 *to = (uint4 *)args.out + (a.two_parts ? 2 : 1) * (int64_t)blockIdx.y * eights + i;
+  to[0] = e.first;
+  if (a.two_parts) to[eights] = e.second;
 }
 
 /* The B registers of all 4 steps for 8 columns of x^T: row `g` of them, at the lane's columns of the tile at `x`. */
@@ -199,44 +234,40 @@ static __device__ __forceinline__ void finish(const nb_device_layer *layer, int6
   *y = layer->accumulate ? *y + sum : sum;
 }
 
-/* The warps' sums to shared memory. */
-template <int N_TILES>
-static __device__ __forceinline__ void store_sums(const job &j, float sums[2][N_TILES][4]) {
-  int warp = (int)threadIdx.x / 32, g = j.lane / 4, t = j.lane % 4;
-#pragma unroll
-  for (int slab = 0; slab < 2; slab++) {
-#pragma unroll
-    for (int n = 0; n < N_TILES; n++) {
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        int row = slab * 16 + i / 2 * 8 + g, column = n * 8 + 2 * t + i % 2;
-        if (column < j.columns) j.sums[(warp * NB_TILE_ROWS + row) * j.columns + column] = sums[slab][n][i];
-      }
-    }
-  }
+/* The sum of a row of x that came in two parts. */
+static __device__ __forceinline__ float add_parts(float first, float second) {
+  return fmaf(second, 1 / NB_X_REST, first * (1 / NB_X_SCALE));
 }
 
-/* The sum of one row and column over the warps along k, in their order. */
-template <int WARPS_K>
-static __device__ __forceinline__ float add_warps(const nb_product_args &a, const job &j, int row_in_set, int column) {
-  int warp_n = row_in_set / NB_TILE_ROWS, row = row_in_set % NB_TILE_ROWS;
-  float sum = 0;
-#pragma unroll
-  for (int k = 0; k < WARPS_K; k++) {
-    const float *at = j.sums + ((warp_n * WARPS_K + k) * NB_TILE_ROWS + row) * j.columns;
-    sum += a.two_parts ? fmaf(at[2 * column + 1], 1 / NB_X_REST, at[2 * column] * (1 / NB_X_SCALE)) : at[column];
-  }
-  if (!a.two_parts && a.x_dtype != NB_X_F16) sum *= 1 / NB_X_SCALE;
-  return sum;
+/* The blocks that have a part in a set, and where this one leaves its own. */
+typedef struct shares {
+  uint32_t first, last, first_unit;
+  int64_t slot;
+} shares;
+
+static __device__ __forceinline__ shares shares_of(const nb_product_args &a, const job &j, const place &p) {
+  shares s;
+  s.first_unit = p.next_set - a.plan.set_units;
+  s.first = nb_block_of_unit(&a.plan, s.first_unit);
+  s.last = nb_block_of_unit(&a.plan, s.first_unit + a.plan.set_units - 1);
+  /* A block shares two sets at most, its first and its last. */
+  s.slot = (int64_t)blockIdx.x * 2 + (s.first_unit > j.begin);
+  return s;
 }
 
-/* True in the block that is the last of a set's `parts`; the others' partial sums can be read then. */
-static __device__ __forceinline__ bool is_last(const nb_product_args &a, uint32_t set, uint32_t parts, unsigned *flag) {
+/* The place of another block's part. */
+static __device__ __forceinline__ int64_t slot_of(const nb_product_args &a, const shares &s, uint32_t block) {
+  return (int64_t)block * 2 + (s.first_unit > nb_first_unit(&a.plan, block));
+}
+
+/* True in the block that is the last to leave its part of a set; the others' can be read then. */
+static __device__ __forceinline__ bool is_last(const nb_product_args &a, uint32_t set, const shares &s,
+                                               unsigned *flag) {
   __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
     unsigned before = atomicAdd(&a.arrived[set], 1u);
-    *flag = before == parts - 1;
+    *flag = before == s.last - s.first;
     if (*flag) a.arrived[set] = 0; /* for the next launch */
   }
   __syncthreads();
@@ -244,50 +275,108 @@ static __device__ __forceinline__ bool is_last(const nb_product_args &a, uint32_
   return *flag != 0;
 }
 
-/* The block's sums of a set: out, or to where the last block of the set finds them. */
+/* A long product's set: 32 rows, which all warps have sums of. They meet in shared memory. */
 template <int N_TILES>
-static __device__ __forceinline__ void end_set(const nb_product_args &a, const job &j, const place &p,
-                                               float sums[2][N_TILES][4]) {
-  constexpr int WARPS_K = nb_product_warps_k(N_TILES), SET_ROWS = nb_product_warps(N_TILES) / WARPS_K * NB_TILE_ROWS;
-  __syncthreads(); /* what the sums take the place of has been read */
-  store_sums<N_TILES>(j, sums);
-  __syncthreads();
-  int total = SET_ROWS * a.n;
-  uint32_t first_unit = p.next_set - a.plan.set_units;
-  uint32_t first = nb_block_of_unit(&a.plan, first_unit),
-           last = nb_block_of_unit(&a.plan, first_unit + a.plan.set_units - 1);
-  int64_t first_row = (p.row_tile - j.warp_n) * NB_TILE_ROWS, rows = p.layer->w.tiles.rows;
-  /* A block has a part in two sets at most, its first and its last. */
-  float *mine = a.partial + ((int64_t)blockIdx.x * 2 + (first_unit > j.begin)) * total;
-  for (int i = (int)threadIdx.x; i < total; i += (int)blockDim.x) {
-    int row = i % SET_ROWS, column = i / SET_ROWS;
-    if (first_row + row >= rows) continue;
-    float sum = add_warps<WARPS_K>(a, j, row, column);
-    if (first == last) {
-      finish(p.layer, first_row + row, column, sum);
-    } else {
-      mine[i] = sum;
-    }
+static __device__ __forceinline__ void end_long_set(const nb_product_args &a, const job &j, const place &p,
+                                                    float sums[2][N_TILES][4]) {
+  int g = j.lane / 4, t = j.lane % 4;
+  __syncthreads(); /* the sums of the set before have been read */
+#pragma unroll
+  for (int i = 0; i < 2 * N_TILES * 4; i++) {
+    int slab = i / (N_TILES * 4), n = i / 4 % N_TILES;
+    int row = slab * 16 + i % 4 / 2 * 8 + g, column = n * 8 + 2 * t + i % 2;
+    if (column < j.columns) j.sums[(j.warp_k * NB_TILE_ROWS + row) * j.columns + column] = sums[slab][n][i % 4];
   }
-  if (first == last || !is_last(a, p.set, last - first + 1, j.flag)) return;
-  for (int i = (int)threadIdx.x; i < total; i += (int)blockDim.x) {
-    int row = i % SET_ROWS, column = i / SET_ROWS;
+  __syncthreads();
+  shares s = shares_of(a, j, p);
+  int total = NB_TILE_ROWS * a.n;
+  int64_t first_row = p.row_tile * NB_TILE_ROWS, rows = p.layer->w.tiles.rows;
+  for (int i = (int)threadIdx.x; i < total; i += THREADS) {
+    int row = i % NB_TILE_ROWS, column = i / NB_TILE_ROWS;
     if (first_row + row >= rows) continue;
     float sum = 0;
-    for (uint32_t b = first; b <= last; b++) {
-      bool is_second = first_unit > nb_first_unit(&a.plan, b);
-      sum += nb_load_fresh(&a.partial[((int64_t)b * 2 + is_second) * total + i]);
+#pragma unroll
+    for (int k = 0; k < NB_PRODUCT_WARPS; k++) {
+      const float *at = j.sums + (k * NB_TILE_ROWS + row) * j.columns;
+      sum += a.two_parts ? add_parts(at[2 * column], at[2 * column + 1]) : at[column];
     }
+    sum *= a.rescale;
+    if (s.first == s.last) {
+      finish(p.layer, first_row + row, column, sum);
+    } else {
+      a.partial[s.slot * total + i] = sum;
+    }
+  }
+  if (s.first == s.last || !is_last(a, p.set, s, j.flag)) return;
+  for (int i = (int)threadIdx.x; i < total; i += THREADS) {
+    int row = i % NB_TILE_ROWS, column = i / NB_TILE_ROWS;
+    if (first_row + row >= rows) continue;
+    float sum = 0;
+#pragma unroll 4
+    for (uint32_t b = s.first; b <= s.last; b++) sum += nb_load_fresh(&a.partial[slot_of(a, s, b) * total + i]);
     finish(p.layer, first_row + row, column, sum);
   }
+}
+
+/* A warp's finished sums out of its registers. */
+template <int N_TILES>
+static __device__ __forceinline__ void finish_tall(const nb_product_args &a, const job &j, const place &p,
+                                                   float sums[2][N_TILES][4]) {
+  int g = j.lane / 4, t = j.lane % 4;
+  int64_t rows = p.layer->w.tiles.rows;
+#pragma unroll
+  for (int i = 0; i < 2 * N_TILES * 2; i++) {
+    int slab = i / (N_TILES * 2), n = i / 2 % N_TILES;
+    int64_t row = p.row_tile * NB_TILE_ROWS + slab * 16 + i % 2 * 8 + g;
+    if (row >= rows) continue;
+    float low = sums[slab][n][i % 2 * 2] * a.rescale, high = sums[slab][n][i % 2 * 2 + 1] * a.rescale;
+    int column = n * 8 + 2 * t;
+    if (column >= j.columns) continue;
+    if (a.two_parts) {
+      finish(p.layer, row, column / 2, add_parts(low, high));
+      continue;
+    }
+    finish(p.layer, row, column, low);
+    if (column + 1 < j.columns) finish(p.layer, row, column + 1, high);
+  }
+}
+
+/* A tall product's set: each warp has all sums of its own row tile. Parts are left as they lie in registers. */
+template <int N_TILES>
+static __device__ __forceinline__ void end_tall_set(const nb_product_args &a, const job &j, const place &p,
+                                                    float sums[2][N_TILES][4]) {
+  constexpr int QUADS = 2 * N_TILES, SET = QUADS * THREADS; /* float4 of a lane, and of a set */
+  shares s = shares_of(a, j, p);
+  if (s.first != s.last) {
+    float4 *parts = (float4 *)a.partial + (int)threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < QUADS; i++) {
+      const float *v = sums[i / N_TILES][i % N_TILES];
+      parts[s.slot * SET + i * THREADS] = make_float4(v[0], v[1], v[2], v[3]);
+    }
+    if (!is_last(a, p.set, s, j.flag)) return;
+#pragma unroll
+    for (int i = 0; i < QUADS * 4; i++) sums[i / 4 / N_TILES][i / 4 % N_TILES][i % 4] = 0;
+      /* Several parts are on their way before the first is added, as many as registers allow. */
+#pragma unroll(N_TILES == 1 ? 4 : N_TILES == 2 ? 2 : 1)
+    for (uint32_t b = s.first; b <= s.last; b++) {
+#pragma unroll
+      for (int i = 0; i < QUADS; i++) {
+        float4 v = nb_load_fresh(&parts[slot_of(a, s, b) * SET + i * THREADS]);
+        float *sum = sums[i / N_TILES][i % N_TILES];
+        sum[0] += v.x, sum[1] += v.y, sum[2] += v.z, sum[3] += v.w;
+      }
+    }
+  }
+  finish_tall<N_TILES>(a, j, p, sums);
 }
 
 /* ---- the block's run of units ----------------------------------------------------------------------------------- */
 
 /* Goes to a unit of a set, both counted over all layers. */
-template <int N_TILES>
+template <bool IS_LONG>
 static __device__ __forceinline__ place go_to(const nb_product_args &a, const job &j, uint32_t set, uint32_t unit) {
-  constexpr int WARPS_K = nb_product_warps_k(N_TILES), WARPS_N = nb_product_warps(N_TILES) / WARPS_K;
+  constexpr int WARPS_K = nb_product_warps_k(IS_LONG), WARPS_N = NB_PRODUCT_WARPS / WARPS_K;
   uint32_t first = set * a.plan.set_units;
   place p;
   int layer = 0;
@@ -305,192 +394,252 @@ static __device__ __forceinline__ place go_to(const nb_product_args &a, const jo
 /* What a warp fetches next. */
 typedef struct reader {
   place at;
-  const uint4 *codes; /* of its tile, this lane's first */
+  uint32_t unit;
+  const unsigned char *codes; /* of its tile, this lane's first */
   nb_scale_place scales;
 } reader;
 
-template <int KIND, int N_TILES>
+template <int KIND, bool IS_LONG>
 static __device__ __forceinline__ reader read_from(const nb_product_args &a, const job &j, uint32_t set,
                                                    uint32_t unit) {
   reader r;
-  r.at = go_to<N_TILES>(a, j, set, unit);
+  r.at = go_to<IS_LONG>(a, j, set, unit);
+  r.unit = unit;
   const nb_device_matrix *w = &r.at.layer->w;
   int64_t tile = r.at.row_tile * w->tiles.col_tiles + r.at.tile;
-  r.codes = (const uint4 *)w->codes + tile * nb_tile_quads<KIND>() + j.lane;
+  r.codes = (const unsigned char *)w->codes + tile * nb_code_stage_bytes((nb_tiled_kind)KIND) + j.lane * 16;
   r.scales = nb_place_scales<KIND>(w, r.at.row_tile, j.lane);
   return r;
 }
 
-/* Fetches the warp's tile of the reader's unit, and goes on to the next. */
-template <int KIND, int N_TILES>
-static __device__ __forceinline__ void fetch(reader *r, uint4 *units, uint4 *scales) {
-  constexpr int WARPS_K = nb_product_warps_k(N_TILES);
-  if (r->at.tile < r->at.end) {
-    nb_load_units<KIND>(r->codes, units);
-    *scales = nb_fetch_scales<KIND>(&r->scales, r->at.tile);
+/* Begins to copy the warp's tile of the reader's unit to a stage, and goes on to the next unit. */
+template <int KIND, bool IS_LONG>
+static __device__ __forceinline__ void fetch(const nb_product_args &a, const job &j, reader *r, unsigned char *stage) {
+  constexpr int BYTES = nb_code_stage_bytes((nb_tiled_kind)KIND), WARPS_K = nb_product_warps_k(IS_LONG);
+  if (r->unit == r->at.next_set && r->unit < j.end) *r = read_from<KIND, IS_LONG>(a, j, r->at.set + 1, r->unit);
+  if (r->at.tile < r->at.end && r->unit < j.end) {
+#pragma unroll
+    for (int i = 0; i < BYTES; i += 512) nb_copy_16(stage + j.lane * 16 + i, r->codes + i);
+    nb_stage_scales<KIND>(&r->scales, r->at.tile, j.lane, stage + BYTES);
   }
+  nb_copies_commit();
+  r->unit++;
   r->at.tile += WARPS_K;
-  r->codes += WARPS_K * nb_tile_quads<KIND>();
+  r->codes += WARPS_K * BYTES;
+}
+
+/* A piece for each lane of the `bytes` from `at` on, which is the same in all of them. */
+static __device__ __forceinline__ void prefetch_by_lanes(const char *at, int64_t bytes, int lane) {
+  int64_t piece = (bytes / 32 + 15) / 16 * 16, from = lane * piece;
+  if (from < bytes) nb_prefetch(at + from, (uint32_t)min(piece, bytes - from));
+}
+
+/* Has what follows the stages brought into the second-level cache: tiles lie in the order of the run, up to the end of
+ * the layer, or in a tall product of the row tile. */
+template <int KIND, bool IS_LONG>
+static __device__ __forceinline__ void prefetch_run(const job &j, const reader &r) {
+  constexpr int BYTES = nb_code_stage_bytes((nb_tiled_kind)KIND), WARPS_K = nb_product_warps_k(IS_LONG);
+  const nb_device_matrix *w = &r.at.layer->w;
+  if (j.warp_k != 0 || r.unit >= j.end || r.at.row_tile >= w->tiles.row_tiles) return;
+  int64_t row_tiles = IS_LONG ? w->tiles.row_tiles - r.at.row_tile : 1;
+  int64_t tiles = min((int64_t)(j.end - r.unit) * WARPS_K, row_tiles * w->tiles.col_tiles - r.at.tile);
+  tiles = min(tiles, (int64_t)(PREFETCH_BYTES / BYTES / (NB_PRODUCT_WARPS / WARPS_K)));
+  if (tiles <= 0) return;
+  prefetch_by_lanes((const char *)r.codes - j.lane * 16, tiles * BYTES, j.lane);
+  if constexpr (KIND == NB_TILED_LUT4 || KIND == NB_TILED_LUT4_TWICE) {
+    constexpr int SCALE_BYTES = KIND == NB_TILED_LUT4 ? 128 : NB_TILE_ROWS;
+    int64_t tile = r.at.row_tile * w->tiles.col_tiles + r.at.tile;
+    prefetch_by_lanes((const char *)w->scales + tile * SCALE_BYTES, tiles * SCALE_BYTES, j.lane);
+  }
 }
 
 /* The table of pairs, once for each bank, and the map of double quantization after it. */
 template <int KIND>
 static __device__ __forceinline__ void fill_tables(const nb_device_matrix *w, uint32_t *table) {
   if constexpr (KIND == NB_TILED_LUT4 || KIND == NB_TILED_LUT4_TWICE) {
-    for (int i = (int)threadIdx.x; i < 256 * 8; i += (int)blockDim.x) {
+    for (int i = (int)threadIdx.x; i < 256 * 8; i += THREADS) {
       uint32_t pair = w->pairs[i / 8];
-      ((uint4 *)table)[i / 8 * (NB_PAIR_STRIDE / 4) + i % 8] = make_uint4(pair, pair, pair, pair);
+      ((uint4 *)table)[i] = make_uint4(pair, pair, pair, pair);
     }
   }
   if constexpr (KIND == NB_TILED_LUT4_TWICE) {
-    for (int i = (int)threadIdx.x; i < 256; i += (int)blockDim.x)
-      table[256 * NB_PAIR_STRIDE + i] = __float_as_uint(w->nested_map[i]);
+    for (int i = (int)threadIdx.x; i < 256; i += THREADS) table[256 * 32 + i] = __float_as_uint(w->nested_map[i]);
   }
 }
 
-/* The ring of tiles in flight: [0] is the next to be multiplied. */
-template <int KIND, int DEPTH>
-struct ring {
-  uint4 units[DEPTH][2 * nb_unit_size<KIND>::quads], scales[DEPTH];
-  __device__ __forceinline__ void turn(void) {
+/* Waits for a tile, takes it out of its stage, and has the stage filled again. */
+template <int KIND, int STAGES, bool IS_LONG>
+static __device__ __forceinline__ uint4 take(const nb_product_args &a, const job &j, reader *r, unsigned char *stage,
+                                             uint4 units[2 * nb_unit_size<KIND>::quads]) {
+  constexpr int BYTES = nb_code_stage_bytes((nb_tiled_kind)KIND);
+  nb_copies_wait<STAGES - 1>();
+  __syncwarp(); /* scales are copied by some lanes for all */
 #pragma unroll
-    for (int d = 0; d + 1 < DEPTH; d++) {
-#pragma unroll
-      for (int i = 0; i < 2 * nb_unit_size<KIND>::quads; i++) units[d][i] = units[d + 1][i];
-      scales[d] = scales[d + 1];
-    }
-  }
-};
-
-/* Multiplies `count` units between two events. The ring is where it was after DEPTH of them, so it need not be turned
- * but for the few that are left. */
-template <int KIND, int N_TILES, int DEPTH>
-static __device__ __forceinline__ void multiply_some(const job &j, place *p, reader *r, ring<KIND, DEPTH> *flight,
-                                                     uint32_t count, const unsigned short *x,
-                                                     float sums[2][N_TILES][4]) {
-  constexpr int WARPS_K = nb_product_warps_k(N_TILES);
-  const nb_device_matrix *w = &p->layer->w;
-#pragma unroll 1
-  for (; count >= DEPTH; count -= DEPTH, x += DEPTH * WARPS_K * NB_TILE_COLS, p->tile += DEPTH * WARPS_K) {
-#pragma unroll
-    for (int d = 0; d < DEPTH; d++) {
-      if (p->tile + d * WARPS_K < p->end)
-        multiply_tile<KIND, N_TILES>(w, j, flight->units[d], flight->scales[d], x + d * WARPS_K * NB_TILE_COLS, sums);
-      fetch<KIND, N_TILES>(r, flight->units[d], &flight->scales[d]);
-    }
-  }
-#pragma unroll 1
-  for (; DEPTH > 1 && count > 0; count--, x += WARPS_K * NB_TILE_COLS, p->tile += WARPS_K) {
-    if (p->tile < p->end) multiply_tile<KIND, N_TILES>(w, j, flight->units[0], flight->scales[0], x, sums);
-    flight->turn();
-    fetch<KIND, N_TILES>(r, flight->units[DEPTH - 1], &flight->scales[DEPTH - 1]);
-  }
+  for (int i = 0; i < 2 * nb_unit_size<KIND>::quads; i++) units[i] = *(const uint4 *)(stage + (i * 32 + j.lane) * 16);
+  uint4 scales = nb_staged_scales<KIND>(stage + BYTES, j.lane);
+  __syncwarp();
+  fetch<KIND, IS_LONG>(a, j, r, stage);
+  return scales;
 }
 
-template <int KIND, int N_TILES>
+template <int KIND, int N_TILES, bool IS_LONG>
 static __device__ __forceinline__ void multiply(const nb_product_args &a, const job &j) {
-  constexpr int DEPTH = nb_product_depth((nb_tiled_kind)KIND, N_TILES), WARPS_K = nb_product_warps_k(N_TILES);
-  ring<KIND, DEPTH> flight;
+  constexpr int STAGES = nb_product_stages((nb_tiled_kind)KIND, N_TILES), WARPS_K = nb_product_warps_k(IS_LONG);
+  constexpr int STAGE_BYTES = nb_stage_bytes((nb_tiled_kind)KIND);
   float sums[2][N_TILES][4] = {};
   uint32_t set_units = a.plan.set_units, chunk = a.plan.chunk_units;
-  bool whole = chunk == set_units;
+  unsigned short *chunks[2] = {j.x, j.x + j.columns * j.x_stride};
   nb_let_next_start();
-  reader r = read_from<KIND, N_TILES>(a, j, j.begin / set_units, j.begin);
+  reader r = read_from<KIND, IS_LONG>(a, j, j.begin / set_units, j.begin);
   place p = r.at;
-#pragma unroll 1
-  for (uint32_t u = j.begin; u < j.begin + DEPTH; u++) {
-    flight.turn();
-    if (u == r.at.next_set) r = read_from<KIND, N_TILES>(a, j, r.at.set + 1, u);
-    fetch<KIND, N_TILES>(&r, flight.units[DEPTH - 1], &flight.scales[DEPTH - 1]);
-  }
+  for (int i = 0; i < STAGES; i++) fetch<KIND, IS_LONG>(a, j, &r, j.stages + i * STAGE_BYTES);
+  prefetch_run<KIND, IS_LONG>(j, r);
   fill_tables<KIND>(&a.layer[0].w, (uint32_t *)j.table);
   nb_wait_for_previous(); /* x, y and the partial sums are its to read and write until then; weights are nobody's */
-  if (whole) stage_all<WARPS_K>(a, j);
+  if constexpr (IS_LONG) {
+    stage_run(a, j);
+  } else {
+    copy_chunk(a, j, j.begin, chunks[0]);
+    nb_copies_commit();
+    nb_copies_wait<0>();
+  }
   __syncthreads();
+  uint32_t chunk_at = j.begin, stage = 0; /* chunk_at: the first unit of the chunk in use */
+  if (!IS_LONG && chunk_at + chunk < j.end) copy_chunk(a, j, chunk_at + chunk, chunks[1]); /* of the next group */
+  int chunk_now = 0;
 #pragma unroll 1
   for (uint32_t u = j.begin; u < j.end;) {
-    if (u + DEPTH == r.at.next_set) r = read_from<KIND, N_TILES>(a, j, r.at.set + 1, u + DEPTH);
-    uint32_t unit = u + set_units - p.next_set, in_chunk = whole ? unit : unit % chunk;
-    if (!whole && (in_chunk == 0 || u == j.begin)) stage_chunk<WARPS_K>(a, j, unit);
-    uint32_t stop = min(min(j.end, p.next_set), min(r.at.next_set - DEPTH, u - in_chunk + chunk));
-    const unsigned short *x = j.x + ((int)in_chunk * WARPS_K + j.warp_k) * NB_TILE_COLS;
-    multiply_some<KIND, N_TILES, DEPTH>(j, &p, &r, &flight, stop - u, x, sums);
-    u = stop;
+    if (!IS_LONG && u == chunk_at + chunk) {
+      /* The copies were begun a chunk ago, so before the newest groups, unless chunks are shorter than those. */
+      if (chunk >= STAGES)
+        nb_copies_wait<STAGES - 1>();
+      else
+        nb_copies_wait<0>();
+      __syncthreads();
+      chunk_at = u, chunk_now ^= 1;
+      if (u + chunk < j.end) copy_chunk(a, j, u + chunk, chunk_now ? chunks[0] : chunks[1]);
+    }
+    uint4 units[2 * nb_unit_size<KIND>::quads];
+    uint4 scales = take<KIND, STAGES, IS_LONG>(a, j, &r, j.stages + stage * STAGE_BYTES, units);
+    stage = stage + 1 == STAGES ? 0 : stage + 1;
+    const unsigned short *x =
+        IS_LONG ? j.x + p.tile * NB_TILE_COLS : (chunk_now ? chunks[1] : chunks[0]) + (u - chunk_at) * NB_TILE_COLS;
+    if (p.tile < p.end) multiply_tile<KIND, N_TILES>(&p.layer->w, j, units, scales, x, sums);
+    p.tile += WARPS_K;
+    u++;
     if (u < p.next_set && u < j.end) continue;
-    end_set<N_TILES>(a, j, p, sums);
+    if constexpr (IS_LONG)
+      end_long_set<N_TILES>(a, j, p, sums);
+    else
+      end_tall_set<N_TILES>(a, j, p, sums);
 #pragma unroll
     for (int i = 0; i < 2 * N_TILES * 4; i++) sums[i / (4 * N_TILES)][i / 4 % N_TILES][i % 4] = 0;
-    p = go_to<N_TILES>(a, j, p.set + 1, u);
+    p = go_to<IS_LONG>(a, j, p.set + 1, u);
   }
 }
 
-template <int KIND, int N_TILES>
-static __global__ void __launch_bounds__(nb_product_warps(N_TILES) * 32, 1)
+/* Two blocks fit a multiprocessor as long as registers do. */
+NB_CONST int blocks_at_once(int n_tiles) { return n_tiles <= 4 ? 2 : 1; }
+
+template <int KIND, int N_TILES, bool IS_LONG>
+static __global__ void __launch_bounds__(THREADS, blocks_at_once(N_TILES))
     product_kernel(const __grid_constant__ nb_product_args a) {
-  constexpr int WARPS_K = nb_product_warps_k(N_TILES);
+  constexpr int STAGES = nb_product_stages((nb_tiled_kind)KIND, N_TILES);
   unsigned char *shared = nb_shared();
   int warp = (int)threadIdx.x / 32;
   job j;
   j.table = (const uint32_t *)shared;
-  j.nested_map = (const float *)(j.table + 256 * NB_PAIR_STRIDE);
-  j.x = (unsigned short *)(shared + nb_product_table_bytes((nb_tiled_kind)KIND));
+  j.nested_map = (const float *)(j.table + 256 * 32);
+  j.stages = shared + nb_product_table_bytes((nb_tiled_kind)KIND) + warp * STAGES * nb_stage_bytes((nb_tiled_kind)KIND);
+  j.x = (unsigned short *)(shared + a.plan.x_offset);
   j.sums = (float *)(shared + a.plan.sums_offset);
   j.flag = (unsigned *)(shared + a.plan.shared_bytes - 16);
   j.columns = a.two_parts ? 2 * a.n : a.n;
-  j.x_stride = (int)a.plan.chunk_units * WARPS_K * NB_TILE_COLS + X_PAD;
+  j.x_stride = (int)(IS_LONG ? a.plan.set_units * NB_PRODUCT_WARPS : a.plan.chunk_units) * NB_TILE_COLS + X_PAD;
   j.lane = (int)threadIdx.x % 32;
-  j.warp_k = warp % WARPS_K;
-  j.warp_n = warp / WARPS_K;
+  j.warp_k = IS_LONG ? warp : 0;
+  j.warp_n = IS_LONG ? 0 : warp;
   j.begin = nb_first_unit(&a.plan, blockIdx.x);
   j.end = nb_first_unit(&a.plan, blockIdx.x + 1);
-  multiply<KIND, N_TILES>(a, j);
+  multiply<KIND, N_TILES, IS_LONG>(a, j);
 }
 
 /* ---- the launch ------------------------------------------------------------------------------------------------- */
 
 typedef void (*kernel_fn)(nb_product_args);
 
-static kernel_fn kernel_for(nb_tiled_kind kind, int n_tiles) {
-  static const kernel_fn kernels[NB_TILED_COUNT][4] = {
-      {NULL, NULL, NULL, NULL},
-      {product_kernel<NB_TILED_F16, 1>, product_kernel<NB_TILED_F16, 2>, product_kernel<NB_TILED_F16, 4>,
-       product_kernel<NB_TILED_F16, 8>},
-      {product_kernel<NB_TILED_LUT4, 1>, product_kernel<NB_TILED_LUT4, 2>, product_kernel<NB_TILED_LUT4, 4>,
-       product_kernel<NB_TILED_LUT4, 8>},
-      {product_kernel<NB_TILED_LUT4_TWICE, 1>, product_kernel<NB_TILED_LUT4_TWICE, 2>,
-       product_kernel<NB_TILED_LUT4_TWICE, 4>, product_kernel<NB_TILED_LUT4_TWICE, 8>},
-      {product_kernel<NB_TILED_INT8, 1>, product_kernel<NB_TILED_INT8, 2>, product_kernel<NB_TILED_INT8, 4>,
-       product_kernel<NB_TILED_INT8, 8>},
-      {product_kernel<NB_TILED_GPTQ4, 1>, product_kernel<NB_TILED_GPTQ4, 2>, product_kernel<NB_TILED_GPTQ4, 4>,
-       product_kernel<NB_TILED_GPTQ4, 8>},
-      {product_kernel<NB_TILED_GPTQ8, 1>, product_kernel<NB_TILED_GPTQ8, 2>, product_kernel<NB_TILED_GPTQ8, 4>,
-       product_kernel<NB_TILED_GPTQ8, 8>},
-  };
-  return kernels[kind][n_tiles == 1 ? 0 : n_tiles == 2 ? 1 : n_tiles == 4 ? 2 : 3];
+enum { SHAPES = 5 }; /* long; tall with 1, 2, 4 and 8 tiles of rows */
+
+template <int KIND>
+static kernel_fn kernel_of_shape(int shape) {
+  static const kernel_fn kernels[SHAPES] = {product_kernel<KIND, 1, true>, product_kernel<KIND, 1, false>,
+                                            product_kernel<KIND, 2, false>, product_kernel<KIND, 4, false>,
+                                            product_kernel<KIND, 8, false>};
+  return kernels[shape];
+}
+
+static kernel_fn kernel_for(nb_tiled_kind kind, const nb_product_plan *p) {
+  int shape = p->is_long ? 0 : p->n_tiles == 1 ? 1 : p->n_tiles == 2 ? 2 : p->n_tiles == 4 ? 3 : 4;
+  switch (kind) {
+    case NB_TILED_F16: return kernel_of_shape<NB_TILED_F16>(shape);
+    case NB_TILED_LUT4: return kernel_of_shape<NB_TILED_LUT4>(shape);
+    case NB_TILED_LUT4_TWICE: return kernel_of_shape<NB_TILED_LUT4_TWICE>(shape);
+    case NB_TILED_INT8: return kernel_of_shape<NB_TILED_INT8>(shape);
+    case NB_TILED_GPTQ4: return kernel_of_shape<NB_TILED_GPTQ4>(shape);
+    default: return kernel_of_shape<NB_TILED_GPTQ8>(shape);
+  }
+}
+
+/* Plans a launch with long or tall sets. False if the shape or the workspace does not allow it. */
+static bool plan_launch(const nb_workspace *ws, nb_product_args *a, bool is_long) {
+  nb_tiled_kind kind = a->layer[0].w.tiles.kind;
+  int columns = a->two_parts ? 2 * a->n : a->n, warps_n = NB_PRODUCT_WARPS / nb_product_warps_k(is_long);
+  for (int i = 0; i < a->count; i++)
+    a->first_set[i + 1] = a->first_set[i] + (int)((a->layer[i].w.tiles.row_tiles + warps_n - 1) / warps_n);
+  int sets = a->first_set[a->count];
+  if (!nb_product_plan_make(kind, is_long, sets, a->layer[0].w.tiles.col_tiles, columns, ws->processors,
+                            ws->shared_limit, &a->plan))
+    return false;
+  int64_t set_floats = is_long ? NB_TILE_ROWS * a->n : NB_PRODUCT_WARPS * NB_TILE_ROWS * 8 * a->plan.n_tiles;
+  return sets <= ws->arrived_count && a->plan.blocks * 2 * set_floats <= ws->partial_floats;
+}
+
+/* Float16 rows of whole tiles, in their order: what tall products take. */
+static bool is_tiled_already(const nb_product_args *a) {
+  const nb_device_matrix *w = &a->layer[0].w;
+  return a->x_dtype == NB_X_F16 && !w->order && w->tiles.cols == w->tiles.col_tiles * NB_TILE_COLS && a->ldx % 8 == 0 &&
+         (uintptr_t)a->x % 16 == 0;
+}
+
+/* Has x narrowed first, where it must be. False if there is no room for it. */
+static bool narrow_x(const nb_workspace *ws, nb_product_args *a) {
+  if (is_tiled_already(a)) return true;
+  int64_t width = a->layer[0].w.tiles.col_tiles * NB_TILE_COLS;
+  if (nb_product_narrow_elements(a->n, a->layer[0].w.tiles.col_tiles) > ws->narrow_elements) return false;
+  tall_x_args narrow = {};
+  narrow.a = *a;
+  narrow.out = ws->narrow;
+  nb_launch_early(narrow_x_kernel, dim3((unsigned)((width / 8 + THREADS - 1) / THREADS), (unsigned)a->n), THREADS, 0,
+                  ws->stream, narrow);
+  a->x = ws->narrow;
+  a->ldx = width;
+  return true;
 }
 
 static bool multiply_rows(const nb_workspace *ws, const nb_device_layer *layers, int count, const void *x,
                           nb_x_dtype dtype, int64_t ldx, int n) {
-  nb_tiled_kind kind = layers[0].w.tiles.kind;
   nb_product_args a = {};
   a.count = count, a.x = x, a.x_dtype = dtype, a.ldx = ldx, a.n = n;
+  for (int i = 0; i < count; i++) a.layer[i] = layers[i];
   /* A second part costs nothing as long as the tensor cores have columns to spare. */
   a.two_parts = dtype == NB_X_F32 && n <= 4;
-  int columns = a.two_parts ? 2 * n : n, n_tiles = nb_product_n_tiles(columns), warps = nb_product_warps(n_tiles);
-  int warps_n = warps / nb_product_warps_k(n_tiles);
-  for (int i = 0; i < count; i++) {
-    a.layer[i] = layers[i];
-    a.first_set[i + 1] = a.first_set[i] + (int)((layers[i].w.tiles.row_tiles + warps_n - 1) / warps_n);
-  }
-  int sets = a.first_set[count];
-  if (!nb_product_plan_make(kind, sets, layers[0].w.tiles.col_tiles, columns, ws->processors, ws->shared_limit,
-                            &a.plan))
-    return false;
-  if (sets > ws->arrived_count || (int64_t)a.plan.blocks * 2 * warps_n * NB_TILE_ROWS * n > ws->partial_floats)
-    return false;
+  a.rescale = dtype == NB_X_F16 || a.two_parts ? 1 : 1 / NB_X_SCALE;
+  nb_tiled_kind kind = layers[0].w.tiles.kind;
+  bool is_long = nb_product_is_long(kind, layers[0].w.tiles.col_tiles, a.two_parts ? 2 * n : n, ws->shared_limit);
+  if (!(is_long && plan_launch(ws, &a, true)) && !(plan_launch(ws, &a, false) && narrow_x(ws, &a))) return false;
   a.partial = ws->partial;
   a.arrived = ws->arrived;
-  nb_launch_early(kernel_for(kind, n_tiles), dim3(a.plan.blocks), warps * 32, a.plan.shared_bytes, ws->stream, a);
+  nb_launch_early(kernel_for(kind, &a.plan), dim3(a.plan.blocks), THREADS, a.plan.shared_bytes, ws->stream, a);
   return true;
 }
 

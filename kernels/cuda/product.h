@@ -36,13 +36,14 @@ typedef struct nb_product_args {
   nb_device_layer layer[NB_PRODUCT_FUSED];
   int first_set[NB_PRODUCT_FUSED + 1]; /* sets of row tiles before each layer; a set is what one block takes */
   int count;
-  const void *x; /* [n, cols] */
+  const void *x; /* [n, cols]; a tall product's: float16 [columns, col_tiles * 64] in the order of the tiles */
   nb_x_dtype x_dtype;
   int64_t ldx; /* elements */
   int n;
   bool two_parts; /* x is split into two float16, the second what the first left */
+  float rescale;  /* of the sums: what the activations were multiplied with, undone */
   nb_product_plan plan;
-  float *partial;    /* [blocks, 2, n, set rows]: of a block's first set and of its last, where others have a part */
+  float *partial;    /* [blocks, 2, set]: of a block's first set and of its last, where others have a part */
   unsigned *arrived; /* [sets], zero between launches */
 } nb_product_args;
 
@@ -52,13 +53,20 @@ typedef struct nb_workspace {
   int64_t partial_floats;
   unsigned *arrived;
   int64_t arrived_count;
+  uint16_t *narrow; /* activations as nb_product_small's tall products take them: [columns, col_tiles * 64] */
+  int64_t narrow_elements;
   int processors;
   int64_t shared_limit; /* bytes of shared memory that a block can have */
   cudaStream_t stream;
 } nb_workspace;
 
-/* n <= 64 rows of x on up to NB_PRODUCT_FUSED tiled layers of one kind and one number of columns. False, with nothing
- * done, if the workspace is too small. */
+/* Elements of `narrow` that n rows need at the most on a weight of so many column tiles. */
+static inline int64_t nb_product_narrow_elements(int64_t n, int64_t col_tiles) {
+  return (n <= 4 ? 2 * n : n) * col_tiles * NB_TILE_COLS;
+}
+
+/* n <= 64 rows of x on up to NB_PRODUCT_FUSED tiled layers of one kind, one number and one order of columns. False,
+ * with nothing done, if the workspace is too small. */
 bool nb_product_small(const nb_workspace *ws, const nb_device_layer *layers, int count, const void *x, nb_x_dtype dtype,
                       int64_t ldx, int n);
 
