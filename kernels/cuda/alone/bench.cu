@@ -350,7 +350,7 @@ nibble_status nb_profile_gpu(nibble_error *err) {
   return status;
 }
 
-nibble_status nb_bench_gpu(nibble_error *err) {
+nibble_status nb_bench_gpu(const char *only, nibble_error *err) {
   static bench b;
   nibble_status status = begin_with_peak(&b, err);
   for (int s = 0; status == NIBBLE_OK && s < SHAPES; s++) {
@@ -360,6 +360,7 @@ nibble_status nb_bench_gpu(nibble_error *err) {
            "GB/s", "copy", "TFLOP/s", "peak", "bf16 us", "faster", "ideal");
     for (int f = 0; status == NIBBLE_OK && f < FORMATS; f++) {
       nb_random_options o = formats[f];
+      if (only && strcmp(only, nb_format_info(o.format)->name) != 0) continue;
       o.rows = shapes[s][0], o.cols = shapes[s][1];
       status = bench_format(&b, &o, dense, err);
     }

@@ -9,8 +9,8 @@ extern "C" {
 #endif
 #include "kernels/backend.h"
 
-/* Prints the tables to stdout. NIBBLE_SYSTEM if there is no device. */
-nibble_status nb_bench_gpu(nibble_error *err);
+/* Prints the tables to stdout, of one format if `only` is not NULL. NIBBLE_SYSTEM if there is no device. */
+nibble_status nb_bench_gpu(const char *only, nibble_error *err);
 
 /* One plain launch of each product, for a profiler. */
 nibble_status nb_profile_gpu(nibble_error *err);

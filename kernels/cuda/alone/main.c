@@ -1,6 +1,6 @@
-/* nibble-kernels [check|check-small|bench|decode|quantize|quantize-small|profile|all]: the CUDA backend checked and
- * measured without the rest of the project. Exit codes: 0 done, 1 a check failed, 2 wrong usage, 4 CUDA failed, 77
- * skipped because there is no device.
+/* nibble-kernels [check|check-small|bench [FORMAT]|decode|quantize|quantize-small|profile|all]: the CUDA backend
+ * checked and measured without the rest of the project. Exit codes: 0 done, 1 a check failed, 2 wrong usage, 4 CUDA
+ * failed, 77 skipped because there is no device.
  */
 #include <stdio.h>
 #include <string.h>
@@ -43,15 +43,15 @@ static int check_small(nb_backend *cuda) {
 
 typedef enum measurement { PRODUCTS, DECODE, QUANTIZE, QUANTIZE_SMALL, PROFILE } measurement;
 
-static int measure(nb_backend *cuda, measurement what) {
+static int measure(nb_backend *cuda, measurement what, const char *only) {
   nibble_error err = {0};
 #ifdef NIBBLE_HAS_CUDA
   nibble_status status = what == PROFILE    ? nb_profile_gpu(&err)
                          : what == DECODE   ? nb_bench_decode(cuda, &err)
                          : what >= QUANTIZE ? nb_bench_quantize(what == QUANTIZE_SMALL, &err)
-                                            : nb_bench_gpu(&err);
+                                            : nb_bench_gpu(only, &err);
 #else
-  (void)cuda, (void)what;
+  (void)cuda, (void)what, (void)only;
   nibble_status status = NIBBLE_SYSTEM; /* not reached: without CUDA there is no device */
 #endif
   if (status != NIBBLE_OK) fprintf(stderr, "nibble-kernels: %s\n", err.message);
@@ -65,7 +65,8 @@ int main(int argc, char **argv) {
   bool known = false;
   for (size_t i = 0; i < sizeof words / sizeof *words; i++) known |= strcmp(words[i], word) == 0;
   if (!known) {
-    fputs("usage: nibble-kernels [check|check-small|bench|decode|quantize|quantize-small|profile|all]\n", stderr);
+    fputs("usage: nibble-kernels [check|check-small|bench [FORMAT]|decode|quantize|quantize-small|profile|all]\n",
+          stderr);
     return 2;
   }
   nibble_error err = {0};
@@ -78,10 +79,10 @@ int main(int argc, char **argv) {
   int code = 0;
   if (all || strcmp(word, "check") == 0) code = check(cuda);
   if (strcmp(word, "check-small") == 0) code = check_small(cuda);
-  if (code == 0 && (all || strcmp(word, "bench") == 0)) code = measure(cuda, PRODUCTS);
-  if (code == 0 && (all || strcmp(word, "decode") == 0)) code = measure(cuda, DECODE);
-  if (code == 0 && (all || strcmp(word, "quantize") == 0)) code = measure(cuda, QUANTIZE);
-  if (code == 0 && strcmp(word, "quantize-small") == 0) code = measure(cuda, QUANTIZE_SMALL);
-  if (code == 0 && strcmp(word, "profile") == 0) code = measure(cuda, PROFILE);
+  if (code == 0 && (all || strcmp(word, "bench") == 0)) code = measure(cuda, PRODUCTS, argc > 2 ? argv[2] : NULL);
+  if (code == 0 && (all || strcmp(word, "decode") == 0)) code = measure(cuda, DECODE, NULL);
+  if (code == 0 && (all || strcmp(word, "quantize") == 0)) code = measure(cuda, QUANTIZE, NULL);
+  if (code == 0 && strcmp(word, "quantize-small") == 0) code = measure(cuda, QUANTIZE_SMALL, NULL);
+  if (code == 0 && strcmp(word, "profile") == 0) code = measure(cuda, PROFILE, NULL);
   return code;
 }
