@@ -47,7 +47,7 @@ typedef struct cuda_backend {
 } cuda_backend;
 
 enum {
-  PARTIAL_FLOATS = 5 << 20, /* of products: two sets a multiprocessor, of 256 rows by 64 at most */
+  PARTIAL_FLOATS = 3 << 20, /* of products: two sets a multiprocessor, of 256 rows by 32 at most */
   ARRIVED = 16384,          /* sets of a product */
   PANEL_BYTES = 128 << 20,  /* of a widened weight: enough rows to keep every multiprocessor busy in cuBLAS */
 };

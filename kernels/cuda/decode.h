@@ -8,18 +8,19 @@
 #include "kernels/cuda/product.h"
 
 /* nf4, fp4: a byte is two codes. The table of the 256 pairs lies in shared memory 32 times, once for each bank, so that
- * the lanes of a warp never wait for each other: pair b for lane l is word 32 b + l. The byte of codes over the byte
- * 8 l is twice the place. */
+ * the lanes of a warp never wait for each other: pair b for lane l is word NB_PAIR_STRIDE b + l. With 256 bytes from
+ * pair to pair, half of which lie idle, the byte of codes put over the second byte of 4 l is the place: one
+ * instruction. */
 static __device__ __forceinline__ void nb_decode_lut4(const uint32_t *table, int lane, const uint32_t *words,
                                                       uint32_t a[4][4]) {
   const char *bytes = (const char *)table;
-  uint32_t mine = (uint32_t)lane * 8;
+  uint32_t mine = (uint32_t)lane * 4;
 #pragma unroll
   for (int s = 0; s < 4; s++) {
-    a[s][0] = *(const uint32_t *)(bytes + (nb_pick_bytes(words[s], mine, 0x5504u) >> 1));
-    a[s][1] = *(const uint32_t *)(bytes + (nb_pick_bytes(words[s], mine, 0x5514u) >> 1));
-    a[s][2] = *(const uint32_t *)(bytes + (nb_pick_bytes(words[s], mine, 0x5524u) >> 1));
-    a[s][3] = *(const uint32_t *)(bytes + (nb_pick_bytes(words[s], mine, 0x5534u) >> 1));
+    a[s][0] = *(const uint32_t *)(bytes + nb_pick_bytes(words[s], mine, 0x5504u));
+    a[s][1] = *(const uint32_t *)(bytes + nb_pick_bytes(words[s], mine, 0x5514u));
+    a[s][2] = *(const uint32_t *)(bytes + nb_pick_bytes(words[s], mine, 0x5524u));
+    a[s][3] = *(const uint32_t *)(bytes + nb_pick_bytes(words[s], mine, 0x5534u));
   }
 }
 
@@ -122,32 +123,6 @@ static __device__ __forceinline__ uint4 nb_fetch_scales(const nb_scale_place *p,
     return make_uint4(code, __float_as_uint(absmax), 0, 0);
   } else if constexpr (KIND == NB_TILED_GPTQ4 || KIND == NB_TILED_GPTQ8) {
     return *(const uint4 *)(p->at + (int64_t)(nb_divide(kt, p->reciprocal) * 128));
-  } else {
-    return make_uint4(0, 0, 0, 0);
-  }
-}
-
-/* The same by way of shared memory: nb_stage_scales begins to copy those of a tile, nb_staged_scales gives what
- * nb_fetch_scales would have. All lanes of the warp come by both, with a barrier between. */
-template <int KIND>
-static __device__ __forceinline__ void nb_stage_scales(const nb_scale_place *p, uint32_t kt, int lane,
-                                                       unsigned char *to) {
-  if constexpr (KIND == NB_TILED_LUT4) {
-    if (lane % 4 == 0) nb_copy_16(to + lane * 4, p->at + (int64_t)(kt * 128));
-  } else if constexpr (KIND == NB_TILED_LUT4_TWICE) {
-    if (lane < 2) nb_copy_16(to + lane * 16, p->at - lane + kt * NB_TILE_ROWS + lane * 16);
-    nb_copy_4(to + 32 + lane * 4, &p->nested_absmax[(p->first_block + nb_divide(kt, p->reciprocal)) >> 8]);
-  } else if constexpr (KIND == NB_TILED_GPTQ4 || KIND == NB_TILED_GPTQ8) {
-    if (lane % 4 == 0) nb_copy_16(to + lane * 4, p->at + (int64_t)(nb_divide(kt, p->reciprocal) * 128));
-  }
-}
-
-template <int KIND>
-static __device__ __forceinline__ uint4 nb_staged_scales(const unsigned char *from, int lane) {
-  if constexpr (KIND == NB_TILED_LUT4 || KIND == NB_TILED_GPTQ4 || KIND == NB_TILED_GPTQ8) {
-    return *(const uint4 *)(from + lane / 4 * 16);
-  } else if constexpr (KIND == NB_TILED_LUT4_TWICE) {
-    return make_uint4(from[lane], ((const uint32_t *)(from + 32))[lane], 0, 0);
   } else {
     return make_uint4(0, 0, 0, 0);
   }

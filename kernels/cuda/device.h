@@ -60,17 +60,11 @@ static __device__ __forceinline__ uint32_t nb_pick_bytes(uint32_t low, uint32_t 
   return __byte_perm(low, high, select);
 }
 
-/* Copies from global to shared memory that go on while the thread does other things: 16 or 4 bytes each, gathered into
+/* Copies from global to shared memory that go on while the thread does other things: 16 bytes each, gathered into
  * groups, in order. Not before nb_copies_wait<N>, when all but the newest N groups of this thread are there, may the
- * thread look at them, and after a barrier others. Both addresses are multiples of the size. */
+ * thread look at them, and after a barrier others. Both addresses are multiples of 16. */
 static __device__ __forceinline__ void nb_copy_16(void *shared, const void *from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
-               :
-               : "r"((uint32_t)__cvta_generic_to_shared(shared)), "l"(from)
-               : "memory");
-}
-static __device__ __forceinline__ void nb_copy_4(void *shared, const void *from) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;"
                :
                : "r"((uint32_t)__cvta_generic_to_shared(shared)), "l"(from)
                : "memory");

@@ -5,29 +5,30 @@
  * sum, or for nf4 and fp4 the 16 values rounded to float16. f16 is that of product.h; with two_parts it has 22 bits.
  *
  * Each multiprocessor has one block, which takes a run of units (tiles.h says what those are, and what long and tall
- * products are). Each warp reads its own stream of tiles, `stages` ahead, into its own part of shared memory; lanes
- * find there, 16 bytes at a time, what they feed to the tensor cores: the weights are the A of m16n8k16, the
- * activations its B, which lie in shared memory in rows that start 16 banks apart:
+ * products are). The weights are the A of m16n8k16, and go from global memory straight to the registers of the lane
+ * that needs them (tiles.h), `depth` units ahead and from one set on into the next, so that reading never pauses; the
+ * activations are its B and lie in shared memory, in rows that start 16 banks apart:
  *
  *          A: slab of W [16, 64]          B: x^T [64, 8]              D [16, 8] += A B
  *      lane 4g + t: rows g, g + 8;     lane 4g + t: row g of x,     lane 4g + t: rows g, g + 8 of W,
  *      columns 8t.., 32 + 8t..         the same columns             rows 2t, 2t + 1 of x
  *
- * Weights depend on no earlier kernel. So a block is launched while the one before it in the stream still works, fills
- * its stages, has more of its run brought into the second-level cache, and only then waits for its activations: memory
- * is never idle between products, nor while the small operations between them run.
+ * Weights depend on no earlier kernel. So a block is launched while the one before it in the stream still works, reads
+ * its first tiles, has more of its run brought into the second-level cache, and only then waits for its activations.
+ *
+ * Sixteen warps of 128 registers keep a multiprocessor busy. Eight, with their tiles in shared memory, so that two
+ * launches fit beside each other, were tried: they wait 5.7 clocks for each instruction, and read at half the speed.
  */
 #include "kernels/cuda/decode.h"
 
-enum { X_PAD = 32, THREADS = NB_PRODUCT_WARPS * 32, PREFETCH_BYTES = 128 << 10 /* of a block, beyond the stages */ };
+enum { X_PAD = 32, THREADS = NB_PRODUCT_WARPS * 32, PREFETCH_BYTES = 64 << 10 /* of a block, beyond the registers */ };
 
 /* What a block works on, the same in all its threads but for lane and warp. */
 typedef struct job {
   const uint32_t *table;
   const float *nested_map;
-  unsigned char *stages; /* the warp's */
-  unsigned short *x;     /* long: [columns, stride]; tall: two chunks of that */
-  float *sums;           /* long: [warps, 32, columns] */
+  unsigned short *x; /* long: [columns, stride]; tall: two chunks of that */
+  float *sums;       /* long: [warps, 32, columns]; tall: float4 [warps / 2, of a lane, lanes] */
   unsigned *flag;
   int x_stride, columns;
   int warp_k, warp_n, lane;
@@ -49,29 +50,42 @@ static __device__ __forceinline__ float load_x(const nb_product_args &a, int row
   return a.x_dtype == NB_X_F16 ? nb_half_to_float(bits) : nb_bits_float(bits << 16);
 }
 
-/* Eight activations at tiled columns k .. k + 7 of a row, zeros where there are none. */
-static __device__ __forceinline__ void load_eight(const nb_product_args &a, const nb_device_matrix *w, int row,
-                                                  int64_t k, float v[8]) {
-  bool is_plain = !w->order && k + 8 <= w->tiles.cols && a.ldx % 8 == 0 && (uintptr_t)a.x % 16 == 0;
-  if (a.x_dtype == NB_X_F32 && is_plain) {
-    const float4 *at = (const float4 *)((const float *)a.x + row * a.ldx + k);
-    float4 low = at[0], high = at[1];
-    v[0] = low.x, v[1] = low.y, v[2] = low.z, v[3] = low.w;
-    v[4] = high.x, v[5] = high.y, v[6] = high.z, v[7] = high.w;
-    return;
+/* Eight activations as they lie in memory: four words of two, or eight of one. */
+typedef struct raw_eight {
+  uint4 low, high;
+} raw_eight;
+
+/* Reads eight activations at tiled columns k .. k + 7 of a row. Whole and aligned tiles in order (is_plain) come
+ * without a branch, so that several reads are on their way at once; otherwise they become float32 here, zeros where
+ * there are none. */
+static __device__ __forceinline__ raw_eight read_eight(const nb_product_args &a, int row, int64_t k) {
+  raw_eight raw = {};
+  if (a.is_plain) {
+    const char *at = (const char *)a.x + (row * a.ldx + k) * (a.x_dtype == NB_X_F32 ? 4 : 2);
+    raw.low = *(const uint4 *)at;
+    if (a.x_dtype == NB_X_F32) raw.high = *(const uint4 *)(at + 16);
+    return raw;
   }
-  if (a.x_dtype == NB_X_BF16 && is_plain) {
-    uint4 eight = *(const uint4 *)((const uint16_t *)a.x + row * a.ldx + k);
-    const uint32_t words[4] = {eight.x, eight.y, eight.z, eight.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++)
-      v[2 * i] = nb_bits_float(words[i] << 16), v[2 * i + 1] = nb_bits_float(words[i] & 0xffff0000u);
-    return;
-  }
+  const nb_device_matrix *w = &a.layer[0].w;
+  uint32_t words[8];
 #pragma unroll
   for (int i = 0; i < 8; i++) {
     int64_t col = w->order ? w->order[k + i] : k + i;
-    v[i] = col >= 0 && col < w->tiles.cols ? load_x(a, row, col) : 0;
+    words[i] = __float_as_uint(col >= 0 && col < w->tiles.cols ? load_x(a, row, col) : 0);
+  }
+  raw.low = make_uint4(words[0], words[1], words[2], words[3]);
+  raw.high = make_uint4(words[4], words[5], words[6], words[7]);
+  return raw;
+}
+
+static __device__ __forceinline__ void widen_eight(const nb_product_args &a, const raw_eight &raw, float v[8]) {
+  const uint32_t words[8] = {raw.low.x,  raw.low.y,  raw.low.z,  raw.low.w,
+                             raw.high.x, raw.high.y, raw.high.z, raw.high.w};
+  bool f32 = a.x_dtype == NB_X_F32 || !a.is_plain, f16 = a.x_dtype == NB_X_F16;
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    uint32_t half = i % 2 ? words[i / 2] >> 16 : words[i / 2] & 0xffffu;
+    v[i] = f32 ? nb_bits_float(words[i]) : f16 ? nb_half_to_float(half) : nb_bits_float(half << 16);
   }
 }
 
@@ -99,8 +113,10 @@ typedef struct eight {
   uint4 first, second;
 } eight;
 
-static __device__ __forceinline__ eight make_eight(const nb_product_args &a, float v[8]) {
+static __device__ __forceinline__ eight make_eight(const nb_product_args &a, const raw_eight &raw) {
   eight e;
+  float v[8];
+  widen_eight(a, raw, v);
   e.first = narrow_eight(v, a.x_dtype == NB_X_F16 ? 1.0f : NB_X_SCALE);
   if (a.two_parts) {
     subtract_rounded(v, e.first);
@@ -113,21 +129,20 @@ static __device__ __forceinline__ eight make_eight(const nb_product_args &a, flo
  * are all on their way before the first is used. */
 static __device__ __forceinline__ void stage_x(const nb_product_args &a, const job &j, int begin, int tiles) {
   enum { AT_ONCE = 4 };
-  int eights = tiles * NB_TILE_COLS / 8, total = eights * a.n;
-  const nb_device_matrix *w = &a.layer[0].w;
+  int eights = tiles * (NB_TILE_COLS / 8), total = eights * a.n;
   for (int i = (int)threadIdx.x; i < total; i += AT_ONCE * THREADS) {
-    float v[AT_ONCE][8];
+    raw_eight raw[AT_ONCE];
 #pragma unroll
     for (int b = 0; b < AT_ONCE; b++) {
       int at = min(i + b * THREADS, total - 1);
-      load_eight(a, w, at / eights, (int64_t)begin * NB_TILE_COLS + at % eights * 8, v[b]);
+      raw[b] = read_eight(a, at / eights, (int64_t)begin * NB_TILE_COLS + at % eights * 8);
     }
 #pragma unroll
     for (int b = 0; b < AT_ONCE; b++) {
       int at = i + b * THREADS, row = at / eights, parts = a.two_parts ? 2 : 1;
       if (at >= total) break;
       unsigned short *to = j.x + parts * row * j.x_stride + begin * NB_TILE_COLS + at % eights * 8;
-      eight e = make_eight(a, v[b]);
+      eight e = make_eight(a, raw[b]);
       *(uint4 *)to = e.first;
       if (a.two_parts) *(uint4 *)(to + j.x_stride) = e.second;
     }
@@ -152,15 +167,16 @@ static __device__ __forceinline__ void stage_run(const nb_product_args &a, const
 /* Begins to copy the activations of units [at, at + chunk) of a tall product's run. Each warp has rows of its own. */
 static __device__ __forceinline__ void copy_chunk(const nb_product_args &a, const job &j, uint32_t at,
                                                   unsigned short *to) {
-  uint32_t units = min(a.plan.chunk_units, j.end - at), first = at % a.plan.set_units;
+  constexpr uint32_t WARPS_K = nb_product_warps_k(false);
+  uint32_t units = min(a.plan.chunk_units, j.end - at), tiles = (uint32_t)a.layer[0].w.tiles.col_tiles;
   for (int row = (int)threadIdx.x / 32; row < j.columns; row += NB_PRODUCT_WARPS) {
     const unsigned short *from = (const unsigned short *)a.x + row * a.ldx;
-    for (uint32_t i = (uint32_t)j.lane; i < units * 8; i += 32) {
-      uint32_t tile = first + i / 8;
-      if (tile >= a.plan.set_units) tile %= a.plan.set_units; /* the run goes on in the next set */
-      nb_copy_16(to + row * j.x_stride + i * 8, from + tile * NB_TILE_COLS + i % 8 * 8);
+    for (uint32_t i = (uint32_t)j.lane; i < units * WARPS_K * 8; i += 32) {
+      uint32_t tile = (at + i / 8 / WARPS_K) % a.plan.set_units * WARPS_K + i / 8 % WARPS_K;
+      if (tile < tiles) nb_copy_16(to + row * j.x_stride + i * 8, from + tile * NB_TILE_COLS + i % 8 * 8);
     }
   }
+  nb_copies_commit();
 }
 
 /* x to float16 in the order of the tiles, for tall products: [columns, col_tiles * 64]. */
@@ -176,9 +192,7 @@ static __global__ void __launch_bounds__(THREADS) narrow_x_kernel(const __grid_c
   nb_let_next_start();
   nb_wait_for_previous();
   if (i >= eights) return;
-  float v[8];
-  load_eight(a, w, (int)blockIdx.y, (int64_t)i * 8, v);
-  eight e = make_eight(a, v);
+  eight e = make_eight(a, read_eight(a, (int)blockIdx.y, (int64_t)i * 8));
   uint4 *to = (uint4 *)args.out + (a.two_parts ? 2 : 1) * (int64_t)blockIdx.y * eights + i;
   to[0] = e.first;
   if (a.two_parts) to[eights] = e.second;
@@ -341,20 +355,43 @@ static __device__ __forceinline__ void finish_tall(const nb_product_args &a, con
   }
 }
 
-/* A tall product's set: each warp has all sums of its own row tile. Parts are left as they lie in registers. */
+/* The second warp of each row tile hands its sums to the first. */
+template <int N_TILES>
+static __device__ __forceinline__ void add_second_warps(const job &j, float sums[2][N_TILES][4]) {
+  float4 *at = (float4 *)j.sums + j.warp_n * 2 * N_TILES * 32 + j.lane;
+  __syncthreads(); /* those of the set before have been read */
+#pragma unroll
+  for (int i = 0; i < 2 * N_TILES; i++) {
+    const float *v = sums[i / N_TILES][i % N_TILES];
+    if (j.warp_k == 1) at[i * 32] = make_float4(v[0], v[1], v[2], v[3]);
+  }
+  __syncthreads();
+  if (j.warp_k == 1) return;
+#pragma unroll
+  for (int i = 0; i < 2 * N_TILES; i++) {
+    float4 v = at[i * 32];
+    float *sum = sums[i / N_TILES][i % N_TILES];
+    sum[0] += v.x, sum[1] += v.y, sum[2] += v.z, sum[3] += v.w;
+  }
+}
+
+/* A tall product's set: the first warps have all sums of their row tiles. Parts are left as they lie in registers. */
 template <int N_TILES>
 static __device__ __forceinline__ void end_tall_set(const nb_product_args &a, const job &j, const place &p,
                                                     float sums[2][N_TILES][4]) {
-  constexpr int QUADS = 2 * N_TILES, SET = QUADS * THREADS; /* float4 of a lane, and of a set */
+  constexpr int WARPS_N = NB_PRODUCT_WARPS / nb_product_warps_k(false);
+  constexpr int QUADS = 2 * N_TILES, LANES = WARPS_N * 32, SET = QUADS * LANES; /* float4 of a lane, and of a set */
+  add_second_warps<N_TILES>(j, sums);
   shares s = shares_of(a, j, p);
+  bool is_first = j.warp_k == 0;
   if (s.first != s.last) {
-    float4 *parts = (float4 *)a.partial + (int)threadIdx.x;
+    float4 *parts = (float4 *)a.partial + j.warp_n * 32 + j.lane;
 #pragma unroll
     for (int i = 0; i < QUADS; i++) {
       const float *v = sums[i / N_TILES][i % N_TILES];
-      parts[s.slot * SET + i * THREADS] = make_float4(v[0], v[1], v[2], v[3]);
+      if (is_first) parts[s.slot * SET + i * LANES] = make_float4(v[0], v[1], v[2], v[3]);
     }
-    if (!is_last(a, p.set, s, j.flag)) return;
+    if (!is_last(a, p.set, s, j.flag) || !is_first) return;
 #pragma unroll
     for (int i = 0; i < QUADS * 4; i++) sums[i / 4 / N_TILES][i / 4 % N_TILES][i % 4] = 0;
       /* Several parts are on their way before the first is added, as many as registers allow. */
@@ -362,13 +399,13 @@ static __device__ __forceinline__ void end_tall_set(const nb_product_args &a, co
     for (uint32_t b = s.first; b <= s.last; b++) {
 #pragma unroll
       for (int i = 0; i < QUADS; i++) {
-        float4 v = nb_load_fresh(&parts[slot_of(a, s, b) * SET + i * THREADS]);
+        float4 v = nb_load_fresh(&parts[slot_of(a, s, b) * SET + i * LANES]);
         float *sum = sums[i / N_TILES][i % N_TILES];
         sum[0] += v.x, sum[1] += v.y, sum[2] += v.z, sum[3] += v.w;
       }
     }
   }
-  finish_tall<N_TILES>(a, j, p, sums);
+  if (is_first) finish_tall<N_TILES>(a, j, p, sums);
 }
 
 /* ---- the block's run of units ----------------------------------------------------------------------------------- */
@@ -394,8 +431,7 @@ static __device__ __forceinline__ place go_to(const nb_product_args &a, const jo
 /* What a warp fetches next. */
 typedef struct reader {
   place at;
-  uint32_t unit;
-  const unsigned char *codes; /* of its tile, this lane's first */
+  const uint4 *codes; /* of its tile, this lane's first */
   nb_scale_place scales;
 } reader;
 
@@ -404,28 +440,23 @@ static __device__ __forceinline__ reader read_from(const nb_product_args &a, con
                                                    uint32_t unit) {
   reader r;
   r.at = go_to<IS_LONG>(a, j, set, unit);
-  r.unit = unit;
   const nb_device_matrix *w = &r.at.layer->w;
   int64_t tile = r.at.row_tile * w->tiles.col_tiles + r.at.tile;
-  r.codes = (const unsigned char *)w->codes + tile * nb_code_stage_bytes((nb_tiled_kind)KIND) + j.lane * 16;
+  r.codes = (const uint4 *)w->codes + tile * nb_tile_quads<KIND>() + j.lane;
   r.scales = nb_place_scales<KIND>(w, r.at.row_tile, j.lane);
   return r;
 }
 
-/* Begins to copy the warp's tile of the reader's unit to a stage, and goes on to the next unit. */
+/* Fetches the warp's tile of the reader's unit, and goes on to the next. */
 template <int KIND, bool IS_LONG>
-static __device__ __forceinline__ void fetch(const nb_product_args &a, const job &j, reader *r, unsigned char *stage) {
-  constexpr int BYTES = nb_code_stage_bytes((nb_tiled_kind)KIND), WARPS_K = nb_product_warps_k(IS_LONG);
-  if (r->unit == r->at.next_set && r->unit < j.end) *r = read_from<KIND, IS_LONG>(a, j, r->at.set + 1, r->unit);
-  if (r->at.tile < r->at.end && r->unit < j.end) {
-#pragma unroll
-    for (int i = 0; i < BYTES; i += 512) nb_copy_16(stage + j.lane * 16 + i, r->codes + i);
-    nb_stage_scales<KIND>(&r->scales, r->at.tile, j.lane, stage + BYTES);
+static __device__ __forceinline__ void fetch(reader *r, uint4 *units, uint4 *scales) {
+  constexpr int WARPS_K = nb_product_warps_k(IS_LONG);
+  if (r->at.tile < r->at.end) {
+    nb_load_units<KIND>(r->codes, units);
+    *scales = nb_fetch_scales<KIND>(&r->scales, r->at.tile);
   }
-  nb_copies_commit();
-  r->unit++;
   r->at.tile += WARPS_K;
-  r->codes += WARPS_K * BYTES;
+  r->codes += WARPS_K * nb_tile_quads<KIND>();
 }
 
 /* A piece for each lane of the `bytes` from `at` on, which is the same in all of them. */
@@ -434,18 +465,19 @@ static __device__ __forceinline__ void prefetch_by_lanes(const char *at, int64_t
   if (from < bytes) nb_prefetch(at + from, (uint32_t)min(piece, bytes - from));
 }
 
-/* Has what follows the stages brought into the second-level cache: tiles lie in the order of the run, up to the end of
- * the layer, or in a tall product of the row tile. */
+/* Has what follows the tiles in flight brought into the second-level cache: tiles lie in the order of the run, up to
+ * the end of the layer, or in a tall product of the row tile. `unit` is the reader's. */
 template <int KIND, bool IS_LONG>
-static __device__ __forceinline__ void prefetch_run(const job &j, const reader &r) {
-  constexpr int BYTES = nb_code_stage_bytes((nb_tiled_kind)KIND), WARPS_K = nb_product_warps_k(IS_LONG);
+static __device__ __forceinline__ void prefetch_run(const nb_product_args &a, const job &j, const reader &r,
+                                                    uint32_t unit) {
+  constexpr int BYTES = nb_tile_quads<KIND>() * 16, WARPS_K = nb_product_warps_k(IS_LONG);
   const nb_device_matrix *w = &r.at.layer->w;
-  if (j.warp_k != 0 || r.unit >= j.end || r.at.row_tile >= w->tiles.row_tiles) return;
+  if (j.warp_k != 0 || unit >= j.end || r.at.row_tile >= w->tiles.row_tiles) return;
   int64_t row_tiles = IS_LONG ? w->tiles.row_tiles - r.at.row_tile : 1;
-  int64_t tiles = min((int64_t)(j.end - r.unit) * WARPS_K, row_tiles * w->tiles.col_tiles - r.at.tile);
+  int64_t tiles = min((int64_t)(j.end - unit) * WARPS_K, row_tiles * w->tiles.col_tiles - r.at.tile);
   tiles = min(tiles, (int64_t)(PREFETCH_BYTES / BYTES / (NB_PRODUCT_WARPS / WARPS_K)));
   if (tiles <= 0) return;
-  prefetch_by_lanes((const char *)r.codes - j.lane * 16, tiles * BYTES, j.lane);
+  prefetch_by_lanes((const char *)(r.codes - j.lane), tiles * BYTES, j.lane);
   if constexpr (KIND == NB_TILED_LUT4 || KIND == NB_TILED_LUT4_TWICE) {
     constexpr int SCALE_BYTES = KIND == NB_TILED_LUT4 ? 128 : NB_TILE_ROWS;
     int64_t tile = r.at.row_tile * w->tiles.col_tiles + r.at.tile;
@@ -459,74 +491,97 @@ static __device__ __forceinline__ void fill_tables(const nb_device_matrix *w, ui
   if constexpr (KIND == NB_TILED_LUT4 || KIND == NB_TILED_LUT4_TWICE) {
     for (int i = (int)threadIdx.x; i < 256 * 8; i += THREADS) {
       uint32_t pair = w->pairs[i / 8];
-      ((uint4 *)table)[i] = make_uint4(pair, pair, pair, pair);
+      ((uint4 *)table)[i / 8 * (NB_PAIR_STRIDE / 4) + i % 8] = make_uint4(pair, pair, pair, pair);
     }
   }
   if constexpr (KIND == NB_TILED_LUT4_TWICE) {
-    for (int i = (int)threadIdx.x; i < 256; i += THREADS) table[256 * 32 + i] = __float_as_uint(w->nested_map[i]);
+    for (int i = (int)threadIdx.x; i < 256; i += THREADS)
+      table[256 * NB_PAIR_STRIDE + i] = __float_as_uint(w->nested_map[i]);
   }
 }
 
-/* Waits for a tile, takes it out of its stage, and has the stage filled again. */
-template <int KIND, int STAGES, bool IS_LONG>
-static __device__ __forceinline__ uint4 take(const nb_product_args &a, const job &j, reader *r, unsigned char *stage,
-                                             uint4 units[2 * nb_unit_size<KIND>::quads]) {
-  constexpr int BYTES = nb_code_stage_bytes((nb_tiled_kind)KIND);
-  nb_copies_wait<STAGES - 1>();
-  __syncwarp(); /* scales are copied by some lanes for all */
+/* The ring of tiles in flight: [0] is the next to be multiplied. */
+template <int KIND, int DEPTH>
+struct ring {
+  uint4 units[DEPTH][2 * nb_unit_size<KIND>::quads], scales[DEPTH];
+  __device__ __forceinline__ void turn(void) {
 #pragma unroll
-  for (int i = 0; i < 2 * nb_unit_size<KIND>::quads; i++) units[i] = *(const uint4 *)(stage + (i * 32 + j.lane) * 16);
-  uint4 scales = nb_staged_scales<KIND>(stage + BYTES, j.lane);
-  __syncwarp();
-  fetch<KIND, IS_LONG>(a, j, r, stage);
-  return scales;
+    for (int d = 0; d + 1 < DEPTH; d++) {
+#pragma unroll
+      for (int i = 0; i < 2 * nb_unit_size<KIND>::quads; i++) units[d][i] = units[d + 1][i];
+      scales[d] = scales[d + 1];
+    }
+  }
+};
+
+/* Multiplies `count` units between two events. The ring is where it was after DEPTH of them, so it need not be turned
+ * but for the few that are left. */
+template <int KIND, int N_TILES, bool IS_LONG, int DEPTH>
+static __device__ __forceinline__ void multiply_some(const job &j, place *p, reader *r, ring<KIND, DEPTH> *flight,
+                                                     uint32_t count, const unsigned short *x,
+                                                     float sums[2][N_TILES][4]) {
+  constexpr int WARPS_K = nb_product_warps_k(IS_LONG);
+  const nb_device_matrix *w = &p->layer->w;
+#pragma unroll 1
+  for (; count >= DEPTH; count -= DEPTH, x += DEPTH * WARPS_K * NB_TILE_COLS, p->tile += DEPTH * WARPS_K) {
+#pragma unroll
+    for (int d = 0; d < DEPTH; d++) {
+      if (p->tile + d * WARPS_K < p->end)
+        multiply_tile<KIND, N_TILES>(w, j, flight->units[d], flight->scales[d], x + d * WARPS_K * NB_TILE_COLS, sums);
+      fetch<KIND, IS_LONG>(r, flight->units[d], &flight->scales[d]);
+    }
+  }
+#pragma unroll 1
+  for (; DEPTH > 1 && count > 0; count--, x += WARPS_K * NB_TILE_COLS, p->tile += WARPS_K) {
+    if (p->tile < p->end) multiply_tile<KIND, N_TILES>(w, j, flight->units[0], flight->scales[0], x, sums);
+    flight->turn();
+    fetch<KIND, IS_LONG>(r, flight->units[DEPTH - 1], &flight->scales[DEPTH - 1]);
+  }
 }
 
 template <int KIND, int N_TILES, bool IS_LONG>
 static __device__ __forceinline__ void multiply(const nb_product_args &a, const job &j) {
-  constexpr int STAGES = nb_product_stages((nb_tiled_kind)KIND, N_TILES), WARPS_K = nb_product_warps_k(IS_LONG);
-  constexpr int STAGE_BYTES = nb_stage_bytes((nb_tiled_kind)KIND);
+  constexpr int DEPTH = nb_product_depth((nb_tiled_kind)KIND, N_TILES), WARPS_K = nb_product_warps_k(IS_LONG);
+  ring<KIND, DEPTH> flight;
   float sums[2][N_TILES][4] = {};
-  uint32_t set_units = a.plan.set_units, chunk = a.plan.chunk_units;
-  unsigned short *chunks[2] = {j.x, j.x + j.columns * j.x_stride};
+  uint32_t set_units = a.plan.set_units, chunk = a.plan.chunk_units, chunk_at = j.begin;
+  unsigned short *x_now = j.x, *x_next = j.x + j.columns * j.x_stride; /* tall: two chunks */
   nb_let_next_start();
   reader r = read_from<KIND, IS_LONG>(a, j, j.begin / set_units, j.begin);
   place p = r.at;
-  for (int i = 0; i < STAGES; i++) fetch<KIND, IS_LONG>(a, j, &r, j.stages + i * STAGE_BYTES);
-  prefetch_run<KIND, IS_LONG>(j, r);
+#pragma unroll 1
+  for (uint32_t u = j.begin; u < j.begin + DEPTH; u++) {
+    flight.turn();
+    if (u == r.at.next_set) r = read_from<KIND, IS_LONG>(a, j, r.at.set + 1, u);
+    fetch<KIND, IS_LONG>(&r, flight.units[DEPTH - 1], &flight.scales[DEPTH - 1]);
+  }
+  prefetch_run<KIND, IS_LONG>(a, j, r, j.begin + DEPTH);
   fill_tables<KIND>(&a.layer[0].w, (uint32_t *)j.table);
   nb_wait_for_previous(); /* x, y and the partial sums are its to read and write until then; weights are nobody's */
   if constexpr (IS_LONG) {
     stage_run(a, j);
   } else {
-    copy_chunk(a, j, j.begin, chunks[0]);
-    nb_copies_commit();
+    copy_chunk(a, j, j.begin, x_now);
     nb_copies_wait<0>();
   }
   __syncthreads();
-  uint32_t chunk_at = j.begin, stage = 0; /* chunk_at: the first unit of the chunk in use */
-  if (!IS_LONG && chunk_at + chunk < j.end) copy_chunk(a, j, chunk_at + chunk, chunks[1]); /* of the next group */
-  int chunk_now = 0;
+  if (!IS_LONG && chunk_at + chunk < j.end) copy_chunk(a, j, chunk_at + chunk, x_next);
 #pragma unroll 1
   for (uint32_t u = j.begin; u < j.end;) {
     if (!IS_LONG && u == chunk_at + chunk) {
-      /* The copies were begun a chunk ago, so before the newest groups, unless chunks are shorter than those. */
-      if (chunk >= STAGES)
-        nb_copies_wait<STAGES - 1>();
-      else
-        nb_copies_wait<0>();
-      __syncthreads();
-      chunk_at = u, chunk_now ^= 1;
-      if (u + chunk < j.end) copy_chunk(a, j, u + chunk, chunk_now ? chunks[0] : chunks[1]);
+      nb_copies_wait<0>();
+      __syncthreads(); /* the next chunk is there, and everyone is done with this one */
+      unsigned short *done = x_now;
+      x_now = x_next, x_next = done, chunk_at = u;
+      if (u + chunk < j.end) copy_chunk(a, j, u + chunk, x_next);
     }
-    uint4 units[2 * nb_unit_size<KIND>::quads];
-    uint4 scales = take<KIND, STAGES, IS_LONG>(a, j, &r, j.stages + stage * STAGE_BYTES, units);
-    stage = stage + 1 == STAGES ? 0 : stage + 1;
+    if (u + DEPTH == r.at.next_set) r = read_from<KIND, IS_LONG>(a, j, r.at.set + 1, u + DEPTH);
+    uint32_t stop = min(min(j.end, p.next_set), r.at.next_set - DEPTH);
+    if (!IS_LONG) stop = min(stop, chunk_at + chunk);
     const unsigned short *x =
-        IS_LONG ? j.x + p.tile * NB_TILE_COLS : (chunk_now ? chunks[1] : chunks[0]) + (u - chunk_at) * NB_TILE_COLS;
-    if (p.tile < p.end) multiply_tile<KIND, N_TILES>(&p.layer->w, j, units, scales, x, sums);
-    p.tile += WARPS_K;
-    u++;
+        IS_LONG ? j.x + p.tile * NB_TILE_COLS : x_now + ((u - chunk_at) * WARPS_K + (uint32_t)j.warp_k) * NB_TILE_COLS;
+    multiply_some<KIND, N_TILES, IS_LONG, DEPTH>(j, &p, &r, &flight, stop - u, x, sums);
+    u = stop;
     if (u < p.next_set && u < j.end) continue;
     if constexpr (IS_LONG)
       end_long_set<N_TILES>(a, j, p, sums);
@@ -538,27 +593,22 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, const 
   }
 }
 
-/* Two blocks fit a multiprocessor as long as registers do. */
-NB_CONST int blocks_at_once(int n_tiles) { return n_tiles <= 4 ? 2 : 1; }
-
 template <int KIND, int N_TILES, bool IS_LONG>
-static __global__ void __launch_bounds__(THREADS, blocks_at_once(N_TILES))
-    product_kernel(const __grid_constant__ nb_product_args a) {
-  constexpr int STAGES = nb_product_stages((nb_tiled_kind)KIND, N_TILES);
+static __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_constant__ nb_product_args a) {
+  constexpr int WARPS_K = nb_product_warps_k(IS_LONG);
   unsigned char *shared = nb_shared();
   int warp = (int)threadIdx.x / 32;
   job j;
   j.table = (const uint32_t *)shared;
-  j.nested_map = (const float *)(j.table + 256 * 32);
-  j.stages = shared + nb_product_table_bytes((nb_tiled_kind)KIND) + warp * STAGES * nb_stage_bytes((nb_tiled_kind)KIND);
-  j.x = (unsigned short *)(shared + a.plan.x_offset);
+  j.nested_map = (const float *)(j.table + 256 * NB_PAIR_STRIDE);
+  j.x = (unsigned short *)(shared + nb_product_table_bytes((nb_tiled_kind)KIND));
   j.sums = (float *)(shared + a.plan.sums_offset);
   j.flag = (unsigned *)(shared + a.plan.shared_bytes - 16);
   j.columns = a.two_parts ? 2 * a.n : a.n;
-  j.x_stride = (int)(IS_LONG ? a.plan.set_units * NB_PRODUCT_WARPS : a.plan.chunk_units) * NB_TILE_COLS + X_PAD;
+  j.x_stride = (int)(IS_LONG ? a.plan.set_units : a.plan.chunk_units) * WARPS_K * NB_TILE_COLS + X_PAD;
   j.lane = (int)threadIdx.x % 32;
-  j.warp_k = IS_LONG ? warp : 0;
-  j.warp_n = IS_LONG ? 0 : warp;
+  j.warp_k = warp % WARPS_K;
+  j.warp_n = warp / WARPS_K;
   j.begin = nb_first_unit(&a.plan, blockIdx.x);
   j.end = nb_first_unit(&a.plan, blockIdx.x + 1);
   multiply<KIND, N_TILES, IS_LONG>(a, j);
@@ -568,18 +618,19 @@ static __global__ void __launch_bounds__(THREADS, blocks_at_once(N_TILES))
 
 typedef void (*kernel_fn)(nb_product_args);
 
-enum { SHAPES = 5 }; /* long; tall with 1, 2, 4 and 8 tiles of rows */
+enum { MAX_AT_ONCE = 32 }; /* rows of activations whose sums fit the registers */
+
+enum { SHAPES = 4 }; /* long; tall with 1, 2 and 4 tiles of rows */
 
 template <int KIND>
 static kernel_fn kernel_of_shape(int shape) {
   static const kernel_fn kernels[SHAPES] = {product_kernel<KIND, 1, true>, product_kernel<KIND, 1, false>,
-                                            product_kernel<KIND, 2, false>, product_kernel<KIND, 4, false>,
-                                            product_kernel<KIND, 8, false>};
+                                            product_kernel<KIND, 2, false>, product_kernel<KIND, 4, false>};
   return kernels[shape];
 }
 
 static kernel_fn kernel_for(nb_tiled_kind kind, const nb_product_plan *p) {
-  int shape = p->is_long ? 0 : p->n_tiles == 1 ? 1 : p->n_tiles == 2 ? 2 : p->n_tiles == 4 ? 3 : 4;
+  int shape = p->is_long ? 0 : p->n_tiles == 1 ? 1 : p->n_tiles == 2 ? 2 : 3;
   switch (kind) {
     case NB_TILED_F16: return kernel_of_shape<NB_TILED_F16>(shape);
     case NB_TILED_LUT4: return kernel_of_shape<NB_TILED_LUT4>(shape);
@@ -600,20 +651,13 @@ static bool plan_launch(const nb_workspace *ws, nb_product_args *a, bool is_long
   if (!nb_product_plan_make(kind, is_long, sets, a->layer[0].w.tiles.col_tiles, columns, ws->processors,
                             ws->shared_limit, &a->plan))
     return false;
-  int64_t set_floats = is_long ? NB_TILE_ROWS * a->n : NB_PRODUCT_WARPS * NB_TILE_ROWS * 8 * a->plan.n_tiles;
+  int64_t set_floats = is_long ? NB_TILE_ROWS * a->n : warps_n * NB_TILE_ROWS * 8 * a->plan.n_tiles;
   return sets <= ws->arrived_count && a->plan.blocks * 2 * set_floats <= ws->partial_floats;
-}
-
-/* Float16 rows of whole tiles, in their order: what tall products take. */
-static bool is_tiled_already(const nb_product_args *a) {
-  const nb_device_matrix *w = &a->layer[0].w;
-  return a->x_dtype == NB_X_F16 && !w->order && w->tiles.cols == w->tiles.col_tiles * NB_TILE_COLS && a->ldx % 8 == 0 &&
-         (uintptr_t)a->x % 16 == 0;
 }
 
 /* Has x narrowed first, where it must be. False if there is no room for it. */
 static bool narrow_x(const nb_workspace *ws, nb_product_args *a) {
-  if (is_tiled_already(a)) return true;
+  if (a->is_plain && a->x_dtype == NB_X_F16) return true;
   int64_t width = a->layer[0].w.tiles.col_tiles * NB_TILE_COLS;
   if (nb_product_narrow_elements(a->n, a->layer[0].w.tiles.col_tiles) > ws->narrow_elements) return false;
   tall_x_args narrow = {};
@@ -634,7 +678,10 @@ static bool multiply_rows(const nb_workspace *ws, const nb_device_layer *layers,
   /* A second part costs nothing as long as the tensor cores have columns to spare. */
   a.two_parts = dtype == NB_X_F32 && n <= 4;
   a.rescale = dtype == NB_X_F16 || a.two_parts ? 1 : 1 / NB_X_SCALE;
-  nb_tiled_kind kind = layers[0].w.tiles.kind;
+  const nb_device_matrix *w = &layers[0].w;
+  nb_tiled_kind kind = w->tiles.kind;
+  a.is_plain =
+      !w->order && w->tiles.cols == w->tiles.col_tiles * NB_TILE_COLS && ldx % 8 == 0 && (uintptr_t)x % 16 == 0;
   bool is_long = nb_product_is_long(kind, layers[0].w.tiles.col_tiles, a.two_parts ? 2 * n : n, ws->shared_limit);
   if (!(is_long && plan_launch(ws, &a, true)) && !(plan_launch(ws, &a, false) && narrow_x(ws, &a))) return false;
   a.partial = ws->partial;
@@ -645,10 +692,10 @@ static bool multiply_rows(const nb_workspace *ws, const nb_device_layer *layers,
 
 bool nb_product_small(const nb_workspace *ws, const nb_device_layer *layers, int count, const void *x, nb_x_dtype dtype,
                       int64_t ldx, int n) {
-  if (multiply_rows(ws, layers, count, x, dtype, ldx, n)) return true;
+  if (n <= MAX_AT_ONCE && multiply_rows(ws, layers, count, x, dtype, ldx, n)) return true;
   if (n <= 8) return false;
-  /* Where shared memory is short: one half of the rows after the other, neither of which may fail if the first does
-   * not, as it is no smaller. */
+  /* Too many rows, or too little shared memory: one half of them after the other, neither of which may fail if the
+   * first does not, as it is no smaller. */
   nb_device_layer rest[NB_PRODUCT_FUSED];
   int half = (n + 1) / 2;
   for (int i = 0; i < count; i++) {

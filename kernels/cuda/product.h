@@ -41,6 +41,7 @@ typedef struct nb_product_args {
   int64_t ldx; /* elements */
   int n;
   bool two_parts; /* x is split into two float16, the second what the first left */
+  bool is_plain;  /* whole tiles in order, aligned */
   float rescale;  /* of the sums: what the activations were multiplied with, undone */
   nb_product_plan plan;
   float *partial;    /* [blocks, 2, set]: of a block's first set and of its last, where others have a part */

@@ -235,50 +235,39 @@ enum { X_PAD = NB_TILE_COLS / 2, FLAG_BYTES = 16 };
 
 static int64_t x_bytes(int columns, int64_t col_tiles) { return columns * (col_tiles * NB_TILE_COLS + X_PAD) * 2; }
 
-/* Bytes before the activations, and those of the warps' sums: only warps that share a row tile add up there. */
-static int64_t ring_end(nb_tiled_kind kind, int n_tiles) {
-  return nb_product_table_bytes(kind) + NB_PRODUCT_WARPS * nb_product_stages(kind, n_tiles) * nb_stage_bytes(kind);
-}
+/* Of the warps' sums, where those of a row tile are added up. */
 static int64_t sum_bytes(bool is_long, int columns) {
-  return is_long ? NB_PRODUCT_WARPS * NB_TILE_ROWS * columns * (int64_t)sizeof(float) : 0;
+  int64_t floats = is_long ? NB_PRODUCT_WARPS * NB_TILE_ROWS * columns
+                           : NB_PRODUCT_WARPS / 2 * NB_TILE_ROWS * 8 * nb_product_n_tiles(columns);
+  return floats * (int64_t)sizeof(float);
 }
 
 bool nb_product_is_long(nb_tiled_kind kind, int64_t col_tiles, int columns, int64_t shared_limit) {
   int64_t x = x_bytes(columns, col_tiles);
   return columns <= 8 && x <= NB_LONG_X_BYTES &&
-         ring_end(kind, 1) + x + sum_bytes(true, columns) + FLAG_BYTES <= shared_limit;
-}
-
-/* Units whose activations fit twice in `room`, one chunk in use and one on its way; at most the run. */
-static int64_t chunk_in(int64_t room, int columns, int64_t run) {
-  int64_t units = (room / (4 * columns) - X_PAD) / NB_TILE_COLS;
-  return nb_min_i64(units, run);
-}
-
-/* Two blocks on a multiprocessor, if that leaves room for chunks no shorter than what is in flight. */
-static int64_t choose_chunk(nb_tiled_kind kind, int n_tiles, int columns, int64_t run, int64_t shared_limit) {
-  int64_t before = ring_end(kind, n_tiles) + FLAG_BYTES, each = (shared_limit + 1024) / 2 - 1024;
-  int64_t chunk = chunk_in(each - before, columns, run);
-  if (chunk >= run || chunk >= nb_product_stages(kind, n_tiles)) return chunk;
-  return chunk_in(shared_limit - before, columns, run);
+         nb_product_table_bytes(kind) + x + sum_bytes(true, columns) + FLAG_BYTES <= shared_limit;
 }
 
 bool nb_product_plan_make(nb_tiled_kind kind, bool is_long, int64_t sets, int64_t col_tiles, int columns,
                           int processors, int64_t shared_limit, nb_product_plan *out) {
   enum { BUSY = 93 }; /* percent of the multiprocessors that whole sets must keep at work */
-  int n_tiles = nb_product_n_tiles(columns);
-  int64_t set_units = nb_ceil_div(col_tiles, nb_product_warps_k(is_long)), units = sets * set_units;
+  int n_tiles = nb_product_n_tiles(columns), warps_k = nb_product_warps_k(is_long);
+  int64_t set_units = nb_ceil_div(col_tiles, warps_k), units = sets * set_units;
   int64_t rounds = nb_ceil_div(sets, processors), blocks = nb_ceil_div(sets, rounds), run = 0;
   if (sets * 100 >= rounds * processors * BUSY) {
     run = rounds * set_units;
   } else {
-    blocks = nb_max_i64(1, nb_min_i64(processors, units / nb_product_stages(kind, n_tiles)));
+    blocks = nb_max_i64(1, nb_min_i64(processors, units / nb_product_depth(kind, n_tiles)));
   }
   if ((units + 1) * (blocks + 1) > UINT32_MAX) return false;
-  int64_t longest = run ? run : nb_ceil_div(units, blocks);
-  int64_t chunk = is_long ? col_tiles : choose_chunk(kind, n_tiles, columns, longest, shared_limit);
-  if (chunk < 1) return false;
-  int64_t x = is_long ? x_bytes(columns, set_units * NB_PRODUCT_WARPS) : 2 * x_bytes(columns, chunk);
+  int64_t before = nb_product_table_bytes(kind), sums = sum_bytes(is_long, columns);
+  int64_t chunk = set_units, x = x_bytes(columns, set_units * warps_k);
+  if (!is_long) { /* one chunk in use and one on its way */
+    chunk = ((shared_limit - before - sums - FLAG_BYTES) / (4 * columns) - X_PAD) / (warps_k * NB_TILE_COLS);
+    chunk = nb_min_i64(chunk, run ? run : nb_ceil_div(units, blocks));
+    if (chunk < 1) return false;
+    x = 2 * x_bytes(columns, chunk * warps_k);
+  }
   *out = (nb_product_plan){.is_long = is_long,
                            .n_tiles = n_tiles,
                            .set_units = (uint32_t)set_units,
@@ -286,8 +275,7 @@ bool nb_product_plan_make(nb_tiled_kind kind, bool is_long, int64_t sets, int64_
                            .blocks = (uint32_t)blocks,
                            .run_units = (uint32_t)run,
                            .chunk_units = (uint32_t)chunk,
-                           .x_offset = ring_end(kind, n_tiles)};
-  out->sums_offset = out->x_offset + x;
-  out->shared_bytes = out->sums_offset + sum_bytes(is_long, columns) + FLAG_BYTES;
+                           .sums_offset = before + x,
+                           .shared_bytes = before + x + sums + FLAG_BYTES};
   return out->shared_bytes <= shared_limit;
 }

@@ -131,26 +131,26 @@ static inline NB_BOTH uint32_t nb_tiles_code_at(const uint32_t *codes, const nb_
 enum {
   NB_PRODUCT_MAX_ROWS = 64, /* of activations */
   NB_PRODUCT_FUSED = 4,     /* layers in one launch */
-  NB_PRODUCT_WARPS = 8,     /* of a block: with 128 registers a thread two blocks fit, and the next launch's gets ready
-                             * while this one's works */
-  NB_LONG_X_BYTES = 64 << 10,
+  NB_PRODUCT_WARPS = 16,    /* of a block */
+  NB_PAIR_STRIDE = 64,      /* words from pair to pair of the table in shared memory (decode.h) */
+  NB_LONG_X_BYTES = 72 << 10,
 };
 
 /* How a product is shared out. A set is the row tiles that a block works on at a time; a unit is a step along the
  * columns in which each of its warps takes one tile. A long product has one row tile a set, along which all warps go
  * together: activations of all columns must fit in shared memory, so it is for few of them. A tall one has a row tile
- * for each warp: every piece of the activations serves 256 rows, and blocks share sets.
+ * for every two warps: each piece of the activations serves 256 rows, and blocks share sets.
  *
  * Every block, and there is one a multiprocessor, takes a run of units: whole sets where that keeps nearly all busy,
  * else the same number of units, give or take one, from somewhere in one set to somewhere in another, so that none
  * waits for the last. Sets that several blocks have a part in are added up in order by the one that comes last. */
 typedef struct nb_product_plan {
   bool is_long;
-  int n_tiles; /* of 8 rows of activations: 1, 2, 4 or 8 */
+  int n_tiles; /* of 8 rows of activations: 1, 2 or 4 */
   uint32_t set_units, units, blocks;
   uint32_t run_units;   /* of each block but the last; 0: evenly shared out */
   uint32_t chunk_units; /* tall: of activations that come at a time */
-  int64_t x_offset, sums_offset, shared_bytes;
+  int64_t sums_offset, shared_bytes;
 } nb_product_plan;
 
 static inline NB_BOTH uint32_t nb_first_unit(const nb_product_plan *p, uint32_t block) {
@@ -163,29 +163,23 @@ static inline NB_BOTH uint32_t nb_block_of_unit(const nb_product_plan *p, uint32
   return p->run_units ? unit / p->run_units : ((unit + 1) * p->blocks - 1) / p->units;
 }
 
-NB_CONST int nb_product_warps_k(bool is_long) { return is_long ? NB_PRODUCT_WARPS : 1; }
+NB_CONST int nb_product_warps_k(bool is_long) { return is_long ? NB_PRODUCT_WARPS : 2; }
 
 NB_CONST bool nb_is_4bit(nb_tiled_kind kind) {
   return kind == NB_TILED_LUT4 || kind == NB_TILED_LUT4_TWICE || kind == NB_TILED_GPTQ4;
 }
 
-/* Tiles that a warp has in flight: enough bytes on a multiprocessor to hide the memory's latency. */
-NB_CONST int nb_product_stages(nb_tiled_kind kind, int n_tiles) {
-  return nb_is_4bit(kind) ? (n_tiles <= 2 ? 5 : 4) : kind == NB_TILED_F16 ? 2 : 3;
+/* Tiles that a warp has in flight: enough bytes on a multiprocessor to hide the memory's latency, few enough for its
+ * registers. */
+NB_CONST int nb_product_depth(nb_tiled_kind kind, int n_tiles) {
+  return nb_is_4bit(kind) ? (n_tiles <= 2 ? 3 : 2) : n_tiles <= 2 ? 2 : 1;
 }
 
-/* Bytes in shared memory of a tile with its scales (decode.h). */
-NB_CONST int nb_scale_stage_bytes(nb_tiled_kind kind) {
-  return kind == NB_TILED_LUT4_TWICE ? 32 + 128 : kind == NB_TILED_INT8 || kind == NB_TILED_F16 ? 0 : 128;
-}
-NB_CONST int nb_code_stage_bytes(nb_tiled_kind kind) {
-  return nb_is_4bit(kind) ? 1024 : kind == NB_TILED_F16 ? 4096 : 2048;
-}
-NB_CONST int nb_stage_bytes(nb_tiled_kind kind) { return nb_code_stage_bytes(kind) + nb_scale_stage_bytes(kind); }
-
-/* Bytes of shared memory before the stages: the table of pairs and the map of double quantization, or nothing. */
+/* Bytes of shared memory before the activations: the table of pairs and the map of double quantization, or nothing. */
 NB_CONST int nb_product_table_bytes(nb_tiled_kind kind) {
-  return kind == NB_TILED_LUT4 ? 256 * 32 * 4 : kind == NB_TILED_LUT4_TWICE ? 256 * 32 * 4 + 256 * 4 : 0;
+  return kind == NB_TILED_LUT4         ? 256 * NB_PAIR_STRIDE * 4
+         : kind == NB_TILED_LUT4_TWICE ? 256 * NB_PAIR_STRIDE * 4 + 256 * 4
+                                       : 0;
 }
 
 /* `columns` is what the tensor cores see: rows of activations, twice as many where each is split in two parts. */
@@ -196,10 +190,8 @@ bool nb_product_is_long(nb_tiled_kind kind, int64_t col_tiles, int columns, int6
 bool nb_product_plan_make(nb_tiled_kind kind, bool is_long, int64_t sets, int64_t col_tiles, int columns,
                           int processors, int64_t shared_limit, nb_product_plan *out);
 
-/* Of 8 rows of activations each: 1, 2, 4 or 8. */
-static inline int nb_product_n_tiles(int columns) {
-  return columns <= 8 ? 1 : columns <= 16 ? 2 : columns <= 32 ? 4 : 8;
-}
+/* Of 8 rows of activations each: 1, 2 or 4. */
+static inline int nb_product_n_tiles(int columns) { return columns <= 8 ? 1 : columns <= 16 ? 2 : 4; }
 
 #ifdef __cplusplus
 }

@@ -287,7 +287,7 @@ static nibble_status begin(bench *b, nibble_error *err) {
   cudaStreamCreateWithFlags(&b->ws.stream, cudaStreamNonBlocking);
   cudaEventCreate(&b->before);
   cudaEventCreate(&b->after);
-  b->ws.partial_floats = 5 << 20;
+  b->ws.partial_floats = 3 << 20;
   b->ws.narrow_elements = (int64_t)NB_PRODUCT_MAX_ROWS * X_COLS;
   b->ws.arrived_count = ARRIVED;
   b->panel_elements = 64 << 20;
