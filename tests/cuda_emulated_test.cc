@@ -382,7 +382,7 @@ TEST(CudaBackend, OperationsAreThoseOfTheCpu) {
 TEST(CudaBackend, ARecordedStepIsTheSameAtEveryPosition) {
   nb_check check = CheckOf();
   nb_check_recording(&check);
-  EXPECT_EQ(check.passed, 4);
+  EXPECT_EQ(check.passed, 16);
   EXPECT_EQ(check.failed, 0);
 }
 
@@ -537,6 +537,32 @@ TEST(CudaAttention, ACacheThatFoundNoMemoryGoesOnWhenThereIsSome) {
     self->kv_free(self, cache);
   }
   for (size_t i = 0; i < out[0].size(); i++) ASSERT_NEAR(out[1][i], out[0][i], 1e-5) << i;
+}
+
+// As many blocks as a large GPU has, more than are put together at once and more than there are keys for.
+TEST(CudaAttention, SharesOfTheKeysComeToWhatOneBlockMakesOfThem) {
+  const int64_t dim = 64, capacity = 1600, start = 1300, page = 2 * NB_KV_PAGE * dim;
+  std::vector<float> memory = RandomFloats((size_t)(capacity / NB_KV_PAGE * page), 1), q = RandomFloats(2 * dim, 2);
+  std::vector<float *> table;
+  for (int64_t i = 0; i < capacity / NB_KV_PAGE; i++) table.push_back(memory.data() + i * page);
+  for (int64_t window : {0, 700, 65}) {
+    std::vector<float> out[2];
+    for (int shared = 0; shared < 2; shared++) {
+      nb_attention_args a = {};
+      a.shape.sequences = a.shape.heads = a.shape.kv_heads = 1, a.shape.tokens = 2, a.shape.head_dim = dim;
+      a.shape.start = start, a.shape.capacity = capacity, a.shape.window = window, a.shape.scale = 0.5f;
+      a.pages = {table.data(), capacity / NB_KV_PAGE, page / 2};
+      int64_t floats = nb_cuda_attention_plan(&a, capacity, shared ? 132 : 1);
+      EXPECT_EQ(a.splits, shared ? capacity / NB_KV_PAGE : 1);
+      std::vector<float> partial((size_t)floats, NAN);
+      std::vector<unsigned> arrived(2, 0);
+      out[shared].assign(2 * dim, NAN);
+      a.q = q.data(), a.out = out[shared].data(), a.partial = partial.data(), a.arrived = arrived.data();
+      nb_cuda_attention(nullptr, &a);
+      EXPECT_EQ(arrived, std::vector<unsigned>(2, 0));
+    }
+    for (size_t i = 0; i < out[0].size(); i++) ASSERT_NEAR(out[1][i], out[0][i], 1e-5) << window << " at " << i;
+  }
 }
 
 TEST(CudaNorm, LayerNormIsThatOfTheCpu) {

@@ -423,6 +423,7 @@ inline float __expf(float v) { return std::exp(v); }
 inline float __frcp_rn(float v) { return 1.0f / v; }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __fdividef(float a, float b) { return a / b; }
 using std::max;
 using std::min;
 
@@ -457,6 +458,9 @@ inline uint32_t nb_pick_bytes(uint32_t low, uint32_t high, uint32_t select) {
 }
 inline void nb_let_next_start() {}
 inline void nb_wait_for_previous() { emulator::Current()->waited++; }
+inline float nb_inverse_root(float v) { return 1.0f / std::sqrt(v); }
+inline const float *nb_settled(const float *p) { return p; }
+inline unsigned nb_arrive(unsigned *at) { return (*at)++; }
 inline uint4 nb_load_once(const uint4 *at) { return *at; }
 inline float nb_load_fresh(const float *at) { return *at; }
 inline float4 nb_load_fresh(const float4 *at) { return *at; }

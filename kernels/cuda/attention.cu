@@ -4,15 +4,21 @@
  * Decoding"), and one for many, which works on tiles of queries by keys. */
 #include <math.h>
 
+extern "C" {
+#include "base/checked.h"
+}
 #include "kernels/cuda/ops.h"
 
 enum {
   FEW_TOKENS = 4, /* up to here the keys are shared out */
+  FEW_WARPS = 8,
+  FEW_THREADS = FEW_WARPS * 32, /* at least the largest head_dim */
+  FEW_BLOCKS = 2,               /* on a multiprocessor: what they have in flight hides the latency of memory */
+  BATCH_KEYS = 8,               /* that a warp asks for at once; of a page, as NB_KV_PAGE is a multiple of it */
+  PARTS_AT_ONCE = 8,            /* that are put together */
   WARPS = 4,
   THREADS = WARPS * 32,
-  KEYS_AT_ONCE = 4,
-  LANE_DIMS = 8, /* of 256 at most */
-  QUERIES = 32,  /* of a tile */
+  QUERIES = 32, /* of a tile */
   KEYS = 32,
 };
 
@@ -27,129 +33,280 @@ static __device__ __forceinline__ int64_t first_key(const nb_attention_shape &s,
 
 /* ---- few tokens: the keys are shared out ------------------------------------------------------------------------ */
 
-typedef struct running {
-  float top, sum;         /* largest score, sum of exp(score - top) */
-  float value[LANE_DIMS]; /* dims lane, lane + 32, ... of the weighted values */
-} running;
+/* How a warp reads: a group of LANES lanes has a key, a lane QUADS times four of its dims, LANES * 4 apart. All keys
+ * and values of a batch are asked for before the first is used. A unit is what a block takes in a turn: a batch for
+ * each of its warps. DIM: head_dim, where it is all that the lanes can hold, which makes addresses constants; 0: less.
+ * WIDE: by 16 bytes. */
+template <int LANES_OF_KEY, int QUADS_OF_LANE, int HEAD_DIM, bool BY_16_BYTES>
+struct few_way {
+  static constexpr int LANES = LANES_OF_KEY, QUADS = QUADS_OF_LANE, DIM = HEAD_DIM, GROUPS = 32 / LANES;
+  static constexpr int KEYS_OF_LANE = BATCH_KEYS / GROUPS / QUADS, BATCH = KEYS_OF_LANE * GROUPS;
+  static constexpr int UNIT = BATCH * FEW_WARPS, PARTS = GROUPS * FEW_WARPS, STRIDE = 4 * LANES * QUADS;
+  static constexpr int SHARED = (PARTS * (STRIDE + 2) + 1) * 4;
+  static constexpr bool WIDE = BY_16_BYTES;
+  static_assert(DIM == 0 || DIM == STRIDE, "all lanes, or any number of them");
+};
 
-static __device__ __forceinline__ running nothing_yet(void) {
-  running r;
-  r.top = -INFINITY, r.sum = 0;
-#pragma unroll
-  for (int i = 0; i < LANE_DIMS; i++) r.value[i] = 0;
-  return r;
+template <typename W>
+static __device__ __forceinline__ int head_dim_of(const nb_attention_args &a) {
+  return W::DIM ? W::DIM : (int)a.shape.head_dim;
 }
 
-/* Keys position, position + 1, ... (`count` of at most KEYS_AT_ONCE) of one head, by one warp. */
-static __device__ __forceinline__ void take_keys(const nb_attention_args &a, running *r, const float *q,
-                                                 int64_t sequence, int64_t kv_head, int64_t position, int count) {
-  const nb_attention_shape &s = a.shape;
-  int lane = (int)threadIdx.x % 32;
-  float scores[KEYS_AT_ONCE];
-  const float *keys[KEYS_AT_ONCE];
+template <typename W>
+struct few_batch {
+  float4 k[W::KEYS_OF_LANE][W::QUADS], v[W::KEYS_OF_LANE][W::QUADS];
+};
+
+template <typename W>
+struct few_running {
+  float top, sum; /* largest score, sum of exp(score - top) */
+  float4 value[W::QUADS];
+};
+
+/* What some of the keys come to, and one dimension of their weighted values. */
+typedef struct few_part {
+  float top, sum, value;
+} few_part;
+
+template <typename W>
+static __device__ __forceinline__ int lane_dim(int quad) {
+  return 4 * ((int)threadIdx.x % W::LANES + W::LANES * quad);
+}
+
+/* Where a lane reads of vectors that begin at p and at constant distances from it. */
+template <typename W>
+static __device__ __forceinline__ const float *lane_start(const float *p) {
+  return nb_settled(W::DIM ? p + lane_dim<W>(0) : p);
+}
+
+/* The lane's dims of a vector, from its lane_start. Of those that there are not it gives others; nothing comes of
+ * them. */
+template <typename W>
+static __device__ __forceinline__ float4 load_dims(const float *from, int quad, int head_dim) {
+  if (W::DIM) return nb_load_fresh((const float4 *)(from + 4 * W::LANES * quad));
+  int d = lane_dim<W>(quad), last = head_dim - 1;
+  if (W::WIDE) return nb_load_fresh((const float4 *)(from + (d < head_dim ? d : 0)));
+  return make_float4(nb_load_fresh(from + min(d, last)), nb_load_fresh(from + min(d + 1, last)),
+                     nb_load_fresh(from + min(d + 2, last)), nb_load_fresh(from + min(d + 3, last)));
+}
+
+/* The query's dims, with zeros where it has none. */
+template <typename W>
+static __device__ __forceinline__ void load_query(const float *from, int head_dim, float4 q[W::QUADS]) {
 #pragma unroll
-  for (int j = 0; j < KEYS_AT_ONCE; j++) {
-    int64_t key = position + (j < count ? j : 0);
-    keys[j] = nb_kv_key(&a.pages, sequence, kv_head, key, s.head_dim);
-    scores[j] = 0;
-#pragma unroll
-    for (int i = 0; i < LANE_DIMS; i++) {
-      int d = lane + 32 * i;
-      if (d < s.head_dim) scores[j] = fmaf(q[i], keys[j][d], scores[j]);
-    }
+  for (int i = 0; i < W::QUADS; i++) {
+    int rest = W::DIM ? 4 : head_dim - lane_dim<W>(i);
+    float4 v = load_dims<W>(lane_start<W>(from), i, head_dim);
+    q[i] = make_float4(rest > 0 ? v.x : 0, rest > 1 ? v.y : 0, rest > 2 ? v.z : 0, rest > 3 ? v.w : 0);
   }
-  float top = r->top;
+}
+
+/* Where a key lies; one beyond the last, which may have no page, somewhere else. */
+template <typename W>
+static __device__ __forceinline__ const float *key_at(const nb_attention_args &a, int sequence, int kv_head, int key,
+                                                      int last) {
+  const float *page = a.pages.table[sequence * a.pages.per_sequence + min(key, last) / NB_KV_PAGE];
+  return page + ((int64_t)kv_head * NB_KV_PAGE + key % NB_KV_PAGE) * head_dim_of<W>(a);
+}
+
+/* Of the lane's keys, which lie from k on, those numbered [0, count), where the first has the number `number`. The
+ * values first: nothing that is done with the keys can then come between the loads. */
+template <typename W>
+static __device__ __forceinline__ void load_batch(const nb_attention_args &a, const float *k, int number, int count,
+                                                  few_batch<W> *b) {
+  int head_dim = head_dim_of<W>(a);
+  const float *v = lane_start<W>(k + a.pages.values);
+  k = lane_start<W>(k);
 #pragma unroll
-  for (int j = 0; j < KEYS_AT_ONCE; j++) {
-    scores[j] = j < count ? nb_warp_sum(scores[j]) * s.scale : -INFINITY;
+  for (int i = 0; i < W::KEYS_OF_LANE * W::QUADS; i++) {
+    int key = i / W::QUADS, quad = i % W::QUADS, step = key * W::GROUPS;
+    if ((unsigned)(number + step) < (unsigned)count)
+      b->v[key][quad] = load_dims<W>(v + step * head_dim, quad, head_dim);
+  }
+#pragma unroll
+  for (int i = 0; i < W::KEYS_OF_LANE * W::QUADS; i++) {
+    int key = i / W::QUADS, quad = i % W::QUADS, step = key * W::GROUPS;
+    if ((unsigned)(number + step) < (unsigned)count)
+      b->k[key][quad] = load_dims<W>(k + step * head_dim, quad, head_dim);
+  }
+}
+
+template <typename W>
+static __device__ __forceinline__ void take_batch(const few_batch<W> &b, const float4 q[W::QUADS], float scale,
+                                                  int number, int count, few_running<W> *r) {
+  float scores[W::KEYS_OF_LANE], top = r->top;
+#pragma unroll
+  for (int j = 0; j < W::KEYS_OF_LANE; j++) {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < W::QUADS; i++) {
+      sum = fmaf(q[i].x, b.k[j][i].x, sum), sum = fmaf(q[i].y, b.k[j][i].y, sum);
+      sum = fmaf(q[i].z, b.k[j][i].z, sum), sum = fmaf(q[i].w, b.k[j][i].w, sum);
+    }
+    scores[j] = sum;
+  }
+#pragma unroll
+  for (int step = W::LANES / 2; step > 0; step /= 2) {
+#pragma unroll
+    for (int j = 0; j < W::KEYS_OF_LANE; j++) scores[j] += __shfl_xor_sync(NB_WARP, scores[j], step);
+  }
+#pragma unroll
+  for (int j = 0; j < W::KEYS_OF_LANE; j++) {
+    bool is_seen = (unsigned)(number + j * W::GROUPS) < (unsigned)count;
+    scores[j] = is_seen ? scores[j] * scale : -INFINITY;
     top = fmaxf(top, scores[j]);
   }
-  float shrink = expf(r->top - top);
+  float base = top == -INFINITY ? 0 : top, shrink = expf(r->top - base); /* a group may have seen no key yet */
   r->top = top;
   r->sum *= shrink;
 #pragma unroll
-  for (int i = 0; i < LANE_DIMS; i++) r->value[i] *= shrink;
+  for (int i = 0; i < W::QUADS; i++)
+    r->value[i].x *= shrink, r->value[i].y *= shrink, r->value[i].z *= shrink, r->value[i].w *= shrink;
 #pragma unroll
-  for (int j = 0; j < KEYS_AT_ONCE; j++) {
-    float weight = expf(scores[j] - top);
+  for (int j = 0; j < W::KEYS_OF_LANE; j++) {
+    float weight = expf(scores[j] - base);
     r->sum += weight;
 #pragma unroll
-    for (int i = 0; i < LANE_DIMS; i++) {
-      int d = lane + 32 * i;
-      if (j < count && d < s.head_dim) r->value[i] = fmaf(weight, keys[j][a.pages.values + d], r->value[i]);
+    for (int i = 0; i < W::QUADS; i++) {
+      float4 *value = &r->value[i];
+      value->x = fmaf(weight, b.v[j][i].x, value->x), value->y = fmaf(weight, b.v[j][i].y, value->y);
+      value->z = fmaf(weight, b.v[j][i].z, value->z), value->w = fmaf(weight, b.v[j][i].w, value->w);
     }
   }
 }
 
-/* What several parts of the keys gave, [parts, head_dim + 2] (top, sum, values), as one; dimension d of it. */
-static __device__ __forceinline__ float merge(const float *parts, int count, int64_t head_dim, int64_t d, float *top,
-                                              float *sum) {
-  *top = -INFINITY, *sum = 0;
-  for (int p = 0; p < count; p++) *top = fmaxf(*top, parts[p * (head_dim + 2)]);
-  float value = 0;
-  for (int p = 0; p < count; p++) {
-    const float *part = parts + p * (head_dim + 2);
-    if (part[0] == -INFINITY) continue;
-    float weight = expf(part[0] - *top);
-    *sum += weight * part[1];
-    value += weight * part[2 + d];
-  }
-  return value;
+template <bool SHARED>
+static __device__ __forceinline__ float load_part(const float *at) {
+  return SHARED ? *at : nb_load_fresh(at);
 }
 
-/* Block (split, head, row): its four warps take KEYS_AT_ONCE keys of the split each by turns, and meet in shared
- * memory, [WARPS, head_dim + 2]. */
-static __global__ void __launch_bounds__(THREADS) few_kernel(const __grid_constant__ nb_attention_args a) {
-  nb_let_next_start();
-  nb_wait_for_previous();
-  const nb_attention_shape &s = a.shape;
-  float *parts = (float *)nb_shared();
-  int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-  int64_t head = blockIdx.y, row = blockIdx.z, kv_head = head / (s.heads / s.kv_heads), sequence = row / s.tokens;
-  int64_t position = position_of(a, row % s.tokens), first = first_key(s, position);
-  int64_t begin = blockIdx.x * a.split_keys, end = begin + a.split_keys;
-  if (begin < first) begin = first;
-  if (end > position + 1) end = position + 1;
-  float q[LANE_DIMS];
+/* `count` parts as one, in order, several loads in flight; values [count, stride] at the dimension wanted. */
+template <bool SHARED>
+static __device__ __forceinline__ few_part merge(const float *tops, const float *sums, const float *values, int stride,
+                                                 int count) {
+  few_part all = {-INFINITY, 0, 0};
+  for (int first = 0; first < count; first += PARTS_AT_ONCE) {
+    few_part parts[PARTS_AT_ONCE];
 #pragma unroll
-  for (int i = 0; i < LANE_DIMS; i++) {
-    int d = lane + 32 * i;
-    q[i] = d < s.head_dim ? a.q[(row * s.heads + head) * s.head_dim + d] : 0;
+    for (int i = 0; i < PARTS_AT_ONCE; i++) {
+      int at = first + i < count ? first + i : first;
+      parts[i].top = load_part<SHARED>(tops + at), parts[i].sum = load_part<SHARED>(sums + at);
+      parts[i].value = load_part<SHARED>(values + (int64_t)at * stride);
+    }
+    float top = all.top;
+#pragma unroll
+    for (int i = 0; i < PARTS_AT_ONCE; i++) {
+      if (first + i >= count) parts[i].top = -INFINITY;
+      top = fmaxf(top, parts[i].top);
+    }
+    float base = top == -INFINITY ? 0 : top, shrink = expf(all.top - base);
+    all.top = top, all.sum *= shrink, all.value *= shrink;
+#pragma unroll
+    for (int i = 0; i < PARTS_AT_ONCE; i++) {
+      float weight = expf(parts[i].top - base);
+      all.sum = fmaf(weight, parts[i].sum, all.sum), all.value = fmaf(weight, parts[i].value, all.value);
+    }
   }
-  running r = nothing_yet();
-  for (int64_t key = begin + warp * KEYS_AT_ONCE; key < end; key += WARPS * KEYS_AT_ONCE)
-    take_keys(a, &r, q, sequence, kv_head, key, (int)min(end - key, (int64_t)KEYS_AT_ONCE));
-  float *mine = parts + warp * (s.head_dim + 2);
-  if (lane == 0) mine[0] = r.top, mine[1] = r.sum;
+  return all;
+}
+
+/* What the block's groups have carried, as one; dimension threadIdx.x of it. Shared: values [PARTS, STRIDE], tops,
+ * sums. */
+template <typename W>
+static __device__ __forceinline__ few_part meet(const few_running<W> &r, int head_dim) {
+  float *values = (float *)nb_shared(), *tops = values + W::PARTS * W::STRIDE, *sums = tops + W::PARTS;
+  int part = (int)threadIdx.x / W::LANES, d = (int)threadIdx.x;
 #pragma unroll
-  for (int i = 0; i < LANE_DIMS; i++) {
-    int d = lane + 32 * i;
-    if (d < s.head_dim) mine[2 + d] = r.value[i];
+  for (int i = 0; i < W::QUADS; i++) *(float4 *)(values + part * W::STRIDE + lane_dim<W>(i)) = r.value[i];
+  if (threadIdx.x % W::LANES == 0) tops[part] = r.top, sums[part] = r.sum;
+  __syncthreads();
+  few_part none = {-INFINITY, 0, 0};
+  return d < head_dim ? merge<true>(tops, sums, values + d, W::STRIDE, W::PARTS) : none;
+}
+
+/* Whether this is the last of the `blocks` that share a query: all that the others wrote can then be read. */
+static __device__ __forceinline__ bool came_last(unsigned *arrived, unsigned blocks, unsigned *flag) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    *flag = nb_arrive(arrived) == blocks - 1;
+    if (*flag) *arrived = 0; /* for the next launch */
   }
   __syncthreads();
-  float *out = a.out + (row * s.heads + head) * s.head_dim;
-  float *partial = a.partial + ((row * s.heads + head) * a.splits + blockIdx.x) * (s.head_dim + 2);
-  for (int64_t d = threadIdx.x; d < s.head_dim; d += THREADS) {
-    float top, sum, value = merge(parts, WARPS, s.head_dim, d, &top, &sum);
-    if (a.splits == 1) {
-      out[d] = value / sum;
-    } else {
-      partial[2 + d] = value;
-      if (d == 0) partial[0] = top, partial[1] = sum;
-    }
-  }
+  return *flag != 0;
 }
 
-/* Block (head, row) puts the splits together. */
-static __global__ void merge_kernel(const __grid_constant__ nb_attention_args a) {
+/* Writes a query's result, or leaves the block's part of it to the block that comes last. */
+static __device__ __forceinline__ void finish(const nb_attention_args &a, few_part mine, int64_t query, int head_dim,
+                                              int blocks, unsigned *flag) {
+  int d = (int)threadIdx.x, split = (int)blockIdx.x;
+  if (blocks > 1) {
+    float *tops = a.partial + query * a.splits * (head_dim + 2), *sums = tops + a.splits, *values = sums + a.splits;
+    if (d < head_dim) values[split * head_dim + d] = mine.value;
+    if (d == 0) tops[split] = mine.top, sums[split] = mine.sum;
+    if (!came_last(a.arrived + query, (unsigned)blocks, flag)) return;
+    if (d < head_dim) mine = merge<false>(tops, sums, values + d, head_dim, blocks);
+  }
+  if (d < head_dim) a.out[query * head_dim + d] = mine.value / mine.sum;
+}
+
+/* Block (split, head, row) takes the split-th unit of the keys that are seen and every splits-th after it, so that at
+ * every length the blocks have the same to do, give or take one unit; those for which there is none leave. In a
+ * recording the keys before this step were written by launches that ended before it began: they are asked for while
+ * the kernel before this one ends. */
+template <typename W>
+static __global__ void __launch_bounds__(FEW_THREADS, FEW_BLOCKS)
+    few_kernel(const __grid_constant__ nb_attention_args a) {
   nb_let_next_start();
-  nb_wait_for_previous();
   const nb_attention_shape &s = a.shape;
-  int64_t at = (int64_t)blockIdx.y * s.heads + blockIdx.x;
-  const float *parts = a.partial + at * a.splits * (s.head_dim + 2);
-  for (int64_t d = threadIdx.x; d < s.head_dim; d += blockDim.x) {
-    float top, sum, value = merge(parts, a.splits, s.head_dim, d, &top, &sum);
-    a.out[at * s.head_dim + d] = value / sum;
+  int row = (int)blockIdx.z, head = (int)blockIdx.y, tokens = (int)s.tokens, head_dim = head_dim_of<W>(a);
+  int sequence = row / tokens, kv_head = head / ((int)s.heads / (int)s.kv_heads);
+  int start = (int)position_of(a, 0), position = start + row % tokens, from = (int)first_key(s, position);
+  int first_unit = from / W::UNIT, units = position / W::UNIT - first_unit + 1, blocks = min(units, a.splits);
+  if ((int)blockIdx.x >= blocks) {
+    nb_wait_for_previous();
+    return;
+  }
+  int warp = (int)threadIdx.x / 32, group = (int)threadIdx.x % 32 / W::LANES;
+  int key = (first_unit + (int)blockIdx.x) * W::UNIT + warp * W::BATCH + group;
+  int count = position + 1 - from, written = a.start_at ? max(start - from, 0) : 0;
+  int64_t query = (int64_t)row * s.heads + head;
+  const float *k = key_at<W>(a, sequence, kv_head, key, position);
+  few_batch<W> b = {};
+  few_running<W> r = {-INFINITY, 0, {}};
+  float4 q[W::QUADS];
+  load_batch<W>(a, k, key - from, written, &b);
+  nb_wait_for_previous();
+  load_query<W>(a.q + query * head_dim, head_dim, q);
+  load_batch<W>(a, k, key - from - written, count - written, &b);
+  for (int turn = (int)blockIdx.x + a.splits;; turn += a.splits) {
+    int next = key + a.splits * W::UNIT;
+    k = key_at<W>(a, sequence, kv_head, next, position);
+    take_batch<W>(b, q, s.scale, key - from, count, &r);
+    if (turn >= units) break;
+    key = next;
+    load_batch<W>(a, k, key - from, count, &b);
+  }
+  few_part mine = meet<W>(r, head_dim);
+  finish(a, mine, query, head_dim, blocks, (unsigned *)(nb_shared() + W::SHARED - 4));
+}
+
+typedef struct few_launch {
+  void (*kernel)(nb_attention_args);
+  int unit, shared_bytes;
+} few_launch;
+
+template <typename W>
+static few_launch launch_of(void) {
+  few_launch l = {few_kernel<W>, W::UNIT, W::SHARED};
+  return l;
+}
+
+static few_launch few_launch_for(int64_t head_dim) {
+  switch (head_dim) {
+    case 64: return launch_of<few_way<16, 1, 64, true>>();
+    case 128: return launch_of<few_way<32, 1, 128, true>>();
+    case 256: return launch_of<few_way<32, 2, 256, true>>();
+    default: return head_dim % 4 == 0 ? launch_of<few_way<32, 2, 0, true>>() : launch_of<few_way<32, 2, 0, false>>();
   }
 }
 
@@ -329,26 +486,21 @@ static __global__ void __launch_bounds__(THREADS) many_kernel(const __grid_const
 
 int64_t nb_cuda_attention_plan(nb_attention_args *a, int64_t longest, int processors) {
   const nb_attention_shape &s = a->shape;
-  int64_t blocks = s.heads * s.sequences * s.tokens;
+  int64_t queries = s.heads * s.sequences * s.tokens, unit = few_launch_for(s.head_dim).unit;
   a->splits = 1;
-  a->split_keys = longest;
   if (s.tokens > FEW_TOKENS) return 0;
-  /* Enough blocks for two on each multiprocessor, but no fewer than 64 keys in each. */
-  int64_t splits = (2 * processors + blocks - 1) / blocks, most = (longest + 63) / 64;
-  if (splits > most) splits = most;
-  if (splits < 1) splits = 1;
-  a->split_keys = (longest + splits - 1) / splits;
-  a->splits = (int)((longest + a->split_keys - 1) / a->split_keys);
-  return a->splits > 1 ? blocks * a->splits * (s.head_dim + 2) : 0;
+  /* As many blocks as fit, and no more: a last few would be waited for. */
+  int64_t splits = nb_min_i64(FEW_BLOCKS * processors / queries, (longest + unit - 1) / unit);
+  a->splits = (int)nb_max_i64(splits, 1);
+  return a->splits > 1 ? queries * a->splits * (s.head_dim + 2) : 0;
 }
 
 void nb_cuda_attention(cudaStream_t stream, const nb_attention_args *a) {
   const nb_attention_shape &s = a->shape;
-  unsigned rows = (unsigned)(s.sequences * s.tokens), heads = (unsigned)s.heads;
   if (s.tokens <= FEW_TOKENS) {
-    nb_launch_early(few_kernel, dim3((unsigned)a->splits, heads, rows), THREADS, WARPS * (s.head_dim + 2) * 4, stream,
-                    *a);
-    if (a->splits > 1) nb_launch_early(merge_kernel, dim3(heads, rows), THREADS, 0, stream, *a);
+    few_launch l = few_launch_for(s.head_dim);
+    dim3 blocks((unsigned)a->splits, (unsigned)s.heads, (unsigned)(s.sequences * s.tokens));
+    nb_launch_early(l.kernel, blocks, FEW_THREADS, l.shared_bytes, stream, *a);
     return;
   }
   unsigned tiles = (unsigned)((s.tokens * (s.heads / s.kv_heads) + QUERIES - 1) / QUERIES);

@@ -311,6 +311,7 @@ static void attention(nb_backend *self, const nb_attention_shape *shape, const n
   /* By the capacity, not by the length: the cut of the keys, and with it the sum's order, is the same in every step. */
   int64_t floats = nb_cuda_attention_plan(&a, shape->capacity, b->ws.processors);
   a.partial = (float *)room(b, &b->attention, (uint64_t)floats * sizeof(float) + 1);
+  a.arrived = b->ws.arrived;
   if (a.partial) nb_cuda_attention(b->ws.stream, &a);
 }
 

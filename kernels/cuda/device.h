@@ -93,9 +93,27 @@ static __device__ __forceinline__ uint4 nb_load_once(const uint4 *at) {
   return v;
 }
 
-/* A load past the first-level cache, which may hold what another block has overwritten since. */
+/* Loads past the first-level cache, which may hold what another block has overwritten since. */
 static __device__ __forceinline__ float nb_load_fresh(const float *at) { return __ldcg(at); }
 static __device__ __forceinline__ float4 nb_load_fresh(const float4 *at) { return __ldcg(at); }
+
+/* 1 / sqrt(v) to two units in the last place, without the branches of a division and a root. */
+static __device__ __forceinline__ float nb_inverse_root(float v) { return rsqrtf(v); }
+
+/* The same pointer, in a register from here on: loads at constant distances from it then need no more registers for
+ * their addresses, which the compiler would otherwise work out one by one. */
+static __device__ __forceinline__ const float *nb_settled(const float *p) {
+  asm volatile("" : "+l"(p));
+  return p;
+}
+
+/* Adds one and gives what was there. What the block wrote before a __syncthreads before this can be seen by a block
+ * whose later nb_arrive gave more. */
+static __device__ __forceinline__ unsigned nb_arrive(unsigned *at) {
+  unsigned before;
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(at) : "memory");
+  return before;
+}
 
 /* A kernel that is launched early (nb_launch_early) may start while the one before it on the stream still runs. First
  * of all it lets the next one do the same, then it does what needs nothing of what earlier kernels wrote, and every

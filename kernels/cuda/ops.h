@@ -19,9 +19,9 @@ typedef struct nb_attention_args {
   float *q, *k;
   const float *v;
   float *out;
-  float *partial; /* of the keys' splits: [rows, heads, splits, head_dim + 2] */
-  int splits;
-  int64_t split_keys;
+  float *partial;    /* of the keys' splits: [rows, heads, splits, head_dim + 2] */
+  unsigned *arrived; /* zero between launches; as many as there are queries where splits > 1, at most 2 * processors */
+  int splits;        /* blocks that may share a query's keys */
 } nb_attention_args;
 
 void nb_cuda_rmsnorm(cudaStream_t stream, const float *x, const float *weight, int64_t rows, int64_t width, float eps,
@@ -31,7 +31,8 @@ void nb_cuda_layernorm(cudaStream_t stream, const float *x, const float *weight,
                        int64_t width, float eps, float *out);
 void nb_cuda_rotary(cudaStream_t stream, const nb_attention_args *a);
 
-/* Floats that nb_cuda_attention needs in `partial`. `longest` is the most keys that any later run may see. */
+/* Sets a->splits and gives the floats that nb_cuda_attention needs in `partial`. `longest` is the most keys that any
+ * later run may see. */
 int64_t nb_cuda_attention_plan(nb_attention_args *a, int64_t longest, int processors);
 void nb_cuda_attention(cudaStream_t stream, const nb_attention_args *a);
 

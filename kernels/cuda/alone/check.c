@@ -233,8 +233,8 @@ void nb_check_products(nb_check *c) {
 /* ---- the other operations --------------------------------------------------------------------------------------- */
 
 static void check_norms(nb_check *c) {
-  static const int64_t widths[] = {1, 31, 64, 577, 4096};
-  for (int i = 0; i < 5; i++) {
+  static const int64_t widths[] = {1, 31, 64, 577, 4096, 5004, 8200, 16384, 16388};
+  for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
     twins t = begin(c);
     int64_t rows = 5, width = widths[i];
     int x = make(&t, rows * width, 1), weight = make(&t, width, 1), out = make(&t, rows * width, 0);
@@ -250,9 +250,10 @@ static void check_norms(nb_check *c) {
 }
 
 static void check_gates(nb_check *c) {
-  for (int act = NB_ACT_SILU; act <= NB_ACT_GELU_TANH; act++) {
+  for (int i = 0; i < 6; i++) {
     twins t = begin(c);
-    int64_t n = 12345;
+    int act = NB_ACT_SILU + i / 2;
+    int64_t n = i % 2 ? 12345 : 12348; /* the latter by fours */
     int gate = make(&t, n, 4), up = make(&t, n, 1);
     for (int s = 0; s < SIDES && !t.failed; s++)
       t.backend[s]->gate(t.backend[s], (nb_activation)act, t.buffer[gate][s], t.buffer[up][s], n);
@@ -343,42 +344,49 @@ static void check_attention(nb_check *c, const attention_case *a) {
 }
 
 void nb_check_operations(nb_check *c) {
+  /* With few heads the keys are shared out, over page ends and with windows that begin in a later page. */
   static const attention_case small[] = {
-      {1, 37, 2, 1, 4, 2, 16, 0}, {2, 9, 1, 3, 3, 1, 64, 5}, {1, 70, 1, 2, 2, 2, 20, 33}, {3, 1, 3, 1, 6, 3, 8, 2}};
-  static const attention_case large[] = {{1, 1000, 3, 1, 32, 8, 128, 0}, {3, 129, 2, 4, 9, 3, 64, 50},
-                                         {1, 513, 2, 2, 8, 1, 256, 0},   {2, 33, 2, 5, 6, 2, 80, 0},
-                                         {64, 5, 2, 1, 4, 4, 96, 3},     {1, 5000, 2, 1, 4, 2, 128, 4096}};
+      {1, 37, 2, 1, 4, 2, 16, 0},   {2, 9, 1, 3, 3, 1, 64, 5},     {1, 70, 1, 2, 2, 2, 20, 33},
+      {3, 1, 3, 1, 6, 3, 8, 2},     {1, 126, 4, 1, 2, 1, 128, 0},  {1, 1, 2, 1, 1, 1, 128, 0},
+      {1, 190, 4, 2, 1, 1, 64, 70}, {1, 30, 3, 2, 1, 1, 256, 0},   {1, 130, 2, 1, 1, 1, 256, 40},
+      {1, 62, 2, 3, 2, 1, 96, 0},   {1, 125, 3, 1, 1, 1, 80, 64},  {1, 94, 3, 1, 2, 1, 22, 0},
+      {2, 63, 2, 4, 2, 2, 64, 0},   {1, 200, 2, 4, 2, 1, 128, 99}, {1, 5, 2, 1, 2, 1, 250, 3}};
+  static const attention_case large[] = {
+      {1, 1000, 3, 1, 32, 8, 128, 0}, {3, 129, 2, 4, 9, 3, 64, 50}, {1, 513, 2, 2, 8, 1, 256, 0},
+      {2, 33, 2, 5, 6, 2, 80, 0},     {64, 5, 2, 1, 4, 4, 96, 3},   {1, 5000, 2, 1, 4, 2, 128, 4096},
+      {1, 126, 4, 1, 32, 32, 128, 0}, {1, 1, 3, 1, 32, 32, 128, 0}, {1, 255, 2, 4, 40, 8, 128, 0},
+      {1, 600, 3, 2, 8, 1, 256, 100}, {1, 300, 3, 1, 14, 2, 64, 0}, {2, 70, 3, 3, 6, 2, 22, 0},
+      {1, 1021, 4, 1, 3, 1, 250, 77}, {1, 3000, 3, 1, 1, 1, 64, 0}};
   check_norms(c);
   check_gates(c);
   check_gather(c);
   check_log_probs(c);
-  for (int i = 0; i < (c->small ? 4 : 6); i++) check_attention(c, c->small ? &small[i] : &large[i]);
+  int count = c->small ? (int)(sizeof small / sizeof *small) : (int)(sizeof large / sizeof *large);
+  for (int i = 0; i < count; i++) check_attention(c, c->small ? &small[i] : &large[i]);
 }
 
 /* A recorded step at positions on both sides of a page's end, against the same steps one by one on the same backend.
  * The cache grows after the recording. */
-void nb_check_recording(nb_check *c) {
-  enum { FIRST = 62, STEPS = 4, CAPACITY = 70, ROWS = 2 * FIRST };
+static void check_recording(nb_check *c, nb_attention_shape shape, int64_t prompt, int64_t tokens) {
+  enum { STEPS = 4 };
   nb_backend *b = c->tested;
-  if (!b->record_begin) return;
   twins t = begin(c);
   t.backend[0] = b; /* both sides are the tested backend: side 0 step by step, side 1 recorded */
-  nb_attention_shape shape = {
-      .sequences = 2, .heads = 4, .kv_heads = 2, .head_dim = 32, .capacity = CAPACITY, .scale = 0.2f};
   make_caches(&t, &shape);
-  attention_buffers at = {.q = make(&t, ROWS * 4 * 32, 1),
-                          .k = make(&t, ROWS * 2 * 32, 1),
-                          .v = make(&t, ROWS * 2 * 32, 1),
-                          .cos = make(&t, CAPACITY * 32 / 2, 1),
-                          .sin = make(&t, CAPACITY * 32 / 2, 1),
-                          .out = make(&t, ROWS * 4 * 32, 0)};
+  int64_t rows = shape.sequences * prompt, dim = shape.head_dim;
+  attention_buffers at = {.q = make(&t, rows * shape.heads * dim, 1),
+                          .k = make(&t, rows * shape.kv_heads * dim, 1),
+                          .v = make(&t, rows * shape.kv_heads * dim, 1),
+                          .cos = make(&t, shape.capacity * dim / 2, 1),
+                          .sin = make(&t, shape.capacity * dim / 2, 1),
+                          .out = make(&t, rows * shape.heads * dim, 1)};
   nb_recording *recording = NULL;
   nibble_error err = {0};
-  attention_step(&t, shape, 0, FIRST, &at);
-  shape.tokens = 1;
-  for (int64_t start = FIRST; start < FIRST + STEPS && !t.failed; start++) {
+  attention_step(&t, shape, 0, prompt, &at);
+  shape.tokens = tokens;
+  for (int64_t start = prompt; start < prompt + STEPS * tokens && !t.failed; start += tokens) {
     for (int s = 0; s < SIDES && !t.failed; s++)
-      t.failed = b->kv_reserve(b, t.cache[s], 2, start + 1, &err) != NIBBLE_OK;
+      t.failed = b->kv_reserve(b, t.cache[s], shape.sequences, start + tokens, &err) != NIBBLE_OK;
     if (t.failed) break;
     shape.start = start;
     attend(&t, 0, &shape, &at);
@@ -395,4 +403,22 @@ void nb_check_recording(nb_check *c) {
   if (t.failed) say(c, "recording", err.message);
   b->recording_free(b, recording);
   end(&t);
+}
+
+void nb_check_recording(nb_check *c) {
+  static const struct {
+    nb_attention_shape shape;
+    int64_t prompt, tokens;
+  } cases[] = {
+      {{.sequences = 2, .heads = 4, .kv_heads = 2, .head_dim = 32, .capacity = 70, .scale = 0.2f}, 62, 1},
+      {{.sequences = 1, .heads = 2, .kv_heads = 1, .head_dim = 128, .capacity = 200, .scale = 0.1f}, 126, 1},
+      {{.sequences = 1, .heads = 1, .kv_heads = 1, .head_dim = 64, .capacity = 300, .window = 90, .scale = 0.1f},
+       155,
+       2},
+      {{.sequences = 1, .heads = 2, .kv_heads = 2, .head_dim = 22, .capacity = 80, .scale = 0.2f}, 60, 2},
+      {{.sequences = 1, .heads = 32, .kv_heads = 32, .head_dim = 128, .capacity = 512, .scale = 0.1f}, 254, 1},
+      {{.sequences = 2, .heads = 8, .kv_heads = 2, .head_dim = 256, .capacity = 512, .scale = 0.1f}, 509, 1},
+  };
+  if (!c->tested->record_begin) return;
+  for (int i = 0; i < (c->small ? 4 : 6); i++) check_recording(c, cases[i].shape, cases[i].prompt, cases[i].tokens);
 }
