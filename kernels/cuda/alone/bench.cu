@@ -21,9 +21,9 @@ typedef struct bench {
   nb_gemm *gemm;
   cudaEvent_t before, after;
   double copy_rate, gemm_rate; /* bytes and operations a second */
-  uint16_t *x;                 /* bfloat16 [X_ROWS, X_COLS] */
+  uint16_t *x, *x_f16;         /* [X_ROWS, X_COLS], the first bfloat16 */
   float *y;
-  uint16_t *narrow, *panel;
+  uint16_t *narrow, *panels;
   int64_t panel_elements;
 } bench;
 
@@ -97,15 +97,15 @@ static nibble_status measure_copy(bench *b, nibble_error *err) {
   return check(err, cudaSuccess, "measuring copies");
 }
 
-/* Random bfloat16, repeated after CHUNK_ROWS rows: never zeros, which run faster than data. */
-static bool fill_random(bench *b, uint16_t *to, int64_t rows, int64_t cols) {
+/* Random 16-bit numbers, repeated after CHUNK_ROWS rows: never zeros, which run faster than data. */
+static bool fill_random(bench *b, nb_dtype dtype, uint16_t *to, int64_t rows, int64_t cols) {
   int64_t some = rows < CHUNK_ROWS ? rows : CHUNK_ROWS;
   float *values = (float *)nb_alloc((uint64_t)(some * cols), sizeof *values);
   uint16_t *narrow = (uint16_t *)nb_alloc((uint64_t)(some * cols), sizeof *narrow);
   bool ok = values && narrow;
   if (ok) {
     nb_random_floats((uint64_t)cols, 1, some * cols, values);
-    nb_from_f32(NB_BF16, values, (size_t)(some * cols), narrow);
+    nb_from_f32(dtype, values, (size_t)(some * cols), narrow);
   }
   for (int64_t at = 0; ok && at < rows; at += some) {
     int64_t count = rows - at < some ? rows - at : some;
@@ -146,7 +146,7 @@ static nibble_status time_dense(bench *b, int64_t rows, int64_t cols, const int6
     w.weights[i] = (uint16_t *)p;
     if (ok)
       ok = i ? cudaMemcpy(p, w.weights[0], (size_t)(rows * cols) * 2, cudaMemcpyDeviceToDevice) == cudaSuccess
-             : fill_random(b, w.weights[0], rows, cols);
+             : fill_random(b, NB_BF16, w.weights[0], rows, cols);
   }
   for (int i = 0; ok && i < count; i++) {
     w.n = counts[i];
@@ -182,6 +182,7 @@ typedef struct packed_work {
   nb_device_matrix w[MAX_COPIES]; /* it, and copies of its codes and scales */
   void *memory[2 * MAX_COPIES];   /* of the copies */
   int64_t n;
+  nb_x_dtype x_dtype;
   bool ok;
 } packed_work;
 
@@ -192,10 +193,11 @@ static void run_packed(void *ctx, int copy) {
   layer.w = w->w[copy];
   layer.y = b->y;
   int64_t cols = layer.w.packed.cols;
+  const uint16_t *x = w->x_dtype == NB_X_F16 ? b->x_f16 : b->x;
   if (w->n <= NB_PRODUCT_MAX_ROWS) {
-    w->ok &= nb_product_small(&b->ws, &layer, 1, b->x, NB_X_BF16, cols, (int)w->n);
+    w->ok &= nb_product_small(&b->ws, &layer, 1, x, w->x_dtype, cols, (int)w->n);
   } else {
-    w->ok &= b->gemm && nb_product_gemm(b->gemm, &b->ws, &layer, b->x, NB_X_BF16, cols, w->n, b->narrow, b->panel,
+    w->ok &= b->gemm && nb_product_gemm(b->gemm, &b->ws, &layer, x, w->x_dtype, cols, w->n, b->narrow, b->panels,
                                         b->panel_elements);
   }
 }
@@ -224,33 +226,43 @@ static nibble_status make_copies(bench *b, const nb_random_options *o, packed_wo
   return check(err, cudaSuccess, "copies of a weight");
 }
 
-static void print_row(const bench *b, const nb_random_options *o, const nb_packed *m, int64_t n, double seconds,
-                      double dense) {
+static void print_row(const bench *b, const nb_random_options *o, const nb_packed *m, int64_t n, nb_x_dtype x_dtype,
+                      double seconds, double dense) {
   double bytes = (double)nb_packed_bytes(m) + (double)n * (double)(m->cols * 2 + m->rows * 4);
   double flops = 2.0 * (double)n * (double)m->rows * (double)m->cols;
   double bits = 8 * (double)nb_packed_bytes(m) / ((double)m->rows * (double)m->cols);
-  printf("%-6s%-4s %6lld %6lld %5lld %10.1f %8.0f %5.0f%% %9.1f %5.0f%% %10.1f %6.2f %6.2f\n",
+  printf("%-6s%-4s %6lld %6lld %5lld %4s %10.1f %8.0f %5.0f%% %9.1f %5.0f%% %10.1f %6.2f %6.2f\n",
          nb_format_info(m->format)->name, o->double_quant ? "+dq" : "", (long long)m->rows, (long long)m->cols,
-         (long long)n, seconds * 1e6, bytes / seconds / 1e9, 100 * bytes / seconds / b->copy_rate,
-         flops / seconds / 1e12, 100 * flops / seconds / b->gemm_rate, dense * 1e6, dense / seconds, 16 / bits);
+         (long long)n, x_dtype == NB_X_F16 ? "f16" : "bf16", seconds * 1e6, bytes / seconds / 1e9,
+         100 * bytes / seconds / b->copy_rate, flops / seconds / 1e12, 100 * flops / seconds / b->gemm_rate,
+         dense * 1e6, dense / seconds, 16 / bits);
   fflush(stdout);
 }
 
+static nibble_status bench_product(packed_work *w, const nb_random_options *o, const nb_packed *m, int64_t n,
+                                   nb_x_dtype x_dtype, int copies, double dense, nibble_error *err) {
+  w->n = n, w->x_dtype = x_dtype, w->ok = true;
+  double seconds = seconds_of(w->b, run_packed, w, copies);
+  nibble_status status = check(err, cudaSuccess, "a product");
+  if (status != NIBBLE_OK) return status;
+  if (w->ok)
+    print_row(w->b, o, m, n, x_dtype, seconds, dense);
+  else
+    printf("%s: no room for %lld rows\n", nb_format_info(o->format)->name, (long long)n);
+  return NIBBLE_OK;
+}
+
+/* The most rows with float16 activations too: of another type than the panels that bfloat16's are multiplied with. */
 static nibble_status bench_format(bench *b, const nb_random_options *o, const double *dense, nibble_error *err) {
   packed_work w = {};
-  w.b = b, w.ok = true;
+  w.b = b;
   nb_random_matrix source = {};
   int copies = 0;
   nibble_status status = make_copies(b, o, &w, &copies, &source, err);
-  for (int i = 0; status == NIBBLE_OK && i < COUNTS; i++) {
-    w.n = counts[i];
-    double seconds = seconds_of(b, run_packed, &w, copies);
-    status = check(err, cudaSuccess, "a product");
-    if (status == NIBBLE_OK && !w.ok)
-      printf("%s: no room for %lld rows\n", nb_format_info(o->format)->name, (long long)w.n);
-    if (status == NIBBLE_OK && w.ok) print_row(b, o, &source.m, w.n, seconds, dense[i]);
-    w.ok = true;
-  }
+  for (int i = 0; status == NIBBLE_OK && i < COUNTS; i++)
+    status = bench_product(&w, o, &source.m, counts[i], NB_X_BF16, copies, dense[i], err);
+  if (status == NIBBLE_OK)
+    status = bench_product(&w, o, &source.m, counts[COUNTS - 1], NB_X_F16, copies, dense[COUNTS - 1], err);
   for (int i = 0; i < 2 * MAX_COPIES; i++) cudaFree(w.memory[i]);
   nb_matrix_free(w.first);
   nb_random_free(&source);
@@ -267,16 +279,18 @@ static nibble_status begin(bench *b, nibble_error *err) {
   if (status != NIBBLE_OK) return status;
   b->ws.processors = device.multiProcessorCount;
   b->ws.shared_limit = (int64_t)device.sharedMemPerBlockOptin;
-  cudaStreamCreateWithFlags(&b->ws.stream, cudaStreamNonBlocking);
+  nb_gemm_stream_create(&b->ws.stream);
   cudaEventCreate(&b->before);
   cudaEventCreate(&b->after);
   b->ws.partial_floats = 4 << 20;
   b->ws.arrived_count = ARRIVED;
-  b->panel_elements = 64 << 20;
-  bool ok = take((void **)&b->ws.partial, b->ws.partial_floats * 4) && take((void **)&b->ws.arrived, ARRIVED * 4) &&
-            take((void **)&b->x, (int64_t)X_ROWS * X_COLS * 2) && take((void **)&b->y, (int64_t)X_ROWS * Y_ROWS * 4) &&
-            take((void **)&b->narrow, (int64_t)X_ROWS * X_COLS * 2) &&
-            take((void **)&b->panel, b->panel_elements * 2) && fill_random(b, b->x, X_ROWS, X_COLS);
+  b->panel_elements = 128 << 20; /* two panels */
+  bool ok =
+      take((void **)&b->ws.partial, b->ws.partial_floats * 4) && take((void **)&b->ws.arrived, ARRIVED * 4) &&
+      take((void **)&b->x, (int64_t)X_ROWS * X_COLS * 2) && take((void **)&b->x_f16, (int64_t)X_ROWS * X_COLS * 2) &&
+      take((void **)&b->y, (int64_t)X_ROWS * Y_ROWS * 4) && take((void **)&b->narrow, (int64_t)X_ROWS * X_COLS * 2) &&
+      take((void **)&b->panels, b->panel_elements * 2) && fill_random(b, NB_BF16, b->x, X_ROWS, X_COLS) &&
+      fill_random(b, NB_F16, b->x_f16, X_ROWS, X_COLS);
   if (!ok) return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory to measure with");
   cudaMemsetAsync(b->ws.arrived, 0, ARRIVED * 4, b->ws.stream);
   b->gemm = nb_gemm_create(b->ws.stream);
@@ -313,7 +327,7 @@ nibble_status nb_profile_gpu(nibble_error *err) {
     nb_random_options o = formats[f];
     o.rows = shapes[0][0], o.cols = shapes[0][1];
     packed_work w = {};
-    w.b = &b, w.ok = true;
+    w.b = &b, w.x_dtype = NB_X_BF16, w.ok = true;
     nb_random_matrix source = {};
     int copies = 0;
     status = make_copies(&b, &o, &w, &copies, &source, err);
@@ -335,8 +349,8 @@ nibble_status nb_bench_gpu(nibble_error *err) {
   for (int s = 0; status == NIBBLE_OK && s < SHAPES; s++) {
     double dense[COUNTS] = {0};
     status = time_dense(&b, shapes[s][0], shapes[s][1], counts, COUNTS, dense, err);
-    printf("%-10s %6s %6s %5s %10s %8s %6s %9s %6s %10s %6s %6s\n", "format", "rows", "cols", "n", "us", "GB/s", "copy",
-           "TFLOP/s", "peak", "bf16 us", "faster", "ideal");
+    printf("%-10s %6s %6s %5s %4s %10s %8s %6s %9s %6s %10s %6s %6s\n", "format", "rows", "cols", "n", "x", "us",
+           "GB/s", "copy", "TFLOP/s", "peak", "bf16 us", "faster", "ideal");
     for (int f = 0; status == NIBBLE_OK && f < FORMATS; f++) {
       nb_random_options o = formats[f];
       o.rows = shapes[s][0], o.cols = shapes[s][1];
