@@ -141,6 +141,7 @@ TEST(CudaPanel, ProductsAreThoseOfTheRoundedWeights) {
   for (bool captured : {false, true}) {
     for (int64_t panel_rows : {0, 32, 64}) {
       for (int more = 0; more < 4; more++) {
+        if (Sanitized() && (panel_rows == 64 || (captured ? more != 0 : more != 3))) continue;
         bool bias = more & 1, accumulate = more & 2;
         CheckPanelProduct({&nf4.m, NB_X_BF16, NB_X_BF16, panel_rows, bias, accumulate, captured});
         CheckPanelProduct({&nf4.m, NB_X_F16, NB_X_F16, panel_rows, bias, accumulate, captured});
