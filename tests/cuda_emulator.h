@@ -2,9 +2,10 @@
  * a fiber; it runs until it must wait for the block (__syncthreads) or its warp (shuffles, mma) and is resumed when the
  * others have come. Fibers are resumed in ascending or descending order by turns, so that a missing barrier shows
  * sooner or later. Shared memory and fresh allocations are filled with NaN. mma follows the fragment tables of the PTX
- * ISA and knows nothing of the layout in tiles.h. Streams run at once; a capture records launches and a graph runs them
- * again. cuBLAS is three loops. Included before anything else in each .cu file that the tests compile as C++; its names
- * are then others, so that a build with CUDA has both. */
+ * ISA and knows nothing of the layout in tiles.h. Streams run at once, but the second of a product, which runs as late
+ * as it may; a capture records launches and a graph runs them again. cuBLAS is three loops. Included before anything
+ * else in each .cu file that the tests compile as C++; its names are then others, so that a build with CUDA has both.
+ */
 #ifndef NB_TESTS_CUDA_EMULATOR_H
 #define NB_TESTS_CUDA_EMULATOR_H
 
@@ -27,6 +28,8 @@
 #define nb_rows_of nb_emulated_rows_of
 #define nb_dequantize_panel nb_emulated_dequantize_panel
 #define nb_narrow nb_emulated_narrow
+#define nb_gemm_stream_create nb_emulated_gemm_stream_create
+#define nb_gemm_panel_elements nb_emulated_gemm_panel_elements
 #define nb_gemm_create nb_emulated_gemm_create
 #define nb_gemm_free nb_emulated_gemm_free
 #define nb_gemm_run nb_emulated_gemm_run
@@ -74,6 +77,9 @@
 
 struct uint2 {
   unsigned x, y;
+};
+struct alignas(8) float2 {
+  float x, y;
 };
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
@@ -289,8 +295,26 @@ inline Graph *&Capturing() {
   return graph;
 }
 
-inline void Queue(std::function<void()> work) {
-  if (Capturing()) {
+// The stream of the least priority: its work is done when another waits for an event behind it, and no sooner, so that
+// a missing wait shows.
+inline int *LateStream() {
+  static int stream;
+  return &stream;
+}
+inline std::deque<std::function<void()>> &LateWork() {
+  static std::deque<std::function<void()>> work;
+  return work;
+}
+
+// What an event comes behind on the late stream; 0: an event of another, which has happened.
+struct Event {
+  size_t late_work = 0;
+};
+
+inline void Queue(const int *stream, std::function<void()> work) {
+  if (stream == LateStream()) {
+    LateWork().push_back(std::move(work));
+  } else if (Capturing()) {
     Capturing()->work.push_back(std::move(work));
   } else {
     work();
@@ -321,6 +345,12 @@ inline float Float(uint32_t u) {
   return f;
 }
 inline float BfloatToFloat(uint16_t h) { return Float((uint32_t)h << 16); }
+
+inline uint16_t FloatToBfloat(float f) {
+  if (std::isnan(f)) return 0x7fff;
+  uint32_t bits = Bits(f);
+  return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
 
 inline uint16_t FloatToHalf(float f) {
   if (std::isnan(f)) return 0x7fff;
@@ -437,6 +467,9 @@ inline void nb_mma_f16(float d[4], const uint32_t a[4], uint32_t b0, uint32_t b1
 inline uint32_t nb_pair_f16(float low, float high) {
   return emulator::FloatToHalf(low) | (uint32_t)emulator::FloatToHalf(high) << 16;
 }
+inline uint32_t nb_pair_bf16(float low, float high) {
+  return emulator::FloatToBfloat(low) | (uint32_t)emulator::FloatToBfloat(high) << 16;
+}
 inline float nb_half_to_float(uint32_t bits) { return emulator::HalfToFloat((uint16_t)bits); }
 inline uint32_t nb_subtract_f16(uint32_t a, uint32_t b) {
   return nb_pair_f16(nb_half_to_float(a & 0xffff) - nb_half_to_float(b & 0xffff),
@@ -511,17 +544,19 @@ inline int BlasGemmEx(void *, int op_a, int op_b, int m, int n, int k, const voi
     uint16_t bits = ((const uint16_t *)p)[i];
     return type == 2 ? HalfToFloat(bits) : BfloatToFloat(bits);
   };
-  float *out = (float *)c, keep = *(const float *)beta;
-  for (int j = 0; j < n; j++) {
-    for (int i = 0; i < m; i++) {
-      double sum = 0;
-      for (int l = 0; l < k; l++)
-        sum += (double)at(a, op_a ? (int64_t)i * lda + l : (int64_t)l * lda + i) *
-               at(b, op_b ? (int64_t)l * ldb + j : (int64_t)j * ldb + l);
-      float *to = &out[(int64_t)j * ldc + i];
-      *to = (float)(*(const float *)alpha * sum) + (keep == 0 ? 0 : keep * *to);
+  float *out = (float *)c, factor = *(const float *)alpha, keep = *(const float *)beta;
+  Queue(nullptr, [=] {
+    for (int j = 0; j < n; j++) {
+      for (int i = 0; i < m; i++) {
+        double sum = 0;
+        for (int l = 0; l < k; l++)
+          sum += (double)at(a, op_a ? (int64_t)i * lda + l : (int64_t)l * lda + i) *
+                 at(b, op_b ? (int64_t)l * ldb + j : (int64_t)j * ldb + l);
+        float *to = &out[(int64_t)j * ldc + i];
+        *to = (float)(factor * sum) + (keep == 0 ? 0 : keep * *to);
+      }
     }
-  }
+  });
   return 0;
 }
 
@@ -625,10 +660,11 @@ inline void *nb_blas_symbol(const char *name) {
 
 typedef int cudaError_t;
 typedef int *cudaStream_t;
+typedef emulator::Event *cudaEvent_t;
 typedef emulator::Graph *cudaGraph_t, *cudaGraphExec_t;
 enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
-enum { cudaStreamCaptureModeRelaxed, cudaStreamNonBlocking };
+enum { cudaStreamCaptureModeRelaxed, cudaStreamNonBlocking, cudaEventDisableTiming };
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,
   cudaDevAttrComputeCapabilityMajor,
@@ -649,17 +685,44 @@ inline cudaError_t cudaFree(void *p) {
 }
 inline cudaError_t cudaMallocHost(void **out, size_t bytes) { return cudaMalloc(out, bytes); }
 inline cudaError_t cudaFreeHost(void *p) { return cudaFree(p); }
-inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind, cudaStream_t) {
-  emulator::Queue([=] { memcpy(to, from, n); });
+inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind, cudaStream_t stream) {
+  emulator::Queue(stream, [=] { memcpy(to, from, n); });
   return cudaSuccess;
 }
-inline cudaError_t cudaMemsetAsync(void *to, int value, size_t n, cudaStream_t) {
-  emulator::Queue([=] { memset(to, value, n); });
+inline cudaError_t cudaMemsetAsync(void *to, int value, size_t n, cudaStream_t stream) {
+  emulator::Queue(stream, [=] { memset(to, value, n); });
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *, int) { return cudaSuccess; }
+inline cudaError_t cudaStreamCreateWithPriority(cudaStream_t *out, int, int priority) {
+  *out = priority == 0 ? emulator::LateStream() : nullptr;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
+  *least = 0, *greatest = -5;
+  return cudaSuccess;
+}
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned) {
+  *out = new emulator::Event;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->late_work = stream == emulator::LateStream() ? emulator::LateWork().size() : 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  for (; event->late_work > 0; event->late_work--) {
+    emulator::Queue(stream, emulator::LateWork().front());
+    emulator::LateWork().pop_front();
+  }
+  return cudaSuccess;
+}
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char *cudaGetErrorString(cudaError_t) { return "no error"; }
 inline cudaError_t cudaGetDeviceCount(int *n) {
@@ -679,6 +742,7 @@ inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int) {
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *out) {
+  if (!emulator::LateWork().empty()) emulator::Die("a capture ends with work that nothing waits for");
   *out = emulator::Capturing();
   emulator::Capturing() = nullptr;
   return cudaSuccess;
@@ -701,17 +765,19 @@ inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
 }
 
 template <typename Args>
-void nb_queue(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, bool is_early, Args args) {
+void nb_queue(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, bool is_early, cudaStream_t stream,
+              Args args) {
   if (sizeof(Args) > 4096) emulator::Die("more arguments than a kernel takes");
-  emulator::Queue([=] { emulator::RunGrid(blocks, threads, shared_bytes, is_early, [&] { kernel(args); }); });
+  emulator::Queue(stream, [=] { emulator::RunGrid(blocks, threads, shared_bytes, is_early, [&] { kernel(args); }); });
 }
 template <typename Args>
-void nb_launch(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, cudaStream_t, Args args) {
-  nb_queue(kernel, blocks, threads, shared_bytes, false, args);
+void nb_launch(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, cudaStream_t stream, Args args) {
+  nb_queue(kernel, blocks, threads, shared_bytes, false, stream, args);
 }
 template <typename Args>
-void nb_launch_early(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, cudaStream_t, Args args) {
-  nb_queue(kernel, blocks, threads, shared_bytes, true, args);
+void nb_launch_early(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, cudaStream_t stream,
+                     Args args) {
+  nb_queue(kernel, blocks, threads, shared_bytes, true, stream, args);
 }
 
 #endif

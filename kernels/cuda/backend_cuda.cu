@@ -1,5 +1,6 @@
 /* The CUDA backend: the table of kernels/backend.h over the kernels of this folder. Buffers are plain device memory,
- * everything runs on one stream, and nothing waits for the device but a download. What a launch did wrong is asked for
+ * everything runs on one stream (but what gemm.cu forks
+ * off it and joins), and nothing waits for the device but a download. What a launch did wrong is asked for
  * after the operations that return a status. */
 #include <stdlib.h>
 #include <string.h>
@@ -29,10 +30,11 @@ struct nb_recording {
   cudaGraphExec_t graph;
 };
 
-/* Memory that grows. What it grew out of is kept, as a recording may still name it; each is twice the one before. */
+/* Memory that grows. What it grew out of is kept while there are recordings, which may still name it; each is twice the
+ * one before, but no more than `most` unless it must. */
 typedef struct scratch {
   void *data;
-  uint64_t bytes;
+  uint64_t bytes, most; /* most: 0: any */
   void *outgrown[48];
   int outgrown_count;
 } scratch;
@@ -42,6 +44,7 @@ typedef struct cuda_backend {
   nb_workspace ws;
   nb_gemm *gemm;
   bool gemm_tried, recording;
+  int recordings; /* that there are, or that are being made */
   int64_t *start; /* on the device, for recordings */
   scratch ids, targets, log_probs, argmax, narrow, panel, attention;
 } cuda_backend;
@@ -49,7 +52,7 @@ typedef struct cuda_backend {
 enum {
   PARTIAL_FLOATS = 3 << 20, /* of products: two sets a multiprocessor, of 256 rows by 32 at most */
   ARRIVED = 16384,          /* sets of a product */
-  PANEL_BYTES = 128 << 20,  /* of a widened weight: enough rows to keep every multiprocessor busy in cuBLAS */
+  PANEL_BYTES = 256 << 20,  /* of widened weights, two panels: each keeps every multiprocessor busy in cuBLAS */
 };
 
 static cuda_backend *self_of(nb_backend *self) { return (cuda_backend *)self; }
@@ -77,6 +80,11 @@ static void *device_memory(cuda_backend *b, uint64_t bytes, bool zeroed) {
 static void *room(cuda_backend *b, scratch *s, uint64_t bytes) {
   if (s->bytes >= bytes) return s->data;
   uint64_t wanted = bytes > 2 * s->bytes ? bytes : 2 * s->bytes;
+  if (s->most && wanted > s->most) wanted = bytes > s->most ? bytes : s->most;
+  if (s->data && b->recordings == 0) {
+    cudaFree(s->data); /* waits for what uses it */
+    s->data = NULL, s->bytes = 0;
+  }
   void *data = device_memory(b, wanted, false);
   if (!data) return NULL;
   if (s->data) s->outgrown[s->outgrown_count++] = s->data;
@@ -223,15 +231,14 @@ static bool multiply_few(cuda_backend *b, const nb_device_layer *layers, int cou
 
 /* With more rows than the tensor-core kernel takes. */
 static bool multiply_many(cuda_backend *b, const nb_device_layer *layer, const float *x, int64_t rows) {
-  const nb_tiles *t = &layer->w.tiles;
-  int64_t cols = layer->w.packed.cols, width = t->col_tiles * NB_TILE_COLS;
+  int64_t cols = layer->w.packed.cols, width = layer->w.tiles.col_tiles * NB_TILE_COLS;
   if (!b->gemm_tried) b->gemm = nb_gemm_create(b->ws.stream);
   b->gemm_tried = true;
   if (b->gemm) {
-    int64_t panel = nb_max_i64(NB_TILE_ROWS * width, nb_min_i64(PANEL_BYTES / 2, t->row_tiles * NB_TILE_ROWS * width));
+    int64_t wanted = nb_gemm_panel_elements(&b->ws, &layer->w, rows, PANEL_BYTES / 2);
     uint16_t *narrow = (uint16_t *)room(b, &b->narrow, (uint64_t)(rows * width) * 2);
-    uint16_t *wide = (uint16_t *)room(b, &b->panel, (uint64_t)panel * 2);
-    return narrow && wide && nb_product_gemm(b->gemm, &b->ws, layer, x, NB_X_F32, cols, rows, narrow, wide, panel);
+    uint16_t *panels = (uint16_t *)room(b, &b->panel, (uint64_t)wanted * 2 + 1);
+    return narrow && panels && nb_product_gemm(b->gemm, &b->ws, layer, x, NB_X_F32, cols, rows, narrow, panels, wanted);
   }
   for (int64_t at = 0; at < rows; at += NB_PRODUCT_MAX_ROWS) {
     nb_device_layer part = *layer;
@@ -346,6 +353,7 @@ static nibble_status record_begin(nb_backend *self, nibble_error *err) {
   cudaError_t code = cudaStreamBeginCapture(b->ws.stream, cudaStreamCaptureModeRelaxed);
   if (code != cudaSuccess) return fail(err, code, "recording");
   b->recording = true;
+  b->recordings++;
   return NIBBLE_OK;
 }
 
@@ -353,6 +361,7 @@ static nibble_status record_end(nb_backend *self, nb_recording **out, nibble_err
   cuda_backend *b = self_of(self);
   cudaGraph_t graph = NULL;
   b->recording = false;
+  b->recordings--; /* until it is one */
   cudaError_t code = cudaStreamEndCapture(b->ws.stream, &graph);
   if (code != cudaSuccess) return fail(err, code, "recording");
   nb_recording *r = (nb_recording *)calloc(1, sizeof *r);
@@ -366,6 +375,7 @@ static nibble_status record_end(nb_backend *self, nb_recording **out, nibble_err
     free(r);
     return fail(err, code, "making a graph");
   }
+  b->recordings++;
   *out = r;
   return NIBBLE_OK;
 }
@@ -378,8 +388,9 @@ static nibble_status replay(nb_backend *self, nb_recording *recording, int64_t s
 }
 
 static void recording_free(nb_backend *self, nb_recording *recording) {
-  (void)self;
-  if (recording) cudaGraphExecDestroy(recording->graph);
+  if (!recording) return;
+  self_of(self)->recordings--;
+  cudaGraphExecDestroy(recording->graph);
   free(recording);
 }
 
@@ -430,7 +441,7 @@ static bool start(cuda_backend *b, nibble_error *err) {
   cudaDeviceGetAttribute(&b->ws.processors, cudaDevAttrMultiProcessorCount, 0);
   cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
   b->ws.shared_limit = shared;
-  code = cudaStreamCreateWithFlags(&b->ws.stream, cudaStreamNonBlocking);
+  code = nb_gemm_stream_create(&b->ws.stream);
   if (code != cudaSuccess) {
     fail(err, code, "making a stream");
     return false;
@@ -439,6 +450,7 @@ static bool start(cuda_backend *b, nibble_error *err) {
   b->ws.partial_floats = PARTIAL_FLOATS;
   b->ws.arrived = (unsigned *)device_memory(b, ARRIVED * sizeof(unsigned), true);
   b->ws.arrived_count = ARRIVED;
+  b->panel.most = PANEL_BYTES;
   b->start = (int64_t *)device_memory(b, sizeof *b->start, true);
   if (b->ws.partial && b->ws.arrived && b->start) return true;
   nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory");

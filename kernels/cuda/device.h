@@ -28,6 +28,12 @@ static __device__ __forceinline__ uint32_t nb_pair_f16(float low, float high) {
   return pair;
 }
 
+static __device__ __forceinline__ uint32_t nb_pair_bf16(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
 static __device__ __forceinline__ float nb_half_to_float(uint32_t bits) {
   float value;
   asm("{.reg .b16 h; cvt.u16.u32 h, %1; cvt.f32.f16 %0, h;}" : "=f"(value) : "r"(bits & 0xffffu));

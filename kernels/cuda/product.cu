@@ -468,8 +468,7 @@ static __device__ __forceinline__ void prefetch_by_lanes(const char *at, int64_t
 /* Has what follows the tiles in flight brought into the second-level cache: tiles lie in the order of the run, up to
  * the end of the layer, or in a tall product of the row tile. `unit` is the reader's. */
 template <int KIND, bool IS_LONG>
-static __device__ __forceinline__ void prefetch_run(const nb_product_args &a, const job &j, const reader &r,
-                                                    uint32_t unit) {
+static __device__ __forceinline__ void prefetch_run(const job &j, const reader &r, uint32_t unit) {
   constexpr int BYTES = nb_tile_quads<KIND>() * 16, WARPS_K = nb_product_warps_k(IS_LONG);
   const nb_device_matrix *w = &r.at.layer->w;
   if (j.warp_k != 0 || unit >= j.end || r.at.row_tile >= w->tiles.row_tiles) return;
@@ -555,7 +554,7 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, const 
     if (u == r.at.next_set) r = read_from<KIND, IS_LONG>(a, j, r.at.set + 1, u);
     fetch<KIND, IS_LONG>(&r, flight.units[DEPTH - 1], &flight.scales[DEPTH - 1]);
   }
-  prefetch_run<KIND, IS_LONG>(a, j, r, j.begin + DEPTH);
+  prefetch_run<KIND, IS_LONG>(j, r, j.begin + DEPTH);
   fill_tables<KIND>(&a.layer[0].w, (uint32_t *)j.table);
   nb_wait_for_previous(); /* x, y and the partial sums are its to read and write until then; weights are nobody's */
   if constexpr (IS_LONG) {

@@ -77,19 +77,10 @@ void nb_product_plain(const nb_workspace *ws, const nb_device_layer *layer, cons
 /* out [n, cols] float32 = rows ids[i] of a matrix of any kind; ids on the device. */
 void nb_rows_of(const nb_workspace *ws, const nb_device_matrix *w, const int32_t *ids, int64_t n, float *out);
 
-/* Rows [first, first + rows) of a tiled matrix as float16 [rows, col_tiles * 64], columns as they are tiled; `first` is
- * a multiple of 32. */
-void nb_dequantize_panel(const nb_workspace *ws, const nb_device_matrix *w, int64_t first, int64_t rows, uint16_t *out);
-
 /* How activations become float16: times NB_X_SCALE, so that there is room up to 524000 and still steps of 2.4e-7 below
  * 5e-4; larger ones are cut off there. What a first part leaves is the second, times NB_X_REST. float16 activations
  * are taken as they are. */
 #define NB_X_SCALE 0.125f
 #define NB_X_REST 256.0f
-
-/* x [n, cols] to float16, times NB_X_SCALE unless it is float16, in the order in which w is tiled: out [n, col_tiles *
- * 64], padded with zeros. */
-void nb_narrow(const nb_workspace *ws, const nb_device_matrix *w, const void *x, nb_x_dtype dtype, int64_t ldx,
-               int64_t n, uint16_t *out);
 
 #endif

@@ -23,7 +23,7 @@ typedef struct bench {
   double copy_rate, gemm_rate; /* bytes and operations a second */
   uint16_t *x[2];              /* bfloat16, float16 [X_ROWS, X_COLS] */
   float *y;
-  uint16_t *narrow, *panel;
+  uint16_t *narrow, *panels;
   int64_t panel_elements;
 } bench;
 
@@ -195,7 +195,7 @@ typedef struct packed_work {
   nb_device_matrix w[MAX_COPIES]; /* it, and copies of its codes and scales */
   void *memory[2 * MAX_COPIES];   /* of the copies */
   int64_t n;
-  bool f16; /* activations */
+  nb_x_dtype x_dtype;
   bool ok;
 } packed_work;
 
@@ -206,13 +206,12 @@ static void run_packed(void *ctx, int copy) {
   layer.w = w->w[copy];
   layer.y = b->y;
   int64_t cols = layer.w.packed.cols;
-  nb_x_dtype dtype = w->f16 ? NB_X_F16 : NB_X_BF16;
-  const uint16_t *x = b->x[w->f16];
+  const uint16_t *x = b->x[w->x_dtype == NB_X_F16];
   if (w->n <= NB_PRODUCT_MAX_ROWS) {
-    w->ok &= nb_product_small(&b->ws, &layer, 1, x, dtype, cols, (int)w->n);
+    w->ok &= nb_product_small(&b->ws, &layer, 1, x, w->x_dtype, cols, (int)w->n);
   } else {
-    w->ok &= b->gemm &&
-             nb_product_gemm(b->gemm, &b->ws, &layer, x, dtype, cols, w->n, b->narrow, b->panel, b->panel_elements);
+    w->ok &= b->gemm && nb_product_gemm(b->gemm, &b->ws, &layer, x, w->x_dtype, cols, w->n, b->narrow, b->panels,
+                                        b->panel_elements);
   }
 }
 
@@ -240,34 +239,41 @@ static nibble_status make_copies(bench *b, const nb_random_options *o, packed_wo
   return check(err, cudaSuccess, "copies of a weight");
 }
 
-static void print_row(const bench *b, const nb_random_options *o, const nb_packed *m, int64_t n, bool f16,
+static void print_row(const bench *b, const nb_random_options *o, const nb_packed *m, int64_t n, nb_x_dtype x_dtype,
                       double seconds, double dense) {
   double bytes = (double)nb_packed_bytes(m) + (double)n * (double)(m->cols * 2 + m->rows * 4);
   double flops = 2.0 * (double)n * (double)m->rows * (double)m->cols;
   double bits = 8 * (double)nb_packed_bytes(m) / ((double)m->rows * (double)m->cols);
   printf("%-6s%-4s %-4s %6lld %6lld %5lld %10.1f %8.0f %5.0f%% %9.1f %5.0f%% %10.1f %6.2f %6.2f\n",
-         nb_format_info(m->format)->name, o->double_quant ? "+dq" : "", f16 ? "f16" : "bf16", (long long)m->rows,
-         (long long)m->cols, (long long)n, seconds * 1e6, bytes / seconds / 1e9, 100 * bytes / seconds / b->copy_rate,
-         flops / seconds / 1e12, 100 * flops / seconds / b->gemm_rate, dense * 1e6, dense / seconds, 16 / bits);
+         nb_format_info(m->format)->name, o->double_quant ? "+dq" : "", x_dtype == NB_X_F16 ? "f16" : "bf16",
+         (long long)m->rows, (long long)m->cols, (long long)n, seconds * 1e6, bytes / seconds / 1e9,
+         100 * bytes / seconds / b->copy_rate, flops / seconds / 1e12, 100 * flops / seconds / b->gemm_rate,
+         dense * 1e6, dense / seconds, 16 / bits);
   fflush(stdout);
+}
+
+static nibble_status bench_product(packed_work *w, const nb_random_options *o, const nb_packed *m, int64_t n,
+                                   nb_x_dtype x_dtype, int copies, double dense, nibble_error *err) {
+  w->n = n, w->x_dtype = x_dtype, w->ok = true;
+  double seconds = seconds_of(w->b, run_packed, w, copies);
+  nibble_status status = check(err, cudaSuccess, "a product");
+  if (status != NIBBLE_OK) return status;
+  if (w->ok)
+    print_row(w->b, o, m, n, x_dtype, seconds, dense);
+  else
+    printf("%s: no room for %lld rows\n", nb_format_info(o->format)->name, (long long)n);
+  return NIBBLE_OK;
 }
 
 static nibble_status bench_format(bench *b, const nb_random_options *o, const double *dense, nibble_error *err) {
   packed_work w = {};
-  w.b = b, w.ok = true;
+  w.b = b;
   nb_random_matrix source = {};
   int copies = 0;
   nibble_status status = make_copies(b, o, &w, &copies, &source, err);
-  for (int i = 0; status == NIBBLE_OK && i < 2 * COUNTS; i++) {
-    w.n = counts[i % COUNTS];
-    w.f16 = i >= COUNTS;
-    double seconds = seconds_of(b, run_packed, &w, copies);
-    status = check(err, cudaSuccess, "a product");
-    if (status == NIBBLE_OK && !w.ok)
-      printf("%s: no room for %lld rows\n", nb_format_info(o->format)->name, (long long)w.n);
-    if (status == NIBBLE_OK && w.ok) print_row(b, o, &source.m, w.n, w.f16, seconds, dense[i % COUNTS]);
-    w.ok = true;
-  }
+  for (int i = 0; status == NIBBLE_OK && i < 2 * COUNTS; i++)
+    status = bench_product(&w, o, &source.m, counts[i % COUNTS], i < COUNTS ? NB_X_BF16 : NB_X_F16, copies,
+                           dense[i % COUNTS], err);
   for (int i = 0; i < 2 * MAX_COPIES; i++) cudaFree(w.memory[i]);
   nb_matrix_free(w.first);
   nb_random_free(&source);
@@ -284,19 +290,19 @@ static nibble_status begin(bench *b, nibble_error *err) {
   if (status != NIBBLE_OK) return status;
   b->ws.processors = device.multiProcessorCount;
   b->ws.shared_limit = (int64_t)device.sharedMemPerBlockOptin;
-  cudaStreamCreateWithFlags(&b->ws.stream, cudaStreamNonBlocking);
+  nb_gemm_stream_create(&b->ws.stream);
   cudaEventCreate(&b->before);
   cudaEventCreate(&b->after);
   b->ws.partial_floats = 3 << 20;
   b->ws.narrow_elements = (int64_t)NB_PRODUCT_MAX_ROWS * X_COLS;
   b->ws.arrived_count = ARRIVED;
-  b->panel_elements = 64 << 20;
+  b->panel_elements = 128 << 20; /* two panels */
   bool ok =
       take((void **)&b->ws.partial, b->ws.partial_floats * 4) && take((void **)&b->ws.arrived, ARRIVED * 4) &&
       take((void **)&b->ws.narrow, b->ws.narrow_elements * 2) &&
       take((void **)&b->x[0], (int64_t)X_ROWS * X_COLS * 2) && take((void **)&b->x[1], (int64_t)X_ROWS * X_COLS * 2) &&
       take((void **)&b->y, (int64_t)X_ROWS * Y_ROWS * 4) && take((void **)&b->narrow, (int64_t)X_ROWS * X_COLS * 2) &&
-      take((void **)&b->panel, b->panel_elements * 2) && fill_random(b, b->x[0], X_ROWS, X_COLS, NB_BF16) &&
+      take((void **)&b->panels, b->panel_elements * 2) && fill_random(b, b->x[0], X_ROWS, X_COLS, NB_BF16) &&
       fill_random(b, b->x[1], X_ROWS, X_COLS, NB_F16);
   if (!ok) return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory to measure with");
   cudaMemsetAsync(b->ws.arrived, 0, ARRIVED * 4, b->ws.stream);
@@ -334,7 +340,7 @@ nibble_status nb_profile_gpu(nibble_error *err) {
     nb_random_options o = formats[f];
     o.rows = shapes[0][0], o.cols = shapes[0][1];
     packed_work w = {};
-    w.b = &b, w.ok = true;
+    w.b = &b, w.x_dtype = NB_X_BF16, w.ok = true;
     nb_random_matrix source = {};
     int copies = 0;
     status = make_copies(&b, &o, &w, &copies, &source, err);
