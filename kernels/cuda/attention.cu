@@ -224,17 +224,6 @@ static __device__ __forceinline__ few_part meet(const few_running<W> &r, int hea
   return d < head_dim ? merge<true>(tops, sums, values + d, W::STRIDE, W::PARTS) : none;
 }
 
-/* Whether this is the last of the `blocks` that share a query: all that the others wrote can then be read. */
-static __device__ __forceinline__ bool came_last(unsigned *arrived, unsigned blocks, unsigned *flag) {
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    *flag = nb_arrive(arrived) == blocks - 1;
-    if (*flag) *arrived = 0; /* for the next launch */
-  }
-  __syncthreads();
-  return *flag != 0;
-}
-
 /* Writes a query's result, or leaves the block's part of it to the block that comes last. */
 static __device__ __forceinline__ void finish(const nb_attention_args &a, few_part mine, int64_t query, int head_dim,
                                               int blocks, unsigned *flag) {
@@ -243,7 +232,7 @@ static __device__ __forceinline__ void finish(const nb_attention_args &a, few_pa
     float *tops = a.partial + query * a.splits * (head_dim + 2), *sums = tops + a.splits, *values = sums + a.splits;
     if (d < head_dim) values[split * head_dim + d] = mine.value;
     if (d == 0) tops[split] = mine.top, sums[split] = mine.sum;
-    if (!came_last(a.arrived + query, (unsigned)blocks, flag)) return;
+    if (!nb_came_last(a.arrived + query, (unsigned)blocks, flag)) return;
     if (d < head_dim) mine = merge<false>(tops, sums, values + d, head_dim, blocks);
   }
   if (d < head_dim) a.out[query * head_dim + d] = mine.value / mine.sum;

@@ -196,6 +196,18 @@ static __device__ __forceinline__ float nb_warp_max(float v) {
   return v;
 }
 
+/* True in the last of some blocks to come by, each with all its threads; what the others wrote before can be read then,
+ * past the first-level cache. `arrived` is zero before and after; `flag` is in shared memory. */
+static __device__ __forceinline__ bool nb_came_last(unsigned *arrived, unsigned blocks, unsigned *flag) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    *flag = nb_arrive(arrived) == blocks - 1;
+    if (*flag) *arrived = 0; /* for the next launch */
+  }
+  __syncthreads();
+  return *flag != 0;
+}
+
 static __device__ __forceinline__ float nb_bits_float(uint32_t bits) { return __uint_as_float(bits); }
 
 #endif

@@ -274,21 +274,6 @@ static __device__ __forceinline__ int64_t slot_of(const nb_product_args &a, cons
   return (int64_t)block * 2 + (s.first_unit > nb_first_unit(&a.plan, block));
 }
 
-/* True in the block that is the last to leave its part of a set; the others' can be read then. */
-static __device__ __forceinline__ bool is_last(const nb_product_args &a, uint32_t set, const shares &s,
-                                               unsigned *flag) {
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    unsigned before = atomicAdd(&a.arrived[set], 1u);
-    *flag = before == s.last - s.first;
-    if (*flag) a.arrived[set] = 0; /* for the next launch */
-  }
-  __syncthreads();
-  __threadfence();
-  return *flag != 0;
-}
-
 /* A long product's set: 32 rows, which all warps have sums of. They meet in shared memory. */
 template <int N_TILES>
 static __device__ __forceinline__ void end_long_set(const nb_product_args &a, const job &j, const place &p,
@@ -321,7 +306,7 @@ static __device__ __forceinline__ void end_long_set(const nb_product_args &a, co
       a.partial[s.slot * total + i] = sum;
     }
   }
-  if (s.first == s.last || !is_last(a, p.set, s, j.flag)) return;
+  if (s.first == s.last || !nb_came_last(&a.arrived[p.set], s.last - s.first + 1, j.flag)) return;
   for (int i = (int)threadIdx.x; i < total; i += THREADS) {
     int row = i % NB_TILE_ROWS, column = i / NB_TILE_ROWS;
     if (first_row + row >= rows) continue;
@@ -391,7 +376,7 @@ static __device__ __forceinline__ void end_tall_set(const nb_product_args &a, co
       const float *v = sums[i / N_TILES][i % N_TILES];
       if (is_first) parts[s.slot * SET + i * LANES] = make_float4(v[0], v[1], v[2], v[3]);
     }
-    if (!is_last(a, p.set, s, j.flag) || !is_first) return;
+    if (!nb_came_last(&a.arrived[p.set], s.last - s.first + 1, j.flag) || !is_first) return;
 #pragma unroll
     for (int i = 0; i < QUADS * 4; i++) sums[i / 4 / N_TILES][i / 4 % N_TILES][i % 4] = 0;
       /* Several parts are on their way before the first is added, as many as registers allow. */
