@@ -53,7 +53,7 @@ struct RandomGptq {
 // A matrix as the backend would upload it.
 struct OnDevice {
   nb_device_matrix w = {};
-  std::vector<uint32_t> codes, pairs;
+  std::vector<uint32_t> codes;
   std::vector<uint8_t> scales;
   std::vector<int32_t> order;
 
@@ -70,8 +70,7 @@ struct OnDevice {
     w.packed = m;
     w.quant_map = m.quant_map, w.nested_map = m.nested_quant_map, w.nested_absmax = m.nested_absmax;
     w.nested_offset = m.nested_offset;
-    for (int b = 0; m.quant_map && b < 256; b++) pairs.push_back(nb_pair_f16(m.quant_map[b >> 4], m.quant_map[b & 15]));
-    w.pairs = pairs.data();
+    if (m.quant_map) nb_from_f32(NB_F16, m.quant_map, 16, w.values);
   }
   OnDevice(const OnDevice &) = delete;
 };

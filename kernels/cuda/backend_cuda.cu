@@ -217,8 +217,11 @@ static nb_device_layer layer_of(const nb_layer_product *p) {
   return layer;
 }
 
-static bool can_share(const nb_device_layer *a, const nb_device_layer *b) {
-  return a->w.tiles.kind == b->w.tiles.kind && a->w.tiles.col_tiles == b->w.tiles.col_tiles && a->w.order == b->w.order;
+/* A launch has one order of columns and one set of tables, its first layer's. */
+static bool can_share(const nb_matrix *a, const nb_matrix *b) {
+  return a->w.tiles.kind == b->w.tiles.kind && a->w.tiles.col_tiles == b->w.tiles.col_tiles && !a->w.order &&
+         !b->w.order && memcmp(a->w.values, b->w.values, sizeof a->w.values) == 0 &&
+         memcmp(a->nested_map, b->nested_map, sizeof a->nested_map) == 0;
 }
 
 /* Up to 64 rows at once. */
@@ -265,8 +268,8 @@ static nibble_status matmul(nb_backend *self, const nb_layer_product *products, 
     } else {
       int n = 1;
       for (; i < count && n < NB_PRODUCT_FUSED; i++, n++) {
+        if (!can_share(products[i - n].weight, products[i].weight)) break;
         layers[n] = layer_of(&products[i]);
-        if (!can_share(&layers[0], &layers[n])) break;
       }
       ok = multiply_few(b, layers, n, x->data, rows);
     }

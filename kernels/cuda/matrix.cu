@@ -25,7 +25,6 @@ typedef struct upload_job {
   cudaStream_t stream;
   part parts[NB_MATRIX_PARTS];
   int count;
-  uint32_t pairs[256];
   int32_t *order;
 } upload_job;
 
@@ -35,17 +34,15 @@ static void add(upload_job *job, const void *source, int64_t bytes, const void *
   job->parts[job->count++] = p;
 }
 
-static uint32_t f16_pair(float low, float high) { return nb_f32_to_f16(low) | (uint32_t)nb_f32_to_f16(high) << 16; }
-
 /* What nf4 and fp4 have beside their codes and scales. */
 static void add_maps(upload_job *job) {
   const nb_packed *m = job->m;
   nb_device_matrix *w = &job->matrix->w;
   if (!m->quant_map) return;
-  for (int b = 0; b < 256; b++) job->pairs[b] = f16_pair(m->quant_map[b >> 4], m->quant_map[b & 15]);
-  add(job, job->pairs, sizeof job->pairs, (const void **)&w->pairs);
+  nb_from_f32(NB_F16, m->quant_map, 16, w->values);
   add(job, m->quant_map, 16 * sizeof(float), (const void **)&w->quant_map);
   if (m->absmax) return;
+  memcpy(job->matrix->nested_map, m->nested_quant_map, sizeof job->matrix->nested_map);
   int64_t blocks = nb_ceil_div(m->rows * m->cols, m->block_size);
   add(job, m->nested_quant_map, 256 * sizeof(float), (const void **)&w->nested_map);
   add(job, m->nested_absmax, nb_ceil_div(blocks, m->nested_block_size) * 4, (const void **)&w->nested_absmax);

@@ -13,6 +13,7 @@ enum { NB_MATRIX_PARTS = 10 };
 struct nb_matrix {
   nb_device_matrix w;
   void *memory[NB_MATRIX_PARTS]; /* NULL: no such part */
+  float nested_map[256];         /* the host's, with double quantization */
 };
 
 /* Packs and copies a weight, some rows at a time. GGUF's blocks become float16. NIBBLE_SYSTEM if there is no memory.

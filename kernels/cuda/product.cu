@@ -55,37 +55,35 @@ typedef struct raw_eight {
   uint4 low, high;
 } raw_eight;
 
-/* Reads eight activations at tiled columns k .. k + 7 of a row. Whole and aligned tiles in order (is_plain) come
- * without a branch, so that several reads are on their way at once; otherwise they become float32 here, zeros where
- * there are none. */
-static __device__ __forceinline__ raw_eight read_eight(const nb_product_args &a, int row, int64_t k) {
+/* Reads eight activations of type X at tiled columns k .. k + 7 of a row, whole, aligned and in order: without a
+ * branch, so that several reads are on their way at once. */
+template <nb_x_dtype X>
+static __device__ __forceinline__ raw_eight read_plain(const nb_product_args &a, int row, int64_t k) {
   raw_eight raw = {};
-  if (a.is_plain) {
-    const char *at = (const char *)a.x + (row * a.ldx + k) * (a.x_dtype == NB_X_F32 ? 4 : 2);
-    raw.low = *(const uint4 *)at;
-    if (a.x_dtype == NB_X_F32) raw.high = *(const uint4 *)(at + 16);
-    return raw;
-  }
-  const nb_device_matrix *w = &a.layer[0].w;
-  uint32_t words[8];
-#pragma unroll
-  for (int i = 0; i < 8; i++) {
-    int64_t col = w->order ? w->order[k + i] : k + i;
-    words[i] = __float_as_uint(col >= 0 && col < w->tiles.cols ? load_x(a, row, col) : 0);
-  }
-  raw.low = make_uint4(words[0], words[1], words[2], words[3]);
-  raw.high = make_uint4(words[4], words[5], words[6], words[7]);
+  const char *at = (const char *)a.x + (row * a.ldx + k) * (X == NB_X_F32 ? 4 : 2);
+  raw.low = *(const uint4 *)at;
+  if (X == NB_X_F32) raw.high = *(const uint4 *)(at + 16);
   return raw;
 }
 
-static __device__ __forceinline__ void widen_eight(const nb_product_args &a, const raw_eight &raw, float v[8]) {
+template <nb_x_dtype X>
+static __device__ __forceinline__ void widen_plain(const raw_eight &raw, float v[8]) {
   const uint32_t words[8] = {raw.low.x,  raw.low.y,  raw.low.z,  raw.low.w,
                              raw.high.x, raw.high.y, raw.high.z, raw.high.w};
-  bool f32 = a.x_dtype == NB_X_F32 || !a.is_plain, f16 = a.x_dtype == NB_X_F16;
 #pragma unroll
   for (int i = 0; i < 8; i++) {
     uint32_t half = i % 2 ? words[i / 2] >> 16 : words[i / 2] & 0xffffu;
-    v[i] = f32 ? nb_bits_float(words[i]) : f16 ? nb_half_to_float(half) : nb_bits_float(half << 16);
+    v[i] = X == NB_X_F32 ? nb_bits_float(words[i]) : X == NB_X_F16 ? nb_half_to_float(half) : nb_bits_float(half << 16);
+  }
+}
+
+/* The same for any columns, zeros where there are none. */
+static __device__ __forceinline__ void load_any(const nb_product_args &a, int row, int64_t k, float v[8]) {
+  const nb_device_matrix *w = &a.layer[0].w;
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    int64_t col = w->order ? w->order[k + i] : k + i;
+    v[i] = col >= 0 && col < w->tiles.cols ? load_x(a, row, col) : 0;
   }
 }
 
@@ -113,10 +111,8 @@ typedef struct eight {
   uint4 first, second;
 } eight;
 
-static __device__ __forceinline__ eight make_eight(const nb_product_args &a, const raw_eight &raw) {
+static __device__ __forceinline__ eight make_eight(const nb_product_args &a, float v[8]) {
   eight e;
-  float v[8];
-  widen_eight(a, raw, v);
   e.first = narrow_eight(v, a.x_dtype == NB_X_F16 ? 1.0f : NB_X_SCALE);
   if (a.two_parts) {
     subtract_rounded(v, e.first);
@@ -125,26 +121,58 @@ static __device__ __forceinline__ eight make_eight(const nb_product_args &a, con
   return e;
 }
 
-/* Column tiles [begin, begin + tiles) of a long product's activations to their place in shared memory. A thread's reads
- * are all on their way before the first is used. */
-static __device__ __forceinline__ void stage_x(const nb_product_args &a, const job &j, int begin, int tiles) {
-  enum { AT_ONCE = 4 };
-  int eights = tiles * (NB_TILE_COLS / 8), total = eights * a.n;
+/* Eight activations to their place in a long product's shared memory. */
+static __device__ __forceinline__ void put_eight(const nb_product_args &a, const job &j, int row, int64_t k,
+                                                 float v[8]) {
+  unsigned short *to = j.x + (a.two_parts ? 2 : 1) * row * j.x_stride + k;
+  eight e = make_eight(a, v);
+  *(uint4 *)to = e.first;
+  if (a.two_parts) *(uint4 *)(to + j.x_stride) = e.second;
+}
+
+/* Column tiles [begin, begin + tiles) of a long product's activations to shared memory. All that a thread reads is on
+ * its way before the first of it is used, as far as registers allow. */
+template <nb_x_dtype X>
+static __device__ __forceinline__ void stage_plain(const nb_product_args &a, const job &j, int begin, int tiles) {
+  enum { AT_ONCE = X == NB_X_F32 ? 3 : 4 };
+  int eights = tiles * (NB_TILE_COLS / 8), total = eights * a.n, first = begin * NB_TILE_COLS;
+#pragma unroll 1
   for (int i = (int)threadIdx.x; i < total; i += AT_ONCE * THREADS) {
     raw_eight raw[AT_ONCE];
 #pragma unroll
     for (int b = 0; b < AT_ONCE; b++) {
       int at = min(i + b * THREADS, total - 1);
-      raw[b] = read_eight(a, at / eights, (int64_t)begin * NB_TILE_COLS + at % eights * 8);
+      raw[b] = read_plain<X>(a, at / eights, first + at % eights * 8);
     }
 #pragma unroll
     for (int b = 0; b < AT_ONCE; b++) {
-      int at = i + b * THREADS, row = at / eights, parts = a.two_parts ? 2 : 1;
-      if (at >= total) break;
-      unsigned short *to = j.x + parts * row * j.x_stride + begin * NB_TILE_COLS + at % eights * 8;
-      eight e = make_eight(a, raw[b]);
-      *(uint4 *)to = e.first;
-      if (a.two_parts) *(uint4 *)(to + j.x_stride) = e.second;
+      int at = i + b * THREADS;
+      float v[8];
+      widen_plain<X>(raw[b], v);
+      if (at < total) put_eight(a, j, at / eights, first + at % eights * 8, v);
+    }
+  }
+}
+
+static __device__ __forceinline__ void stage_x(const nb_product_args &a, const job &j, int begin, int tiles) {
+  int eights = tiles * (NB_TILE_COLS / 8), first = begin * NB_TILE_COLS;
+  if (a.is_plain && a.x_dtype == NB_X_F16) {
+    for (int row = 0; row < a.n; row++) {
+      const unsigned short *from = (const unsigned short *)a.x + row * a.ldx + first;
+      for (int i = (int)threadIdx.x; i < eights; i += THREADS)
+        nb_copy_16(j.x + row * j.x_stride + first + i * 8, from + i * 8);
+    }
+  } else if (a.is_plain && a.x_dtype == NB_X_BF16) {
+    stage_plain<NB_X_BF16>(a, j, begin, tiles);
+  } else if (a.is_plain) {
+    stage_plain<NB_X_F32>(a, j, begin, tiles);
+  } else {
+#pragma unroll 1
+    for (int i = (int)threadIdx.x; i < eights * a.n; i += THREADS) {
+      float v[8];
+      int64_t k = first + i % eights * 8;
+      load_any(a, i / eights, k, v);
+      put_eight(a, j, i / eights, k, v);
     }
   }
 }
@@ -192,7 +220,16 @@ static __global__ void __launch_bounds__(THREADS) narrow_x_kernel(const __grid_c
   nb_let_next_start();
   nb_wait_for_previous();
   if (i >= eights) return;
-  eight e = make_eight(a, read_eight(a, (int)blockIdx.y, (int64_t)i * 8));
+  float v[8];
+  int row = (int)blockIdx.y;
+  if (!a.is_plain) {
+    load_any(a, row, (int64_t)i * 8, v);
+  } else if (a.x_dtype == NB_X_F32) {
+    widen_plain<NB_X_F32>(read_plain<NB_X_F32>(a, row, (int64_t)i * 8), v);
+  } else { /* float16 comes here in other cases only */
+    widen_plain<NB_X_BF16>(read_plain<NB_X_BF16>(a, row, (int64_t)i * 8), v);
+  }
+  eight e = make_eight(a, v);
   uint4 *to = (uint4 *)args.out + (a.two_parts ? 2 : 1) * (int64_t)blockIdx.y * eights + i;
   to[0] = e.first;
   if (a.two_parts) to[eights] = e.second;
@@ -444,28 +481,26 @@ static __device__ __forceinline__ void fetch(reader *r, uint4 *units, uint4 *sca
   r->codes += WARPS_K * nb_tile_quads<KIND>();
 }
 
-/* A piece for each lane of the `bytes` from `at` on, which is the same in all of them. */
-static __device__ __forceinline__ void prefetch_by_lanes(const char *at, int64_t bytes, int lane) {
-  int64_t piece = (bytes / 32 + 15) / 16 * 16, from = lane * piece;
-  if (from < bytes) nb_prefetch(at + from, (uint32_t)min(piece, bytes - from));
-}
-
 /* Has what follows the tiles in flight brought into the second-level cache: tiles lie in the order of the run, up to
- * the end of the layer, or in a tall product of the row tile. `unit` is the reader's. */
+ * the end of the layer, or in a tall product of the row tile. One lane of each warp asks for a piece; `unit` is the
+ * reader's. */
 template <int KIND, bool IS_LONG>
 static __device__ __forceinline__ void prefetch_run(const job &j, const reader &r, uint32_t unit) {
   constexpr int BYTES = nb_tile_quads<KIND>() * 16, WARPS_K = nb_product_warps_k(IS_LONG);
+  constexpr int PIECE = PREFETCH_BYTES / NB_PRODUCT_WARPS / BYTES; /* tiles of a warp */
   const nb_device_matrix *w = &r.at.layer->w;
-  if (j.warp_k != 0 || unit >= j.end || r.at.row_tile >= w->tiles.row_tiles) return;
-  int64_t row_tiles = IS_LONG ? w->tiles.row_tiles - r.at.row_tile : 1;
-  int64_t tiles = min((int64_t)(j.end - unit) * WARPS_K, row_tiles * w->tiles.col_tiles - r.at.tile);
-  tiles = min(tiles, (int64_t)(PREFETCH_BYTES / BYTES / (NB_PRODUCT_WARPS / WARPS_K)));
+  if (j.lane != 0 || unit >= j.end || r.at.row_tile >= w->tiles.row_tiles) return;
+  /* The warps of a row tile read side by side, so the first of them is where the pieces begin. */
+  int64_t first = r.at.row_tile * w->tiles.col_tiles + r.at.tile - j.warp_k;
+  int64_t end = (r.at.row_tile + 1) * w->tiles.col_tiles;
+  if (IS_LONG) end = min(first + (int64_t)(j.end - unit) * WARPS_K, w->tiles.row_tiles * w->tiles.col_tiles);
+  first += j.warp_k * PIECE;
+  int64_t tiles = min((int64_t)PIECE, end - first);
   if (tiles <= 0) return;
-  prefetch_by_lanes((const char *)(r.codes - j.lane), tiles * BYTES, j.lane);
+  nb_prefetch((const char *)w->codes + first * BYTES, (uint32_t)(tiles * BYTES));
   if constexpr (KIND == NB_TILED_LUT4 || KIND == NB_TILED_LUT4_TWICE) {
     constexpr int SCALE_BYTES = KIND == NB_TILED_LUT4 ? 128 : NB_TILE_ROWS;
-    int64_t tile = r.at.row_tile * w->tiles.col_tiles + r.at.tile;
-    prefetch_by_lanes((const char *)w->scales + tile * SCALE_BYTES, tiles * SCALE_BYTES, j.lane);
+    nb_prefetch((const char *)w->scales + first * SCALE_BYTES, (uint32_t)(tiles * SCALE_BYTES));
   }
 }
 
@@ -474,7 +509,7 @@ template <int KIND>
 static __device__ __forceinline__ void fill_tables(const nb_device_matrix *w, uint32_t *table) {
   if constexpr (KIND == NB_TILED_LUT4 || KIND == NB_TILED_LUT4_TWICE) {
     for (int i = (int)threadIdx.x; i < 256 * 8; i += THREADS) {
-      uint32_t pair = w->pairs[i / 8];
+      uint32_t pair = w->values[i / 8 / 16] | (uint32_t)w->values[i / 8 % 16] << 16;
       ((uint4 *)table)[i / 8 * (NB_PAIR_STRIDE / 4) + i % 8] = make_uint4(pair, pair, pair, pair);
     }
   }
@@ -484,22 +519,14 @@ static __device__ __forceinline__ void fill_tables(const nb_device_matrix *w, ui
   }
 }
 
-/* The ring of tiles in flight: [0] is the next to be multiplied. */
+/* The tiles in flight. They stay where they are until they are multiplied: to move a register is to wait for it. */
 template <int KIND, int DEPTH>
 struct ring {
   uint4 units[DEPTH][2 * nb_unit_size<KIND>::quads], scales[DEPTH];
-  __device__ __forceinline__ void turn(void) {
-#pragma unroll
-    for (int d = 0; d + 1 < DEPTH; d++) {
-#pragma unroll
-      for (int i = 0; i < 2 * nb_unit_size<KIND>::quads; i++) units[d][i] = units[d + 1][i];
-      scales[d] = scales[d + 1];
-    }
-  }
+  int next; /* to be multiplied */
 };
 
-/* Multiplies `count` units between two events. The ring is where it was after DEPTH of them, so it need not be turned
- * but for the few that are left. */
+/* Multiplies `count` > 0 units between two events. */
 template <int KIND, int N_TILES, bool IS_LONG, int DEPTH>
 static __device__ __forceinline__ void multiply_some(const job &j, place *p, reader *r, ring<KIND, DEPTH> *flight,
                                                      uint32_t count, const unsigned short *x,
@@ -507,19 +534,16 @@ static __device__ __forceinline__ void multiply_some(const job &j, place *p, rea
   constexpr int WARPS_K = nb_product_warps_k(IS_LONG);
   const nb_device_matrix *w = &p->layer->w;
 #pragma unroll 1
-  for (; count >= DEPTH; count -= DEPTH, x += DEPTH * WARPS_K * NB_TILE_COLS, p->tile += DEPTH * WARPS_K) {
+  for (;;) {
 #pragma unroll
     for (int d = 0; d < DEPTH; d++) {
-      if (p->tile + d * WARPS_K < p->end)
-        multiply_tile<KIND, N_TILES>(w, j, flight->units[d], flight->scales[d], x + d * WARPS_K * NB_TILE_COLS, sums);
+      if (d != flight->next) continue; /* the first time round only */
+      if (p->tile < p->end) multiply_tile<KIND, N_TILES>(w, j, flight->units[d], flight->scales[d], x, sums);
       fetch<KIND, IS_LONG>(r, flight->units[d], &flight->scales[d]);
+      p->tile += WARPS_K, x += WARPS_K * NB_TILE_COLS;
+      flight->next = (d + 1) % DEPTH;
+      if (--count == 0) return;
     }
-  }
-#pragma unroll 1
-  for (; DEPTH > 1 && count > 0; count--, x += WARPS_K * NB_TILE_COLS, p->tile += WARPS_K) {
-    if (p->tile < p->end) multiply_tile<KIND, N_TILES>(w, j, flight->units[0], flight->scales[0], x, sums);
-    flight->turn();
-    fetch<KIND, IS_LONG>(r, flight->units[DEPTH - 1], &flight->scales[DEPTH - 1]);
   }
 }
 
@@ -533,21 +557,22 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, const 
   nb_let_next_start();
   reader r = read_from<KIND, IS_LONG>(a, j, j.begin / set_units, j.begin);
   place p = r.at;
-#pragma unroll 1
-  for (uint32_t u = j.begin; u < j.begin + DEPTH; u++) {
-    flight.turn();
-    if (u == r.at.next_set) r = read_from<KIND, IS_LONG>(a, j, r.at.set + 1, u);
-    fetch<KIND, IS_LONG>(&r, flight.units[DEPTH - 1], &flight.scales[DEPTH - 1]);
+  flight.next = 0;
+#pragma unroll
+  for (int d = 0; d < DEPTH; d++) {
+    if (j.begin + d == r.at.next_set) r = read_from<KIND, IS_LONG>(a, j, r.at.set + 1, j.begin + d);
+    fetch<KIND, IS_LONG>(&r, flight.units[d], &flight.scales[d]);
   }
   prefetch_run<KIND, IS_LONG>(j, r, j.begin + DEPTH);
   fill_tables<KIND>(&a.layer[0].w, (uint32_t *)j.table);
   nb_wait_for_previous(); /* x, y and the partial sums are its to read and write until then; weights are nobody's */
   if constexpr (IS_LONG) {
     stage_run(a, j);
+    nb_copies_commit();
   } else {
     copy_chunk(a, j, j.begin, x_now);
-    nb_copies_wait<0>();
   }
+  nb_copies_wait<0>();
   __syncthreads();
   if (!IS_LONG && chunk_at + chunk < j.end) copy_chunk(a, j, chunk_at + chunk, x_next);
 #pragma unroll 1

@@ -14,7 +14,7 @@ typedef struct nb_device_matrix {
   int gptq_bits; /* of `packed`; 0: another format */
   const uint32_t *codes;
   const void *scales;
-  const uint32_t *pairs;   /* [256] float16 pairs of a byte of codes, first code low (nf4, fp4) */
+  uint16_t values[16];     /* quant_map in float16: kernels have it without a load (nf4, fp4) */
   const float *quant_map;  /* [16] */
   const float *nested_map; /* [256], with double quantization */
   const float *nested_absmax;

@@ -250,7 +250,10 @@ bool nb_product_is_long(nb_tiled_kind kind, int64_t col_tiles, int columns, int6
 
 bool nb_product_plan_make(nb_tiled_kind kind, bool is_long, int64_t sets, int64_t col_tiles, int columns,
                           int processors, int64_t shared_limit, nb_product_plan *out) {
-  enum { BUSY = 93 }; /* percent of the multiprocessors that whole sets must keep at work */
+  enum {
+    BUSY = 93, /* percent of the multiprocessors that whole sets must keep at work */
+    MOST = 8,  /* units of a chunk: the first one is waited for */
+  };
   int n_tiles = nb_product_n_tiles(columns), warps_k = nb_product_warps_k(is_long);
   int64_t set_units = nb_ceil_div(col_tiles, warps_k), units = sets * set_units;
   int64_t rounds = nb_ceil_div(sets, processors), blocks = nb_ceil_div(sets, rounds), run = 0;
@@ -264,7 +267,7 @@ bool nb_product_plan_make(nb_tiled_kind kind, bool is_long, int64_t sets, int64_
   int64_t chunk = set_units, x = x_bytes(columns, set_units * warps_k);
   if (!is_long) { /* one chunk in use and one on its way */
     chunk = ((shared_limit - before - sums - FLAG_BYTES) / (4 * columns) - X_PAD) / (warps_k * NB_TILE_COLS);
-    chunk = nb_min_i64(chunk, run ? run : nb_ceil_div(units, blocks));
+    chunk = nb_min_i64(nb_min_i64(chunk, MOST), run ? run : nb_ceil_div(units, blocks));
     if (chunk < 1) return false;
     x = 2 * x_bytes(columns, chunk * warps_k);
   }

@@ -172,7 +172,7 @@ NB_CONST bool nb_is_4bit(nb_tiled_kind kind) {
 /* Tiles that a warp has in flight: enough bytes on a multiprocessor to hide the memory's latency, few enough for its
  * registers. */
 NB_CONST int nb_product_depth(nb_tiled_kind kind, int n_tiles) {
-  return nb_is_4bit(kind) ? (n_tiles <= 2 ? 3 : 2) : n_tiles <= 2 ? 2 : 1;
+  return nb_is_4bit(kind) ? (n_tiles <= 2 ? 3 : 2) : kind != NB_TILED_F16 && n_tiles <= 2 ? 2 : 1;
 }
 
 /* Bytes of shared memory before the activations: the table of pairs and the map of double quantization, or nothing. */
