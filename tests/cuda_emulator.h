@@ -109,6 +109,7 @@ struct Meeting {
 struct Copy {
   void *to;
   const void *from;
+  size_t bytes;
 };
 
 struct Fiber {
@@ -501,7 +502,13 @@ inline float4 nb_load_fresh(const float4 *at) { return *at; }
 // Copies happen as late as they may: when the thread waits for their group.
 inline void nb_copy_16(void *to, const void *from) {
   if ((uintptr_t)to % 16 || (uintptr_t)from % 16) emulator::Die("a copy of 16 bytes that is not aligned");
-  emulator::Current()->now->group.push_back({to, from});
+  emulator::Current()->now->group.push_back({to, from, 16});
+}
+inline void nb_copy_16_if(bool wanted, void *to, const void *from) {
+  if (wanted) nb_copy_16(to, from);
+}
+inline void nb_copy_4_if(bool wanted, void *to, const void *from) {
+  if (wanted) emulator::Current()->now->group.push_back({to, from, 4});
 }
 inline void nb_copies_commit() {
   emulator::Fiber *f = emulator::Current()->now;
@@ -512,7 +519,7 @@ template <int N>
 void nb_copies_wait() {
   std::deque<std::vector<emulator::Copy>> &groups = emulator::Current()->now->groups;
   for (; groups.size() > N; groups.pop_front()) {
-    for (const emulator::Copy &c : groups.front()) memcpy(c.to, c.from, 16);
+    for (const emulator::Copy &c : groups.front()) memcpy(c.to, c.from, c.bytes);
   }
 }
 inline void nb_prefetch(const void *at, uint32_t bytes) {

@@ -128,6 +128,32 @@ static __device__ __forceinline__ uint4 nb_fetch_scales(const nb_scale_place *p,
   }
 }
 
+/* The same by way of shared memory: nb_stage_scales begins to copy those of a tile if it is there, nb_staged_scales
+ * gives what nb_fetch_scales would have. All lanes of the warp come by both, with a barrier between. */
+template <int KIND>
+static __device__ __forceinline__ void nb_stage_scales(const nb_scale_place *p, bool is_there, uint32_t kt, int lane,
+                                                       unsigned char *to) {
+  if constexpr (KIND == NB_TILED_LUT4) {
+    nb_copy_16_if(is_there && lane % 4 == 0, to + lane * 4, p->at + (int64_t)(kt * 128));
+  } else if constexpr (KIND == NB_TILED_LUT4_TWICE) {
+    nb_copy_16_if(is_there && lane < 2, to + lane * 16, p->at - lane + kt * NB_TILE_ROWS + lane * 16);
+    nb_copy_4_if(is_there, to + 32 + lane * 4, &p->nested_absmax[(p->first_block + nb_divide(kt, p->reciprocal)) >> 8]);
+  } else if constexpr (KIND == NB_TILED_GPTQ4 || KIND == NB_TILED_GPTQ8) {
+    nb_copy_16_if(is_there && lane % 4 == 0, to + lane * 4, p->at + (int64_t)(nb_divide(kt, p->reciprocal) * 128));
+  }
+}
+
+template <int KIND>
+static __device__ __forceinline__ uint4 nb_staged_scales(const unsigned char *from, int lane) {
+  if constexpr (KIND == NB_TILED_LUT4 || KIND == NB_TILED_GPTQ4 || KIND == NB_TILED_GPTQ8) {
+    return *(const uint4 *)(from + lane / 4 * 16);
+  } else if constexpr (KIND == NB_TILED_LUT4_TWICE) {
+    return make_uint4(from[lane], ((const uint32_t *)(from + 32))[lane], 0, 0);
+  } else {
+    return make_uint4(0, 0, 0, 0);
+  }
+}
+
 /* Makes scales of what was fetched. All lanes of the warp come by. */
 template <int KIND>
 static __device__ __forceinline__ nb_lane_scales nb_make_scales(uint4 fetched, const float *nested_map, float offset,

@@ -66,13 +66,26 @@ static __device__ __forceinline__ uint32_t nb_pick_bytes(uint32_t low, uint32_t 
   return __byte_perm(low, high, select);
 }
 
-/* Copies from global to shared memory that go on while the thread does other things: 16 bytes each, gathered into
+/* Copies from global to shared memory that go on while the thread does other things: 16 or 4 bytes each, gathered into
  * groups, in order. Not before nb_copies_wait<N>, when all but the newest N groups of this thread are there, may the
- * thread look at them, and after a barrier others. Both addresses are multiples of 16. */
+ * thread look at them, and after a barrier others. Both addresses are multiples of the size. */
 static __device__ __forceinline__ void nb_copy_16(void *shared, const void *from) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
                :
                : "r"((uint32_t)__cvta_generic_to_shared(shared)), "l"(from)
+               : "memory");
+}
+/* The same without a branch, or nothing. */
+static __device__ __forceinline__ void nb_copy_16_if(bool wanted, void *shared, const void *from) {
+  asm volatile("{.reg .pred p; setp.ne.u32 p, %0, 0; @p cp.async.cg.shared.global [%1], [%2], 16;}"
+               :
+               : "r"((uint32_t)wanted), "r"((uint32_t)__cvta_generic_to_shared(shared)), "l"(from)
+               : "memory");
+}
+static __device__ __forceinline__ void nb_copy_4_if(bool wanted, void *shared, const void *from) {
+  asm volatile("{.reg .pred p; setp.ne.u32 p, %0, 0; @p cp.async.ca.shared.global [%1], [%2], 4;}"
+               :
+               : "r"((uint32_t)wanted), "r"((uint32_t)__cvta_generic_to_shared(shared)), "l"(from)
                : "memory");
 }
 static __device__ __forceinline__ void nb_copies_commit(void) { asm volatile("cp.async.commit_group;" ::: "memory"); }

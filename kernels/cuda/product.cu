@@ -5,30 +5,33 @@
  * sum, or for nf4 and fp4 the 16 values rounded to float16. f16 is that of product.h; with two_parts it has 22 bits.
  *
  * Each multiprocessor has one block, which takes a run of units (tiles.h says what those are, and what long and tall
- * products are). The weights are the A of m16n8k16, and go from global memory straight to the registers of the lane
- * that needs them (tiles.h), `depth` units ahead and from one set on into the next, so that reading never pauses; the
- * activations are its B and lie in shared memory, in rows that start 16 banks apart:
+ * products are). Each of its sixteen warps reads a stream of tiles of its own, `stages` ahead and from one set on into
+ * the next, by asynchronous copies into its own part of shared memory; lanes find there, 16 bytes at a time, what they
+ * feed to the tensor cores. The weights are the A of m16n8k16; the activations are its B and lie in shared memory in
+ * rows that start 16 banks apart:
  *
  *          A: slab of W [16, 64]          B: x^T [64, 8]              D [16, 8] += A B
  *      lane 4g + t: rows g, g + 8;     lane 4g + t: row g of x,     lane 4g + t: rows g, g + 8 of W,
  *      columns 8t.., 32 + 8t..         the same columns             rows 2t, 2t + 1 of x
  *
- * Weights depend on no earlier kernel. So a block is launched while the one before it in the stream still works, reads
- * its first tiles, has more of its run brought into the second-level cache, and only then waits for its activations.
+ * Loads straight to registers are no way to have several tiles in flight: the compiler counts all of them on one
+ * scoreboard, and to wait for the oldest is then to wait for the newest. Groups of asynchronous copies are waited for
+ * one by one.
  *
- * Sixteen warps of 128 registers keep a multiprocessor busy. Eight, with their tiles in shared memory, so that two
- * launches fit beside each other, were tried: they wait 5.7 clocks for each instruction, and read at half the speed.
+ * Weights depend on no earlier kernel. So a block is launched while the one before it in the stream still works, fills
+ * its stages, has more of its run brought into the second-level cache, and only then waits for its activations.
  */
 #include "kernels/cuda/decode.h"
 
-enum { X_PAD = 32, THREADS = NB_PRODUCT_WARPS * 32, PREFETCH_BYTES = 64 << 10 /* of a block, beyond the registers */ };
+enum { X_PAD = 32, THREADS = NB_PRODUCT_WARPS * 32, PREFETCH_BYTES = 64 << 10 /* of a block, beyond the stages */ };
 
 /* What a block works on, the same in all its threads but for lane and warp. */
 typedef struct job {
   const uint32_t *table;
   const float *nested_map;
-  unsigned short *x; /* long: [columns, stride]; tall: two chunks of that */
-  float *sums;       /* long: [warps, 32, columns]; tall: float4 [warps / 2, of a lane, lanes] */
+  unsigned char *stages; /* the warp's */
+  unsigned short *x;     /* long: [columns, stride]; tall: two chunks of that */
+  float *sums;           /* long: [warps, 32, columns]; tall: float4 [warps / 2, of a lane, lanes] */
   unsigned *flag;
   int x_stride, columns;
   int warp_k, warp_n, lane;
@@ -204,7 +207,6 @@ static __device__ __forceinline__ void copy_chunk(const nb_product_args &a, cons
       if (tile < tiles) nb_copy_16(to + row * j.x_stride + i * 8, from + tile * NB_TILE_COLS + i % 8 * 8);
     }
   }
-  nb_copies_commit();
 }
 
 /* x to float16 in the order of the tiles, for tall products: [columns, col_tiles * 64]. */
@@ -235,11 +237,8 @@ static __global__ void __launch_bounds__(THREADS) narrow_x_kernel(const __grid_c
   if (a.two_parts) to[eights] = e.second;
 }
 
-/* The B registers of all 4 steps for 8 columns of x^T: row `g` of them, at the lane's columns of the tile at `x`. */
-static __device__ __forceinline__ void load_b(const job &j, const unsigned short *x, int n_tile, uint32_t b[8]) {
-  int row = n_tile * 8 + j.lane / 4;
-  if (row >= j.columns) row = j.columns - 1; /* what comes of it is not kept */
-  const unsigned short *at = x + row * j.x_stride + j.lane % 4 * 8;
+/* The B registers of all 4 steps for 8 columns of x^T, at the lane's place. */
+static __device__ __forceinline__ void load_b(const unsigned short *at, uint32_t b[8]) {
   uint4 low = *(const uint4 *)at, high = *(const uint4 *)(at + 32);
   b[0] = low.x, b[1] = low.y, b[2] = low.z, b[3] = low.w;
   b[4] = high.x, b[5] = high.y, b[6] = high.z, b[7] = high.w;
@@ -248,7 +247,7 @@ static __device__ __forceinline__ void load_b(const job &j, const unsigned short
 /* One tile of 32 x 64 weights into the sums. */
 template <int KIND, int N_TILES>
 static __device__ __forceinline__ void multiply_tile(const nb_device_matrix *w, const job &j, const uint4 *units,
-                                                     uint4 fetched, const unsigned short *x,
+                                                     uint4 fetched, const unsigned short *x, const int x_lane[N_TILES],
                                                      float sums[2][N_TILES][4]) {
   const int words = nb_unit_size<KIND>::words;
   nb_lane_scales scales = nb_make_scales<KIND>(fetched, j.nested_map, w->nested_offset, w->tiles.scale_is_bf16, j.lane);
@@ -259,7 +258,7 @@ static __device__ __forceinline__ void multiply_tile(const nb_device_matrix *w, 
 #pragma unroll
   for (int n = 0; n < N_TILES; n++) {
     uint32_t b[8];
-    load_b(j, x, n, b);
+    load_b(x + x_lane[n], b);
 #pragma unroll
     for (int slab = 0; slab < 2; slab++) {
       float part[4] = {0, 0, 0, 0};
@@ -453,32 +452,34 @@ static __device__ __forceinline__ place go_to(const nb_product_args &a, const jo
 /* What a warp fetches next. */
 typedef struct reader {
   place at;
-  const uint4 *codes; /* of its tile, this lane's first */
+  const unsigned char *codes; /* of its tile, this lane's first */
   nb_scale_place scales;
+  uint32_t stage; /* where they go, and the tile that is to be multiplied next is */
 } reader;
 
 template <int KIND, bool IS_LONG>
-static __device__ __forceinline__ reader read_from(const nb_product_args &a, const job &j, uint32_t set,
-                                                   uint32_t unit) {
-  reader r;
-  r.at = go_to<IS_LONG>(a, j, set, unit);
-  const nb_device_matrix *w = &r.at.layer->w;
-  int64_t tile = r.at.row_tile * w->tiles.col_tiles + r.at.tile;
-  r.codes = (const uint4 *)w->codes + tile * nb_tile_quads<KIND>() + j.lane;
-  r.scales = nb_place_scales<KIND>(w, r.at.row_tile, j.lane);
-  return r;
+static __device__ __forceinline__ void read_from(const nb_product_args &a, const job &j, uint32_t set, uint32_t unit,
+                                                 reader *r) {
+  r->at = go_to<IS_LONG>(a, j, set, unit);
+  const nb_device_matrix *w = &r->at.layer->w;
+  int64_t tile = r->at.row_tile * w->tiles.col_tiles + r->at.tile;
+  r->codes = (const unsigned char *)w->codes + tile * nb_code_stage_bytes((nb_tiled_kind)KIND) + j.lane * 16;
+  r->scales = nb_place_scales<KIND>(w, r->at.row_tile, j.lane);
 }
 
-/* Fetches the warp's tile of the reader's unit, and goes on to the next. */
-template <int KIND, bool IS_LONG>
-static __device__ __forceinline__ void fetch(reader *r, uint4 *units, uint4 *scales) {
-  constexpr int WARPS_K = nb_product_warps_k(IS_LONG);
-  if (r->at.tile < r->at.end) {
-    nb_load_units<KIND>(r->codes, units);
-    *scales = nb_fetch_scales<KIND>(&r->scales, r->at.tile);
-  }
+/* Begins to copy the warp's tile of the reader's unit to its stage, as a group, and goes on to the next unit. */
+template <int KIND, int STAGES, bool IS_LONG>
+static __device__ __forceinline__ void fetch(const job &j, reader *r) {
+  constexpr int BYTES = nb_code_stage_bytes((nb_tiled_kind)KIND), WARPS_K = nb_product_warps_k(IS_LONG);
+  unsigned char *to = j.stages + r->stage * nb_stage_bytes((nb_tiled_kind)KIND);
+  bool is_there = r->at.tile < r->at.end;
+#pragma unroll
+  for (int i = 0; i < BYTES; i += 512) nb_copy_16_if(is_there, to + j.lane * 16 + i, r->codes + i);
+  nb_stage_scales<KIND>(&r->scales, is_there, r->at.tile, j.lane, to + BYTES);
+  nb_copies_commit();
   r->at.tile += WARPS_K;
-  r->codes += WARPS_K * nb_tile_quads<KIND>();
+  r->codes += WARPS_K * BYTES;
+  r->stage = r->stage + 1 == STAGES ? 0 : r->stage + 1;
 }
 
 /* Has what follows the tiles in flight brought into the second-level cache: tiles lie in the order of the run, up to
@@ -519,77 +520,80 @@ static __device__ __forceinline__ void fill_tables(const nb_device_matrix *w, ui
   }
 }
 
-/* The tiles in flight. They stay where they are until they are multiplied: to move a register is to wait for it. */
-template <int KIND, int DEPTH>
-struct ring {
-  uint4 units[DEPTH][2 * nb_unit_size<KIND>::quads], scales[DEPTH];
-  int next; /* to be multiplied */
-};
-
-/* Multiplies `count` > 0 units between two events. */
-template <int KIND, int N_TILES, bool IS_LONG, int DEPTH>
-static __device__ __forceinline__ void multiply_some(const job &j, place *p, reader *r, ring<KIND, DEPTH> *flight,
-                                                     uint32_t count, const unsigned short *x,
+/* Multiplies `count` units between two events: waits for a tile, takes it out of its stage, has the stage filled again.
+ */
+template <int KIND, int N_TILES, int STAGES, bool IS_LONG>
+static __device__ __forceinline__ void multiply_some(const job &j, place *p, reader *r, uint32_t count,
+                                                     const unsigned short *x, const int x_lane[N_TILES],
                                                      float sums[2][N_TILES][4]) {
   constexpr int WARPS_K = nb_product_warps_k(IS_LONG);
+  constexpr int QUADS = 2 * nb_unit_size<KIND>::quads, BYTES = nb_code_stage_bytes((nb_tiled_kind)KIND);
   const nb_device_matrix *w = &p->layer->w;
 #pragma unroll 1
-  for (;;) {
+  for (; count > 0; count--, p->tile += WARPS_K, x += WARPS_K * NB_TILE_COLS) {
+    const unsigned char *stage = j.stages + r->stage * nb_stage_bytes((nb_tiled_kind)KIND);
+    uint4 units[QUADS];
+    nb_copies_wait<STAGES - 1>();
+    __syncwarp(); /* scales are copied by some lanes for all */
 #pragma unroll
-    for (int d = 0; d < DEPTH; d++) {
-      if (d != flight->next) continue; /* the first time round only */
-      if (p->tile < p->end) multiply_tile<KIND, N_TILES>(w, j, flight->units[d], flight->scales[d], x, sums);
-      fetch<KIND, IS_LONG>(r, flight->units[d], &flight->scales[d]);
-      p->tile += WARPS_K, x += WARPS_K * NB_TILE_COLS;
-      flight->next = (d + 1) % DEPTH;
-      if (--count == 0) return;
-    }
+    for (int i = 0; i < QUADS; i++) units[i] = *(const uint4 *)(stage + (i * 32 + j.lane) * 16);
+    uint4 scales = nb_staged_scales<KIND>(stage + BYTES, j.lane);
+    __syncwarp();
+    fetch<KIND, STAGES, IS_LONG>(j, r);
+    if (p->tile < p->end) multiply_tile<KIND, N_TILES>(w, j, units, scales, x, x_lane, sums);
   }
 }
 
-template <int KIND, int N_TILES, bool IS_LONG>
+template <int KIND, int N_TILES, int STAGES, bool IS_LONG>
 static __device__ __forceinline__ void multiply(const nb_product_args &a, const job &j) {
-  constexpr int DEPTH = nb_product_depth((nb_tiled_kind)KIND, N_TILES), WARPS_K = nb_product_warps_k(IS_LONG);
-  ring<KIND, DEPTH> flight;
+  constexpr int WARPS_K = nb_product_warps_k(IS_LONG);
   float sums[2][N_TILES][4] = {};
   uint32_t set_units = a.plan.set_units, chunk = a.plan.chunk_units, chunk_at = j.begin;
   unsigned short *x_now = j.x, *x_next = j.x + j.columns * j.x_stride; /* tall: two chunks */
-  nb_let_next_start();
-  reader r = read_from<KIND, IS_LONG>(a, j, j.begin / set_units, j.begin);
-  place p = r.at;
-  flight.next = 0;
+  int x_lane[N_TILES]; /* where the lane reads of each 8 rows of x; of a row that is not there nothing is kept */
 #pragma unroll
-  for (int d = 0; d < DEPTH; d++) {
-    if (j.begin + d == r.at.next_set) r = read_from<KIND, IS_LONG>(a, j, r.at.set + 1, j.begin + d);
-    fetch<KIND, IS_LONG>(&r, flight.units[d], &flight.scales[d]);
+  for (int n = 0; n < N_TILES; n++) x_lane[n] = min(n * 8 + j.lane / 4, j.columns - 1) * j.x_stride + j.lane % 4 * 8;
+  nb_let_next_start();
+  reader r;
+  r.stage = 0;
+  read_from<KIND, IS_LONG>(a, j, j.begin / set_units, j.begin, &r);
+  place p = r.at;
+#pragma unroll 1
+  for (uint32_t u = j.begin; u < j.begin + STAGES; u++) {
+    if (u == r.at.next_set) read_from<KIND, IS_LONG>(a, j, r.at.set + 1, u, &r);
+    fetch<KIND, STAGES, IS_LONG>(j, &r);
   }
-  prefetch_run<KIND, IS_LONG>(j, r, j.begin + DEPTH);
+  prefetch_run<KIND, IS_LONG>(j, r, j.begin + STAGES);
   fill_tables<KIND>(&a.layer[0].w, (uint32_t *)j.table);
   nb_wait_for_previous(); /* x, y and the partial sums are its to read and write until then; weights are nobody's */
-  if constexpr (IS_LONG) {
+  if constexpr (IS_LONG)
     stage_run(a, j);
-    nb_copies_commit();
-  } else {
+  else
     copy_chunk(a, j, j.begin, x_now);
-  }
+  nb_copies_commit();
   nb_copies_wait<0>();
   __syncthreads();
+  /* Each further chunk of activations belongs to the group of the next tile. */
   if (!IS_LONG && chunk_at + chunk < j.end) copy_chunk(a, j, chunk_at + chunk, x_next);
 #pragma unroll 1
   for (uint32_t u = j.begin; u < j.end;) {
     if (!IS_LONG && u == chunk_at + chunk) {
-      nb_copies_wait<0>();
+      /* Its copies were begun a chunk ago, before the newest groups unless a chunk is shorter than those. */
+      if (chunk >= STAGES)
+        nb_copies_wait<STAGES - 1>();
+      else
+        nb_copies_wait<0>();
       __syncthreads(); /* the next chunk is there, and everyone is done with this one */
       unsigned short *done = x_now;
       x_now = x_next, x_next = done, chunk_at = u;
       if (u + chunk < j.end) copy_chunk(a, j, u + chunk, x_next);
     }
-    if (u + DEPTH == r.at.next_set) r = read_from<KIND, IS_LONG>(a, j, r.at.set + 1, u + DEPTH);
-    uint32_t stop = min(min(j.end, p.next_set), r.at.next_set - DEPTH);
+    if (u + STAGES == r.at.next_set) read_from<KIND, IS_LONG>(a, j, r.at.set + 1, u + STAGES, &r);
+    uint32_t stop = min(min(j.end, p.next_set), r.at.next_set - STAGES);
     if (!IS_LONG) stop = min(stop, chunk_at + chunk);
     const unsigned short *x =
         IS_LONG ? j.x + p.tile * NB_TILE_COLS : x_now + ((u - chunk_at) * WARPS_K + (uint32_t)j.warp_k) * NB_TILE_COLS;
-    multiply_some<KIND, N_TILES, IS_LONG, DEPTH>(j, &p, &r, &flight, stop - u, x, sums);
+    multiply_some<KIND, N_TILES, STAGES, IS_LONG>(j, &p, &r, stop - u, x, x_lane, sums);
     u = stop;
     if (u < p.next_set && u < j.end) continue;
     if constexpr (IS_LONG)
@@ -602,7 +606,7 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, const 
   }
 }
 
-template <int KIND, int N_TILES, bool IS_LONG>
+template <int KIND, int N_TILES, int STAGES, bool IS_LONG>
 static __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid_constant__ nb_product_args a) {
   constexpr int WARPS_K = nb_product_warps_k(IS_LONG);
   unsigned char *shared = nb_shared();
@@ -610,7 +614,8 @@ static __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid
   job j;
   j.table = (const uint32_t *)shared;
   j.nested_map = (const float *)(j.table + 256 * NB_PAIR_STRIDE);
-  j.x = (unsigned short *)(shared + nb_product_table_bytes((nb_tiled_kind)KIND));
+  j.stages = shared + nb_product_table_bytes((nb_tiled_kind)KIND) + warp * STAGES * nb_stage_bytes((nb_tiled_kind)KIND);
+  j.x = (unsigned short *)(shared + a.plan.x_offset);
   j.sums = (float *)(shared + a.plan.sums_offset);
   j.flag = (unsigned *)(shared + a.plan.shared_bytes - 16);
   j.columns = a.two_parts ? 2 * a.n : a.n;
@@ -620,7 +625,7 @@ static __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid
   j.warp_n = warp / WARPS_K;
   j.begin = nb_first_unit(&a.plan, blockIdx.x);
   j.end = nb_first_unit(&a.plan, blockIdx.x + 1);
-  multiply<KIND, N_TILES, IS_LONG>(a, j);
+  multiply<KIND, N_TILES, STAGES, IS_LONG>(a, j);
 }
 
 /* ---- the launch ------------------------------------------------------------------------------------------------- */
@@ -629,24 +634,29 @@ typedef void (*kernel_fn)(nb_product_args);
 
 enum { MAX_AT_ONCE = 32 }; /* rows of activations whose sums fit the registers */
 
-enum { SHAPES = 4 }; /* long; tall with 1, 2 and 4 tiles of rows */
+template <int KIND, int N_TILES>
+static kernel_fn kernel_of(const nb_product_plan *p) {
+  constexpr int STAGES = nb_product_stages((nb_tiled_kind)KIND, N_TILES);
+  if constexpr (N_TILES == 1) {
+    if (p->is_long) return p->stages == 1 ? product_kernel<KIND, 1, 1, true> : product_kernel<KIND, 1, STAGES, true>;
+    if (p->stages == 1) return product_kernel<KIND, 1, 1, false>;
+  }
+  return product_kernel<KIND, N_TILES, STAGES, false>;
+}
 
 template <int KIND>
-static kernel_fn kernel_of_shape(int shape) {
-  static const kernel_fn kernels[SHAPES] = {product_kernel<KIND, 1, true>, product_kernel<KIND, 1, false>,
-                                            product_kernel<KIND, 2, false>, product_kernel<KIND, 4, false>};
-  return kernels[shape];
+static kernel_fn kernel_of_kind(const nb_product_plan *p) {
+  return p->n_tiles == 1 ? kernel_of<KIND, 1>(p) : p->n_tiles == 2 ? kernel_of<KIND, 2>(p) : kernel_of<KIND, 4>(p);
 }
 
 static kernel_fn kernel_for(nb_tiled_kind kind, const nb_product_plan *p) {
-  int shape = p->is_long ? 0 : p->n_tiles == 1 ? 1 : p->n_tiles == 2 ? 2 : 3;
   switch (kind) {
-    case NB_TILED_F16: return kernel_of_shape<NB_TILED_F16>(shape);
-    case NB_TILED_LUT4: return kernel_of_shape<NB_TILED_LUT4>(shape);
-    case NB_TILED_LUT4_TWICE: return kernel_of_shape<NB_TILED_LUT4_TWICE>(shape);
-    case NB_TILED_INT8: return kernel_of_shape<NB_TILED_INT8>(shape);
-    case NB_TILED_GPTQ4: return kernel_of_shape<NB_TILED_GPTQ4>(shape);
-    default: return kernel_of_shape<NB_TILED_GPTQ8>(shape);
+    case NB_TILED_F16: return kernel_of_kind<NB_TILED_F16>(p);
+    case NB_TILED_LUT4: return kernel_of_kind<NB_TILED_LUT4>(p);
+    case NB_TILED_LUT4_TWICE: return kernel_of_kind<NB_TILED_LUT4_TWICE>(p);
+    case NB_TILED_INT8: return kernel_of_kind<NB_TILED_INT8>(p);
+    case NB_TILED_GPTQ4: return kernel_of_kind<NB_TILED_GPTQ4>(p);
+    default: return kernel_of_kind<NB_TILED_GPTQ8>(p);
   }
 }
 
@@ -691,8 +701,7 @@ static bool multiply_rows(const nb_workspace *ws, const nb_device_layer *layers,
   nb_tiled_kind kind = w->tiles.kind;
   a.is_plain =
       !w->order && w->tiles.cols == w->tiles.col_tiles * NB_TILE_COLS && ldx % 8 == 0 && (uintptr_t)x % 16 == 0;
-  bool is_long = nb_product_is_long(kind, layers[0].w.tiles.col_tiles, a.two_parts ? 2 * n : n, ws->shared_limit);
-  if (!(is_long && plan_launch(ws, &a, true)) && !(plan_launch(ws, &a, false) && narrow_x(ws, &a))) return false;
+  if (!plan_launch(ws, &a, true) && !(plan_launch(ws, &a, false) && narrow_x(ws, &a))) return false;
   a.partial = ws->partial;
   a.arrived = ws->arrived;
   nb_launch_early(kernel_for(kind, &a.plan), dim3(a.plan.blocks), THREADS, a.plan.shared_bytes, ws->stream, a);

@@ -242,43 +242,47 @@ static int64_t sum_bytes(bool is_long, int columns) {
   return floats * (int64_t)sizeof(float);
 }
 
-bool nb_product_is_long(nb_tiled_kind kind, int64_t col_tiles, int columns, int64_t shared_limit) {
-  int64_t x = x_bytes(columns, col_tiles);
-  return columns <= 8 && x <= NB_LONG_X_BYTES &&
-         nb_product_table_bytes(kind) + x + sum_bytes(true, columns) + FLAG_BYTES <= shared_limit;
+/* How the blocks share the units. */
+static void share_out(int64_t sets, int64_t set_units, int64_t stages, int64_t processors, nb_product_plan *p) {
+  enum { BUSY = 93 }; /* percent of the multiprocessors that whole sets must keep at work */
+  int64_t rounds = nb_ceil_div(sets, processors), units = sets * set_units;
+  bool whole = sets * 100 >= rounds * processors * BUSY;
+  int64_t blocks = whole ? nb_ceil_div(sets, rounds) : nb_max_i64(1, nb_min_i64(processors, units / stages));
+  p->set_units = (uint32_t)set_units;
+  p->units = (uint32_t)units;
+  p->blocks = (uint32_t)blocks;
+  p->run_units = whole ? (uint32_t)(rounds * set_units) : 0;
+}
+
+/* Where things lie in shared memory, with so many stages. False if they do not fit. */
+static bool lay_out(nb_tiled_kind kind, int64_t columns, int64_t stages, int64_t shared_limit, nb_product_plan *p) {
+  enum { MOST = 8 }; /* units of a chunk: the first one is waited for */
+  int64_t warps_k = nb_product_warps_k(p->is_long), sums = sum_bytes(p->is_long, (int)columns);
+  int64_t before = nb_product_table_bytes(kind) + NB_PRODUCT_WARPS * stages * nb_stage_bytes(kind);
+  int64_t chunk = p->set_units, x = x_bytes((int)columns, chunk * warps_k);
+  if (!p->is_long) { /* one chunk in use and one on its way */
+    int64_t run = p->run_units ? p->run_units : nb_ceil_div(p->units, p->blocks);
+    chunk = ((shared_limit - before - sums - FLAG_BYTES) / (4 * columns) - X_PAD) / (warps_k * NB_TILE_COLS);
+    chunk = nb_min_i64(nb_min_i64(chunk, MOST), run);
+    if (chunk < 1) return false;
+    x = 2 * x_bytes((int)columns, chunk * warps_k);
+  }
+  p->chunk_units = (uint32_t)chunk;
+  p->stages = (int)stages;
+  p->x_offset = before;
+  p->sums_offset = before + x;
+  p->shared_bytes = before + x + sums + FLAG_BYTES;
+  return p->shared_bytes <= shared_limit;
 }
 
 bool nb_product_plan_make(nb_tiled_kind kind, bool is_long, int64_t sets, int64_t col_tiles, int columns,
                           int processors, int64_t shared_limit, nb_product_plan *out) {
-  enum {
-    BUSY = 93, /* percent of the multiprocessors that whole sets must keep at work */
-    MOST = 8,  /* units of a chunk: the first one is waited for */
-  };
   int n_tiles = nb_product_n_tiles(columns), warps_k = nb_product_warps_k(is_long);
-  int64_t set_units = nb_ceil_div(col_tiles, warps_k), units = sets * set_units;
-  int64_t rounds = nb_ceil_div(sets, processors), blocks = nb_ceil_div(sets, rounds), run = 0;
-  if (sets * 100 >= rounds * processors * BUSY) {
-    run = rounds * set_units;
-  } else {
-    blocks = nb_max_i64(1, nb_min_i64(processors, units / nb_product_depth(kind, n_tiles)));
-  }
-  if ((units + 1) * (blocks + 1) > UINT32_MAX) return false;
-  int64_t before = nb_product_table_bytes(kind), sums = sum_bytes(is_long, columns);
-  int64_t chunk = set_units, x = x_bytes(columns, set_units * warps_k);
-  if (!is_long) { /* one chunk in use and one on its way */
-    chunk = ((shared_limit - before - sums - FLAG_BYTES) / (4 * columns) - X_PAD) / (warps_k * NB_TILE_COLS);
-    chunk = nb_min_i64(nb_min_i64(chunk, MOST), run ? run : nb_ceil_div(units, blocks));
-    if (chunk < 1) return false;
-    x = 2 * x_bytes(columns, chunk * warps_k);
-  }
-  *out = (nb_product_plan){.is_long = is_long,
-                           .n_tiles = n_tiles,
-                           .set_units = (uint32_t)set_units,
-                           .units = (uint32_t)units,
-                           .blocks = (uint32_t)blocks,
-                           .run_units = (uint32_t)run,
-                           .chunk_units = (uint32_t)chunk,
-                           .sums_offset = before + x,
-                           .shared_bytes = before + x + sums + FLAG_BYTES};
-  return out->shared_bytes <= shared_limit;
+  int64_t set_units = nb_ceil_div(col_tiles, warps_k), stages = nb_product_stages(kind, n_tiles);
+  if (is_long && (columns > 8 || x_bytes(columns, col_tiles) > NB_LONG_X_BYTES)) return false;
+  if ((sets * set_units + 1) * (processors + 1) > UINT32_MAX) return false;
+  *out = (nb_product_plan){.is_long = is_long, .n_tiles = n_tiles};
+  share_out(sets, set_units, stages, processors, out);
+  if (lay_out(kind, columns, stages, shared_limit, out)) return true;
+  return n_tiles == 1 && lay_out(kind, columns, 1, shared_limit, out);
 }

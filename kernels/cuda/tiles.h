@@ -150,7 +150,8 @@ typedef struct nb_product_plan {
   uint32_t set_units, units, blocks;
   uint32_t run_units;   /* of each block but the last; 0: evenly shared out */
   uint32_t chunk_units; /* tall: of activations that come at a time */
-  int64_t sums_offset, shared_bytes;
+  int stages;           /* tiles that a warp has in flight */
+  int64_t x_offset, sums_offset, shared_bytes;
 } nb_product_plan;
 
 static inline NB_BOTH uint32_t nb_first_unit(const nb_product_plan *p, uint32_t block) {
@@ -169,24 +170,31 @@ NB_CONST bool nb_is_4bit(nb_tiled_kind kind) {
   return kind == NB_TILED_LUT4 || kind == NB_TILED_LUT4_TWICE || kind == NB_TILED_GPTQ4;
 }
 
-/* Tiles that a warp has in flight: enough bytes on a multiprocessor to hide the memory's latency, few enough for its
- * registers. */
-NB_CONST int nb_product_depth(nb_tiled_kind kind, int n_tiles) {
-  return nb_is_4bit(kind) ? (n_tiles <= 2 ? 3 : 2) : kind != NB_TILED_F16 && n_tiles <= 2 ? 2 : 1;
+/* Tiles that a warp has in flight: enough bytes on a multiprocessor to hide the memory's latency; or one, where shared
+ * memory is too short for that. */
+NB_CONST int nb_product_stages(nb_tiled_kind kind, int n_tiles) {
+  return nb_is_4bit(kind) ? (n_tiles <= 2 ? 4 : 3) : kind == NB_TILED_F16 ? 2 : 3;
 }
 
-/* Bytes of shared memory before the activations: the table of pairs and the map of double quantization, or nothing. */
+/* Bytes of a tile in shared memory: of its codes and, behind them, its scales (decode.h). */
+NB_CONST int nb_code_stage_bytes(nb_tiled_kind kind) {
+  return nb_is_4bit(kind) ? 1024 : kind == NB_TILED_F16 ? 4096 : 2048;
+}
+NB_CONST int nb_stage_bytes(nb_tiled_kind kind) {
+  int scales = kind == NB_TILED_LUT4_TWICE ? 32 + 128 : kind == NB_TILED_INT8 || kind == NB_TILED_F16 ? 0 : 128;
+  return nb_code_stage_bytes(kind) + scales;
+}
+
+/* Bytes of shared memory before the stages: the table of pairs and the map of double quantization, or nothing. */
 NB_CONST int nb_product_table_bytes(nb_tiled_kind kind) {
   return kind == NB_TILED_LUT4         ? 256 * NB_PAIR_STRIDE * 4
          : kind == NB_TILED_LUT4_TWICE ? 256 * NB_PAIR_STRIDE * 4 + 256 * 4
                                        : 0;
 }
 
-/* `columns` is what the tensor cores see: rows of activations, twice as many where each is split in two parts. */
-bool nb_product_is_long(nb_tiled_kind kind, int64_t col_tiles, int columns, int64_t shared_limit);
-
-/* sets: of all fused layers together. shared_limit: bytes that a block can have. False if the shape is beyond the
- * kernel. */
+/* sets: of all fused layers together. `columns` is what the tensor cores see: rows of activations, twice as many where
+ * each is split in two parts. shared_limit: bytes that a block can have. False if the shape is beyond the kernel, or a
+ * long product has too many activations. */
 bool nb_product_plan_make(nb_tiled_kind kind, bool is_long, int64_t sets, int64_t col_tiles, int columns,
                           int processors, int64_t shared_limit, nb_product_plan *out);
 
