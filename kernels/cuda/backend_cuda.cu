@@ -44,8 +44,10 @@ typedef struct cuda_backend {
   nb_workspace ws;
   nb_gemm *gemm;
   bool gemm_tried, recording;
-  int recordings; /* that there are, or that are being made */
-  int64_t *start; /* on the device, for recordings */
+  int recordings;  /* that there are, or that are being made */
+  int64_t *start;  /* on the device, for recordings */
+  int64_t freed;   /* matrices so far */
+  nb_matrix *last; /* first of the layers that were multiplied last, or NULL */
   scratch ids, targets, log_probs, argmax, narrow, panel, attention;
 } cuda_backend;
 
@@ -148,7 +150,9 @@ static nibble_status matrix_create(nb_backend *self, const nb_packed *packed, co
 }
 
 static void matrix_free(nb_backend *self, nb_matrix *matrix) {
-  (void)self;
+  cuda_backend *b = self_of(self);
+  b->freed++; /* it may be among those that another names */
+  b->last = NULL;
   nb_matrix_free(matrix);
 }
 
@@ -224,6 +228,18 @@ static bool can_share(const nb_matrix *a, const nb_matrix *b) {
          memcmp(a->nested_map, b->nested_map, sizeof a->nested_map) == 0;
 }
 
+/* Layers are multiplied in the same order for every token: remembers which follow which, and gives those that followed
+ * this one the last time, as layers; returns how many. */
+static int expect(cuda_backend *b, const nb_layer_product *products, int count, nb_device_layer *next) {
+  nb_matrix *first = (nb_matrix *)products[0].weight;
+  for (int i = 0; b->last && i < count; i++) b->last->followers[i] = products[i].weight;
+  if (b->last) b->last->follower_count = count, b->last->followed_at = b->freed;
+  b->last = first;
+  int known = first->followed_at == b->freed ? first->follower_count : 0;
+  for (int i = 0; i < known; i++) next[i] = {}, next[i].w = first->followers[i]->w;
+  return known;
+}
+
 /* Up to 64 rows at once. */
 static bool multiply_few(cuda_backend *b, const nb_device_layer *layers, int count, const float *x, int64_t n) {
   int64_t elements = nb_product_narrow_elements(n, layers[0].w.tiles.col_tiles);
@@ -271,7 +287,11 @@ static nibble_status matmul(nb_backend *self, const nb_layer_product *products, 
         if (!can_share(products[i - n].weight, products[i].weight)) break;
         layers[n] = layer_of(&products[i]);
       }
+      nb_device_layer next[NB_PRODUCT_FUSED];
+      b->ws.ahead_count = expect(b, &products[i - n], n, next);
+      b->ws.ahead = b->ws.ahead_count > 0 ? next : NULL;
       ok = multiply_few(b, layers, n, x->data, rows);
+      b->ws.ahead = NULL;
     }
     if (!ok) return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory for a product of %lld rows", (long long)rows);
   }

@@ -14,6 +14,10 @@ struct nb_matrix {
   nb_device_matrix w;
   void *memory[NB_MATRIX_PARTS]; /* NULL: no such part */
   float nested_map[256];         /* the host's, with double quantization */
+  /* What was multiplied after it the last time, together, unless a matrix has gone since (backend_cuda.cu). */
+  const nb_matrix *followers[NB_PRODUCT_FUSED];
+  int follower_count;
+  int64_t followed_at;
 };
 
 /* Packs and copies a weight, some rows at a time. GGUF's blocks become float16. NIBBLE_SYSTEM if there is no memory.

@@ -23,7 +23,12 @@
  */
 #include "kernels/cuda/decode.h"
 
-enum { X_PAD = 32, THREADS = NB_PRODUCT_WARPS * 32, PREFETCH_BYTES = 64 << 10 /* of a block, beyond the stages */ };
+enum {
+  X_PAD = 32,
+  THREADS = NB_PRODUCT_WARPS * 32,
+  PREFETCH_BYTES = 64 << 10, /* of a block, beyond the stages */
+  AHEAD_BYTES = 96 << 10     /* of a block of the next launch */
+};
 
 /* What a block works on, the same in all its threads but for lane and warp. */
 typedef struct job {
@@ -505,6 +510,22 @@ static __device__ __forceinline__ void prefetch_run(const job &j, const reader &
   }
 }
 
+/* Has the beginning of a run of the next launch brought into the second-level cache. */
+static __device__ __forceinline__ void prefetch_ahead(const nb_product_ahead &next, const job &j) {
+  if (j.lane != 0 || blockIdx.x >= next.plan.blocks) return;
+  uint32_t unit = nb_first_unit(&next.plan, blockIdx.x), set = unit / next.plan.set_units;
+  int layer = 0;
+  while (layer + 1 < next.count && (int)set >= next.first_set[layer + 1]) layer++;
+  int piece = AHEAD_BYTES / NB_PRODUCT_WARPS / next.tile_bytes; /* tiles of a warp; it is a long product's */
+  int64_t first = (int64_t)((int)set - next.first_set[layer]) * next.col_tiles +
+                  (int64_t)(unit - set * next.plan.set_units) * NB_PRODUCT_WARPS + (j.warp_k + j.warp_n) * piece;
+  int64_t tiles = min((int64_t)piece, next.tiles[layer] - first);
+  if (tiles <= 0) return;
+  nb_prefetch(next.codes[layer] + first * next.tile_bytes, (uint32_t)(tiles * next.tile_bytes));
+  if (next.scale_bytes)
+    nb_prefetch(next.scales[layer] + first * next.scale_bytes, (uint32_t)(tiles * next.scale_bytes));
+}
+
 /* The table of pairs, once for each bank, and the map of double quantization after it. */
 template <int KIND>
 static __device__ __forceinline__ void fill_tables(const nb_device_matrix *w, uint32_t *table) {
@@ -596,6 +617,7 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, const 
     multiply_some<KIND, N_TILES, STAGES, IS_LONG>(j, &p, &r, stop - u, x, x_lane, sums);
     u = stop;
     if (u < p.next_set && u < j.end) continue;
+    if (u == j.end) prefetch_ahead(a.ahead, j);
     if constexpr (IS_LONG)
       end_long_set<N_TILES>(a, j, p, sums);
     else
@@ -689,19 +711,47 @@ static bool narrow_x(const nb_workspace *ws, nb_product_args *a) {
   return true;
 }
 
-static bool multiply_rows(const nb_workspace *ws, const nb_device_layer *layers, int count, const void *x,
-                          nb_x_dtype dtype, int64_t ldx, int n) {
+static nb_product_args args_of(const nb_device_layer *layers, int count, const void *x, nb_x_dtype dtype, int64_t ldx,
+                               int n) {
   nb_product_args a = {};
   a.count = count, a.x = x, a.x_dtype = dtype, a.ldx = ldx, a.n = n;
   for (int i = 0; i < count; i++) a.layer[i] = layers[i];
   /* A second part costs nothing as long as the tensor cores have columns to spare. */
   a.two_parts = dtype == NB_X_F32 && n <= 4;
   a.rescale = dtype == NB_X_F16 || a.two_parts ? 1 : 1 / NB_X_SCALE;
+  return a;
+}
+
+/* The product that is expected next, if it is a long one, with as many rows of the same type. */
+static nb_product_ahead ahead_of(const nb_workspace *ws, nb_x_dtype dtype, int n) {
+  nb_product_ahead ahead = {};
+  if (!ws->ahead) return ahead;
+  nb_product_args a = args_of(ws->ahead, ws->ahead_count, NULL, dtype, 0, n);
+  const nb_tiles *t = &a.layer[0].w.tiles;
+  if (!plan_launch(ws, &a, true)) return ahead;
+  ahead.plan = a.plan, ahead.count = a.count, ahead.col_tiles = t->col_tiles;
+  ahead.tile_bytes = nb_code_stage_bytes(t->kind);
+  ahead.scale_bytes = t->kind == NB_TILED_LUT4         ? NB_TILE_ROWS * (int)sizeof(float)
+                      : t->kind == NB_TILED_LUT4_TWICE ? NB_TILE_ROWS
+                                                       : 0;
+  for (int i = 0; i < a.count; i++) {
+    const nb_device_matrix *w = &a.layer[i].w;
+    ahead.first_set[i + 1] = a.first_set[i + 1];
+    ahead.codes[i] = (const char *)w->codes, ahead.scales[i] = (const char *)w->scales;
+    ahead.tiles[i] = w->tiles.row_tiles * w->tiles.col_tiles;
+  }
+  return ahead;
+}
+
+static bool multiply_rows(const nb_workspace *ws, const nb_device_layer *layers, int count, const void *x,
+                          nb_x_dtype dtype, int64_t ldx, int n) {
+  nb_product_args a = args_of(layers, count, x, dtype, ldx, n);
   const nb_device_matrix *w = &layers[0].w;
   nb_tiled_kind kind = w->tiles.kind;
   a.is_plain =
       !w->order && w->tiles.cols == w->tiles.col_tiles * NB_TILE_COLS && ldx % 8 == 0 && (uintptr_t)x % 16 == 0;
   if (!plan_launch(ws, &a, true) && !(plan_launch(ws, &a, false) && narrow_x(ws, &a))) return false;
+  a.ahead = ahead_of(ws, dtype, n);
   a.partial = ws->partial;
   a.arrived = ws->arrived;
   nb_launch_early(kernel_for(kind, &a.plan), dim3(a.plan.blocks), THREADS, a.plan.shared_bytes, ws->stream, a);

@@ -32,6 +32,17 @@ typedef struct nb_device_layer {
   bool accumulate;
 } nb_device_layer;
 
+/* What the next launch will read first, so that memory need not wait for what runs between the two: of each of its
+ * blocks the beginning of the run. */
+typedef struct nb_product_ahead {
+  nb_product_plan plan; /* blocks 0: not known */
+  int count, first_set[NB_PRODUCT_FUSED + 1];
+  const char *codes[NB_PRODUCT_FUSED], *scales[NB_PRODUCT_FUSED];
+  int64_t tiles[NB_PRODUCT_FUSED]; /* of each layer */
+  int64_t col_tiles;
+  int tile_bytes, scale_bytes; /* of a tile; scales 0: they lie otherwise */
+} nb_product_ahead;
+
 typedef struct nb_product_args {
   nb_device_layer layer[NB_PRODUCT_FUSED];
   int first_set[NB_PRODUCT_FUSED + 1]; /* sets of row tiles before each layer; a set is what one block takes */
@@ -44,6 +55,7 @@ typedef struct nb_product_args {
   bool is_plain;  /* whole tiles in order, aligned */
   float rescale;  /* of the sums: what the activations were multiplied with, undone */
   nb_product_plan plan;
+  nb_product_ahead ahead;
   float *partial;    /* [blocks, 2, set]: of a block's first set and of its last, where others have a part */
   unsigned *arrived; /* [sets], zero between launches */
 } nb_product_args;
@@ -57,7 +69,9 @@ typedef struct nb_workspace {
   uint16_t *narrow; /* activations as nb_product_small's tall products take them: [columns, col_tiles * 64] */
   int64_t narrow_elements;
   int processors;
-  int64_t shared_limit; /* bytes of shared memory that a block can have */
+  int64_t shared_limit;         /* bytes of shared memory that a block can have */
+  const nb_device_layer *ahead; /* of the product that is expected to follow, or NULL */
+  int ahead_count;
   cudaStream_t stream;
 } nb_workspace;
 
