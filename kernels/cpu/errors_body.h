@@ -181,7 +181,6 @@ static inline void grid_errors(const grids *g, const float *w, int64_t n, const 
   grid_lanes sums[GRID_LANES] = {0};
   int64_t i = 0;
   while (i + GRID_LANES <= n) {
-#pragma GCC unroll 8
     for (int k = 0; k < GRID_LANES; k++)
       add_errors(g, w + (i + k) * NB_SEARCH_ROWS, importance[(i + k) * step], &sums[k]);
     i += GRID_LANES;
