@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "base/dtype.h"
 #include "base/parallel.h"
+#include "kernels/cpu/errors.h"
 #include "quant/blas.h"
 #include "quant/grid.h"
 
@@ -54,19 +55,29 @@ typedef struct turned {
 
 /* Fits the grid of the group that begins at place j to its weights as its block found them, without the updates since
  * then, as the paper's code and GPTQModel do; with them 3-bit models came out worse (docs/results.md). */
-static void fit_group(const solve_job *job, int64_t row, int64_t rows, int64_t j, const float *w, turned *t) {
+static void fit_group(const solve_job *job, int64_t row, int64_t rows, int64_t j, const float *w, float *group,
+                      turned *t) {
   nb_rounded *out = job->out;
-  int64_t stop = j + 1, at = group_at(job, j) * out->rows + row;
-  while (stop < out->cols && !begins_group(job, stop)) stop++;
-  for (int64_t r = 0; r < rows; r++, at++) {
-    const float *group = w + r * out->cols + j;
-    nb_group_grid g = nb_group_grid_fit(job->grid, group, stop - j, job->importance ? job->importance + j : NULL);
-    out->scales[at] = g.scale_bits;
-    out->zeros[at] = g.zero;
-    job->mended[row + r] += g.was_mended;
-    t->scale[r] = g.scale;
-    t->zero[r] = g.zero;
-    t->max_code = g.max_code;
+  const float *importance = job->importance ? job->importance + j : NULL;
+  int64_t n = 1, at = group_at(job, j) * out->rows + row;
+  while (j + n < out->cols && !begins_group(job, j + n)) n++;
+  memset(group, 0, (size_t)(n * NB_SEARCH_ROWS) * sizeof *group);
+  for (int64_t first = 0; first < rows; first += NB_SEARCH_ROWS) {
+    int64_t count = nb_min_i64(NB_SEARCH_ROWS, rows - first);
+    nb_group_grid grids[NB_SEARCH_ROWS];
+    for (int64_t r = 0; r < count; r++) {
+      for (int64_t k = 0; k < n; k++) group[k * NB_SEARCH_ROWS + r] = w[(first + r) * out->cols + j + k];
+    }
+    nb_group_grids_fit(job->grid, group, n, importance, count, grids);
+    for (int64_t r = first; r < first + count; r++) {
+      nb_group_grid g = grids[r - first];
+      out->scales[at + r] = g.scale_bits;
+      out->zeros[at + r] = g.zero;
+      job->mended[row + r] += g.was_mended;
+      t->scale[r] = g.scale;
+      t->zero[r] = g.zero;
+      t->max_code = g.max_code;
+    }
   }
 }
 
@@ -91,14 +102,14 @@ static void spread_errors(turned *t, int64_t k, int64_t count, const float *valu
 /* Places [begin, end) of all rows of a band: rounds one after the other and takes each error out of what is left of
  * the block. A group may go on from the block before. */
 static void round_block(const solve_job *job, int64_t row, int64_t rows, int64_t begin, int64_t end, const float *w,
-                        float *errors, turned *t) {
+                        float *errors, float *group, turned *t) {
   nb_rounded *out = job->out;
   float values[ROW_BAND], codes[ROW_BAND];
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t k = begin; k < end; k++) t->w[k - begin][r] = w[r * out->cols + k];
   }
   for (int64_t j = begin; j < end; j++) {
-    if (begins_group(job, j)) fit_group(job, row, rows, j, w, t);
+    if (begins_group(job, j)) fit_group(job, row, rows, j, w, group, t);
     round_column(t, j - begin, values, codes);
     uint8_t *column = out->codes + row * out->cols + column_at(job, j);
     for (int64_t r = 0; r < rows; r++) column[r * out->cols] = (uint8_t)codes[r];
@@ -109,13 +120,13 @@ static void round_block(const solve_job *job, int64_t row, int64_t rows, int64_t
   }
 }
 
-static void round_band(const solve_job *job, int64_t begin, int64_t end, float *w, float *errors) {
+static void round_band(const solve_job *job, int64_t begin, int64_t end, float *w, float *errors, float *group) {
   int64_t cols = job->out->cols, rows = end - begin;
   turned t = {0};
   for (int64_t r = 0; r < ROW_BAND; r++) t.scale[r] = 1;
   for (int64_t i = 0; i < cols; i += BLOCK) {
     int64_t stop = nb_min_i64(i + BLOCK, cols);
-    round_block(job, begin, rows, i, stop, w, errors, &t);
+    round_block(job, begin, rows, i, stop, w, errors, group, &t);
     if (!job->factor || stop == cols) continue;
     nb_dense_add(rows, cols - stop, stop - i, errors, BLOCK, job->factor->upper + i * cols + stop, cols, w + stop,
                  cols);
@@ -206,7 +217,7 @@ static void solve_band(void *ctx, int64_t begin, int64_t end, int thread) {
       w[r * cols + j] = job->factor && job->factor->dead[c] ? 0 : source[r * cols + c];
     }
   }
-  round_band(job, begin, end, w, errors);
+  round_band(job, begin, end, w, errors, d); /* d, of at least NB_SEARCH_ROWS rows, is yet to be filled */
   double *sums = job->sums + begin * SUMS;
   rounded_errors(job, source, begin, rows, d);
   square(d, rows, cols, sums + 3);

@@ -13,19 +13,16 @@ static const struct {
   float least, most;
 } scale_ranges[] = {[false] = {0x1p-14f, 65504.0f}, [true] = {0x1p-60f, 0x1p60f}};
 
-static void find_range(const nb_grid *grid, const float *w, int64_t n, float *low, float *high) {
-  float lo, hi;
-  nb_cpu_errors_now()->range(w, n, &lo, &hi);
+/* Makes the range that a grid spans of a group's least and largest weight. */
+static void make_range(const nb_grid *grid, float *low, float *high) {
   if (grid->sym) {
-    hi = hi > -lo ? hi : -lo;
-    lo = -hi;
+    *high = *high > -*low ? *high : -*low;
+    *low = -*high;
   }
-  if (lo == 0 && hi == 0) {
-    lo = -1;
-    hi = 1;
+  if (*low == 0 && *high == 0) {
+    *low = -1;
+    *high = 1;
   }
-  *low = lo;
-  *high = hi;
 }
 
 /* The grid that spans [low, high]. */
@@ -54,7 +51,8 @@ float nb_group_grid_error(const nb_group_grid *g, const float *w, int64_t n, con
 
 nb_group_grid nb_group_grid_fit(const nb_grid *grid, const float *w, int64_t n, const float *importance) {
   float low, high, least_error = INFINITY;
-  find_range(grid, w, n, &low, &high);
+  nb_cpu_errors_now()->range(w, n, &low, &high);
+  make_range(grid, &low, &high);
   nb_group_grid best = span(grid, low, high);
   for (int i = 0; grid->mse && i < SHRINK_TRIED; i++) {
     float part = 1 - (float)i / SHRINK_STEPS;
@@ -66,4 +64,31 @@ nb_group_grid nb_group_grid_fit(const nb_grid *grid, const float *w, int64_t n, 
     }
   }
   return best;
+}
+
+void nb_group_grids_fit(const nb_grid *grid, const float *w, int64_t n, const float *importance, int64_t count,
+                        nb_group_grid *out) {
+  float low[NB_SEARCH_ROWS] = {0}, high[NB_SEARCH_ROWS] = {0}, part[NB_SEARCH_ROWS];
+  for (int64_t i = 0; i < n; i++, w += NB_SEARCH_ROWS) {
+    for (int64_t r = 0; r < NB_SEARCH_ROWS; r++) {
+      low[r] = w[r] < low[r] ? w[r] : low[r];
+      high[r] = w[r] > high[r] ? w[r] : high[r];
+    }
+  }
+  w -= n * NB_SEARCH_ROWS;
+  for (int64_t r = 0; r < NB_SEARCH_ROWS; r++) {
+    make_range(grid, &low[r], &high[r]);
+    part[r] = 1;
+  }
+  if (grid->mse) {
+    nb_grid_search search = {.steps = SHRINK_STEPS,
+                             .tried = SHRINK_TRIED,
+                             .max_code = (float)((1 << grid->bits) - 1),
+                             .middle = grid->sym ? (float)(1 << (grid->bits - 1)) : -1,
+                             .least_scale = scale_ranges[grid->bf16_scales].least,
+                             .most_scale = scale_ranges[grid->bf16_scales].most,
+                             .dropped_bits = grid->bf16_scales ? 16 : 13};
+    nb_cpu_errors_now()->search(w, n, low, high, &search, importance, part);
+  }
+  for (int64_t r = 0; r < count; r++) out[r] = span(grid, low[r] * part[r], high[r] * part[r]);
 }

@@ -19,6 +19,11 @@ typedef struct nb_group_grid {
  * has the least squared error; `importance` [n] weighs the errors, NULL: all alike. */
 nb_group_grid nb_group_grid_fit(const nb_grid *grid, const float *w, int64_t n, const float *importance);
 
+/* The same of `count` groups at once, at most NB_SEARCH_ROWS (kernels/cpu/errors.h), which is much faster: their
+ * weights lie turned, w [n, NB_SEARCH_ROWS]; what lies in the lanes of groups that are not there has no effect. */
+void nb_group_grids_fit(const nb_grid *grid, const float *w, int64_t n, const float *importance, int64_t count,
+                        nb_group_grid *out);
+
 /* The squared error of rounding n weights to the grid, each weighed by importance [n]; NULL: all alike. */
 float nb_group_grid_error(const nb_group_grid *g, const float *w, int64_t n, const float *importance);
 

@@ -171,7 +171,7 @@ TEST_F(GptqCommand, GivesTheSameBytesWhateverTheThreadsAndTheMemory) {
 TEST_F(GptqCommand, EverySettingMakesAnArtifactThatCanBeRead) {
   int number = 0;
   for (const char *more :
-       {"--bits 2", "--bits 3 --asym", "--bits 8 --desc-act", "--bits 4 --mse --group-size -1",
+       {"--bits 2", "--bits 3 --asym", "--bits 8 --desc-act", "--bits 4 --no-mse --group-size -1",
         "--layout gptq_v2 --asym --desc-act --bits 3", "--damp 0.2 --group-size 64", "--exclude o_proj"}) {
     std::string dst = "out" + std::to_string(number++);
     CommandResult r = Nibble(Args(dst, more));
@@ -189,6 +189,28 @@ TEST_F(GptqCommand, EverySettingMakesAnArtifactThatCanBeRead) {
       nb_weight_free(&weight);
     }
     nb_checkpoint_close(&c);
+  }
+}
+
+TEST_F(GptqCommand, SearchesForScalesUnlessToldNotTo) {
+  std::string rtn = "quantize --quiet --no-sync --method rtn --group-size 32 " + Model() + " ";
+  ASSERT_EQ(Nibble(Args("gptq")).code, 0);
+  ASSERT_EQ(Nibble(Args("gptq-mse", "--mse")).code, 0);
+  ASSERT_EQ(Nibble(Args("gptq-no-mse", "--no-mse")).code, 0);
+  ASSERT_EQ(Nibble(rtn + (folder_ / "rtn")).code, 0);
+  ASSERT_EQ(Nibble(rtn + (folder_ / "rtn-mse") + " --mse").code, 0);
+  ASSERT_EQ(Nibble(rtn + (folder_ / "rtn-no-mse") + " --no-mse").code, 0);
+  EXPECT_EQ(Weights("gptq"), Weights("gptq-mse"));
+  EXPECT_NE(Weights("gptq"), Weights("gptq-no-mse"));
+  EXPECT_EQ(Weights("rtn"), Weights("rtn-no-mse"));
+  EXPECT_NE(Weights("rtn"), Weights("rtn-mse"));
+  for (const char *name : {"gptq", "gptq-no-mse", "rtn", "rtn-mse"}) {
+    cJSON *json;
+    nibble_error err;
+    ASSERT_EQ(nb_json_load(((folder_ / name) + "/nibble.json").c_str(), &json, &err), NIBBLE_OK) << err.message;
+    bool is_searched = strcmp(name, "gptq") == 0 || strcmp(name, "rtn-mse") == 0;
+    EXPECT_EQ(cJSON_IsTrue(cJSON_GetObjectItem(cJSON_GetObjectItem(json, "settings"), "mse")), is_searched) << name;
+    cJSON_Delete(json);
   }
 }
 

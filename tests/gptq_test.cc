@@ -8,6 +8,7 @@
 
 extern "C" {
 #include "base/dtype.h"
+#include "kernels/cpu/errors.h"
 #include "quant/gptq.h"
 #include "quant/grid.h"
 }
@@ -334,6 +335,59 @@ TEST(Grid, ScalesAreAlwaysPositiveAndFiniteFloat16) {
       }
     }
   }
+}
+
+// Eight groups, of sizes from nothing to what overflows, one of them all zeros.
+std::vector<std::vector<float>> MakeGroups(int64_t n, float size) {
+  std::mt19937 random(n);
+  std::normal_distribution<float> normal;
+  std::vector<std::vector<float>> groups(NB_SEARCH_ROWS, std::vector<float>(n));
+  for (int r = 1; r < NB_SEARCH_ROWS; r++) {
+    for (float &v : groups[r]) v = std::fmin(std::fmax(normal(random) * size * r, -3e38f), 3e38f) + (r == 2 ? size : 0);
+  }
+  return groups;
+}
+
+void ExpectEightLikeOne(const nb_grid &grid, int64_t n, float size, bool weighed) {
+  std::vector<std::vector<float>> groups = MakeGroups(n, size);
+  std::vector<float> turned(n * NB_SEARCH_ROWS), importance(n);
+  for (int64_t k = 0; k < n; k++) {
+    importance[k] = 1 / (1.0f + k % 5);
+    for (int r = 0; r < NB_SEARCH_ROWS; r++) turned[k * NB_SEARCH_ROWS + r] = groups[r][k];
+  }
+  const float *weights = weighed ? importance.data() : nullptr;
+  for (int count : {3, (int)NB_SEARCH_ROWS}) {
+    nb_group_grid out[NB_SEARCH_ROWS];
+    nb_group_grids_fit(&grid, turned.data(), n, weights, count, out);
+    for (int r = 0; r < count; r++) {
+      nb_group_grid one = nb_group_grid_fit(&grid, groups[r].data(), n, weights);
+      EXPECT_EQ(out[r].scale, one.scale) << "group " << r;
+      EXPECT_EQ(out[r].scale_bits, one.scale_bits) << "group " << r;
+      EXPECT_EQ(out[r].zero, one.zero) << "group " << r;
+      EXPECT_EQ(out[r].was_mended, one.was_mended) << "group " << r;
+    }
+  }
+}
+
+TEST(Grid, FitsEightGroupsAsItFitsOneOnEveryInstructionSet) {
+  nb_isa before = nb_isa_current();
+  for (int isa = 0; isa < NB_ISA_COUNT; isa++) {
+    if (!nb_isa_use(static_cast<nb_isa>(isa))) continue;
+    for (int kind = 0; kind < 16; kind++) {
+      bool sym = kind & 1, mse = kind & 2, bf16 = kind & 4, weighed = kind & 8;
+      for (int bits : {2, 3, 4, 8}) {
+        for (int64_t n : {1, 7, 8, 31, 64, 100}) {
+          for (float size : {1e-38f, 1e-5f, 0.05f, 3e4f, 1e38f}) {
+            SCOPED_TRACE(testing::Message()
+                         << "instruction set " << isa << ", " << bits << " bits, sym " << sym << ", mse " << mse
+                         << ", bf16 " << bf16 << ", n " << n << ", size " << size);
+            ExpectEightLikeOne({bits, n, sym, mse, bf16}, n, size, weighed);
+          }
+        }
+      }
+    }
+  }
+  nb_isa_use(before);
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 #include "kernels/cpu/errors_body.h"
 
 const nb_cpu_errors nb_cpu_errors_scalar = {
-    .units = units, .run = run, .range = range, .grid = grid, .exp_sums = exp_sums};
+    .units = units, .run = run, .range = range, .grid = grid, .search = search, .exp_sums = exp_sums};
 
 static const nb_cpu_errors *const tables[NB_ISA_COUNT] = {
     [NB_ISA_SCALAR] = &nb_cpu_errors_scalar,

@@ -20,6 +20,16 @@ typedef struct nb_run_sums {
   float largest; /* |a - w|; of no use where a value is not finite */
 } nb_run_sums;
 
+enum { NB_SEARCH_ROWS = 8 /* groups whose grids are searched at once: as many as the parts of a sum of errors */ };
+
+/* Which grids a search tries: they span a part 1 - i / steps of the weights' range, for i < tried. */
+typedef struct nb_grid_search {
+  int steps, tried;
+  float max_code, middle;        /* middle: the zero point, or less than 0 for one where it fits best */
+  float least_scale, most_scale; /* of the dtype that scales are stored in, all of whose numbers here are normal */
+  int dropped_bits;              /* of float32's mantissa, by that dtype */
+} nb_grid_search;
+
 typedef struct nb_cpu_errors {
   /* Of n weights w and what stands for them, a, for each `unit` of them (the last may be shorter). Sums are float:
    * units of some thousands keep them exact to six digits. What is not finite makes them so. out: [ceil(n / unit)]. */
@@ -34,6 +44,11 @@ typedef struct nb_cpu_errors {
   /* The squared error of rounding w to whole numbers of `scale`, from `least` to `most` of them, half to even; each
    * weighed by importance [n] unless that is NULL. */
   float (*grid)(const float *w, int64_t n, float scale, float least, float most, const float *importance);
+
+  /* The part of its range whose grid has the least of `grid`'s errors, for each of NB_SEARCH_ROWS groups of n weights:
+   * w [n, NB_SEARCH_ROWS], `low` and `high` their ranges. The largest of equal ones, and 1 where no error is finite. */
+  void (*search)(const float *w, int64_t n, const float *low, const float *high, const nb_grid_search *search,
+                 const float *importance, float *part);
 
   /* Of two rows of n logits, less their largest: the sums of exp(x - max_x), exp(y - max_y) and
    * exp(x - max_x) ((x - max_x) - (y - max_y)), which a Kullback-Leibler divergence is made of. */

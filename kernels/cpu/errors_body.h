@@ -1,6 +1,7 @@
 /* The functions of errors.h in GCC's and Clang's portable vectors, which become what registers there are. The including
  * file names them in its table. Left to themselves, compilers make permutations of such loops. */
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/checked.h"
@@ -95,6 +96,14 @@ static void range(const float *w, int64_t n, float *low, float *high) {
 
 static const float ROUND = 12582912.0f; /* 1.5 * 2^23: its last bit is worth 1 */
 
+/* Through pointers, as passing vectors by value is another convention on each instruction set. */
+static inline void clamp(grid_lanes *x, const grid_lanes *least, const grid_lanes *most) {
+  grid_bits below = *x < *least;
+  *x = (grid_lanes)(((grid_bits)*least & below) | ((grid_bits)*x & ~below));
+  grid_bits above = *x > *most;
+  *x = (grid_lanes)(((grid_bits)*most & above) | ((grid_bits)*x & ~above));
+}
+
 static float grid(const float *w, int64_t n, float scale, float least, float most, const float *importance) {
   grid_lanes sums = {0}, x, weights, low = {0}, high = {0};
   low += least;
@@ -104,8 +113,7 @@ static float grid(const float *w, int64_t n, float scale, float least, float mos
   for (; i + GRID_LANES <= n; i += GRID_LANES) {
     memcpy(&x, w + i, sizeof x);
     grid_lanes steps = x * inverse;
-    grid_bits below = steps<low, above = steps> high;
-    steps = (grid_lanes)(((grid_bits)low & below) | ((grid_bits)high & above) | ((grid_bits)steps & ~(below | above)));
+    clamp(&steps, &low, &high);
     grid_lanes d = x - scale * ((steps + ROUND) - ROUND);
     d *= d;
     if (importance) {
@@ -122,6 +130,89 @@ static float grid(const float *w, int64_t n, float scale, float least, float mos
     sums[0] += importance ? d * d * importance[i] : d * d;
   }
   return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+/* A grid for each lane, as quant/grid.c makes one. */
+typedef struct grids {
+  grid_lanes scale, inverse, least, most;
+} grids;
+
+static inline void make_grids(const grid_lanes *low, const grid_lanes *high, const nb_grid_search *s, grids *out) {
+  grid_lanes none = {0}, least = none + s->least_scale, most = none + s->most_scale, zero = none + s->middle;
+  grid_lanes scale = (*high - *low) / s->max_code;
+  clamp(&scale, &least, &most);
+  /* To the nearest number of the stored dtype, half to even. */
+  grid_bits bits = (grid_bits)scale;
+  bits += ((bits >> s->dropped_bits) & 1) + ((1 << (s->dropped_bits - 1)) - 1);
+  scale = (grid_lanes)(bits & -(1 << s->dropped_bits));
+  if (s->middle < 0) {
+    grid_lanes max_code = none + s->max_code;
+    zero = -*low / scale;
+    clamp(&zero, &none, &max_code);
+    zero = (zero + ROUND) - ROUND;
+  }
+  *out = (grids){.scale = scale, .inverse = 1 / scale, .least = -zero, .most = s->max_code - zero};
+}
+
+static inline void add_errors(const grids *g, const float *w, float importance, grid_lanes *sum) {
+  grid_lanes x;
+  memcpy(&x, w, sizeof x);
+  grid_lanes steps = x * g->inverse;
+  clamp(&steps, &g->least, &g->most);
+  grid_lanes d = x - g->scale * ((steps + ROUND) - ROUND);
+  *sum += d * d * importance;
+}
+
+static inline void add_up(const grid_lanes *sums, grid_lanes *out) {
+  *out = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+static inline bool all_above(const grid_lanes *x, const grid_lanes *limit) {
+  grid_bits above = *x > *limit;
+  int64_t pairs[GRID_LANES / 2];
+  memcpy(pairs, &above, sizeof pairs);
+  return (pairs[0] & pairs[1] & pairs[2] & pairs[3]) == -1;
+}
+
+/* What `grid` sums up across its lanes is here in as many sums, so that a lane can be a group of its own. Sums only
+ * grow: where all are above `limit` already, the rest is left out. */
+static inline void grid_errors(const grids *g, const float *w, int64_t n, const float *importance, int64_t step,
+                               const grid_lanes *limit, grid_lanes *out) {
+  grid_lanes sums[GRID_LANES] = {0};
+  int64_t i = 0;
+  while (i + GRID_LANES <= n) {
+    for (int k = 0; k < GRID_LANES; k++)
+      add_errors(g, w + (i + k) * NB_SEARCH_ROWS, importance[(i + k) * step], &sums[k]);
+    i += GRID_LANES;
+    if (i % (2 * GRID_LANES) != 0) continue;
+    add_up(sums, out);
+    if (all_above(out, limit)) return;
+  }
+  for (; i < n; i++) add_errors(g, w + i * NB_SEARCH_ROWS, importance[i * step], &sums[0]);
+  add_up(sums, out);
+}
+
+static void search(const float *w, int64_t n, const float *low, const float *high, const nb_grid_search *s,
+                   const float *importance, float *part) {
+  _Static_assert((int)NB_SEARCH_ROWS == (int)GRID_LANES, "a lane is a group");
+  const float alike = 1;
+  grid_lanes lows, highs, best = {0}, least_error = {0};
+  memcpy(&lows, low, sizeof lows);
+  memcpy(&highs, high, sizeof highs);
+  best += 1;
+  least_error += INFINITY;
+  for (int i = 0; i < s->tried; i++) {
+    float p = 1 - (float)i / (float)s->steps;
+    grid_lanes l = lows * p, h = highs * p, error, parts = {0};
+    grids g;
+    make_grids(&l, &h, s, &g);
+    grid_errors(&g, w, n, importance ? importance : &alike, importance ? 1 : 0, &least_error, &error);
+    grid_bits less = error < least_error;
+    parts += p;
+    least_error = (grid_lanes)(((grid_bits)error & less) | ((grid_bits)least_error & ~less));
+    best = (grid_lanes)(((grid_bits)parts & less) | ((grid_bits)best & ~less));
+  }
+  memcpy(part, &best, sizeof best);
 }
 
 enum { SERIES = 14 };
