@@ -17,6 +17,7 @@ static void report(const char *line) { printf("FAILED  %s\n", line); }
 
 static int check(nb_backend *cuda) {
   nb_check c = {.tested = cuda, .report = report};
+  nb_isa fastest = nb_isa_current();
   nb_isa_use(NB_ISA_SCALAR); /* the specification */
   nb_check_operations(&c);
   printf("operations: %lld comparisons passed, %lld failed\n", (long long)c.passed, (long long)c.failed);
@@ -25,6 +26,7 @@ static int check(nb_backend *cuda) {
   nb_check_recording(&c);
   printf("recordings: %lld comparisons passed, %lld failed\n", (long long)c.passed, (long long)c.failed);
   fflush(stdout);
+  nb_isa_use(fastest); /* the project's tests hold it to the scalar one, which would take minutes here */
   nb_check_products(&c);
   printf("all: %lld comparisons passed, %lld failed\n", (long long)c.passed, (long long)c.failed);
   return c.failed ? 1 : 0;
