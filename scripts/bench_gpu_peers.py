@@ -51,23 +51,22 @@ def seconds_of(work, copies):
     return sorted(times[2:])[ROUNDS // 2], recorded
 
 
-def dense(weights, x):
-    return lambda copy: torch.nn.functional.linear(x, weights[copy])
+def dense(weights):
+    return lambda copy, x: torch.nn.functional.linear(x, weights[copy])
 
 
-def nf4(weights, x):
+def nf4(weights):
     packed = [functional.quantize_4bit(w, quant_type="nf4") for w in weights]
-    return lambda copy: bitsandbytes.matmul_4bit(x, packed[copy][0].t(), packed[copy][1])
+    return lambda copy, x: bitsandbytes.matmul_4bit(x, packed[copy][0].t(), packed[copy][1])
 
 
-def int8(weights, x):
+def int8(weights):
     layers = []
     for w in weights:
         layer = bitsandbytes.nn.Linear8bitLt(w.shape[1], w.shape[0], bias=False, has_fp16_weights=False)
         layer.weight = bitsandbytes.nn.Int8Params(w.half().cpu(), requires_grad=False)
         layers.append(layer.cuda())
-    half = x.half()
-    return lambda copy: layers[copy](half)
+    return lambda copy, x: layers[copy](x)
 
 
 def main():
@@ -79,11 +78,13 @@ def main():
     for rows, cols in SHAPES:
         for name, make, bytes_a_weight in peers:
             copies = max(2, min(24, -(-ROTATED // int(rows * cols * bytes_a_weight))))
+            dtype = torch.float16 if make is int8 else torch.bfloat16  # int8 takes activations of float16 only
             with torch.no_grad():
-                weights = [torch.randn(rows, cols, device="cuda", dtype=torch.bfloat16) * 0.02 for _ in range(copies)]
+                weights = [torch.randn(rows, cols, device="cuda", dtype=dtype) * 0.02 for _ in range(copies)]
+                product = make(weights)
                 for n in COUNTS:
-                    work = make(weights, torch.randn(n, cols, device="cuda", dtype=torch.bfloat16))
-                    seconds, recorded = seconds_of(work, copies)
+                    x = torch.randn(n, cols, device="cuda", dtype=dtype)
+                    seconds, recorded = seconds_of(lambda copy: product(copy, x), copies)
                     note = "" if recorded else "  (no graph)"
                     rate = rows * cols * bytes_a_weight / seconds / 1e9
                     print(f"{name:<20}{rows:>7}{cols:>7}{n:>6}{seconds * 1e6:>11.1f}{rate:>8.0f}{note}", flush=True)
