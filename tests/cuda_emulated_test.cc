@@ -170,8 +170,9 @@ TEST(CudaProduct, PlanGivesEveryUnitToOneBlockAndKeepsAllBusy) {
     for (int64_t col_tiles : {1, 5, 64, 172, 448}) {
       for (int columns : {1, 2, 8, 16, 32}) {
         nb_product_plan p;
-        ASSERT_TRUE(nb_product_plan_make(NB_TILED_LUT4, true, sets, col_tiles, columns, 132, 227 << 10, &p) ||
-                    nb_product_plan_make(NB_TILED_LUT4, false, sets, col_tiles, columns, 132, 227 << 10, &p));
+        int stages = nb_product_stages(NB_TILED_LUT4, nb_product_n_tiles(columns));
+        ASSERT_TRUE(nb_product_plan_make(NB_TILED_LUT4, true, stages, sets, col_tiles, columns, 132, 227 << 10, &p) ||
+                    nb_product_plan_make(NB_TILED_LUT4, false, stages, sets, col_tiles, columns, 132, 227 << 10, &p));
         ASSERT_EQ(p.units, p.set_units * sets);
         ASSERT_EQ(nb_first_unit(&p, 0), 0u);
         ASSERT_EQ(nb_first_unit(&p, p.blocks), p.units);

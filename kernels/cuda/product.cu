@@ -36,7 +36,7 @@ typedef struct job {
   const float *nested_map;
   unsigned char *stages; /* the warp's */
   unsigned short *x;     /* long: [columns, stride]; tall: two chunks of that */
-  float *sums;           /* long: [warps, 32, columns]; tall: float4 [warps / 2, of a lane, lanes] */
+  float *sums;           /* long: [2, warps, 32, columns]; tall: float4 [warps / 2, of a lane, lanes] */
   unsigned *flag;
   int x_stride, columns;
   int warp_k, warp_n, lane;
@@ -315,17 +315,18 @@ static __device__ __forceinline__ int64_t slot_of(const nb_product_args &a, cons
   return (int64_t)block * 2 + (s.first_unit > nb_first_unit(&a.plan, block));
 }
 
-/* A long product's set: 32 rows, which all warps have sums of. They meet in shared memory. */
+/* A long product's set: 32 rows, which all warps have sums of. They meet in shared memory, where every second set has
+ * the same place: when it is written again, all have come by the barrier of the set between. */
 template <int N_TILES>
 static __device__ __forceinline__ void end_long_set(const nb_product_args &a, const job &j, const place &p,
                                                     float sums[2][N_TILES][4]) {
   int g = j.lane / 4, t = j.lane % 4;
-  __syncthreads(); /* the sums of the set before have been read */
+  float *here = j.sums + (p.set % 2) * (NB_PRODUCT_WARPS * NB_TILE_ROWS) * j.columns;
 #pragma unroll
   for (int i = 0; i < 2 * N_TILES * 4; i++) {
     int slab = i / (N_TILES * 4), n = i / 4 % N_TILES;
     int row = slab * 16 + i % 4 / 2 * 8 + g, column = n * 8 + 2 * t + i % 2;
-    if (column < j.columns) j.sums[(j.warp_k * NB_TILE_ROWS + row) * j.columns + column] = sums[slab][n][i % 4];
+    if (column < j.columns) here[(j.warp_k * NB_TILE_ROWS + row) * j.columns + column] = sums[slab][n][i % 4];
   }
   __syncthreads();
   shares s = shares_of(a, j, p);
@@ -337,7 +338,7 @@ static __device__ __forceinline__ void end_long_set(const nb_product_args &a, co
     float sum = 0;
 #pragma unroll
     for (int k = 0; k < NB_PRODUCT_WARPS; k++) {
-      const float *at = j.sums + (k * NB_TILE_ROWS + row) * j.columns;
+      const float *at = here + (k * NB_TILE_ROWS + row) * j.columns;
       sum += a.two_parts ? add_parts(at[2 * column], at[2 * column + 1]) : at[column];
     }
     sum *= a.rescale;
@@ -683,13 +684,13 @@ static kernel_fn kernel_for(nb_tiled_kind kind, const nb_product_plan *p) {
 }
 
 /* Plans a launch with long or tall sets. False if the shape or the workspace does not allow it. */
-static bool plan_launch(const nb_workspace *ws, nb_product_args *a, bool is_long) {
+static bool plan_launch(const nb_workspace *ws, nb_product_args *a, bool is_long, int stages) {
   nb_tiled_kind kind = a->layer[0].w.tiles.kind;
   int columns = a->two_parts ? 2 * a->n : a->n, warps_n = NB_PRODUCT_WARPS / nb_product_warps_k(is_long);
   for (int i = 0; i < a->count; i++)
     a->first_set[i + 1] = a->first_set[i] + (int)((a->layer[i].w.tiles.row_tiles + warps_n - 1) / warps_n);
   int sets = a->first_set[a->count];
-  if (!nb_product_plan_make(kind, is_long, sets, a->layer[0].w.tiles.col_tiles, columns, ws->processors,
+  if (!nb_product_plan_make(kind, is_long, stages, sets, a->layer[0].w.tiles.col_tiles, columns, ws->processors,
                             ws->shared_limit, &a->plan))
     return false;
   int64_t set_floats = is_long ? NB_TILE_ROWS * a->n : warps_n * NB_TILE_ROWS * 8 * a->plan.n_tiles;
@@ -728,7 +729,7 @@ static nb_product_ahead ahead_of(const nb_workspace *ws, nb_x_dtype dtype, int n
   if (!ws->ahead) return ahead;
   nb_product_args a = args_of(ws->ahead, ws->ahead_count, NULL, dtype, 0, n);
   const nb_tiles *t = &a.layer[0].w.tiles;
-  if (!plan_launch(ws, &a, true)) return ahead;
+  if (!plan_launch(ws, &a, true, nb_product_stages(t->kind, 1))) return ahead;
   ahead.plan = a.plan, ahead.count = a.count, ahead.col_tiles = t->col_tiles;
   ahead.tile_bytes = nb_code_stage_bytes(t->kind);
   ahead.scale_bytes = t->kind == NB_TILED_LUT4         ? NB_TILE_ROWS * (int)sizeof(float)
@@ -750,7 +751,10 @@ static bool multiply_rows(const nb_workspace *ws, const nb_device_layer *layers,
   nb_tiled_kind kind = w->tiles.kind;
   a.is_plain =
       !w->order && w->tiles.cols == w->tiles.col_tiles * NB_TILE_COLS && ldx % 8 == 0 && (uintptr_t)x % 16 == 0;
-  if (!plan_launch(ws, &a, true) && !(plan_launch(ws, &a, false) && narrow_x(ws, &a))) return false;
+  int columns = a.two_parts ? 2 * n : n, stages = nb_product_stages(kind, nb_product_n_tiles(columns));
+  bool planned = plan_launch(ws, &a, true, stages) || plan_launch(ws, &a, false, stages);
+  if (!planned && columns <= 8) planned = plan_launch(ws, &a, true, 1) || plan_launch(ws, &a, false, 1);
+  if (!planned || !(a.plan.is_long || narrow_x(ws, &a))) return false;
   a.ahead = ahead_of(ws, dtype, n);
   a.partial = ws->partial;
   a.arrived = ws->arrived;

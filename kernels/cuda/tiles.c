@@ -235,9 +235,9 @@ enum { X_PAD = NB_TILE_COLS / 2, FLAG_BYTES = 16 };
 
 static int64_t x_bytes(int columns, int64_t col_tiles) { return columns * (col_tiles * NB_TILE_COLS + X_PAD) * 2; }
 
-/* Of the warps' sums, where those of a row tile are added up. */
+/* Of the warps' sums, where those of a row tile are added up: in a long product those of two sets, by turns. */
 static int64_t sum_bytes(bool is_long, int columns) {
-  int64_t floats = is_long ? NB_PRODUCT_WARPS * NB_TILE_ROWS * columns
+  int64_t floats = is_long ? 2 * NB_PRODUCT_WARPS * NB_TILE_ROWS * columns
                            : NB_PRODUCT_WARPS / 2 * NB_TILE_ROWS * 8 * nb_product_n_tiles(columns);
   return floats * (int64_t)sizeof(float);
 }
@@ -275,14 +275,12 @@ static bool lay_out(nb_tiled_kind kind, int64_t columns, int64_t stages, int64_t
   return p->shared_bytes <= shared_limit;
 }
 
-bool nb_product_plan_make(nb_tiled_kind kind, bool is_long, int64_t sets, int64_t col_tiles, int columns,
+bool nb_product_plan_make(nb_tiled_kind kind, bool is_long, int stages, int64_t sets, int64_t col_tiles, int columns,
                           int processors, int64_t shared_limit, nb_product_plan *out) {
-  int n_tiles = nb_product_n_tiles(columns), warps_k = nb_product_warps_k(is_long);
-  int64_t set_units = nb_ceil_div(col_tiles, warps_k), stages = nb_product_stages(kind, n_tiles);
+  int64_t set_units = nb_ceil_div(col_tiles, nb_product_warps_k(is_long));
   if (is_long && (columns > 8 || x_bytes(columns, col_tiles) > NB_LONG_X_BYTES)) return false;
   if ((sets * set_units + 1) * (processors + 1) > UINT32_MAX) return false;
-  *out = (nb_product_plan){.is_long = is_long, .n_tiles = n_tiles};
+  *out = (nb_product_plan){.is_long = is_long, .n_tiles = nb_product_n_tiles(columns)};
   share_out(sets, set_units, stages, processors, out);
-  if (lay_out(kind, columns, stages, shared_limit, out)) return true;
-  return n_tiles == 1 && lay_out(kind, columns, 1, shared_limit, out);
+  return lay_out(kind, columns, stages, shared_limit, out);
 }

@@ -129,11 +129,11 @@ static inline NB_BOTH uint32_t nb_tiles_code_at(const uint32_t *codes, const nb_
 /* ---- the plan of a product -------------------------------------------------------------------------------------- */
 
 enum {
-  NB_PRODUCT_MAX_ROWS = 64, /* of activations */
-  NB_PRODUCT_FUSED = 4,     /* layers in one launch */
-  NB_PRODUCT_WARPS = 16,    /* of a block */
-  NB_PAIR_STRIDE = 64,      /* words from pair to pair of the table in shared memory (decode.h) */
-  NB_LONG_X_BYTES = 72 << 10,
+  NB_PRODUCT_MAX_ROWS = 64,   /* of activations */
+  NB_PRODUCT_FUSED = 4,       /* layers in one launch */
+  NB_PRODUCT_WARPS = 16,      /* of a block */
+  NB_PAIR_STRIDE = 64,        /* words from pair to pair of the table in shared memory (decode.h) */
+  NB_LONG_X_BYTES = 60 << 10, /* most activations of a long product in shared memory */
 };
 
 /* How a product is shared out. A set is the row tiles that a block works on at a time; a unit is a step along the
@@ -192,10 +192,10 @@ NB_CONST int nb_product_table_bytes(nb_tiled_kind kind) {
                                        : 0;
 }
 
-/* sets: of all fused layers together. `columns` is what the tensor cores see: rows of activations, twice as many where
- * each is split in two parts. shared_limit: bytes that a block can have. False if the shape is beyond the kernel, or a
- * long product has too many activations. */
-bool nb_product_plan_make(nb_tiled_kind kind, bool is_long, int64_t sets, int64_t col_tiles, int columns,
+/* With nb_product_stages, or 1 where n_tiles is 1. sets: of all fused layers together. `columns` is what the tensor
+ * cores see: rows of activations, twice as many where each is split in two parts. shared_limit: bytes that a block can
+ * have. False if the shape is beyond the kernel, or a long product has too many activations. */
+bool nb_product_plan_make(nb_tiled_kind kind, bool is_long, int stages, int64_t sets, int64_t col_tiles, int columns,
                           int processors, int64_t shared_limit, nb_product_plan *out);
 
 /* Of 8 rows of activations each: 1, 2 or 4. */
