@@ -1,4 +1,4 @@
-// Products of many rows on the emulator: panels, narrow activations, and how the two streams share the work.
+// Products of many rows on the emulator: panels, narrow activations, and how a weight is cut.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -89,7 +89,7 @@ TEST(CudaPanel, NarrowActivationsLieAsTheWeightIsTiled) {
 struct PanelCase {
   const nb_packed *m;
   nb_x_dtype dtype, panels;
-  int64_t panel_rows;  // of each of two; 0: room for the whole weight
+  int64_t panel_rows;  // room for so many; 0: for the whole weight
   bool bias, accumulate, captured;
 };
 
@@ -98,11 +98,11 @@ void CheckPanelProduct(const PanelCase &c) {
   const int n = 5;
   OnDevice device(m);
   Workspace work;
-  int64_t width = device.w.tiles.col_tiles * NB_TILE_COLS, rows = c.panel_rows ? 2 * c.panel_rows : m.rows + 32;
+  int64_t width = device.w.tiles.col_tiles * NB_TILE_COLS, rows = c.panel_rows ? c.panel_rows : m.rows + 32;
   std::vector<float> x = RandomFloats((size_t)(n * m.cols), 7), bias = RandomFloats((size_t)m.rows, 8);
   std::vector<float> y = RandomFloats((size_t)(n * m.rows), 9), weights = PanelWeights(m, c.panels);
   std::vector<double> want, size;
-  std::vector<uint16_t> half(x.size()), narrow((size_t)(n * width)), panels((size_t)(rows * width), 0x7fff);
+  std::vector<uint16_t> half(x.size()), narrow((size_t)(n * width)), panel((size_t)(rows * width), 0x7fff);
   for (size_t i = 0; i < x.size(); i++) {
     x[i] = Bf16(x[i]);
     half[i] = c.dtype == NB_X_F16 ? nb_f32_to_f16(x[i]) : nb_f32_to_bf16(x[i]);
@@ -124,7 +124,7 @@ void CheckPanelProduct(const PanelCase &c) {
   cudaGraph_t graph = nullptr;
   if (c.captured) cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeRelaxed);
   EXPECT_TRUE(nb_product_gemm(gemm, &work.ws, &layer, c.dtype == NB_X_F32 ? (const void *)x.data() : half.data(),
-                              c.dtype, m.cols, n, narrow.data(), panels.data(), rows * width));
+                              c.dtype, m.cols, n, narrow.data(), panel.data(), rows * width));
   if (c.captured) {
     cudaStreamEndCapture(nullptr, &graph);
     cudaGraphLaunch(graph, nullptr);
@@ -153,23 +153,35 @@ TEST(CudaPanel, ProductsAreThoseOfTheRoundedWeights) {
   }
 }
 
+nb_device_matrix Shape(int64_t rows, int64_t cols) {
+  nb_device_matrix w = {};
+  nb_packed m = {};
+  m.format = NB_FORMAT_INT8, m.rows = rows, m.cols = cols;
+  EXPECT_TRUE(nb_tiles_plan(&m, &w.tiles));
+  return w;
+}
+
 // Of what a product is given it takes no more than it asked for, and whatever that is, it is cut the same way.
 TEST(CudaPanel, RoomIsNoMoreThanWanted) {
-  Workspace work(132);
   for (auto [rows, cols] : {std::pair<int64_t, int64_t>{4096, 14336}, {14336, 4096}, {8192, 28672}, {33, 64}}) {
-    nb_device_matrix w = {};
-    nb_packed m = {};
-    m.format = NB_FORMAT_INT8, m.rows = rows, m.cols = cols;
-    ASSERT_TRUE(nb_tiles_plan(&m, &w.tiles));
-    for (int64_t n : {65, 512, 2048, 5000}) {
-      for (int64_t most : {int64_t(1), int64_t(64) << 20, int64_t(128) << 20}) {
-        int64_t wanted = nb_gemm_panel_elements(&work.ws, &w, n, most);
-        EXPECT_LE(wanted, std::max(most, 64 * cols)) << rows << " " << cols << " " << n;
-        EXPECT_GE(wanted, std::min<int64_t>(64, rows) * cols);
-        EXPECT_EQ(nb_gemm_panel_elements(&work.ws, &w, n, wanted), wanted) << rows << " " << cols << " " << n;
-      }
+    nb_device_matrix w = Shape(rows, cols);
+    for (int64_t most : {int64_t(1), int64_t(100) * cols, int64_t(64) << 20, int64_t(128) << 20}) {
+      int64_t wanted = nb_gemm_panel_elements(&w, most);
+      EXPECT_LE(wanted, std::max(most, 32 * cols)) << rows << " " << cols;
+      EXPECT_GE(wanted, std::min<int64_t>(32, rows) * cols);
+      EXPECT_EQ(nb_gemm_panel_elements(&w, wanted), wanted) << rows << " " << cols;
     }
   }
+}
+
+TEST(CudaPanel, AWeightIsCutInEqualPartsOnlyWhereItMustBe) {
+  const int64_t room = 128 << 20;
+  nb_device_matrix whole = Shape(4096, 14336), halves = Shape(8192, 28672), head = Shape(128256, 4096),
+                   small = Shape(96, 64);
+  EXPECT_EQ(nb_gemm_panel_elements(&whole, room), 4096 * 14336);
+  EXPECT_EQ(nb_gemm_panel_elements(&halves, room), 4096 * 28672);
+  EXPECT_EQ(nb_gemm_panel_elements(&head, room), 32256 * 4096);  // 126 times 256: 4 parts
+  EXPECT_EQ(nb_gemm_panel_elements(&small, 95 * 64), 64 * 64);
 }
 
 }  // namespace
