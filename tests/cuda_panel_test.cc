@@ -18,7 +18,7 @@ std::vector<float> PanelWeights(const nb_packed &m, nb_x_dtype dtype) {
 }
 
 // Every weight to the bit, and nothing written beyond the panel.
-void CheckPanels(const nb_packed &m) {
+void CheckPanels(const nb_packed &m, const nb_workspace &ws) {
   OnDevice device(m);
   const nb_tiles &t = device.w.tiles;
   int64_t width = t.col_tiles * NB_TILE_COLS;
@@ -27,7 +27,7 @@ void CheckPanels(const nb_packed &m) {
     for (int64_t first = 0; first < m.rows; first += 64) {
       int64_t rows = std::min<int64_t>(64, m.rows - first);
       std::vector<uint16_t> panel((size_t)((rows + 1) * width), 0x7e7e);
-      nb_dequantize_panel(nullptr, &device.w, dtype, first, rows, panel.data());
+      nb_dequantize_panel(&ws, &device.w, dtype, first, rows, panel.data());
       for (int64_t i = 0; i < rows * width; i++) {
         int64_t row = first + i / width, col = device.order[(size_t)(i % width)];
         float got = dtype == NB_X_BF16 ? nb_bf16_to_f32(panel[(size_t)i]) : nb_f16_to_f32(panel[(size_t)i]);
@@ -45,8 +45,18 @@ TEST(CudaPanel, HoldsEveryWeightRoundedOnce) {
   RandomPacked f16(NB_FORMAT_F16, 33, 192), bf16(NB_FORMAT_BF16, 96, 67);
   RandomGptq gptq4(4, 70, 640, 128, true, false), gptq8(8, 33, 320, 64, false, true),
       uneven(4, 40, 200, 128, false, false);
+  Workspace work;
   for (const nb_packed *m : {&nf4.m, &twice.m, &int8.m, &f16.m, &bf16.m, &gptq4.m, &gptq8.m, &uneven.m})
-    CheckPanels(*m);
+    CheckPanels(*m, work.ws);
+}
+
+// On one multiprocessor that is so short of shared memory that it takes one block: each warp has many tiles.
+TEST(CudaPanel, AWarpGoesOverManyTiles) {
+  RandomPacked nf4(NB_FORMAT_NF4, 64, 2624), twice(NB_FORMAT_NF4, 50, 2624, 64, true), int8(NB_FORMAT_INT8, 64, 1600);
+  RandomPacked f16(NB_FORMAT_F16, 64, 1088);
+  RandomGptq gptq4(4, 64, 2624, 64, true, false), gptq8(8, 64, 1600, 64, false, true);
+  Workspace work(1, 99 << 10);
+  for (const nb_packed *m : {&nf4.m, &twice.m, &int8.m, &f16.m, &gptq4.m, &gptq8.m}) CheckPanels(*m, work.ws);
 }
 
 // Elements of any type that float16 holds, at places that are aligned or not.

@@ -128,7 +128,7 @@ bool nb_product_gemm(nb_gemm *g, const nb_workspace *ws, const nb_device_layer *
   bool ok = true;
   for (int64_t first = 0; ok && first < rows; first += step) {
     int64_t count = nb_min_i64(step, rows - first);
-    nb_dequantize_panel(ws->stream, w, a.dtype, first, count, panel);
+    nb_dequantize_panel(ws, w, a.dtype, first, count, panel);
     ok = nb_gemm_run(g, a.dtype, a.x, panel, n, count, k, a.factor, layer->y + first, rows,
                      layer->accumulate || layer->bias);
   }
