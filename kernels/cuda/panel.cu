@@ -137,7 +137,7 @@ template <int KIND, bool BF16>
 static __device__ __forceinline__ void widen_tile(const panel_args &a, const tile_place &p, int lane,
                                                   const unsigned char *stage, const unsigned char *table) {
   const unsigned char *scales = stage + nb_code_stage_bytes((nb_tiled_kind)KIND);
-  const uint32_t row_quads = (uint32_t)a.w.tiles.col_tiles * QUADS;
+  const int64_t eight_rows = 8 * a.w.tiles.col_tiles * QUADS;
 #pragma unroll
   for (int four = 0; four < 2; four++) {
     int g = 4 * four + lane / 8, unit = 4 * g + lane % 4;
@@ -145,7 +145,7 @@ static __device__ __forceinline__ void widen_tile(const panel_args &a, const til
                                             a.w.nested_offset, a.w.tiles.scale_is_bf16, lane);
     for (int i = 0; KIND == NB_TILED_INT8 && i < 4; i++) s.scale[i] = ((const float *)scales)[g + 8 * i];
     uint32_t row = p.row * NB_TILE_ROWS + (uint32_t)g;
-    uint4 *to = (uint4 *)a.out + row * row_quads + p.col * QUADS + lane % 8;
+    uint4 *to = (uint4 *)a.out + (row * (uint32_t)a.w.tiles.col_tiles + p.col) * QUADS + lane % 8;
 #pragma unroll
     for (int slab = 0; slab < 2; slab++) {
       alignas(16) uint32_t words[nb_unit_size<KIND>::words] = {};
@@ -156,10 +156,8 @@ static __device__ __forceinline__ void widen_tile(const panel_args &a, const til
       else
         widen_codes<KIND, BF16>(words, slab, &s, v);
 #pragma unroll
-      for (uint32_t i = 0; i < 2; i++) {
-        uint32_t below = (uint32_t)slab * 16 + 8 * i;
-        if (row + below < a.rows) to[below * row_quads] = make_uint4(v[0][i], v[0][i + 2], v[1][i], v[1][i + 2]);
-      }
+      for (int i = 0; i < 2; i++, row += 8, to += eight_rows)
+        if (row < a.rows) *to = make_uint4(v[0][i], v[0][i + 2], v[1][i], v[1][i + 2]);
     }
   }
 }
