@@ -6,7 +6,7 @@
 
 enum {
   KV_TOKENS = 4096,     /* of a cache that is counted with each layer, if the model takes so many */
-  WORKSPACE = 384 << 20 /* of the backend: two widened panels, cuBLAS, activations */
+  WORKSPACE = 384 << 20 /* of the backend: a widened panel, cuBLAS, activations */
 };
 
 static struct {

@@ -2,10 +2,9 @@
  * a fiber; it runs until it must wait for the block (__syncthreads) or its warp (shuffles, mma) and is resumed when the
  * others have come. Fibers are resumed in ascending or descending order by turns, so that a missing barrier shows
  * sooner or later. Shared memory and fresh allocations are filled with NaN. mma follows the fragment tables of the PTX
- * ISA and knows nothing of the layout in tiles.h. Streams run at once, but the second of a product, which runs as late
- * as it may; a capture records launches and a graph runs them again. cuBLAS is three loops. Included before anything
- * else in each .cu file that the tests compile as C++; its names are then others, so that a build with CUDA has both.
- */
+ * ISA and knows nothing of the layout in tiles.h. Streams run at once; a capture records launches and a graph runs them
+ * again. cuBLAS is three loops. Included before anything else in each .cu file that the tests compile as C++; its names
+ * are then others, so that a build with CUDA has both. */
 #ifndef NB_TESTS_CUDA_EMULATOR_H
 #define NB_TESTS_CUDA_EMULATOR_H
 
@@ -28,7 +27,6 @@
 #define nb_rows_of nb_emulated_rows_of
 #define nb_dequantize_panel nb_emulated_dequantize_panel
 #define nb_narrow nb_emulated_narrow
-#define nb_gemm_stream_create nb_emulated_gemm_stream_create
 #define nb_gemm_panel_elements nb_emulated_gemm_panel_elements
 #define nb_gemm_create nb_emulated_gemm_create
 #define nb_gemm_free nb_emulated_gemm_free
@@ -296,26 +294,8 @@ inline Graph *&Capturing() {
   return graph;
 }
 
-// The stream of the least priority: its work is done when another waits for an event behind it, and no sooner, so that
-// a missing wait shows.
-inline int *LateStream() {
-  static int stream;
-  return &stream;
-}
-inline std::deque<std::function<void()>> &LateWork() {
-  static std::deque<std::function<void()>> work;
-  return work;
-}
-
-// What an event comes behind on the late stream; 0: an event of another, which has happened.
-struct Event {
-  size_t late_work = 0;
-};
-
-inline void Queue(const int *stream, std::function<void()> work) {
-  if (stream == LateStream()) {
-    LateWork().push_back(std::move(work));
-  } else if (Capturing()) {
+inline void Queue(std::function<void()> work) {
+  if (Capturing()) {
     Capturing()->work.push_back(std::move(work));
   } else {
     work();
@@ -552,7 +532,7 @@ inline int BlasGemmEx(void *, int op_a, int op_b, int m, int n, int k, const voi
     return type == 2 ? HalfToFloat(bits) : BfloatToFloat(bits);
   };
   float *out = (float *)c, factor = *(const float *)alpha, keep = *(const float *)beta;
-  Queue(nullptr, [=] {
+  Queue([=] {
     for (int j = 0; j < n; j++) {
       for (int i = 0; i < m; i++) {
         double sum = 0;
@@ -667,11 +647,10 @@ inline void *nb_blas_symbol(const char *name) {
 
 typedef int cudaError_t;
 typedef int *cudaStream_t;
-typedef emulator::Event *cudaEvent_t;
 typedef emulator::Graph *cudaGraph_t, *cudaGraphExec_t;
 enum { cudaSuccess = 0, cudaErrorMemoryAllocation = 2 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
-enum { cudaStreamCaptureModeRelaxed, cudaStreamNonBlocking, cudaEventDisableTiming };
+enum { cudaStreamCaptureModeRelaxed, cudaStreamNonBlocking };
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,
   cudaDevAttrComputeCapabilityMajor,
@@ -692,44 +671,17 @@ inline cudaError_t cudaFree(void *p) {
 }
 inline cudaError_t cudaMallocHost(void **out, size_t bytes) { return cudaMalloc(out, bytes); }
 inline cudaError_t cudaFreeHost(void *p) { return cudaFree(p); }
-inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind, cudaStream_t stream) {
-  emulator::Queue(stream, [=] { memcpy(to, from, n); });
+inline cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, cudaMemcpyKind, cudaStream_t) {
+  emulator::Queue([=] { memcpy(to, from, n); });
   return cudaSuccess;
 }
-inline cudaError_t cudaMemsetAsync(void *to, int value, size_t n, cudaStream_t stream) {
-  emulator::Queue(stream, [=] { memset(to, value, n); });
+inline cudaError_t cudaMemsetAsync(void *to, int value, size_t n, cudaStream_t) {
+  emulator::Queue([=] { memset(to, value, n); });
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *, int) { return cudaSuccess; }
-inline cudaError_t cudaStreamCreateWithPriority(cudaStream_t *out, int, int priority) {
-  *out = priority == 0 ? emulator::LateStream() : nullptr;
-  return cudaSuccess;
-}
-inline cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest) {
-  *least = 0, *greatest = -5;
-  return cudaSuccess;
-}
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned) {
-  *out = new emulator::Event;
-  return cudaSuccess;
-}
-inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
-  delete event;
-  return cudaSuccess;
-}
-inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-  event->late_work = stream == emulator::LateStream() ? emulator::LateWork().size() : 0;
-  return cudaSuccess;
-}
-inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
-  for (; event->late_work > 0; event->late_work--) {
-    emulator::Queue(stream, emulator::LateWork().front());
-    emulator::LateWork().pop_front();
-  }
-  return cudaSuccess;
-}
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char *cudaGetErrorString(cudaError_t) { return "no error"; }
 inline cudaError_t cudaGetDeviceCount(int *n) {
@@ -749,7 +701,6 @@ inline cudaError_t cudaStreamBeginCapture(cudaStream_t, int) {
   return cudaSuccess;
 }
 inline cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *out) {
-  if (!emulator::LateWork().empty()) emulator::Die("a capture ends with work that nothing waits for");
   *out = emulator::Capturing();
   emulator::Capturing() = nullptr;
   return cudaSuccess;
@@ -772,19 +723,17 @@ inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
 }
 
 template <typename Args>
-void nb_queue(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, bool is_early, cudaStream_t stream,
-              Args args) {
+void nb_queue(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, bool is_early, Args args) {
   if (sizeof(Args) > 4096) emulator::Die("more arguments than a kernel takes");
-  emulator::Queue(stream, [=] { emulator::RunGrid(blocks, threads, shared_bytes, is_early, [&] { kernel(args); }); });
+  emulator::Queue([=] { emulator::RunGrid(blocks, threads, shared_bytes, is_early, [&] { kernel(args); }); });
 }
 template <typename Args>
-void nb_launch(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, cudaStream_t stream, Args args) {
-  nb_queue(kernel, blocks, threads, shared_bytes, false, stream, args);
+void nb_launch(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, cudaStream_t, Args args) {
+  nb_queue(kernel, blocks, threads, shared_bytes, false, args);
 }
 template <typename Args>
-void nb_launch_early(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, cudaStream_t stream,
-                     Args args) {
-  nb_queue(kernel, blocks, threads, shared_bytes, true, stream, args);
+void nb_launch_early(void (*kernel)(Args), dim3 blocks, int threads, int64_t shared_bytes, cudaStream_t, Args args) {
+  nb_queue(kernel, blocks, threads, shared_bytes, true, args);
 }
 
 #endif

@@ -1,4 +1,4 @@
-// Products of many rows on the emulator: panels, narrow activations, and how the two streams share the work.
+// Products of many rows on the emulator: panels, narrow activations, and how a weight is cut.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -18,7 +18,7 @@ std::vector<float> PanelWeights(const nb_packed &m, nb_x_dtype dtype) {
 }
 
 // Every weight to the bit, and nothing written beyond the panel.
-void CheckPanels(const nb_packed &m) {
+void CheckPanels(const nb_packed &m, const nb_workspace &ws) {
   OnDevice device(m);
   const nb_tiles &t = device.w.tiles;
   int64_t width = t.col_tiles * NB_TILE_COLS;
@@ -27,7 +27,7 @@ void CheckPanels(const nb_packed &m) {
     for (int64_t first = 0; first < m.rows; first += 64) {
       int64_t rows = std::min<int64_t>(64, m.rows - first);
       std::vector<uint16_t> panel((size_t)((rows + 1) * width), 0x7e7e);
-      nb_dequantize_panel(nullptr, &device.w, dtype, first, rows, panel.data());
+      nb_dequantize_panel(&ws, &device.w, dtype, first, rows, panel.data());
       for (int64_t i = 0; i < rows * width; i++) {
         int64_t row = first + i / width, col = device.order[(size_t)(i % width)];
         float got = dtype == NB_X_BF16 ? nb_bf16_to_f32(panel[(size_t)i]) : nb_f16_to_f32(panel[(size_t)i]);
@@ -45,8 +45,18 @@ TEST(CudaPanel, HoldsEveryWeightRoundedOnce) {
   RandomPacked f16(NB_FORMAT_F16, 33, 192), bf16(NB_FORMAT_BF16, 96, 67);
   RandomGptq gptq4(4, 70, 640, 128, true, false), gptq8(8, 33, 320, 64, false, true),
       uneven(4, 40, 200, 128, false, false);
+  Workspace work;
   for (const nb_packed *m : {&nf4.m, &twice.m, &int8.m, &f16.m, &bf16.m, &gptq4.m, &gptq8.m, &uneven.m})
-    CheckPanels(*m);
+    CheckPanels(*m, work.ws);
+}
+
+// On one multiprocessor that is so short of shared memory that it takes one block: each warp has many tiles.
+TEST(CudaPanel, AWarpGoesOverManyTiles) {
+  RandomPacked nf4(NB_FORMAT_NF4, 64, 2624), twice(NB_FORMAT_NF4, 50, 2624, 64, true), int8(NB_FORMAT_INT8, 64, 1600);
+  RandomPacked f16(NB_FORMAT_F16, 64, 1088);
+  RandomGptq gptq4(4, 64, 2624, 64, true, false), gptq8(8, 64, 1600, 64, false, true);
+  Workspace work(1, 99 << 10);
+  for (const nb_packed *m : {&nf4.m, &twice.m, &int8.m, &f16.m, &gptq4.m, &gptq8.m}) CheckPanels(*m, work.ws);
 }
 
 // Elements of any type that float16 holds, at places that are aligned or not.
@@ -89,7 +99,7 @@ TEST(CudaPanel, NarrowActivationsLieAsTheWeightIsTiled) {
 struct PanelCase {
   const nb_packed *m;
   nb_x_dtype dtype, panels;
-  int64_t panel_rows;  // of each of two; 0: room for the whole weight
+  int64_t panel_rows;  // room for so many; 0: for the whole weight
   bool bias, accumulate, captured;
 };
 
@@ -98,11 +108,11 @@ void CheckPanelProduct(const PanelCase &c) {
   const int n = 5;
   OnDevice device(m);
   Workspace work;
-  int64_t width = device.w.tiles.col_tiles * NB_TILE_COLS, rows = c.panel_rows ? 2 * c.panel_rows : m.rows + 32;
+  int64_t width = device.w.tiles.col_tiles * NB_TILE_COLS, rows = c.panel_rows ? c.panel_rows : m.rows + 32;
   std::vector<float> x = RandomFloats((size_t)(n * m.cols), 7), bias = RandomFloats((size_t)m.rows, 8);
   std::vector<float> y = RandomFloats((size_t)(n * m.rows), 9), weights = PanelWeights(m, c.panels);
   std::vector<double> want, size;
-  std::vector<uint16_t> half(x.size()), narrow((size_t)(n * width)), panels((size_t)(rows * width), 0x7fff);
+  std::vector<uint16_t> half(x.size()), narrow((size_t)(n * width)), panel((size_t)(rows * width), 0x7fff);
   for (size_t i = 0; i < x.size(); i++) {
     x[i] = Bf16(x[i]);
     half[i] = c.dtype == NB_X_F16 ? nb_f32_to_f16(x[i]) : nb_f32_to_bf16(x[i]);
@@ -124,7 +134,7 @@ void CheckPanelProduct(const PanelCase &c) {
   cudaGraph_t graph = nullptr;
   if (c.captured) cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeRelaxed);
   EXPECT_TRUE(nb_product_gemm(gemm, &work.ws, &layer, c.dtype == NB_X_F32 ? (const void *)x.data() : half.data(),
-                              c.dtype, m.cols, n, narrow.data(), panels.data(), rows * width));
+                              c.dtype, m.cols, n, narrow.data(), panel.data(), rows * width));
   if (c.captured) {
     cudaStreamEndCapture(nullptr, &graph);
     cudaGraphLaunch(graph, nullptr);
@@ -153,23 +163,35 @@ TEST(CudaPanel, ProductsAreThoseOfTheRoundedWeights) {
   }
 }
 
+nb_device_matrix Shape(int64_t rows, int64_t cols) {
+  nb_device_matrix w = {};
+  nb_packed m = {};
+  m.format = NB_FORMAT_INT8, m.rows = rows, m.cols = cols;
+  EXPECT_TRUE(nb_tiles_plan(&m, &w.tiles));
+  return w;
+}
+
 // Of what a product is given it takes no more than it asked for, and whatever that is, it is cut the same way.
 TEST(CudaPanel, RoomIsNoMoreThanWanted) {
-  Workspace work(132);
   for (auto [rows, cols] : {std::pair<int64_t, int64_t>{4096, 14336}, {14336, 4096}, {8192, 28672}, {33, 64}}) {
-    nb_device_matrix w = {};
-    nb_packed m = {};
-    m.format = NB_FORMAT_INT8, m.rows = rows, m.cols = cols;
-    ASSERT_TRUE(nb_tiles_plan(&m, &w.tiles));
-    for (int64_t n : {65, 512, 2048, 5000}) {
-      for (int64_t most : {int64_t(1), int64_t(64) << 20, int64_t(128) << 20}) {
-        int64_t wanted = nb_gemm_panel_elements(&work.ws, &w, n, most);
-        EXPECT_LE(wanted, std::max(most, 64 * cols)) << rows << " " << cols << " " << n;
-        EXPECT_GE(wanted, std::min<int64_t>(64, rows) * cols);
-        EXPECT_EQ(nb_gemm_panel_elements(&work.ws, &w, n, wanted), wanted) << rows << " " << cols << " " << n;
-      }
+    nb_device_matrix w = Shape(rows, cols);
+    for (int64_t most : {int64_t(1), int64_t(100) * cols, int64_t(64) << 20, int64_t(128) << 20}) {
+      int64_t wanted = nb_gemm_panel_elements(&w, most);
+      EXPECT_LE(wanted, std::max(most, 32 * cols)) << rows << " " << cols;
+      EXPECT_GE(wanted, std::min<int64_t>(32, rows) * cols);
+      EXPECT_EQ(nb_gemm_panel_elements(&w, wanted), wanted) << rows << " " << cols;
     }
   }
+}
+
+TEST(CudaPanel, AWeightIsCutInEqualPartsOnlyWhereItMustBe) {
+  const int64_t room = 128 << 20;
+  nb_device_matrix whole = Shape(4096, 14336), halves = Shape(8192, 28672), head = Shape(128256, 4096),
+                   small = Shape(96, 64);
+  EXPECT_EQ(nb_gemm_panel_elements(&whole, room), 4096 * 14336);
+  EXPECT_EQ(nb_gemm_panel_elements(&halves, room), 4096 * 28672);
+  EXPECT_EQ(nb_gemm_panel_elements(&head, room), 32256 * 4096);  // 126 times 256: 4 parts
+  EXPECT_EQ(nb_gemm_panel_elements(&small, 95 * 64), 64 * 64);
 }
 
 }  // namespace

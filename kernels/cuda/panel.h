@@ -8,8 +8,8 @@
 
 /* Rows [first, first + rows) of a tiled matrix as `dtype` (float16 or bfloat16): out [rows, col_tiles * 64], columns as
  * they are tiled. `first` is a multiple of 32; out has less than 2^31 elements and is 16-byte aligned. */
-void nb_dequantize_panel(cudaStream_t stream, const nb_device_matrix *w, nb_x_dtype dtype, int64_t first, int64_t rows,
-                         uint16_t *out);
+void nb_dequantize_panel(const nb_workspace *ws, const nb_device_matrix *w, nb_x_dtype dtype, int64_t first,
+                         int64_t rows, uint16_t *out);
 
 /* x [n, cols] to float16, times NB_X_SCALE unless it is float16, in the order in which w is tiled: out [n, col_tiles *
  * 64], padded with zeros, 16-byte aligned. */

@@ -23,7 +23,7 @@ typedef struct bench {
   double copy_rate, gemm_rate; /* bytes and operations a second */
   uint16_t *x[2];              /* bfloat16, float16 [X_ROWS, X_COLS] */
   float *y;
-  uint16_t *narrow, *panels;
+  uint16_t *narrow, *panel;
   int64_t panel_elements;
 } bench;
 
@@ -210,7 +210,7 @@ static void run_packed(void *ctx, int copy) {
   if (w->n <= NB_PRODUCT_MAX_ROWS) {
     w->ok &= nb_product_small(&b->ws, &layer, 1, x, w->x_dtype, cols, (int)w->n);
   } else {
-    w->ok &= b->gemm && nb_product_gemm(b->gemm, &b->ws, &layer, x, w->x_dtype, cols, w->n, b->narrow, b->panels,
+    w->ok &= b->gemm && nb_product_gemm(b->gemm, &b->ws, &layer, x, w->x_dtype, cols, w->n, b->narrow, b->panel,
                                         b->panel_elements);
   }
 }
@@ -290,19 +290,19 @@ static nibble_status begin(bench *b, nibble_error *err) {
   if (status != NIBBLE_OK) return status;
   b->ws.processors = device.multiProcessorCount;
   b->ws.shared_limit = (int64_t)device.sharedMemPerBlockOptin;
-  nb_gemm_stream_create(&b->ws.stream);
+  cudaStreamCreateWithFlags(&b->ws.stream, cudaStreamNonBlocking);
   cudaEventCreate(&b->before);
   cudaEventCreate(&b->after);
   b->ws.partial_floats = 3 << 20;
   b->ws.narrow_elements = (int64_t)NB_PRODUCT_MAX_ROWS * X_COLS;
   b->ws.arrived_count = ARRIVED;
-  b->panel_elements = 128 << 20; /* two panels */
+  b->panel_elements = 128 << 20;
   bool ok =
       take((void **)&b->ws.partial, b->ws.partial_floats * 4) && take((void **)&b->ws.arrived, ARRIVED * 4) &&
       take((void **)&b->ws.narrow, b->ws.narrow_elements * 2) &&
       take((void **)&b->x[0], (int64_t)X_ROWS * X_COLS * 2) && take((void **)&b->x[1], (int64_t)X_ROWS * X_COLS * 2) &&
       take((void **)&b->y, (int64_t)X_ROWS * Y_ROWS * 4) && take((void **)&b->narrow, (int64_t)X_ROWS * X_COLS * 2) &&
-      take((void **)&b->panels, b->panel_elements * 2) && fill_random(b, b->x[0], X_ROWS, X_COLS, NB_BF16) &&
+      take((void **)&b->panel, b->panel_elements * 2) && fill_random(b, b->x[0], X_ROWS, X_COLS, NB_BF16) &&
       fill_random(b, b->x[1], X_ROWS, X_COLS, NB_F16);
   if (!ok) return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory to measure with");
   cudaMemsetAsync(b->ws.arrived, 0, ARRIVED * 4, b->ws.stream);
