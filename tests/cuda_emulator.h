@@ -475,7 +475,6 @@ inline void nb_wait_for_previous() { emulator::Current()->waited++; }
 inline float nb_inverse_root(float v) { return 1.0f / std::sqrt(v); }
 inline const float *nb_settled(const float *p) { return p; }
 inline unsigned nb_arrive(unsigned *at) { return (*at)++; }
-inline uint4 nb_load_once(const uint4 *at) { return *at; }
 inline float nb_load_fresh(const float *at) { return *at; }
 inline float4 nb_load_fresh(const float4 *at) { return *at; }
 

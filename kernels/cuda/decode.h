@@ -111,25 +111,9 @@ static __device__ __forceinline__ nb_scale_place nb_place_scales(const nb_device
   return p;
 }
 
-/* The stored scales of column tile kt, fetched as early as its codes: four words, or with double quantization this
- * lane's code and what it is multiplied with. */
-template <int KIND>
-static __device__ __forceinline__ uint4 nb_fetch_scales(const nb_scale_place *p, uint32_t kt) {
-  if constexpr (KIND == NB_TILED_LUT4) {
-    return *(const uint4 *)(p->at + (int64_t)(kt * 128));
-  } else if constexpr (KIND == NB_TILED_LUT4_TWICE) {
-    uint32_t code = *(const uint8_t *)(p->at + kt * NB_TILE_ROWS);
-    float absmax = p->nested_absmax[(p->first_block + nb_divide(kt, p->reciprocal)) >> 8];
-    return make_uint4(code, __float_as_uint(absmax), 0, 0);
-  } else if constexpr (KIND == NB_TILED_GPTQ4 || KIND == NB_TILED_GPTQ8) {
-    return *(const uint4 *)(p->at + (int64_t)(nb_divide(kt, p->reciprocal) * 128));
-  } else {
-    return make_uint4(0, 0, 0, 0);
-  }
-}
-
-/* The same by way of shared memory: nb_stage_scales begins to copy those of a tile if it is there, nb_staged_scales
- * gives what nb_fetch_scales would have. All lanes of the warp come by both, with a barrier between. */
+/* The stored scales of column tile kt: nb_stage_scales begins to copy them to shared memory if the tile is there,
+ * nb_staged_scales gives them: four words, or with double quantization this lane's code and what it is multiplied with.
+ * All lanes of the warp come by both, with a barrier between. */
 template <int KIND>
 static __device__ __forceinline__ void nb_stage_scales(const nb_scale_place *p, bool is_there, uint32_t kt, int lane,
                                                        unsigned char *to) {
@@ -201,13 +185,6 @@ static __device__ __forceinline__ void nb_decode(const uint32_t *table, int lane
 template <int KIND>
 static __device__ __forceinline__ constexpr int nb_tile_quads(void) {
   return NB_TILE_SLABS * nb_unit_size<KIND>::quads * 32;
-}
-
-/* Reads a lane's units of a tile; `at` is the first of them. */
-template <int KIND>
-static __device__ __forceinline__ void nb_load_units(const uint4 *at, uint4 out[2 * nb_unit_size<KIND>::quads]) {
-#pragma unroll
-  for (int i = 0; i < 2 * nb_unit_size<KIND>::quads; i++) out[i] = nb_load_once(at + i * 32);
 }
 
 #endif

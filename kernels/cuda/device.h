@@ -103,15 +103,6 @@ static __device__ __forceinline__ void nb_prefetch(const void *at, uint32_t byte
 #endif
 }
 
-/* A weight is read once: it should not push anything else out of the first-level cache. */
-static __device__ __forceinline__ uint4 nb_load_once(const uint4 *at) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(at));
-  return v;
-}
-
 /* Loads past the first-level cache, which may hold what another block has overwritten since. */
 static __device__ __forceinline__ float nb_load_fresh(const float *at) { return __ldcg(at); }
 static __device__ __forceinline__ float4 nb_load_fresh(const float4 *at) { return __ldcg(at); }
