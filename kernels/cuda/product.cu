@@ -460,7 +460,7 @@ typedef struct reader {
   place at;
   const unsigned char *codes; /* of its tile, this lane's first */
   nb_scale_place scales;
-  uint32_t stage; /* where they go, and the tile that is to be multiplied next is */
+  uint32_t stage; /* where they go; of the tile that was multiplied last */
 } reader;
 
 template <int KIND, bool IS_LONG>
@@ -542,8 +542,8 @@ static __device__ __forceinline__ void fill_tables(const nb_device_matrix *w, ui
   }
 }
 
-/* Multiplies `count` units between two events: waits for a tile, takes it out of its stage, has the stage filled again.
- */
+/* Multiplies `count` units between two events: has the stage of the tile before filled again, now that all lanes have
+ * used what they read there, waits for the next tile and takes it out of its own. */
 template <int KIND, int N_TILES, int STAGES, bool IS_LONG>
 static __device__ __forceinline__ void multiply_some(const job &j, place *p, reader *r, uint32_t count,
                                                      const unsigned short *x, const int x_lane[N_TILES],
@@ -553,6 +553,8 @@ static __device__ __forceinline__ void multiply_some(const job &j, place *p, rea
   const nb_device_matrix *w = &p->layer->w;
 #pragma unroll 1
   for (; count > 0; count--, p->tile += WARPS_K, x += WARPS_K * NB_TILE_COLS) {
+    __syncwarp();
+    fetch<KIND, STAGES, IS_LONG>(j, r);
     const unsigned char *stage = j.stages + r->stage * nb_stage_bytes((nb_tiled_kind)KIND);
     uint4 units[QUADS];
     nb_copies_wait<STAGES - 1>();
@@ -560,15 +562,13 @@ static __device__ __forceinline__ void multiply_some(const job &j, place *p, rea
 #pragma unroll
     for (int i = 0; i < QUADS; i++) units[i] = *(const uint4 *)(stage + (i * 32 + j.lane) * 16);
     uint4 scales = nb_staged_scales<KIND>(stage + BYTES, j.lane);
-    __syncwarp();
-    fetch<KIND, STAGES, IS_LONG>(j, r);
     if (p->tile < p->end) multiply_tile<KIND, N_TILES>(w, j, units, scales, x, x_lane, sums);
   }
 }
 
 template <int KIND, int N_TILES, int STAGES, bool IS_LONG>
 static __device__ __forceinline__ void multiply(const nb_product_args &a, const job &j) {
-  constexpr int WARPS_K = nb_product_warps_k(IS_LONG);
+  constexpr int WARPS_K = nb_product_warps_k(IS_LONG), AHEAD = STAGES - 1; /* units that the reader is ahead */
   float sums[2][N_TILES][4] = {};
   uint32_t set_units = a.plan.set_units, chunk = a.plan.chunk_units, chunk_at = j.begin;
   unsigned short *x_now = j.x, *x_next = j.x + j.columns * j.x_stride; /* tall: two chunks */
@@ -581,11 +581,11 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, const 
   read_from<KIND, IS_LONG>(a, j, j.begin / set_units, j.begin, &r);
   place p = r.at;
 #pragma unroll 1
-  for (uint32_t u = j.begin; u < j.begin + STAGES; u++) {
+  for (uint32_t u = j.begin; u < j.begin + AHEAD; u++) {
     if (u == r.at.next_set) read_from<KIND, IS_LONG>(a, j, r.at.set + 1, u, &r);
     fetch<KIND, STAGES, IS_LONG>(j, &r);
   }
-  prefetch_run<KIND, IS_LONG>(j, r, j.begin + STAGES);
+  prefetch_run<KIND, IS_LONG>(j, r, j.begin + AHEAD);
   fill_tables<KIND>(&a.layer[0].w, (uint32_t *)j.table);
   nb_wait_for_previous(); /* x, y and the partial sums are its to read and write until then; weights are nobody's */
   if constexpr (IS_LONG)
@@ -610,8 +610,8 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, const 
       x_now = x_next, x_next = done, chunk_at = u;
       if (u + chunk < j.end) copy_chunk(a, j, u + chunk, x_next);
     }
-    if (u + STAGES == r.at.next_set) read_from<KIND, IS_LONG>(a, j, r.at.set + 1, u + STAGES, &r);
-    uint32_t stop = min(min(j.end, p.next_set), r.at.next_set - STAGES);
+    if (u + AHEAD == r.at.next_set) read_from<KIND, IS_LONG>(a, j, r.at.set + 1, u + AHEAD, &r);
+    uint32_t stop = min(min(j.end, p.next_set), r.at.next_set - AHEAD);
     if (!IS_LONG) stop = min(stop, chunk_at + chunk);
     const unsigned short *x =
         IS_LONG ? j.x + p.tile * NB_TILE_COLS : x_now + ((u - chunk_at) * WARPS_K + (uint32_t)j.warp_k) * NB_TILE_COLS;
