@@ -596,6 +596,31 @@ TEST(Device, PlacesTheFirstLayersThatFit) {
   EXPECT_EQ(nb_place_layers(0, 0, layers, 4, &outer), 0);
 }
 
+// The logits of a golden model by the command line on a device; none where there is no GPU.
+std::vector<float> LogitsByCommand(const std::string &model, const std::string &device, std::string *why) {
+  TempFolder folder;
+  std::string ids, out = folder / "logits.safetensors";
+  for (int32_t id : Values<int32_t>(ReadSafetensors(Golden(model + ".safetensors")).tensors["ids"]))
+    ids += (ids.empty() ? "" : ",") + std::to_string(id);
+  CommandResult r =
+      Nibble("logits " + Golden(model) + " --ids " + ids + " --quiet --device " + device + " --out " + out);
+  *why = r.err;
+  return r.code == 0 ? Values<float>(ReadSafetensors(out).tensors["logits"]) : std::vector<float>();
+}
+
+TEST(Device, GoldenModelsOnARealGpuAreThoseOnTheCpuToOnePercent) {
+  for (const char *name : {"tiny/llama-f32", "tiny/llama-tied-biases-f16", "tiny/llama-head-dim-llama3-bf16",
+                           "tiny/llama-mha-gelu-f16", "tiny/mistral-window-bf16", "tiny/qwen2-bf16", "tiny/qwen3-bf16",
+                           "tiny/llama-nf4", "tiny/llama-nf4-double", "tiny/llama-fp4", "tiny/llama-int8",
+                           "gptqmodel-7.7.0/llama-3bit-sym-v2", "gptqmodel-7.7.0/llama-4bit-asym-act"}) {
+    std::string why;
+    std::vector<float> cuda = LogitsByCommand(name, "cuda", &why);
+    if (why.find("no CUDA device") != std::string::npos) GTEST_SKIP() << "skipped: " << why;
+    ASSERT_FALSE(cuda.empty()) << name << ": " << why;
+    EXPECT_LT(LargestDifference(cuda, LogitsByCommand(name, "cpu", &why)), 0.01) << name;
+  }
+}
+
 TEST(Device, CudaWithoutADeviceExitsWith4AndAutoComputesOnTheCpu) {
   std::string model = Golden("tiny/llama-f32");
   CommandResult cuda = Nibble("logits " + model + " --ids 1,2,3 --out /tmp/nibble-no-such-folder/x --device cuda");
