@@ -74,7 +74,7 @@ void CheckNarrow(const nb_packed &m, nb_x_dtype dtype, int64_t ldx, size_t offse
     memcpy(&bytes[(i + offset) * size], dtype == NB_X_F32 ? (const void *)&x[i] : &half, size);
   }
   std::vector<uint16_t> out((size_t)(n * width), 0x7e7e);
-  nb_narrow(nullptr, &device.w, &bytes[offset * size], dtype, ldx, n, out.data());
+  nb_narrow(nullptr, &device.w, &bytes[offset * size], dtype, ldx, n, false, out.data());
   for (int64_t i = 0; i < n * width; i++) {
     int64_t col = device.order[(size_t)(i % width)];
     float v = col < 0 ? 0 : x[(size_t)(i / width * ldx + col)] * (dtype == NB_X_F16 ? 1 : NB_X_SCALE);

@@ -111,6 +111,16 @@ static __device__ __forceinline__ nb_scale_place nb_place_scales(const nb_device
   return p;
 }
 
+/* Begins to copy a tile's codes to shared memory, as they lie, if it is there; `from` is the lane's first 16 bytes, and
+ * those that it copies are those that it decodes. */
+template <int KIND>
+static __device__ __forceinline__ void nb_stage_codes(const unsigned char *from, bool is_there, int lane,
+                                                      unsigned char *to) {
+#pragma unroll
+  for (int i = 0; i < nb_code_stage_bytes((nb_tiled_kind)KIND); i += 512)
+    nb_copy_16_if(is_there, to + lane * 16 + i, from + i);
+}
+
 /* The stored scales of column tile kt: nb_stage_scales begins to copy them to shared memory if the tile is there,
  * nb_staged_scales gives them: four words, or with double quantization this lane's code and what it is multiplied with.
  * All lanes of the warp come by both, with a barrier between. */
@@ -179,12 +189,6 @@ static __device__ __forceinline__ void nb_decode(const uint32_t *table, int lane
   if constexpr (KIND == NB_TILED_GPTQ8) nb_decode_8bit(s->zero[2 * slab], s->zero[2 * slab + 1], words, a);
   if constexpr (KIND == NB_TILED_INT8) nb_decode_8bit(128, 128, words, a);
   if constexpr (KIND == NB_TILED_F16) nb_decode_16bit(words, a);
-}
-
-/* uint4 from tile to tile. */
-template <int KIND>
-static __device__ __forceinline__ constexpr int nb_tile_quads(void) {
-  return NB_TILE_SLABS * nb_unit_size<KIND>::quads * 32;
 }
 
 #endif

@@ -112,7 +112,7 @@ static operand operand_of(const nb_workspace *ws, const nb_device_matrix *w, con
                           int64_t ldx, int64_t n, uint16_t *narrow) {
   int64_t k = w->tiles.col_tiles * NB_TILE_COLS;
   if (dtype != NB_X_F32 && !w->order && w->tiles.cols == k && ldx == k && (uintptr_t)x % 16 == 0) return {x, dtype, 1};
-  nb_narrow(ws->stream, w, x, dtype, ldx, n, narrow);
+  nb_narrow(ws->stream, w, x, dtype, ldx, n, false, narrow);
   return {narrow, NB_X_F16, dtype == NB_X_F16 ? 1 : 1 / NB_X_SCALE};
 }
 

@@ -5,8 +5,6 @@ extern "C" {
 }
 #include "kernels/cuda/decode.h"
 
-/* ---- panels ----------------------------------------------------------------------------------------------------- */
-
 enum {
   WARPS = 16,
   BLOCKS = 2,  /* of a multiprocessor, at the most: one is not enough to have writes go on without a pause */
@@ -106,9 +104,9 @@ static __device__ __forceinline__ void begin_tile(const panel_args &a, const til
   unsigned char *scales = stage + nb_code_stage_bytes((nb_tiled_kind)KIND);
   if (p.row < a.row_tiles) {
     int64_t rt = a.first_tile + p.row;
-    const uint4 *from = (const uint4 *)w.codes + (rt * w.tiles.col_tiles + p.col) * nb_tile_quads<KIND>() + lane;
-#pragma unroll
-    for (int i = 0; i < nb_tile_quads<KIND>() / 32; i++) nb_copy_16(stage + (i * 32 + lane) * 16, from + i * 32);
+    const unsigned char *from =
+        (const unsigned char *)w.codes + (rt * w.tiles.col_tiles + p.col) * nb_code_stage_bytes((nb_tiled_kind)KIND);
+    nb_stage_codes<KIND>(from + lane * 16, true, lane, stage);
     nb_scale_place place = nb_place_scales<KIND>(&w, rt, lane);
     nb_stage_scales<KIND>(&place, true, p.col, lane, scales);
     if (KIND == NB_TILED_INT8)
@@ -222,100 +220,4 @@ void nb_dequantize_panel(const nb_workspace *ws, const nb_device_matrix *w, nb_x
     launch_panel<true>(ws, a);
   else
     launch_panel<false>(ws, a);
-}
-
-/* ---- activations ------------------------------------------------------------------------------------------------ */
-
-enum {
-  NARROW_THREADS = 128,
-  NARROW_PARTS = 4, /* of 8 elements, of each thread: loads in flight hide the memory's latency */
-};
-
-typedef struct narrow_args {
-  const void *x;
-  int64_t ldx;
-  uint32_t cols, width; /* of the output */
-  const int32_t *order;
-  float scale;
-  uint16_t *out;
-} narrow_args;
-
-/* Eight elements as they lie. */
-template <int DTYPE>
-struct eight {
-  uint4 quads[DTYPE == NB_X_F32 ? 2 : 1];
-
-  __device__ __forceinline__ float at(int i) const {
-    const uint32_t *words = (const uint32_t *)quads;
-    if (DTYPE == NB_X_F32) return nb_bits_float(words[i]);
-    uint32_t bits = words[i / 2] >> (16 * (i % 2));
-    return DTYPE == NB_X_F16 ? nb_half_to_float(bits & 0xffffu) : nb_bits_float(bits << 16);
-  }
-};
-
-static __device__ __forceinline__ uint32_t narrow_pair(float low, float high, float scale) {
-  return nb_pair_f16(fminf(fmaxf(low * scale, -65504.0f), 65504.0f), fminf(fmaxf(high * scale, -65504.0f), 65504.0f));
-}
-
-/* Columns in order, in whole and aligned eights: as fast as memory goes. Padding beyond them is zero. */
-template <int DTYPE>
-static __global__ void __launch_bounds__(NARROW_THREADS) narrow_kernel(const __grid_constant__ narrow_args a) {
-  const int quads = sizeof(eight<DTYPE>) / sizeof(uint4);
-  uint32_t first = blockIdx.y * (NARROW_THREADS * NARROW_PARTS) + threadIdx.x;
-  const uint4 *from = (const uint4 *)((const char *)a.x + blockIdx.x * a.ldx * (DTYPE == NB_X_F32 ? 4 : 2));
-  uint4 *to = (uint4 *)(a.out + (int64_t)blockIdx.x * a.width);
-  eight<DTYPE> v[NARROW_PARTS] = {};
-#pragma unroll
-  for (int p = 0; p < NARROW_PARTS; p++) {
-    uint32_t i = first + (uint32_t)p * NARROW_THREADS;
-    if (i >= a.cols / 8) continue;
-#pragma unroll
-    for (int q = 0; q < quads; q++) v[p].quads[q] = from[i * (uint32_t)quads + (uint32_t)q];
-  }
-#pragma unroll
-  for (int p = 0; p < NARROW_PARTS; p++) {
-    uint32_t i = first + (uint32_t)p * NARROW_THREADS;
-    if (i >= a.width / 8) continue;
-    to[i] = make_uint4(narrow_pair(v[p].at(0), v[p].at(1), a.scale), narrow_pair(v[p].at(2), v[p].at(3), a.scale),
-                       narrow_pair(v[p].at(4), v[p].at(5), a.scale), narrow_pair(v[p].at(6), v[p].at(7), a.scale));
-  }
-}
-
-/* Columns in any order, or rows that are not aligned: eight single loads a thread. */
-template <int DTYPE>
-static __global__ void __launch_bounds__(NARROW_THREADS) gather_kernel(const __grid_constant__ narrow_args a) {
-  uint32_t i = (blockIdx.y * NARROW_THREADS + threadIdx.x) * 8;
-  if (i >= a.width) return;
-  int64_t row = blockIdx.x * a.ldx;
-  float v[8];
-#pragma unroll
-  for (uint32_t e = 0; e < 8; e++) {
-    uint32_t col = a.order ? (uint32_t)a.order[i + e] : i + e; /* padding: -1, which is beyond all columns too */
-    v[e] = 0;
-    if (col >= a.cols) continue;
-    if (DTYPE == NB_X_F32) {
-      v[e] = ((const float *)a.x)[row + col];
-    } else {
-      uint32_t bits = ((const uint16_t *)a.x)[row + col];
-      v[e] = DTYPE == NB_X_F16 ? nb_half_to_float(bits) : nb_bits_float(bits << 16);
-    }
-  }
-  *(uint4 *)(a.out + (int64_t)blockIdx.x * a.width + i) =
-      make_uint4(narrow_pair(v[0], v[1], a.scale), narrow_pair(v[2], v[3], a.scale), narrow_pair(v[4], v[5], a.scale),
-                 narrow_pair(v[6], v[7], a.scale));
-}
-
-void nb_narrow(cudaStream_t stream, const nb_device_matrix *w, const void *x, nb_x_dtype dtype, int64_t ldx, int64_t n,
-               uint16_t *out) {
-  static void (*const plain[])(narrow_args) = {narrow_kernel<NB_X_F32>, narrow_kernel<NB_X_F16>,
-                                               narrow_kernel<NB_X_BF16>};
-  static void (*const gathered[])(narrow_args) = {gather_kernel<NB_X_F32>, gather_kernel<NB_X_F16>,
-                                                  gather_kernel<NB_X_BF16>};
-  narrow_args a = {};
-  a.x = x, a.ldx = ldx, a.cols = (uint32_t)w->tiles.cols, a.width = (uint32_t)(w->tiles.col_tiles * NB_TILE_COLS);
-  a.order = w->order, a.scale = dtype == NB_X_F16 ? 1.0f : NB_X_SCALE, a.out = out;
-  bool is_plain = !w->order && a.cols % 8 == 0 && ldx % 8 == 0 && (uintptr_t)x % 16 == 0;
-  uint32_t of_block = NARROW_THREADS * 8 * (is_plain ? NARROW_PARTS : 1);
-  nb_launch(is_plain ? plain[dtype] : gathered[dtype], dim3((unsigned)n, (a.width + of_block - 1) / of_block),
-            NARROW_THREADS, 0, stream, a);
 }

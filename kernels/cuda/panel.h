@@ -1,6 +1,5 @@
-/* What is made for cuBLAS before it multiplies: panels, which are rows of a packed weight widened to 16 bits, and
- * activations made narrow where it cannot take them as they are. Every weight has the value that nb_dequantize gives it
- * on the CPU, rounded once. */
+/* What is made for cuBLAS before it multiplies: panels, which are rows of a packed weight widened to 16 bits. Every
+ * weight has the value that nb_dequantize gives it on the CPU, rounded once. */
 #ifndef NB_KERNELS_CUDA_PANEL_H
 #define NB_KERNELS_CUDA_PANEL_H
 
@@ -10,10 +9,5 @@
  * they are tiled. `first` is a multiple of 32; out has less than 2^31 elements and is 16-byte aligned. */
 void nb_dequantize_panel(const nb_workspace *ws, const nb_device_matrix *w, nb_x_dtype dtype, int64_t first,
                          int64_t rows, uint16_t *out);
-
-/* x [n, cols] to float16, times NB_X_SCALE unless it is float16, in the order in which w is tiled: out [n, col_tiles *
- * 64], padded with zeros, 16-byte aligned. */
-void nb_narrow(cudaStream_t stream, const nb_device_matrix *w, const void *x, nb_x_dtype dtype, int64_t ldx, int64_t n,
-               uint16_t *out);
 
 #endif

@@ -21,6 +21,7 @@
  * Weights depend on no earlier kernel. So a block is launched while the one before it in the stream still works, fills
  * its stages, has more of its run brought into the second-level cache, and only then waits for its activations.
  */
+#include "kernels/cuda/activations.h"
 #include "kernels/cuda/decode.h"
 
 enum {
@@ -51,112 +52,32 @@ typedef struct place {
   uint32_t tile, end; /* the warp's next column tile, and where those of the block's part of the set end */
 } place;
 
-static __device__ __forceinline__ float load_x(const nb_product_args &a, int row, int64_t col) {
-  int64_t at = row * a.ldx + col;
-  if (a.x_dtype == NB_X_F32) return ((const float *)a.x)[at];
-  uint32_t bits = ((const uint16_t *)a.x)[at];
-  return a.x_dtype == NB_X_F16 ? nb_half_to_float(bits) : nb_bits_float(bits << 16);
-}
-
-/* Eight activations as they lie in memory: four words of two, or eight of one. */
-typedef struct raw_eight {
-  uint4 low, high;
-} raw_eight;
-
-/* Reads eight activations of type X at tiled columns k .. k + 7 of a row, whole, aligned and in order: without a
- * branch, so that several reads are on their way at once. */
-template <nb_x_dtype X>
-static __device__ __forceinline__ raw_eight read_plain(const nb_product_args &a, int row, int64_t k) {
-  raw_eight raw = {};
-  const char *at = (const char *)a.x + (row * a.ldx + k) * (X == NB_X_F32 ? 4 : 2);
-  raw.low = *(const uint4 *)at;
-  if (X == NB_X_F32) raw.high = *(const uint4 *)(at + 16);
-  return raw;
-}
-
-template <nb_x_dtype X>
-static __device__ __forceinline__ void widen_plain(const raw_eight &raw, float v[8]) {
-  const uint32_t words[8] = {raw.low.x,  raw.low.y,  raw.low.z,  raw.low.w,
-                             raw.high.x, raw.high.y, raw.high.z, raw.high.w};
-#pragma unroll
-  for (int i = 0; i < 8; i++) {
-    uint32_t half = i % 2 ? words[i / 2] >> 16 : words[i / 2] & 0xffffu;
-    v[i] = X == NB_X_F32 ? nb_bits_float(words[i]) : X == NB_X_F16 ? nb_half_to_float(half) : nb_bits_float(half << 16);
-  }
-}
-
-/* The same for any columns, zeros where there are none. */
-static __device__ __forceinline__ void load_any(const nb_product_args &a, int row, int64_t k, float v[8]) {
-  const nb_device_matrix *w = &a.layer[0].w;
-#pragma unroll
-  for (int i = 0; i < 8; i++) {
-    int64_t col = w->order ? w->order[k + i] : k + i;
-    v[i] = col >= 0 && col < w->tiles.cols ? load_x(a, row, col) : 0;
-  }
-}
-
-static __device__ __forceinline__ float bounded(float v) { return fminf(fmaxf(v, -65504.0f), 65504.0f); }
-
-static __device__ __forceinline__ uint4 narrow_eight(const float v[8], float scale) {
-  uint32_t p[4];
-#pragma unroll
-  for (int i = 0; i < 4; i++) p[i] = nb_pair_f16(bounded(v[2 * i] * scale), bounded(v[2 * i + 1] * scale));
-  return make_uint4(p[0], p[1], p[2], p[3]);
-}
-
-/* What is left of v after its rounding. */
-static __device__ __forceinline__ void subtract_rounded(float v[8], uint4 rounded) {
-  const uint32_t words[4] = {rounded.x, rounded.y, rounded.z, rounded.w};
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    v[2 * i] -= nb_half_to_float(words[i] & 0xffffu) * (1 / NB_X_SCALE);
-    v[2 * i + 1] -= nb_half_to_float(words[i] >> 16) * (1 / NB_X_SCALE);
-  }
-}
-
-/* Eight activations as float16 pairs, and with two parts what that leaves. */
-typedef struct eight {
-  uint4 first, second;
-} eight;
-
-static __device__ __forceinline__ eight make_eight(const nb_product_args &a, float v[8]) {
-  eight e;
-  e.first = narrow_eight(v, a.x_dtype == NB_X_F16 ? 1.0f : NB_X_SCALE);
-  if (a.two_parts) {
-    subtract_rounded(v, e.first);
-    e.second = narrow_eight(v, NB_X_REST);
-  }
-  return e;
-}
-
 /* Eight activations to their place in a long product's shared memory. */
 static __device__ __forceinline__ void put_eight(const nb_product_args &a, const job &j, int row, int64_t k,
                                                  float v[8]) {
   unsigned short *to = j.x + (a.two_parts ? 2 : 1) * row * j.x_stride + k;
-  eight e = make_eight(a, v);
-  *(uint4 *)to = e.first;
-  if (a.two_parts) *(uint4 *)(to + j.x_stride) = e.second;
+  nb_put_eight(v, a.x_dtype, a.two_parts, (uint4 *)to, (uint4 *)(to + j.x_stride));
 }
 
 /* Column tiles [begin, begin + tiles) of a long product's activations to shared memory. All that a thread reads is on
  * its way before the first of it is used, as far as registers allow. */
-template <nb_x_dtype X>
+template <int DTYPE>
 static __device__ __forceinline__ void stage_plain(const nb_product_args &a, const job &j, int begin, int tiles) {
-  enum { AT_ONCE = X == NB_X_F32 ? 3 : 4 };
+  enum { AT_ONCE = DTYPE == NB_X_F32 ? 3 : 4 };
   int eights = tiles * (NB_TILE_COLS / 8), total = eights * a.n, first = begin * NB_TILE_COLS;
 #pragma unroll 1
   for (int i = (int)threadIdx.x; i < total; i += AT_ONCE * THREADS) {
-    raw_eight raw[AT_ONCE];
+    nb_eight<DTYPE> raw[AT_ONCE];
 #pragma unroll
     for (int b = 0; b < AT_ONCE; b++) {
       int at = min(i + b * THREADS, total - 1);
-      raw[b] = read_plain<X>(a, at / eights, first + at % eights * 8);
+      raw[b] = nb_read_eight<DTYPE>(a.x, at / eights * a.ldx + first + at % eights * 8);
     }
 #pragma unroll
     for (int b = 0; b < AT_ONCE; b++) {
       int at = i + b * THREADS;
       float v[8];
-      widen_plain<X>(raw[b], v);
+      nb_widen_eight<DTYPE>(raw[b], v);
       if (at < total) put_eight(a, j, at / eights, first + at % eights * 8, v);
     }
   }
@@ -175,11 +96,12 @@ static __device__ __forceinline__ void stage_x(const nb_product_args &a, const j
   } else if (a.is_plain) {
     stage_plain<NB_X_F32>(a, j, begin, tiles);
   } else {
+    const nb_device_matrix *w = &a.layer[0].w;
 #pragma unroll 1
     for (int i = (int)threadIdx.x; i < eights * a.n; i += THREADS) {
       float v[8];
       int64_t k = first + i % eights * 8;
-      load_any(a, i / eights, k, v);
+      nb_gather_eight(a.x, a.x_dtype, i / eights * a.ldx, w->tiles.cols, w->order, k, v);
       put_eight(a, j, i / eights, k, v);
     }
   }
@@ -212,34 +134,6 @@ static __device__ __forceinline__ void copy_chunk(const nb_product_args &a, cons
       if (tile < tiles) nb_copy_16(to + row * j.x_stride + i * 8, from + tile * NB_TILE_COLS + i % 8 * 8);
     }
   }
-}
-
-/* x to float16 in the order of the tiles, for tall products: [columns, col_tiles * 64]. */
-typedef struct tall_x_args {
-  nb_product_args a;
-  uint16_t *out;
-} tall_x_args;
-
-static __global__ void __launch_bounds__(THREADS) narrow_x_kernel(const __grid_constant__ tall_x_args args) {
-  const nb_product_args &a = args.a;
-  const nb_device_matrix *w = &a.layer[0].w;
-  int eights = (int)w->tiles.col_tiles * (NB_TILE_COLS / 8), i = (int)(blockIdx.x * THREADS + threadIdx.x);
-  nb_let_next_start();
-  nb_wait_for_previous();
-  if (i >= eights) return;
-  float v[8];
-  int row = (int)blockIdx.y;
-  if (!a.is_plain) {
-    load_any(a, row, (int64_t)i * 8, v);
-  } else if (a.x_dtype == NB_X_F32) {
-    widen_plain<NB_X_F32>(read_plain<NB_X_F32>(a, row, (int64_t)i * 8), v);
-  } else { /* float16 comes here in other cases only */
-    widen_plain<NB_X_BF16>(read_plain<NB_X_BF16>(a, row, (int64_t)i * 8), v);
-  }
-  eight e = make_eight(a, v);
-  uint4 *to = (uint4 *)args.out + (a.two_parts ? 2 : 1) * (int64_t)blockIdx.y * eights + i;
-  to[0] = e.first;
-  if (a.two_parts) to[eights] = e.second;
 }
 
 /* The B registers of all 4 steps for 8 columns of x^T, at the lane's place. */
@@ -437,14 +331,20 @@ static __device__ __forceinline__ void end_tall_set(const nb_product_args &a, co
 
 /* ---- the block's run of units ----------------------------------------------------------------------------------- */
 
+/* The layer that a set, counted over all of them, belongs to. */
+static __device__ __forceinline__ int layer_of_set(const int *first_set, int count, uint32_t set) {
+  int layer = 0;
+  while (layer + 1 < count && (int)set >= first_set[layer + 1]) layer++;
+  return layer;
+}
+
 /* Goes to a unit of a set, both counted over all layers. */
 template <bool IS_LONG>
 static __device__ __forceinline__ place go_to(const nb_product_args &a, const job &j, uint32_t set, uint32_t unit) {
   constexpr int WARPS_K = nb_product_warps_k(IS_LONG), WARPS_N = NB_PRODUCT_WARPS / WARPS_K;
   uint32_t first = set * a.plan.set_units;
   place p;
-  int layer = 0;
-  while (layer + 1 < a.count && (int)set >= a.first_set[layer + 1]) layer++;
+  int layer = layer_of_set(a.first_set, a.count, set);
   p.layer = &a.layer[layer];
   p.set = set, p.next_set = first + a.plan.set_units;
   p.row_tile = (int64_t)((int)set - a.first_set[layer]) * WARPS_N + j.warp_n;
@@ -479,8 +379,7 @@ static __device__ __forceinline__ void fetch(const job &j, reader *r) {
   constexpr int BYTES = nb_code_stage_bytes((nb_tiled_kind)KIND), WARPS_K = nb_product_warps_k(IS_LONG);
   unsigned char *to = j.stages + r->stage * nb_stage_bytes((nb_tiled_kind)KIND);
   bool is_there = r->at.tile < r->at.end;
-#pragma unroll
-  for (int i = 0; i < BYTES; i += 512) nb_copy_16_if(is_there, to + j.lane * 16 + i, r->codes + i);
+  nb_stage_codes<KIND>(r->codes, is_there, j.lane, to);
   nb_stage_scales<KIND>(&r->scales, is_there, r->at.tile, j.lane, to + BYTES);
   nb_copies_commit();
   r->at.tile += WARPS_K;
@@ -488,12 +387,22 @@ static __device__ __forceinline__ void fetch(const job &j, reader *r) {
   r->stage = r->stage + 1 == STAGES ? 0 : r->stage + 1;
 }
 
+/* Has tiles [first, end) of a layer brought into the second-level cache, but no more than `most`: codes, and scales
+ * where each tile has its own. */
+static __device__ __forceinline__ void prefetch_tiles(const void *codes, int tile_bytes, const void *scales,
+                                                      int scale_bytes, int64_t first, int64_t end, int most) {
+  int64_t tiles = min((int64_t)most, end - first);
+  if (tiles <= 0) return;
+  nb_prefetch((const char *)codes + first * tile_bytes, (uint32_t)(tiles * tile_bytes));
+  if (scale_bytes) nb_prefetch((const char *)scales + first * scale_bytes, (uint32_t)(tiles * scale_bytes));
+}
+
 /* Has what follows the tiles in flight brought into the second-level cache: tiles lie in the order of the run, up to
  * the end of the layer, or in a tall product of the row tile. One lane of each warp asks for a piece; `unit` is the
  * reader's. */
 template <int KIND, bool IS_LONG>
 static __device__ __forceinline__ void prefetch_run(const job &j, const reader &r, uint32_t unit) {
-  constexpr int BYTES = nb_tile_quads<KIND>() * 16, WARPS_K = nb_product_warps_k(IS_LONG);
+  constexpr int BYTES = nb_code_stage_bytes((nb_tiled_kind)KIND), WARPS_K = nb_product_warps_k(IS_LONG);
   constexpr int PIECE = PREFETCH_BYTES / NB_PRODUCT_WARPS / BYTES; /* tiles of a warp */
   const nb_device_matrix *w = &r.at.layer->w;
   if (j.lane != 0 || unit >= j.end || r.at.row_tile >= w->tiles.row_tiles) return;
@@ -501,30 +410,20 @@ static __device__ __forceinline__ void prefetch_run(const job &j, const reader &
   int64_t first = r.at.row_tile * w->tiles.col_tiles + r.at.tile - j.warp_k;
   int64_t end = (r.at.row_tile + 1) * w->tiles.col_tiles;
   if (IS_LONG) end = min(first + (int64_t)(j.end - unit) * WARPS_K, w->tiles.row_tiles * w->tiles.col_tiles);
-  first += j.warp_k * PIECE;
-  int64_t tiles = min((int64_t)PIECE, end - first);
-  if (tiles <= 0) return;
-  nb_prefetch((const char *)w->codes + first * BYTES, (uint32_t)(tiles * BYTES));
-  if constexpr (KIND == NB_TILED_LUT4 || KIND == NB_TILED_LUT4_TWICE) {
-    constexpr int SCALE_BYTES = KIND == NB_TILED_LUT4 ? 128 : NB_TILE_ROWS;
-    nb_prefetch((const char *)w->scales + first * SCALE_BYTES, (uint32_t)(tiles * SCALE_BYTES));
-  }
+  prefetch_tiles(w->codes, BYTES, w->scales, nb_tile_scale_bytes((nb_tiled_kind)KIND), first + j.warp_k * PIECE, end,
+                 PIECE);
 }
 
 /* Has the beginning of a run of the next launch brought into the second-level cache. */
 static __device__ __forceinline__ void prefetch_ahead(const nb_product_ahead &next, const job &j) {
   if (j.lane != 0 || blockIdx.x >= next.plan.blocks) return;
   uint32_t unit = nb_first_unit(&next.plan, blockIdx.x), set = unit / next.plan.set_units;
-  int layer = 0;
-  while (layer + 1 < next.count && (int)set >= next.first_set[layer + 1]) layer++;
+  int layer = layer_of_set(next.first_set, next.count, set);
   int piece = AHEAD_BYTES / NB_PRODUCT_WARPS / next.tile_bytes; /* tiles of a warp; it is a long product's */
   int64_t first = (int64_t)((int)set - next.first_set[layer]) * next.col_tiles +
                   (int64_t)(unit - set * next.plan.set_units) * NB_PRODUCT_WARPS + (j.warp_k + j.warp_n) * piece;
-  int64_t tiles = min((int64_t)piece, next.tiles[layer] - first);
-  if (tiles <= 0) return;
-  nb_prefetch(next.codes[layer] + first * next.tile_bytes, (uint32_t)(tiles * next.tile_bytes));
-  if (next.scale_bytes)
-    nb_prefetch(next.scales[layer] + first * next.scale_bytes, (uint32_t)(tiles * next.scale_bytes));
+  prefetch_tiles(next.codes[layer], next.tile_bytes, next.scales[layer], next.scale_bytes, first, next.tiles[layer],
+                 piece);
 }
 
 /* The table of pairs, once for each bank, and the map of double quantization after it. */
@@ -641,7 +540,7 @@ static __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid
   j.x = (unsigned short *)(shared + a.plan.x_offset);
   j.sums = (float *)(shared + a.plan.sums_offset);
   j.flag = (unsigned *)(shared + a.plan.shared_bytes - 16);
-  j.columns = a.two_parts ? 2 * a.n : a.n;
+  j.columns = a.columns;
   j.x_stride = (int)(IS_LONG ? a.plan.set_units : a.plan.chunk_units) * WARPS_K * NB_TILE_COLS + X_PAD;
   j.lane = (int)threadIdx.x % 32;
   j.warp_k = warp % WARPS_K;
@@ -686,11 +585,11 @@ static kernel_fn kernel_for(nb_tiled_kind kind, const nb_product_plan *p) {
 /* Plans a launch with long or tall sets. False if the shape or the workspace does not allow it. */
 static bool plan_launch(const nb_workspace *ws, nb_product_args *a, bool is_long, int stages) {
   nb_tiled_kind kind = a->layer[0].w.tiles.kind;
-  int columns = a->two_parts ? 2 * a->n : a->n, warps_n = NB_PRODUCT_WARPS / nb_product_warps_k(is_long);
+  int warps_n = NB_PRODUCT_WARPS / nb_product_warps_k(is_long);
   for (int i = 0; i < a->count; i++)
     a->first_set[i + 1] = a->first_set[i] + (int)((a->layer[i].w.tiles.row_tiles + warps_n - 1) / warps_n);
   int sets = a->first_set[a->count];
-  if (!nb_product_plan_make(kind, is_long, stages, sets, a->layer[0].w.tiles.col_tiles, columns, ws->processors,
+  if (!nb_product_plan_make(kind, is_long, stages, sets, a->layer[0].w.tiles.col_tiles, a->columns, ws->processors,
                             ws->shared_limit, &a->plan))
     return false;
   int64_t set_floats = is_long ? NB_TILE_ROWS * a->n : warps_n * NB_TILE_ROWS * 8 * a->plan.n_tiles;
@@ -701,12 +600,8 @@ static bool plan_launch(const nb_workspace *ws, nb_product_args *a, bool is_long
 static bool narrow_x(const nb_workspace *ws, nb_product_args *a) {
   if (a->is_plain && a->x_dtype == NB_X_F16) return true;
   int64_t width = a->layer[0].w.tiles.col_tiles * NB_TILE_COLS;
-  if (nb_product_narrow_elements(a->n, a->layer[0].w.tiles.col_tiles) > ws->narrow_elements) return false;
-  tall_x_args narrow = {};
-  narrow.a = *a;
-  narrow.out = ws->narrow;
-  nb_launch_early(narrow_x_kernel, dim3((unsigned)((width / 8 + THREADS - 1) / THREADS), (unsigned)a->n), THREADS, 0,
-                  ws->stream, narrow);
+  if (a->columns * width > ws->narrow_elements) return false;
+  nb_narrow(ws->stream, &a->layer[0].w, a->x, a->x_dtype, a->ldx, a->n, a->two_parts, ws->narrow);
   a->x = ws->narrow;
   a->ldx = width;
   return true;
@@ -718,7 +613,8 @@ static nb_product_args args_of(const nb_device_layer *layers, int count, const v
   a.count = count, a.x = x, a.x_dtype = dtype, a.ldx = ldx, a.n = n;
   for (int i = 0; i < count; i++) a.layer[i] = layers[i];
   /* A second part costs nothing as long as the tensor cores have columns to spare. */
-  a.two_parts = dtype == NB_X_F32 && n <= 4;
+  a.two_parts = dtype == NB_X_F32 && n <= NB_PRODUCT_TWO_PARTS;
+  a.columns = a.two_parts ? 2 * n : n;
   a.rescale = dtype == NB_X_F16 || a.two_parts ? 1 : 1 / NB_X_SCALE;
   return a;
 }
@@ -732,9 +628,7 @@ static nb_product_ahead ahead_of(const nb_workspace *ws, nb_x_dtype dtype, int n
   if (!plan_launch(ws, &a, true, nb_product_stages(t->kind, 1))) return ahead;
   ahead.plan = a.plan, ahead.count = a.count, ahead.col_tiles = t->col_tiles;
   ahead.tile_bytes = nb_code_stage_bytes(t->kind);
-  ahead.scale_bytes = t->kind == NB_TILED_LUT4         ? NB_TILE_ROWS * (int)sizeof(float)
-                      : t->kind == NB_TILED_LUT4_TWICE ? NB_TILE_ROWS
-                                                       : 0;
+  ahead.scale_bytes = nb_tile_scale_bytes(t->kind);
   for (int i = 0; i < a.count; i++) {
     const nb_device_matrix *w = &a.layer[i].w;
     ahead.first_set[i + 1] = a.first_set[i + 1];
@@ -751,9 +645,9 @@ static bool multiply_rows(const nb_workspace *ws, const nb_device_layer *layers,
   nb_tiled_kind kind = w->tiles.kind;
   a.is_plain =
       !w->order && w->tiles.cols == w->tiles.col_tiles * NB_TILE_COLS && ldx % 8 == 0 && (uintptr_t)x % 16 == 0;
-  int columns = a.two_parts ? 2 * n : n, stages = nb_product_stages(kind, nb_product_n_tiles(columns));
+  int stages = nb_product_stages(kind, nb_product_n_tiles(a.columns));
   bool planned = plan_launch(ws, &a, true, stages) || plan_launch(ws, &a, false, stages);
-  if (!planned && columns <= 8) planned = plan_launch(ws, &a, true, 1) || plan_launch(ws, &a, false, 1);
+  if (!planned && a.columns <= 8) planned = plan_launch(ws, &a, true, 1) || plan_launch(ws, &a, false, 1);
   if (!planned || !(a.plan.is_long || narrow_x(ws, &a))) return false;
   a.ahead = ahead_of(ws, dtype, n);
   a.partial = ws->partial;

@@ -51,6 +51,7 @@ typedef struct nb_product_args {
   nb_x_dtype x_dtype;
   int64_t ldx; /* elements */
   int n;
+  int columns;    /* that the tensor cores see: n, or twice as many with two parts */
   bool two_parts; /* x is split into two float16, the second what the first left */
   bool is_plain;  /* whole tiles in order, aligned */
   float rescale;  /* of the sums: what the activations were multiplied with, undone */
@@ -77,7 +78,7 @@ typedef struct nb_workspace {
 
 /* Elements of `narrow` that n rows need at the most on a weight of so many column tiles. */
 static inline int64_t nb_product_narrow_elements(int64_t n, int64_t col_tiles) {
-  return (n <= 4 ? 2 * n : n) * col_tiles * NB_TILE_COLS;
+  return (n <= NB_PRODUCT_TWO_PARTS ? 2 * n : n) * col_tiles * NB_TILE_COLS;
 }
 
 /* n <= 64 rows of x on up to NB_PRODUCT_FUSED tiled layers of one kind, one number and one order of columns. False,
@@ -96,5 +97,11 @@ void nb_rows_of(const nb_workspace *ws, const nb_device_matrix *w, const int32_t
  * are taken as they are. */
 #define NB_X_SCALE 0.125f
 #define NB_X_REST 256.0f
+
+/* x [n, cols] to float16, times NB_X_SCALE unless it is float16, in the order in which w is tiled: out [n, col_tiles *
+ * 64], padded with zeros, 16-byte aligned. With `two_parts` two rows for each of x, the second what the first leaves.
+ */
+void nb_narrow(cudaStream_t stream, const nb_device_matrix *w, const void *x, nb_x_dtype dtype, int64_t ldx, int64_t n,
+               bool two_parts, uint16_t *out);
 
 #endif

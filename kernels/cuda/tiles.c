@@ -107,8 +107,8 @@ int64_t nb_tiles_code_bytes(const nb_tiles *t) {
 
 int64_t nb_tiles_scale_bytes(const nb_tiles *t) {
   switch (t->kind) {
-    case NB_TILED_LUT4: return t->col_tiles * NB_TILE_ROWS * (int64_t)sizeof(float);
-    case NB_TILED_LUT4_TWICE: return t->col_tiles * NB_TILE_ROWS;
+    case NB_TILED_LUT4:
+    case NB_TILED_LUT4_TWICE: return t->col_tiles * nb_tile_scale_bytes(t->kind);
     case NB_TILED_INT8: return NB_TILE_ROWS * (int64_t)sizeof(float);
     case NB_TILED_GPTQ4:
     case NB_TILED_GPTQ8: return t->groups * NB_TILE_ROWS * (int64_t)sizeof(uint32_t);

@@ -130,6 +130,7 @@ static inline NB_BOTH uint32_t nb_tiles_code_at(const uint32_t *codes, const nb_
 
 enum {
   NB_PRODUCT_MAX_ROWS = 64,   /* of activations */
+  NB_PRODUCT_TWO_PARTS = 4,   /* most rows of float32 activations that are split in two parts */
   NB_PRODUCT_FUSED = 4,       /* layers in one launch */
   NB_PRODUCT_WARPS = 16,      /* of a block */
   NB_PAIR_STRIDE = 64,        /* words from pair to pair of the table in shared memory (decode.h) */
@@ -174,6 +175,11 @@ NB_CONST bool nb_is_4bit(nb_tiled_kind kind) {
  * memory is too short for that. */
 NB_CONST int nb_product_stages(nb_tiled_kind kind, int n_tiles) {
   return nb_is_4bit(kind) ? (n_tiles <= 2 ? 4 : 3) : kind == NB_TILED_F16 ? 2 : 3;
+}
+
+/* Bytes of a tile's scales in memory, where each has its own: nf4 and fp4; else 0. */
+NB_CONST int nb_tile_scale_bytes(nb_tiled_kind kind) {
+  return kind == NB_TILED_LUT4 ? NB_TILE_ROWS * 4 : kind == NB_TILED_LUT4_TWICE ? NB_TILE_ROWS : 0;
 }
 
 /* Bytes of a tile in shared memory: of its codes and, behind them, its scales (decode.h). */

@@ -110,7 +110,7 @@ static nibble_status measure_copy(bench *b, nibble_error *err) {
   return check(err, cudaSuccess, "measuring copies");
 }
 
-/* Random bfloat16, repeated after CHUNK_ROWS rows: never zeros, which run faster than data. */
+/* Random 16-bit numbers, repeated after CHUNK_ROWS rows: never zeros, which run faster than data. */
 static bool fill_random(bench *b, uint16_t *to, int64_t rows, int64_t cols, nb_dtype dtype) {
   int64_t some = rows < CHUNK_ROWS ? rows : CHUNK_ROWS;
   float *values = (float *)nb_alloc((uint64_t)(some * cols), sizeof *values);
@@ -239,6 +239,11 @@ static nibble_status make_copies(bench *b, const nb_random_options *o, packed_wo
   return check(err, cudaSuccess, "copies of a weight");
 }
 
+static void free_copies(packed_work *w) {
+  for (int i = 0; i < 2 * MAX_COPIES; i++) cudaFree(w->memory[i]);
+  nb_matrix_free(w->first);
+}
+
 static void print_row(const bench *b, const nb_random_options *o, const nb_packed *m, int64_t n, nb_x_dtype x_dtype,
                       double seconds, double dense) {
   double bytes = (double)nb_packed_bytes(m) + (double)n * (double)(m->cols * 2 + m->rows * 4);
@@ -274,8 +279,7 @@ static nibble_status bench_format(bench *b, const nb_random_options *o, const do
   for (int i = 0; status == NIBBLE_OK && i < 2 * COUNTS; i++)
     status = bench_product(&w, o, &source.m, counts[i % COUNTS], i < COUNTS ? NB_X_BF16 : NB_X_F16, copies,
                            dense[i % COUNTS], err);
-  for (int i = 0; i < 2 * MAX_COPIES; i++) cudaFree(w.memory[i]);
-  nb_matrix_free(w.first);
+  free_copies(&w);
   nb_random_free(&source);
   return status;
 }
@@ -349,8 +353,7 @@ nibble_status nb_profile_gpu(nibble_error *err) {
       run_packed(&w, 1);
       status = check(err, cudaStreamSynchronize(b.ws.stream), "a product");
     }
-    for (int i = 0; i < 2 * MAX_COPIES; i++) cudaFree(w.memory[i]);
-    nb_matrix_free(w.first);
+    free_copies(&w);
     nb_random_free(&source);
   }
   return status;
