@@ -87,6 +87,7 @@ struct Workspace {
     ws.processors = processors;
     ws.shared_limit = shared_limit;
   }
+  ~Workspace() { cudaStreamSynchronize(nullptr); } /* its memory is then anyone's */
 };
 
 inline float Bf16(float v) { return nb_bf16_to_f32(nb_f32_to_bf16(v)); }

@@ -404,6 +404,7 @@ static __device__ __forceinline__ void soften(const tile_memory &m) {
     float weight = score == -INFINITY ? 0 : expf(score - top);
     float sum = nb_warp_sum(weight), shrink = before == -INFINITY ? 0 : expf(before - top);
     m.scores[query * SCORE_STRIDE + lane] = weight;
+    __syncwarp(); /* all lanes have read the top */
     if (lane != 0) continue;
     m.top[query] = top;
     m.sum[query] = m.sum[query] * shrink + sum;
