@@ -19,6 +19,10 @@ static const double DEFAULT_DAMP = 0.05;
 
 enum { WORD_BITS = 32, MAX_SEQLEN = 1 << 20, MAX_SAMPLES = 1 << 20, READ_BAND = 64 };
 
+/* Goes up whenever the same settings come to give other codes: half an artifact cannot be by one rule, half by another.
+ * 2: grids are fitted to the weights that a block of columns begins with. */
+enum { RULES = 2 };
+
 /* ---- options ---------------------------------------------------------------------------------------------------- */
 
 bool nb_gptq_method_is(const char *method) {
@@ -163,6 +167,7 @@ static nibble_status open_workdir(nb_gptq_method *m, nibble_error *err) {
   nb_buf_printf(&path, "%.*s.work", (int)n, o->dst);
   nibble_status status = NIBBLE_OK;
   if (path.failed || !settings || !source_hash(m->checkpoint, hash) ||
+      !cJSON_AddNumberToObject(settings, "rules_version", RULES) ||
       !cJSON_AddStringToObject(settings, "source_xxh3_128", hash))
     status = nb_fail_memory(err, sizeof(cJSON));
   if (status == NIBBLE_OK)

@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -59,6 +60,8 @@ uintptr_t last_number;
 Page *last_page;
 std::unordered_map<const unsigned *, std::vector<Arrival>> arrivals;
 std::vector<Arrival> seen;  // by the block that runs
+enum { kLine = 128 };
+std::unordered_set<uintptr_t> early_lines;  // that the first-level cache may have from before a wait, in this launch
 
 bool is_expected;
 std::set<std::pair<uint32_t, uint32_t>> places;
@@ -135,16 +138,26 @@ void Remember(Cell *c, uint32_t pc) {
 
 enum Way { kRead, kFresh, kWrite, kAtomically };
 
+// What a kernel may do before it has waited for the one before it, and what it must not expect of the cache after.
+void TouchEarly(const Cell &c, const char *at, Way way, uint32_t pc) {
+  bool is_new = c.write_kind != kNone && c.write.run > synchronized; /* perhaps not there before the wait */
+  uintptr_t line = (uintptr_t)at / kLine;
+  if (now->may_run_early) {
+    if (way == kWrite || way == kAtomically) Tell("a write before the previous kernel was waited for", at, nullptr, pc);
+    if (is_new) Tell("a read of what a kernel wrote before that was waited for", at, &c.write, pc);
+    if (way == kRead) early_lines.insert(line);
+  } else if (way == kRead && is_new && !early_lines.empty() && c.write.run < first_of_launch &&
+             early_lines.count(line)) {
+    Tell("a plain load from a line that was read before the previous kernel was waited for", at, &c.write, pc);
+  }
+}
+
 // One byte is about to be accessed.
 void Touch(Cell *c, const char *at, Way way, bool is_shared, uint32_t pc) {
   if (is_shared && c->write.run != now->run) c->write_kind = kNone; /* of a block that is gone */
   if (is_shared && c->read.run != now->run) c->read_kind = kNone;
   bool writes = way == kWrite || way == kAtomically;
-  if (now->may_run_early && !is_shared) {
-    if (writes) Tell("a write before the previous kernel was waited for", at, nullptr, pc);
-    if (c->write_kind != kNone && c->write.run > synchronized)
-      Tell("a read of what a kernel wrote before that was waited for", at, &c->write, pc);
-  }
+  if (!is_shared) TouchEarly(*c, at, way, pc);
   bool is_atomic = way == kAtomically && c->write_kind == kAtomic;
   if (c->write_kind == kCopy) {
     Tell("a copy is still under way", at, &c->write, pc);
@@ -199,6 +212,7 @@ bool IsOn() { return is_on; }
 void BeginLaunch() {
   first_of_launch = last_run + 1;
   arrivals.clear();
+  early_lines.clear();
 }
 
 uint32_t BeginBlock(const unsigned char *shared, size_t bytes) {

@@ -10,18 +10,20 @@ namespace {
 TEST(CudaRaces, EveryKindIsFoundAndNoneWhereThereIsNone) {
   if (!races::IsOn()) GTEST_SKIP() << "skipped: the address sanitizer excludes the compiler's calls for accesses";
   const char *const race = "a write and a read in no order: ";
-  const char *const expected[kRacyCount] = {race,
-                                            race,
-                                            race,
-                                            race,
-                                            race,
-                                            "a copy is still under way: shared",
-                                            race,
-                                            race,
-                                            race,
-                                            "a plain load of what another block wrote: global",
-                                            "a read of what a kernel wrote before that was waited for: global",
-                                            "a write before the previous kernel was waited for: global"};
+  const char *const expected[kRacyCount] = {
+      race,
+      race,
+      race,
+      race,
+      race,
+      "a copy is still under way: shared",
+      race,
+      race,
+      race,
+      "a plain load of what another block wrote: global",
+      "a read of what a kernel wrote before that was waited for: global",
+      "a write before the previous kernel was waited for: global",
+      "a plain load from a line that was read before the previous kernel was waited for: global"};
   for (int i = 0; i < kRacyCount; i++) {
     // A launch runs its threads and blocks forwards, the next one backwards.
     for (int turn = 0; turn < 2; turn++) {

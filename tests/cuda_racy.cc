@@ -105,6 +105,12 @@ void WritingKernel(RacyArgs a) { a.from[threadIdx.x] = 1; }
 void EarlyKernel(RacyArgs a) {
   int t = (int)threadIdx.x;
   nb_let_next_start();
+  if (a.what == kEarlyLine) {
+    float beside = a.from[THREADS];  // in the line of the last that the kernel before wrote
+    nb_wait_for_previous();
+    a.to[t] = beside + (a.is_right ? nb_load_fresh(a.from + t) : a.from[t]);
+    return;
+  }
   if (a.is_right) nb_wait_for_previous();
   float v = a.what == kEarlyRead ? a.from[t] : 0;
   if (a.what == kEarlyWrite) a.from[t] = v;
@@ -115,10 +121,10 @@ void EarlyKernel(RacyArgs a) {
 }  // namespace
 
 void RunRacy(Racy what, bool is_right) {
-  static float from[BLOCKS * THREADS], to[BLOCKS * THREADS];
+  alignas(128) static float from[BLOCKS * THREADS + 16], to[BLOCKS * THREADS];
   static unsigned arrived;
-  RacyArgs a = {what, is_right, from, to, &arrived};
-  if (what == kEarlyRead || what == kEarlyWrite) {
+  RacyArgs a = {what, is_right, from + 16, to, &arrived};
+  if (what >= kEarlyRead) {
     nb_launch(WritingKernel, dim3(1), THREADS, 0, nullptr, a);
     nb_launch_early(EarlyKernel, dim3(1), THREADS, 0, nullptr, a);
   } else {
@@ -129,8 +135,8 @@ void RunRacy(Racy what, bool is_right) {
 }
 
 const char *RacyName(Racy what) {
-  static const char *const names[kRacyCount] = {"lanes",        "shuffled",        "warps",           "overwritten",
-                                                "many readers", "copy not waited", "copy of another", "refilled",
-                                                "not arrived",  "stale",           "early read",      "early write"};
+  static const char *const names[kRacyCount] = {
+      "lanes",    "shuffled",    "warps", "overwritten", "many readers", "copy not waited", "copy of another",
+      "refilled", "not arrived", "stale", "early read",  "early write",  "early line"};
   return names[what];
 }

@@ -15,6 +15,7 @@ enum Racy {
   kStale,          // the same after their arrival, by a plain load
   kEarlyRead,      // a kernel that is launched early reads the result of the one before
   kEarlyWrite,     // or writes what that may read
+  kEarlyLine,      // or reads that after the wait from a line that it read before
   kRacyCount
 };
 

@@ -325,6 +325,22 @@ TEST_F(GptqCommand, RefusesToGoOnWithWhatAGpuBegan) {
   EXPECT_NE(r.err.find("--resume with another device: \"cpu\" now, \"cuda\" then"), std::string::npos) << r.err;
 }
 
+TEST_F(GptqCommand, RefusesToGoOnWithWhatAnotherVersionBegan) {
+  if (!KillAfter("model.layers.1.self_attn.o_proj"))
+    GTEST_SKIP() << "skipped: the run was over before it could be killed";
+  std::string path = folder_ / "cut.work/settings.json", settings = ReadFile(path);
+  size_t at = settings.find("\"rules_version\":"), end = settings.find(',', at);
+  ASSERT_NE(at, std::string::npos) << settings;
+  WriteFile(path, std::string(settings).replace(at, end - at, "\"rules_version\": 1"));
+  CommandResult r = Nibble(Args("cut", "--resume"));
+  EXPECT_EQ(r.code, 3);
+  EXPECT_NE(r.err.find("--resume with another rules_version: 2 now, 1 then"), std::string::npos) << r.err;
+  WriteFile(path, settings.erase(at, end + 1 - at));  // before there were any
+  r = Nibble(Args("cut", "--resume"));
+  EXPECT_EQ(r.code, 3);
+  EXPECT_NE(r.err.find("--resume with another rules_version: 2 now, none then"), std::string::npos) << r.err;
+}
+
 TEST_F(GptqCommand, RefusesTextThatIsTooShortEmptyOrNotUtf8) {
   struct {
     std::string text;
