@@ -180,7 +180,6 @@ static __global__ void __launch_bounds__(THREADS) round_kernel(const __grid_cons
       a.codes[row * a.n + a.column[j]] = (uint8_t)code;
       a.errors[row * NB_GPTQ_BLOCK + k] = error;
     }
-    __syncwarp(); /* all have read the weight before any changes one */
     for (int64_t i = k + 1 + lane; i < count; i += 32) near_ones[i] += error * u[i - k];
     __syncwarp();
   }

@@ -499,11 +499,8 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, const 
 #pragma unroll 1
   for (uint32_t u = j.begin; u < j.end;) {
     if (!IS_LONG && u == chunk_at + chunk) {
-      /* Its copies were begun a chunk ago, before the newest groups unless a chunk is shorter than those. */
-      if (chunk >= STAGES)
-        nb_copies_wait<STAGES - 1>();
-      else
-        nb_copies_wait<0>();
+      /* Its copies belong to a tile of the chunk before, which has been waited for, unless a chunk is that short. */
+      if (chunk < STAGES) nb_copies_wait<0>();
       __syncthreads(); /* the next chunk is there, and everyone is done with this one */
       unsigned short *done = x_now;
       x_now = x_next, x_next = done, chunk_at = u;
