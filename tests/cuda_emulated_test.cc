@@ -156,6 +156,15 @@ TEST(CudaProduct, ActivationsThatDoNotFitComeInChunks) {
   }
 }
 
+// 163 KiB, which an A100 gives a block, leave room for chunks of fewer units than a warp has tiles in flight.
+TEST(CudaProduct, ChunksMayBeShorterThanWhatIsInFlight) {
+  RandomPacked nf4(NB_FORMAT_NF4, 100, 3200), twice(NB_FORMAT_FP4, 70, 3136, 64, true);
+  for (int processors : {1, 5}) {
+    CheckProduct(nf4.m, 16, NB_X_BF16, processors, 163 << 10);
+    CheckProduct(twice.m, 8, NB_X_F16, processors, 163 << 10);
+  }
+}
+
 TEST(CudaProduct, ABlockGoesThroughManyNarrowSets) {
   RandomPacked nf4(NB_FORMAT_NF4, 1000, 64), int8(NB_FORMAT_INT8, 1000, 130);
   for (int processors : {1, 2, 7}) {
