@@ -193,7 +193,10 @@ inline uint32_t nb_mask_or(uint32_t a, uint32_t mask, uint32_t bits) { return (a
 inline uint32_t nb_pick_bytes(uint32_t low, uint32_t high, uint32_t select) {
   uint64_t bytes = (uint64_t)high << 32 | low;
   uint32_t out = 0;
-  for (int i = 0; i < 4; i++) out |= (uint32_t)(bytes >> (select >> (4 * i) & 7) * 8 & 255) << (8 * i);
+  for (int i = 0; i < 4; i++) {
+    uint32_t digit = select >> (4 * i) & 15, byte = (uint32_t)(bytes >> (digit % 8 * 8) & 255);
+    out |= (digit < 8 ? byte : byte < 128 ? 0 : 255) << (8 * i);
+  }
   return out;
 }
 inline void nb_let_next_start() {}

@@ -7,20 +7,69 @@
 
 #include "kernels/cuda/product.h"
 
-/* nf4, fp4: a byte is two codes. The table of the 256 pairs lies in shared memory 32 times, once for each bank, so that
- * the lanes of a warp never wait for each other: pair b for lane l is word NB_PAIR_STRIDE b + l. With 256 bytes from
- * pair to pair, half of which lie idle, the byte of codes put over the second byte of 4 l is the place: one
- * instruction. */
-static __device__ __forceinline__ void nb_decode_lut4(const uint32_t *table, int lane, const uint32_t *words,
-                                                      uint32_t a[4][4]) {
+/* nf4, fp4: a byte is two codes. The table of the 256 pairs of values lies in shared memory 32 times, once for each
+ * bank, so that the lanes of a warp never wait for each other: pair b for lane l is word NB_PAIR_STRIDE b + l. Beside
+ * it the 16 values by bytes, in registers: `low` has the lower bytes of values 0 to 7 in two words, then those of the
+ * other eight; `high` the upper ones. */
+typedef struct nb_lookup {
+  const uint32_t *table;
+  uint32_t low[4], high[4];
+} nb_lookup;
+
+/* Takes the bytes out of the table, which is there: what does not come from a place of the lane's own would be known to
+ * be the same in all lanes, kept in uniform registers, and moved at every use. */
+static __device__ __forceinline__ void nb_fill_planes(nb_lookup *lookup, int lane) {
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    uint32_t first = 0x01u + 0x44u * i, second = first + 0x22u; /* values 4 i and 4 i + 1; 4 i + 2 and 4 i + 3 */
+    uint32_t a = lookup->table[first * NB_PAIR_STRIDE + lane], b = lookup->table[second * NB_PAIR_STRIDE + lane];
+    lookup->low[i] = nb_pick_bytes(a, b, 0x6420u);
+    lookup->high[i] = nb_pick_bytes(a, b, 0x7531u);
+  }
+}
+
+/* The pairs of a word's four bytes from the table, which is two instructions for each, and a turn of shared memory, of
+ * which there is one a clock. With 256 bytes from pair to pair, half of which lie idle, the byte of codes put over the
+ * second byte of 4 l is the place: one instruction. */
+static __device__ __forceinline__ void nb_pairs_by_table(const uint32_t *table, int lane, uint32_t word,
+                                                         uint32_t out[4]) {
   const char *bytes = (const char *)table;
   uint32_t mine = (uint32_t)lane * 4;
+  out[0] = *(const uint32_t *)(bytes + nb_pick_bytes(word, mine, 0x5504u));
+  out[1] = *(const uint32_t *)(bytes + nb_pick_bytes(word, mine, 0x5514u));
+  out[2] = *(const uint32_t *)(bytes + nb_pick_bytes(word, mine, 0x5524u));
+  out[3] = *(const uint32_t *)(bytes + nb_pick_bytes(word, mine, 0x5534u));
+}
+
+/* The same by picking bytes, which is five instructions for each pair and no shared memory: four codes at a time, from
+ * the lower eight values and from the upper eight, of which the codes' highest bits choose. */
+static __device__ __forceinline__ void nb_pairs_by_planes(const nb_lookup *p, uint32_t word, uint32_t out[4]) {
+  uint32_t select = word & 0x77777777u, shifted = word << 4;
+#pragma unroll
+  for (int half = 0; half < 2; half++) {
+    uint32_t of_four = select >> (16 * half);
+    uint32_t is_upper = nb_pick_bytes(word, shifted, half == 0 ? 0x9d8cu : 0xbfaeu);
+    uint32_t low = (nb_pick_bytes(p->low[0], p->low[1], of_four) & ~is_upper) |
+                   (nb_pick_bytes(p->low[2], p->low[3], of_four) & is_upper);
+    uint32_t high = (nb_pick_bytes(p->high[0], p->high[1], of_four) & ~is_upper) |
+                    (nb_pick_bytes(p->high[2], p->high[3], of_four) & is_upper);
+    out[2 * half] = nb_pick_bytes(low, high, 0x4051u); /* the higher four bits of a byte are the first code */
+    out[2 * half + 1] = nb_pick_bytes(low, high, 0x6273u);
+  }
+}
+
+/* By the table alone, shared memory would be busy for as long as the codes take to come (scripts/sass-bounds), so one
+ * step of the four goes by planes. */
+enum { NB_PLANE_STEPS = 1 };
+
+static __device__ __forceinline__ void nb_decode_lut4(const nb_lookup *lookup, int lane, const uint32_t *words,
+                                                      uint32_t a[4][4]) {
 #pragma unroll
   for (int s = 0; s < 4; s++) {
-    a[s][0] = *(const uint32_t *)(bytes + nb_pick_bytes(words[s], mine, 0x5504u));
-    a[s][1] = *(const uint32_t *)(bytes + nb_pick_bytes(words[s], mine, 0x5514u));
-    a[s][2] = *(const uint32_t *)(bytes + nb_pick_bytes(words[s], mine, 0x5524u));
-    a[s][3] = *(const uint32_t *)(bytes + nb_pick_bytes(words[s], mine, 0x5534u));
+    if (s < NB_PLANE_STEPS)
+      nb_pairs_by_planes(lookup, words[s], a[s]);
+    else
+      nb_pairs_by_table(lookup->table, lane, words[s], a[s]);
   }
 }
 
@@ -180,11 +229,11 @@ struct nb_unit_size {
                              KIND == NB_TILED_GPTQ8; /* parts of a row have scales of their own */
 };
 
-/* Slab `slab` of a tile. */
+/* Slab `slab` of a tile. `lookup` is for nf4 and fp4. */
 template <int KIND>
-static __device__ __forceinline__ void nb_decode(const uint32_t *table, int lane, const uint32_t *words, int slab,
+static __device__ __forceinline__ void nb_decode(const nb_lookup *lookup, int lane, const uint32_t *words, int slab,
                                                  const nb_lane_scales *s, uint32_t a[4][4]) {
-  if constexpr (KIND == NB_TILED_LUT4 || KIND == NB_TILED_LUT4_TWICE) nb_decode_lut4(table, lane, words, a);
+  if constexpr (nb_is_lut4((nb_tiled_kind)KIND)) nb_decode_lut4(lookup, lane, words, a);
   if constexpr (KIND == NB_TILED_GPTQ4) nb_decode_gptq4(s->zero[2 * slab], s->zero[2 * slab + 1], words, a);
   if constexpr (KIND == NB_TILED_GPTQ8) nb_decode_8bit(s->zero[2 * slab], s->zero[2 * slab + 1], words, a);
   if constexpr (KIND == NB_TILED_INT8) nb_decode_8bit(128, 128, words, a);

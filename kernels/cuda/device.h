@@ -61,9 +61,12 @@ static __device__ __forceinline__ uint32_t nb_mask_or(uint32_t a, uint32_t mask,
   return d;
 }
 
-/* Four bytes out of the eight of (high, low), a hex digit of `select` for each. */
+/* Four bytes out of the eight of (high, low), a hex digit of `select` for each: 0 to 7, or with 8 more only the highest
+ * bit of the byte, eight times. Bits 16 and up of `select` count for nothing. */
 static __device__ __forceinline__ uint32_t nb_pick_bytes(uint32_t low, uint32_t high, uint32_t select) {
-  return __byte_perm(low, high, select);
+  uint32_t d;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(low), "r"(high), "r"(select));
+  return d;
 }
 
 /* Copies from global to shared memory that go on while the thread does other things: 16 or 4 bytes each, gathered into

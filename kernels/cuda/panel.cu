@@ -20,11 +20,6 @@ typedef struct panel_args {
   uint16_t *out; /* [rows, col_tiles * 64] */
 } panel_args;
 
-template <int KIND>
-static __device__ __forceinline__ constexpr bool is_lut4(void) {
-  return KIND == NB_TILED_LUT4 || KIND == NB_TILED_LUT4_TWICE;
-}
-
 /* Tiles of a warp that are on their way to it or there: with all its warps, a multiprocessor has some 100 KB in flight,
  * and a block less than 99 KB of shared memory, which is what it has on the smallest devices. */
 template <int KIND>
@@ -149,7 +144,7 @@ static __device__ __forceinline__ void widen_tile(const panel_args &a, const til
       alignas(16) uint32_t words[nb_unit_size<KIND>::words] = {};
       uint32_t v[4][4];
       read_half<KIND>(stage, slab, unit, lane / 4 % 2, words);
-      if constexpr (is_lut4<KIND>())
+      if constexpr (nb_is_lut4((nb_tiled_kind)KIND))
         widen_lut4<BF16>(table, (uint32_t)(lane % COPIES) * (uint32_t)sizeof(float2), words, s.scale + 2 * slab, v);
       else
         widen_codes<KIND, BF16>(words, slab, &s, v);
@@ -173,10 +168,10 @@ static __global__ void __launch_bounds__(WARPS * 32, BLOCKS) panel_kernel(const 
   unsigned char *own = table + table_bytes((nb_tiled_kind)KIND) + warp * (uint32_t)(stages<KIND>() * bytes);
   tile_place by = {warps / cols, warps % cols}, next = {first / cols, first % cols}, now = next;
   for (int i = 0; i < stages<KIND>(); i++, advance(&next, &by, cols)) begin_tile<KIND>(a, next, lane, own + i * bytes);
-  if (is_lut4<KIND>()) fill_pairs((float2 *)table, a.w.quant_map);
+  if (nb_is_lut4((nb_tiled_kind)KIND)) fill_pairs((float2 *)table, a.w.quant_map);
   if (KIND == NB_TILED_LUT4_TWICE && threadIdx.x < 256)
     ((float *)(table + TABLE_BYTES))[threadIdx.x] = a.w.nested_map[threadIdx.x];
-  if (is_lut4<KIND>()) __syncthreads();
+  if (nb_is_lut4((nb_tiled_kind)KIND)) __syncthreads();
   for (int i = 0; now.row < a.row_tiles; i = i + 1 < stages<KIND>() ? i + 1 : 0) {
     nb_copies_wait<stages<KIND>() - 1>();
     __syncwarp();

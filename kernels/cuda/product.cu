@@ -33,7 +33,7 @@ enum {
 
 /* What a block works on, the same in all its threads but for lane and warp. */
 typedef struct job {
-  const uint32_t *table;
+  nb_lookup lookup;
   const float *nested_map;
   unsigned char *stages; /* the warp's */
   unsigned short *x;     /* long: [columns, stride]; tall: two chunks of that */
@@ -143,21 +143,20 @@ static __device__ __forceinline__ void load_b(const unsigned short *at, uint32_t
   b[4] = high.x, b[5] = high.y, b[6] = high.z, b[7] = high.w;
 }
 
-/* One tile of 32 x 64 weights into the sums. */
+/* One tile of 32 x 64 weights into the sums. b: of lanes that read no x, zeros. */
 template <int KIND, int N_TILES>
 static __device__ __forceinline__ void multiply_tile(const nb_device_matrix *w, const job &j, const uint4 *units,
                                                      uint4 fetched, const unsigned short *x, const int x_lane[N_TILES],
-                                                     float sums[2][N_TILES][4]) {
+                                                     uint32_t b[8], float sums[2][N_TILES][4]) {
   const int words = nb_unit_size<KIND>::words;
   nb_lane_scales scales = nb_make_scales<KIND>(fetched, j.nested_map, w->nested_offset, w->tiles.scale_is_bf16, j.lane);
   uint32_t a[2][4][4];
 #pragma unroll
   for (int slab = 0; slab < 2; slab++)
-    nb_decode<KIND>(j.table, j.lane, (const uint32_t *)units + slab * words, slab, &scales, a[slab]);
+    nb_decode<KIND>(&j.lookup, j.lane, (const uint32_t *)units + slab * words, slab, &scales, a[slab]);
 #pragma unroll
   for (int n = 0; n < N_TILES; n++) {
-    uint32_t b[8];
-    load_b(x + x_lane[n], b);
+    if (N_TILES > 1 || x_lane[n] >= 0) load_b(x + x_lane[n], b);
 #pragma unroll
     for (int slab = 0; slab < 2; slab++) {
       float part[4] = {0, 0, 0, 0};
@@ -429,7 +428,7 @@ static __device__ __forceinline__ void prefetch_ahead(const nb_product_ahead &ne
 /* The table of pairs, once for each bank, and the map of double quantization after it. */
 template <int KIND>
 static __device__ __forceinline__ void fill_tables(const nb_device_matrix *w, uint32_t *table) {
-  if constexpr (KIND == NB_TILED_LUT4 || KIND == NB_TILED_LUT4_TWICE) {
+  if constexpr (nb_is_lut4((nb_tiled_kind)KIND)) {
     for (int i = (int)threadIdx.x; i < 256 * 8; i += THREADS) {
       uint32_t pair = w->values[i / 8 / 16] | (uint32_t)w->values[i / 8 % 16] << 16;
       ((uint4 *)table)[i / 8 * (NB_PAIR_STRIDE / 4) + i % 8] = make_uint4(pair, pair, pair, pair);
@@ -445,7 +444,7 @@ static __device__ __forceinline__ void fill_tables(const nb_device_matrix *w, ui
  * used what they read there, waits for the next tile and takes it out of its own. */
 template <int KIND, int N_TILES, int STAGES, bool IS_LONG>
 static __device__ __forceinline__ void multiply_some(const job &j, place *p, reader *r, uint32_t count,
-                                                     const unsigned short *x, const int x_lane[N_TILES],
+                                                     const unsigned short *x, const int x_lane[N_TILES], uint32_t b[8],
                                                      float sums[2][N_TILES][4]) {
   constexpr int WARPS_K = nb_product_warps_k(IS_LONG);
   constexpr int QUADS = 2 * nb_unit_size<KIND>::quads, BYTES = nb_code_stage_bytes((nb_tiled_kind)KIND);
@@ -461,19 +460,25 @@ static __device__ __forceinline__ void multiply_some(const job &j, place *p, rea
 #pragma unroll
     for (int i = 0; i < QUADS; i++) units[i] = *(const uint4 *)(stage + (i * 32 + j.lane) * 16);
     uint4 scales = nb_staged_scales<KIND>(stage + BYTES, j.lane);
-    if (p->tile < p->end) multiply_tile<KIND, N_TILES>(w, j, units, scales, x, x_lane, sums);
+    if (p->tile < p->end) multiply_tile<KIND, N_TILES>(w, j, units, scales, x, x_lane, b, sums);
   }
 }
 
 template <int KIND, int N_TILES, int STAGES, bool IS_LONG>
-static __device__ __forceinline__ void multiply(const nb_product_args &a, const job &j) {
+static __device__ __forceinline__ void multiply(const nb_product_args &a, job &j) {
   constexpr int WARPS_K = nb_product_warps_k(IS_LONG), AHEAD = STAGES - 1; /* units that the reader is ahead */
   float sums[2][N_TILES][4] = {};
   uint32_t set_units = a.plan.set_units, chunk = a.plan.chunk_units, chunk_at = j.begin;
   unsigned short *x_now = j.x, *x_next = j.x + j.columns * j.x_stride; /* tall: two chunks */
-  int x_lane[N_TILES]; /* where the lane reads of each 8 rows of x; of a row that is not there nothing is kept */
+  /* Where the lane reads of each 8 rows of x; of a row that is not there nothing is kept. A lane of eight or fewer rows
+   * then does not read: shared memory is what nf4 is bound by. */
+  int x_lane[N_TILES];
+  uint32_t b[8] = {};
 #pragma unroll
-  for (int n = 0; n < N_TILES; n++) x_lane[n] = min(n * 8 + j.lane / 4, j.columns - 1) * j.x_stride + j.lane % 4 * 8;
+  for (int n = 0; n < N_TILES; n++) {
+    int row = n * 8 + j.lane / 4;
+    x_lane[n] = N_TILES == 1 && row >= j.columns ? -1 : min(row, j.columns - 1) * j.x_stride + j.lane % 4 * 8;
+  }
   nb_let_next_start();
   reader r;
   r.stage = 0;
@@ -485,7 +490,7 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, const 
     fetch<KIND, STAGES, IS_LONG>(j, &r);
   }
   prefetch_run<KIND, IS_LONG>(j, r, j.begin + AHEAD);
-  fill_tables<KIND>(&a.layer[0].w, (uint32_t *)j.table);
+  fill_tables<KIND>(&a.layer[0].w, (uint32_t *)j.lookup.table);
   nb_wait_for_previous(); /* x, y and the partial sums are its to read and write until then; weights are nobody's */
   if constexpr (IS_LONG)
     stage_run(a, j);
@@ -494,6 +499,7 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, const 
   nb_copies_commit();
   nb_copies_wait<0>();
   __syncthreads();
+  if constexpr (nb_is_lut4((nb_tiled_kind)KIND)) nb_fill_planes(&j.lookup, j.lane);
   /* Each further chunk of activations belongs to the group of the next tile. */
   if (!IS_LONG && chunk_at + chunk < j.end) copy_chunk(a, j, chunk_at + chunk, x_next);
 #pragma unroll 1
@@ -511,7 +517,7 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, const 
     if (!IS_LONG) stop = min(stop, chunk_at + chunk);
     const unsigned short *x =
         IS_LONG ? j.x + p.tile * NB_TILE_COLS : x_now + ((u - chunk_at) * WARPS_K + (uint32_t)j.warp_k) * NB_TILE_COLS;
-    multiply_some<KIND, N_TILES, STAGES, IS_LONG>(j, &p, &r, stop - u, x, x_lane, sums);
+    multiply_some<KIND, N_TILES, STAGES, IS_LONG>(j, &p, &r, stop - u, x, x_lane, b, sums);
     u = stop;
     if (u < p.next_set && u < j.end) continue;
     if (u == j.end) prefetch_ahead(a.ahead, j);
@@ -531,8 +537,8 @@ static __global__ void __launch_bounds__(THREADS, 1) product_kernel(const __grid
   unsigned char *shared = nb_shared();
   int warp = (int)threadIdx.x / 32;
   job j;
-  j.table = (const uint32_t *)shared;
-  j.nested_map = (const float *)(j.table + 256 * NB_PAIR_STRIDE);
+  j.lookup.table = (const uint32_t *)shared;
+  j.nested_map = (const float *)(j.lookup.table + 256 * NB_PAIR_STRIDE);
   j.stages = shared + nb_product_table_bytes((nb_tiled_kind)KIND) + warp * STAGES * nb_stage_bytes((nb_tiled_kind)KIND);
   j.x = (unsigned short *)(shared + a.plan.x_offset);
   j.sums = (float *)(shared + a.plan.sums_offset);

@@ -95,7 +95,7 @@ bool nb_tiles_plan(const nb_packed *m, nb_tiles *out) {
   bool fits = kind != NB_TILED_NONE && m->rows > 0 && m->cols > 0 && t.col_tiles <= UINT16_MAX &&
               t.row_tiles * NB_TILE_ROWS <= INT32_MAX / t.col_tiles;
   if (kind == NB_TILED_GPTQ4 || kind == NB_TILED_GPTQ8) fits = fits && plan_gptq(m, &t);
-  if (kind == NB_TILED_LUT4 || kind == NB_TILED_LUT4_TWICE) fits = fits && plan_blocks(m, &t);
+  if (nb_is_lut4(kind)) fits = fits && plan_blocks(m, &t);
   if (!fits) t.kind = NB_TILED_NONE;
   *out = t;
   return fits;

@@ -167,9 +167,9 @@ static inline NB_BOTH uint32_t nb_block_of_unit(const nb_product_plan *p, uint32
 
 NB_CONST int nb_product_warps_k(bool is_long) { return is_long ? NB_PRODUCT_WARPS : 2; }
 
-NB_CONST bool nb_is_4bit(nb_tiled_kind kind) {
-  return kind == NB_TILED_LUT4 || kind == NB_TILED_LUT4_TWICE || kind == NB_TILED_GPTQ4;
-}
+NB_CONST bool nb_is_lut4(nb_tiled_kind kind) { return kind == NB_TILED_LUT4 || kind == NB_TILED_LUT4_TWICE; }
+
+NB_CONST bool nb_is_4bit(nb_tiled_kind kind) { return nb_is_lut4(kind) || kind == NB_TILED_GPTQ4; }
 
 /* Tiles that a warp has in flight: enough bytes on a multiprocessor to hide the memory's latency; or one, where shared
  * memory is too short for that. */
