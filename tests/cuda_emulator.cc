@@ -382,12 +382,15 @@ uint16_t FloatToHalf(float f) {
 /* ---- the runtime ------------------------------------------------------------------------------------------------ */
 
 cudaError_t cudaMalloc(void **out, size_t bytes) {
-  if (emulator::is_memory_full || !(*out = malloc(bytes + 256))) return cudaErrorMemoryAllocation;
+  enum { kAlignment = 256 };
+  if (emulator::is_memory_full || posix_memalign(out, kAlignment, bytes + kAlignment) != 0)
+    return cudaErrorMemoryAllocation;
   memset(*out, 0xff, bytes);
-  races::WrittenByCopy(*out, bytes);
+  races::Allocated(*out, bytes);
   return cudaSuccess;
 }
 cudaError_t cudaFree(void *p) {
+  races::Freed(p);
   free(p);
   return cudaSuccess;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <set>
 #include <unordered_map>
@@ -61,7 +62,8 @@ Page *last_page;
 std::unordered_map<const unsigned *, std::vector<Arrival>> arrivals;
 std::vector<Arrival> seen;  // by the block that runs
 enum { kLine = 128 };
-std::unordered_set<uintptr_t> early_lines;  // that the first-level cache may have from before a wait, in this launch
+std::map<const char *, size_t> allocations;  // other memory of the tests may share lines, as no allocation does
+std::unordered_set<uintptr_t> early_lines;   // that the first-level cache may have from before a wait, in this launch
 
 bool is_expected;
 std::set<std::pair<uint32_t, uint32_t>> places;
@@ -138,6 +140,11 @@ void Remember(Cell *c, uint32_t pc) {
 
 enum Way { kRead, kFresh, kWrite, kAtomically };
 
+bool IsAllocated(const char *at) {
+  auto next = allocations.upper_bound(at);
+  return next != allocations.begin() && at < std::prev(next)->first + std::prev(next)->second;
+}
+
 // What a kernel may do before it has waited for the one before it, and what it must not expect of the cache after.
 void TouchEarly(const Cell &c, const char *at, Way way, uint32_t pc) {
   bool is_new = c.write_kind != kNone && c.write.run > synchronized; /* perhaps not there before the wait */
@@ -145,7 +152,7 @@ void TouchEarly(const Cell &c, const char *at, Way way, uint32_t pc) {
   if (now->may_run_early) {
     if (way == kWrite || way == kAtomically) Tell("a write before the previous kernel was waited for", at, nullptr, pc);
     if (is_new) Tell("a read of what a kernel wrote before that was waited for", at, &c.write, pc);
-    if (way == kRead) early_lines.insert(line);
+    if (way == kRead && IsAllocated(at)) early_lines.insert(line);
   } else if (way == kRead && is_new && !early_lines.empty() && c.write.run < first_of_launch &&
              early_lines.count(line)) {
     Tell("a plain load from a line that was read before the previous kernel was waited for", at, &c.write, pc);
@@ -256,6 +263,13 @@ void Arrive(unsigned *at, const void *pc) {
 void Atomic(void *at, size_t bytes, const void *pc) { TouchAll(at, bytes, kAtomically, pc); }
 void ReadFresh(const void *at, size_t bytes, const void *pc) { TouchAll(at, bytes, kFresh, pc); }
 
+void Allocated(void *at, size_t bytes) {
+  allocations[(const char *)at] = bytes;
+  WrittenByCopy(at, bytes);
+}
+
+void Freed(void *at) { allocations.erase((const char *)at); }
+
 void WrittenByCopy(void *at, size_t bytes) {
   EachKnown(at, bytes, [](Cell *c) { c->write_kind = c->read_kind = kNone; });
 }
@@ -304,23 +318,23 @@ ACCESSES(8)
 ACCESSES(16)
 void __tsan_init();
 void __tsan_func_entry(void *);
-void __tsan_func_exit();
-void __tsan_vptr_update(void **, void *);
-unsigned char __tsan_atomic8_load(const volatile unsigned char *, int);
-void __tsan_read_range(void *, size_t);
-void __tsan_write_range(void *, size_t);
+void __tsan_func_exit(void *);
+void __tsan_vptr_update(void *, void *);
+unsigned char __tsan_atomic8_load(const volatile void *, int);
+void __tsan_read_range(void *, long);
+void __tsan_write_range(void *, long);
 void __tsan_init() { races::is_on = true; }
 void __tsan_func_entry(void *) {}
-void __tsan_func_exit() {}
-void __tsan_vptr_update(void **, void *) {}
+void __tsan_func_exit(void *) {}
+void __tsan_vptr_update(void *, void *) {}
 // Whether a static variable has been initialized.
-unsigned char __tsan_atomic8_load(const volatile unsigned char *at, int) {
-  return __atomic_load_n(at, __ATOMIC_ACQUIRE);
+unsigned char __tsan_atomic8_load(const volatile void *at, int) {
+  return __atomic_load_n((const volatile unsigned char *)at, __ATOMIC_ACQUIRE);
 }
-void __tsan_read_range(void *at, size_t bytes) {
-  races::TouchAll(at, bytes, races::kRead, __builtin_return_address(0));
+void __tsan_read_range(void *at, long bytes) {
+  races::TouchAll(at, (size_t)bytes, races::kRead, __builtin_return_address(0));
 }
-void __tsan_write_range(void *at, size_t bytes) {
-  races::TouchAll(at, bytes, races::kWrite, __builtin_return_address(0));
+void __tsan_write_range(void *at, long bytes) {
+  races::TouchAll(at, (size_t)bytes, races::kWrite, __builtin_return_address(0));
 }
 }

@@ -41,6 +41,8 @@ void Arrive(unsigned *at, const void *pc);
 void Atomic(void *at, size_t bytes, const void *pc);
 void ReadFresh(const void *at, size_t bytes, const void *pc);
 
+void Allocated(void *at, size_t bytes);
+void Freed(void *at);
 // Something other than a kernel of ours wrote there: a copy, which nothing overlaps, or a library.
 void WrittenByCopy(void *at, size_t bytes);
 void WrittenByLibrary(void *at, size_t bytes);

@@ -121,9 +121,11 @@ void EarlyKernel(RacyArgs a) {
 }  // namespace
 
 void RunRacy(Racy what, bool is_right) {
-  alignas(128) static float from[BLOCKS * THREADS + 16], to[BLOCKS * THREADS];
+  void *from = nullptr, *to = nullptr;
   static unsigned arrived;
-  RacyArgs a = {what, is_right, from + 16, to, &arrived};
+  cudaMalloc(&from, (BLOCKS * THREADS + 16) * sizeof(float));
+  cudaMalloc(&to, BLOCKS * THREADS * sizeof(float));
+  RacyArgs a = {what, is_right, (float *)from + 16, (float *)to, &arrived};
   if (what >= kEarlyRead) {
     nb_launch(WritingKernel, dim3(1), THREADS, 0, nullptr, a);
     nb_launch_early(EarlyKernel, dim3(1), THREADS, 0, nullptr, a);
@@ -132,6 +134,7 @@ void RunRacy(Racy what, bool is_right) {
     nb_launch(RacyKernel, dim3(many ? BLOCKS : 1), THREADS, 1024, nullptr, a);
   }
   cudaStreamSynchronize(nullptr);
+  cudaFree(from), cudaFree(to);
 }
 
 const char *RacyName(Racy what) {
