@@ -38,7 +38,6 @@ struct Fiber {
   jmp_buf jump;
   bool started = false;
   std::vector<char> stack;
-  dim3 thread;
   races::Now now;
   bool done = false;
   bool at_barrier = false;
@@ -55,7 +54,6 @@ struct Block {
   ucontext_t scheduler;
   jmp_buf scheduler_jump;
   std::function<void()> body;
-  int64_t waited = 0;  // threads that have waited for the previous kernel
 };
 
 Block *current = nullptr;
@@ -83,7 +81,7 @@ template <typename In, typename Out, typename Work>
 Out Meet(const char *what, const In &in, Work work) {
   static_assert(sizeof(In) <= 64 && sizeof(Out) <= 32);
   Fiber *f = current->fiber;
-  Meeting &m = current->warps[f->thread.x / kWarp];
+  Meeting &m = current->warps[f->now.thread / kWarp];
   if (m.arrived == 0) {
     m.what = what;
   } else if (strcmp(m.what, what) != 0) {
@@ -126,7 +124,6 @@ void ResumeFiber(Block *b, Fiber *f) {
 }
 
 void PrepareFiber(Fiber *f, unsigned thread, uint32_t run, bool is_early) {
-  f->thread = dim3(thread, 0, 0);
   f->now = {run, (uint16_t)thread, 0, 0, is_early};
   f->done = f->at_barrier = f->started = false;
   f->waits = nullptr;
@@ -166,6 +163,8 @@ void RunBlock(Block *b, bool backwards, bool is_early) {
     for (size_t i = 0; i < threads; i++) fibers[i].at_barrier = false;
   }
   current = nullptr;
+  for (size_t i = 0; i < threads; i++)
+    if (fibers[i].now.may_run_early) Die("a kernel that is launched early, and a thread that does not wait");
 }
 
 }  // namespace
@@ -175,11 +174,11 @@ void RunBlock(Block *b, bool backwards, bool is_early) {
   abort();
 }
 
-dim3 Thread() { return current->fiber->thread; }
+dim3 Thread() { return dim3(current->fiber->now.thread, 0, 0); }
 dim3 BlockOf() { return current->block; }
 dim3 BlockSize() { return current->size; }
 dim3 GridSize() { return current->grid; }
-int Lane() { return (int)(Thread().x % kWarp); }
+int Lane() { return current->fiber->now.thread % kWarp; }
 
 void Barrier() {
   Fiber *f = current->fiber;
@@ -249,8 +248,9 @@ unsigned char *Shared() {
 }
 
 void WaitForPrevious() {
-  current->waited++;
-  current->fiber->now.may_run_early = false;
+  bool &may_run_early = current->fiber->now.may_run_early;
+  if (!may_run_early) Die("a thread that waits for the previous kernel twice, or is not launched early");
+  may_run_early = false;
 }
 
 unsigned Arrive(unsigned *at) {
@@ -317,10 +317,7 @@ void RunGrid(dim3 grid, int threads, int64_t shared_bytes, bool is_early, const 
     int64_t at = backwards ? count - 1 - i : i;
     block.block = dim3((unsigned)(at % grid.x), (unsigned)(at / grid.x % grid.y), (unsigned)(at / grid.x / grid.y));
     block.shared.assign((size_t)shared_bytes + 16, 0xff);
-    block.waited = 0;
     RunBlock(&block, backwards, is_early);
-    if (block.waited != (is_early ? threads : 0))
-      Die("a kernel that is launched early, and a thread that does not wait");
   }
 }
 

@@ -65,7 +65,6 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __grid_constant__
-#define __align__(n) alignas(n)
 
 struct uint2 {
   unsigned x, y;
@@ -161,10 +160,6 @@ inline unsigned long long atomicMin(unsigned long long *at, unsigned long long v
 inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
 inline unsigned __float_as_uint(float f) { return emulator::Bits(f); }
 inline float __uint_as_float(unsigned u) { return emulator::Float(u); }
-inline float __expf(float v) { return std::exp(v); }
-inline float __frcp_rn(float v) { return 1.0f / v; }
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fdividef(float a, float b) { return a / b; }
 using std::max;
 using std::min;

@@ -5,8 +5,9 @@
  *   - an asynchronous copy's target touched between the copy and the wait for its group,
  *   - what another block of the launch wrote, read other than by nb_load_fresh,
  *   - a kernel that is launched early and, before it waits for the one before it, writes global memory or reads what a
- *     kernel has written, or afterwards reads that by a plain load from a line that it may have in its cache from
- * before. Plain accesses are seen where the compiler put the calls of -fsanitize=thread; this is their runtime. */
+ *     kernel has written, or afterwards reads that by a plain load from a line that its cache may have from before.
+ *
+ * Plain accesses are seen where the compiler put the calls of -fsanitize=thread; this is their runtime. */
 #ifndef NB_TESTS_CUDA_RACES_H
 #define NB_TESTS_CUDA_RACES_H
 

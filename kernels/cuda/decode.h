@@ -225,8 +225,7 @@ template <int KIND>
 struct nb_unit_size {
   static const int words = KIND == NB_TILED_F16 ? 16 : KIND == NB_TILED_INT8 || KIND == NB_TILED_GPTQ8 ? 8 : 4;
   static const int quads = words / 4;
-  static const bool scaled = KIND == NB_TILED_LUT4 || KIND == NB_TILED_LUT4_TWICE || KIND == NB_TILED_GPTQ4 ||
-                             KIND == NB_TILED_GPTQ8; /* parts of a row have scales of their own */
+  static const bool scaled = nb_is_4bit((nb_tiled_kind)KIND) || KIND == NB_TILED_GPTQ8; /* parts of a row have scales */
 };
 
 /* Slab `slab` of a tile. `lookup` is for nf4 and fp4. */
