@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/parallel.h"
 #include "base/stage.h"
+#include "base/str.h"
 #include "convert/checkpoint.h"
 #include "convert/conform.h"
 #include "convert/gguf.h"
@@ -258,7 +259,7 @@ static nibble_status choose_dtype(plan *p, nibble_error *err) {
 /* Finds the bits and outputs of an item that is GPTQ's zero points. */
 static nibble_status plan_zeros(const nb_checkpoint *c, item *it, nibble_error *err) {
   static const char qzeros[] = "qzeros";
-  if (!nb_name_ends_with(it->tensor->name, ".qzeros") || !nb_layout_is_part(c, it->tensor)) return NIBBLE_OK;
+  if (!nb_ends_with(it->tensor->name, ".qzeros") || !nb_layout_is_part(c, it->tensor)) return NIBBLE_OK;
   const nb_tensor *main = nb_part_find(c, it->tensor, sizeof qzeros - 1, "qweight");
   nb_packed packed;
   nibble_status status = nb_layout_describe(c, main, &packed, NULL, err);

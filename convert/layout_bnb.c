@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/str.h"
 #include "model/json.h"
 
 /* A quant state is some 200 bytes; a longer text is not one. */
@@ -59,7 +60,7 @@ static const nb_tensor *find_state(const nb_checkpoint *checkpoint, const nb_ten
 
 bool nb_bnb4_owns(const nb_checkpoint *checkpoint, const nb_tensor *main) {
   nb_format format;
-  if (!nb_name_ends_with(main->name, "weight") || main->is_blocks) return false;
+  if (!nb_ends_with(main->name, "weight") || main->is_blocks) return false;
   /* Whichever of the two is missing is then reported as missing. */
   return find_state(checkpoint, main, &format) ||
          (main->dtype == NB_U8 && nb_part_find(checkpoint, main, 0, ".absmax"));
@@ -69,7 +70,7 @@ bool nb_bnb4_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
   static const char *const suffixes[] = {".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"};
   const char *at = strstr(tensor->name, state_infix);
   for (size_t i = 0; !at && i < sizeof suffixes / sizeof *suffixes; i++) {
-    if (nb_name_ends_with(tensor->name, suffixes[i])) at = tensor->name + strlen(tensor->name) - strlen(suffixes[i]);
+    if (nb_ends_with(tensor->name, suffixes[i])) at = tensor->name + strlen(tensor->name) - strlen(suffixes[i]);
   }
   const nb_tensor *main = at ? nb_part_find(checkpoint, tensor, strlen(at), "") : NULL;
   return main && nb_bnb4_owns(checkpoint, main);
@@ -187,7 +188,7 @@ static const size_t weight_length = sizeof "weight" - 1;
 
 bool nb_bnb8_owns(const nb_checkpoint *checkpoint, const nb_tensor *main) {
   (void)checkpoint;
-  return main->dtype == NB_I8 && !main->is_blocks && main->ndim == 2 && nb_name_ends_with(main->name, ".weight");
+  return main->dtype == NB_I8 && !main->is_blocks && main->ndim == 2 && nb_ends_with(main->name, ".weight");
 }
 
 bool nb_bnb8_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
@@ -195,7 +196,7 @@ bool nb_bnb8_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
   for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
     char dotted[24];
     snprintf(dotted, sizeof dotted, ".%s", suffixes[i]);
-    if (!nb_name_ends_with(tensor->name, dotted)) continue;
+    if (!nb_ends_with(tensor->name, dotted)) continue;
     const nb_tensor *main = nb_part_find(checkpoint, tensor, strlen(suffixes[i]), "weight");
     if (main && nb_bnb8_owns(checkpoint, main)) return true;
   }

@@ -28,8 +28,6 @@ bool nb_bnb8_add_parts(const nb_packed *packed, const char *name, nb_part *out, 
 
 /* Shared by the layouts (in layouts.c). */
 
-bool nb_name_ends_with(const char *name, const char *suffix);
-
 enum { NB_MAX_PART_NAME = 512 }; /* bytes, with the NUL */
 
 /* The tensor called main's name without its last `cut` characters + suffix; NULL if there is none. */

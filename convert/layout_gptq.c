@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/str.h"
 #include "convert/layout_bnb.h"
 #include "kernels/gptq.h"
 
@@ -20,7 +21,7 @@ typedef struct gptq_parts {
 
 /* AWQ's tensors have the same names and dtypes, in another order of bits; they have no g_idx. */
 bool nb_gptq_owns(const nb_checkpoint *checkpoint, const nb_tensor *main) {
-  if (!nb_name_ends_with(main->name, ".qweight") || main->is_blocks) return false;
+  if (!nb_ends_with(main->name, ".qweight") || main->is_blocks) return false;
   return strcmp(checkpoint->config.quant.method, "gptq") == 0 || nb_part_find(checkpoint, main, MAIN_LENGTH, "g_idx");
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/str.h"
 #include "convert/layout_bnb.h"
 #include "convert/layout_gptq.h"
 #include "kernels/gptq.h"
@@ -42,11 +43,6 @@ const nb_tensor *nb_part_find(const nb_checkpoint *checkpoint, const nb_tensor *
   if (keep + strlen(suffix) >= sizeof name) return NULL;
   snprintf(name, sizeof name, "%.*s%s", (int)keep, main->name, suffix);
   return nb_checkpoint_find(checkpoint, name);
-}
-
-bool nb_name_ends_with(const char *name, const char *suffix) {
-  size_t n = strlen(name), m = strlen(suffix);
-  return n > m && strcmp(name + n - m, suffix) == 0;
 }
 
 nibble_status nb_part_missing(const nb_checkpoint *checkpoint, const nb_tensor *main, const char *suffix,
@@ -133,7 +129,7 @@ static nibble_status load_plain(const nb_checkpoint *checkpoint, const nb_tensor
 const nb_tensor *nb_layout_find(const nb_checkpoint *checkpoint, const char *name) {
   const nb_tensor *tensor = nb_checkpoint_find(checkpoint, name);
   static const char weight[] = "weight";
-  if (tensor || !nb_name_ends_with(name, weight)) return tensor;
+  if (tensor || !nb_ends_with(name, weight)) return tensor;
   char main[NB_MAX_PART_NAME];
   int keep = (int)nb_min_i64((int64_t)(strlen(name) - (sizeof weight - 1)), sizeof main);
   if (snprintf(main, sizeof main, "%.*sqweight", keep, name) >= (int)sizeof main) return NULL;
@@ -145,8 +141,7 @@ char *nb_layout_weight_name(const nb_checkpoint *checkpoint, const nb_tensor *te
   static const char suffix[] = ".qweight";
   size_t n = strlen(tensor->name), m = sizeof suffix - 1;
   char *name = strdup(tensor->name);
-  if (name && nb_name_ends_with(name, suffix) && nb_layout_is_packed(checkpoint, tensor))
-    strcpy(name + n - m, ".weight");
+  if (name && nb_ends_with(name, suffix) && nb_layout_is_packed(checkpoint, tensor)) strcpy(name + n - m, ".weight");
   return name;
 }
 

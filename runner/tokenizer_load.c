@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "base/stage.h"
+#include "base/str.h"
 #include "convert/gguf.h"
 #include "model/json.h"
 #include "runner/text.h"
@@ -498,11 +499,6 @@ nibble_status nb_tokenizer_parse(const char *where, const char *text, size_t n, 
   return status;
 }
 
-static bool ends_with(const char *path, const char *end) {
-  size_t n = strlen(path), k = strlen(end);
-  return n >= k && strcmp(path + n - k, end) == 0;
-}
-
 static nibble_status open_gguf(const char *path, nb_tokenizer **out, nibble_error *err) {
   nb_checkpoint checkpoint;
   nb_buf text = {0};
@@ -518,7 +514,7 @@ static nibble_status open_gguf(const char *path, nb_tokenizer **out, nibble_erro
 
 /* `path`, a folder, to the file in it; another file's path to the tokenizer beside it. */
 static char *tokenizer_path(const char *path) {
-  if (ends_with(path, ".json")) return strdup(path);
+  if (nb_ends_with(path, ".json")) return strdup(path);
   struct stat info;
   if (stat(path, &info) != 0 || S_ISDIR(info.st_mode)) return nb_path_join(path, "tokenizer.json");
   const char *slash = strrchr(path, '/');
@@ -530,7 +526,7 @@ static char *tokenizer_path(const char *path) {
 
 nibble_status nb_tokenizer_open(const char *path, nb_tokenizer **out, nibble_error *err) {
   *out = NULL;
-  if (ends_with(path, ".gguf")) return open_gguf(path, out, err);
+  if (nb_ends_with(path, ".gguf")) return open_gguf(path, out, err);
   char *file = tokenizer_path(path), *text = NULL;
   if (!file) return nb_fail_memory(err, strlen(path));
   size_t n;

@@ -13,6 +13,7 @@ extern "C" {
 #include "base/dtype.h"
 #include "base/parallel.h"
 #include "base/stage.h"
+#include "base/str.h"
 #include "base/strmap.h"
 }
 
@@ -37,6 +38,14 @@ TEST(Checked, RefusesOverflow) {
   EXPECT_EQ(count, 15);
   EXPECT_FALSE(nb_range_inside(UINT64_MAX, 2, 100));
   EXPECT_TRUE(nb_range_inside(100, 0, 100));
+}
+
+TEST(Str, EndsWithItselfAndTheEmptyStringAndNothingLonger) {
+  EXPECT_TRUE(nb_ends_with("layer.weight", ".weight"));
+  EXPECT_TRUE(nb_ends_with(".weight", ".weight"));
+  EXPECT_TRUE(nb_ends_with("", ""));
+  EXPECT_FALSE(nb_ends_with("weight", ".weight"));
+  EXPECT_FALSE(nb_ends_with("layer.weights", ".weight"));
 }
 
 TEST(Dtype, EveryHalfSurvivesTheWayThroughFloat) {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/str.h"
 #include "convert/conform.h"
 #include "convert/layouts.h"
 #include "model/archs.h"
@@ -17,11 +18,6 @@ typedef struct look {
   bool *promised; /* [tensor_count]: the config names it */
   uint64_t bytes_done, bytes_total;
 } look;
-
-static bool ends_with(const char *name, const char *suffix) {
-  size_t n = strlen(name), m = strlen(suffix);
-  return n >= m && strcmp(name + n - m, suffix) == 0;
-}
 
 static void print_shape(char *out, size_t room, const int64_t *shape, int ndim) {
   size_t used = 0;
@@ -37,7 +33,7 @@ bool nb_module_skipped(const nb_config *config, const char *name, bool is_head) 
   const cJSON *list = quant ? cJSON_GetObjectItemCaseSensitive(quant, "llm_int8_skip_modules") : NULL;
   if (!cJSON_IsArray(list)) return is_head;
   size_t n = strlen(name);
-  if (ends_with(name, ".weight")) n -= strlen(".weight");
+  if (nb_ends_with(name, ".weight")) n -= strlen(".weight");
   for (const cJSON *item = list->child; item; item = item->next) {
     if (!cJSON_IsString(item)) continue;
     const char *skip = item->valuestring;
@@ -123,7 +119,7 @@ static bool is_old_buffer(const char *name) {
   static const char *const endings[] = {"rotary_emb.inv_freq", "position_ids", "attn.bias", "attn.masked_bias",
                                         "rope_freqs.weight"};
   for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-    if (ends_with(name, endings[i])) return true;
+    if (nb_ends_with(name, endings[i])) return true;
   }
   return false;
 }
@@ -132,7 +128,7 @@ static bool is_part_name(const char *name) {
   static const char *const parts[] = {".absmax",           ".quant_map",     ".nested_absmax",
                                       ".nested_quant_map", ".weight_format", ".SCB"};
   for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-    if (ends_with(name, parts[i])) return true;
+    if (nb_ends_with(name, parts[i])) return true;
   }
   return strstr(name, ".quant_state.") != NULL;
 }
@@ -205,7 +201,7 @@ static nibble_status check_values(look *l, const nb_tensor *t, nibble_error *err
   if (scan.not_finite.count)
     nb_find(l->findings, NIBBLE_FAULT, "finite", "not-finite", place, "%lld of %lld elements are NaN or infinite",
             (long long)scan.not_finite.count, (long long)t->count);
-  if (scan.all_zero && (matrix || (role == NB_ROLE_NORM && ends_with(t->name, ".weight")))) {
+  if (scan.all_zero && (matrix || (role == NB_ROLE_NORM && nb_ends_with(t->name, ".weight")))) {
     nb_find(l->findings, matrix && c->config.arch ? NIBBLE_FAULT : NIBBLE_WARNING, "values", "all-zero",
             nb_place_tensor(t->name), "every element is zero");
   } else if (scan.all_equal && matrix) {
@@ -289,7 +285,7 @@ nibble_status nb_structure_check(const nb_checkpoint *c, const nibble_progress *
     if (nb_layout_is_part(c, t)) continue;
     if (nb_layout_is_packed(c, t)) {
       out->packed_weights++;
-      bool gptq = ends_with(t->name, ".qweight");
+      bool gptq = nb_ends_with(t->name, ".qweight");
       status = (gptq ? nb_structure_gptq : nb_structure_packed)(c, t, findings, err);
     } else if (t->is_blocks || nb_dtype_is_float(t->dtype)) {
       bool named = t->is_blocks && nb_structure_blocks(c, t, findings);
