@@ -6,7 +6,27 @@
 #include "model/archs.h"
 
 /* Larger than any model there is, small enough that products of three stay inside an int64. */
-enum { MAX_EXTENT = 1 << 20, MAX_LAYERS = 1 << 14, MAX_VOCAB = 1 << 24, MAX_POSITIONS = 1 << 30 };
+enum { MAX_EXTENT = 1 << 20, MAX_LAYERS = 1 << 14, MAX_VOCAB = 1 << 24 };
+
+/* Configs say 2^31 and more for "no limit". A table of so many positions times MAX_EXTENT is still an int64 of bytes.
+ */
+static const int64_t max_positions = (int64_t)1 << 40;
+
+/* As in transformers, "dtype" goes before "torch_dtype". The field is a wish for loading; one that names no float dtype
+ * ("auto", "int8") counts for nothing. Some tools write "torch.float32", as torch prints it. */
+static void parse_dtype(nb_config *c) {
+  static const char *const keys[] = {"dtype", "torch_dtype"}, prefix[] = "torch.";
+  c->dtype = NB_F32;
+  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(c->json, keys[i]);
+    if (!item || cJSON_IsNull(item)) continue;
+    const char *name = cJSON_IsString(item) ? item->valuestring : "";
+    nb_dtype dtype;
+    if (strncmp(name, prefix, sizeof prefix - 1) == 0) name += sizeof prefix - 1;
+    if (nb_dtype_parse(name, &dtype) && nb_dtype_is_float(dtype)) c->dtype = dtype;
+    return;
+  }
+}
 
 static nibble_status parse_identity(const char *where, nb_config *c, nibble_error *err) {
   c->model_type = c->architecture = "";
@@ -19,21 +39,16 @@ static nibble_status parse_identity(const char *where, nb_config *c, nibble_erro
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: neither \"model_type\" nor \"architectures\": no model's configuration",
                    where);
   c->arch = nb_arch_by_model_type(c->model_type);
-
-  const char *dtype = NULL;
-  if ((status = nb_json_string(where, c->json, "torch_dtype", &dtype, err)) != NIBBLE_OK) return status;
-  if ((status = nb_json_string(where, c->json, "dtype", &dtype, err)) != NIBBLE_OK) return status;
-  c->dtype = NB_F32;
-  if (dtype && (!nb_dtype_parse(dtype, &c->dtype) || !nb_dtype_is_float(c->dtype)))
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: dtype \"%s\" is no float dtype", where, dtype);
+  parse_dtype(c);
   return NIBBLE_OK;
 }
 
 static nibble_status parse_quantization(const char *where, nb_config *c, nibble_error *err) {
   nb_quant_config *q = &c->quant;
   const cJSON *json = nb_json_object(c->json, "quantization_config");
-  *q = (nb_quant_config){.present = json != NULL, .method = "", .quant_type = "fp4", .int8_threshold = 6.0};
-  if (!json) return NIBBLE_OK;
+  bool present = json && json->child; /* an empty object says nothing */
+  *q = (nb_quant_config){.present = present, .method = "", .quant_type = "fp4", .int8_threshold = 6.0};
+  if (!present) return NIBBLE_OK;
   nibble_status status = nb_json_string(where, json, "quant_method", &q->method, err);
   if (status == NIBBLE_OK) status = nb_json_bool(where, json, "load_in_4bit", &q->load_in_4bit, err);
   if (status == NIBBLE_OK) status = nb_json_bool(where, json, "load_in_8bit", &q->load_in_8bit, err);
@@ -67,9 +82,9 @@ static nibble_status parse_sizes(const char *where, nb_config *c, nibble_error *
       {"num_key_value_heads", &c->num_key_value_heads, 1, MAX_EXTENT, false},
       {"head_dim", &c->head_dim, 1, MAX_EXTENT, false},
       {"vocab_size", &c->vocab_size, 1, MAX_VOCAB, true},
-      {"max_position_embeddings", &c->max_position_embeddings, 1, MAX_POSITIONS, false},
+      {"max_position_embeddings", &c->max_position_embeddings, 1, max_positions, false},
       {"type_vocab_size", &c->type_vocab_size, 1, MAX_VOCAB, false},
-      {"sliding_window", &c->sliding_window, 0, MAX_POSITIONS, false},
+      {"sliding_window", &c->sliding_window, 0, max_positions, false},
       {"bos_token_id", &c->bos_token_id, -1, MAX_VOCAB, false},
   };
   c->max_position_embeddings = c->arch->decoder ? 2048 : 512;
@@ -124,8 +139,9 @@ static nibble_status parse_eos(const char *where, nb_config *c, nibble_error *er
   const cJSON *item = cJSON_IsArray(eos) ? eos->child : eos;
   for (; item && !cJSON_IsNull(item); item = cJSON_IsArray(eos) ? item->next : NULL) {
     double id = item->valuedouble;
-    if (!cJSON_IsNumber(item) || id < 0 || id > MAX_VOCAB || id != (double)(int64_t)id)
+    if (!cJSON_IsNumber(item) || !(id >= INT32_MIN && id <= MAX_VOCAB) || id != (double)(int64_t)id)
       return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"eos_token_id\" must be a token's number, or a list of them", where);
+    if (id < 0) continue; /* how some configs say that there is none */
     if (c->eos_token_count == (int)(sizeof c->eos_token_ids / sizeof *c->eos_token_ids))
       return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"eos_token_id\" has more than %d entries", where, c->eos_token_count);
     c->eos_token_ids[c->eos_token_count++] = (int64_t)id;
@@ -149,7 +165,7 @@ static nibble_status parse_rope(const char *where, nb_config *c, nibble_error *e
   if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "low_freq_factor", &r->low_freq_factor, err);
   if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "high_freq_factor", &r->high_freq_factor, err);
   if (status == NIBBLE_OK)
-    status = nb_json_int(where, scaling, "original_max_position_embeddings", 1, MAX_POSITIONS,
+    status = nb_json_int(where, scaling, "original_max_position_embeddings", 1, max_positions,
                          &r->original_max_position_embeddings, err);
   if (status != NIBBLE_OK) return status;
   static const char *const names[] = {

@@ -37,7 +37,7 @@ typedef struct nb_config {
   const char *model_type;   /* in `json`; "" if missing */
   const char *architecture; /* architectures[0], in `json`; "" if missing */
   const nb_arch *arch;      /* row of model/archs.c, or NULL */
-  nb_dtype dtype;           /* "dtype" or "torch_dtype"; F32 if missing */
+  nb_dtype dtype;           /* "dtype" or "torch_dtype"; F32 if missing or no float dtype */
 
   /* The rest is set if arch is not NULL. */
   int64_t hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim;

@@ -61,7 +61,6 @@ TEST(Config, RefusesWhatCannotBeByName) {
       {R"({"model_type": "llama", "hidden_size": 12, "intermediate_size": 8, "num_hidden_layers": 1,
            "num_attention_heads": 3, "num_key_value_heads": 2, "vocab_size": 5})",
        "num_key_value_heads"},
-      {R"({"model_type": "x", "dtype": "int8"})", "int8"},
       {R"({"model_type": "x"} {)", "follows"},
   };
   for (auto &[text, part] : bad) {
