@@ -4,9 +4,10 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/utf8.h"
+#include "convert/tokenizer_open.h"
 #include "model/json.h"
 #include "runner/text.h"
-#include "runner/tokenizer.h"
 
 static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 

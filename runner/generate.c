@@ -6,9 +6,9 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/stage.h"
+#include "convert/tokenizer_open.h"
 #include "runner/forward.h"
 #include "runner/sample.h"
-#include "runner/tokenizer.h"
 
 enum { DEFAULT_NEW_TOKENS = 128, STEP_TOKENS = 512, MAX_EOS = 16 };
 

@@ -10,8 +10,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::map<std::string, int> kLevel = {{"base", 0},   {"kernels", 1}, {"model", 2},    {"convert", 3},
-                                           {"runner", 4}, {"quant", 5},   {"validate", 6}, {"cli", 7}};
+const std::map<std::string, int> kLevel = {{"base", 0},      {"kernels", 1},  {"model", 2},
+                                           {"tokenizer", 3}, {"convert", 4},  {"runner", 5},
+                                           {"quant", 6},     {"validate", 7}, {"cli", 8}};
 
 std::string TopFolder(const std::string &path) { return path.substr(0, path.find('/')); }
 

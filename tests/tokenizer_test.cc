@@ -13,8 +13,9 @@
 extern "C" {
 #include <cjson/cJSON.h>
 
+#include "base/utf8.h"
+#include "convert/tokenizer_open.h"
 #include "runner/text.h"
-#include "runner/tokenizer.h"
 }
 
 namespace {

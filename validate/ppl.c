@@ -5,9 +5,9 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "convert/tokenizer_open.h"
 #include "runner/forward.h"
 #include "runner/text.h"
-#include "runner/tokenizer.h"
 
 enum { DEFAULT_CTX = 512, BATCH_ROWS = 512 };
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Writes runner/tokenizer_unicode_data.c: where the reference's Unicode differs from our libraries'.
+"""Writes tokenizer/unicode_data.c: where the reference's Unicode differs from our libraries'.
 
 Hugging Face's tokenizers knows Unicode three times over: Oniguruma (16.0) for patterns, Rust's standard library (17.0)
 for letters' case and digits, and an old table (9.0) for normalization. PCRE2 knows 14.0 or later, utf8proc 15.0. The
 differences are found by asking the reference about every code point; Python's own unicodedata must be of 14.0.
 
-usage: make_unicode.py > runner/tokenizer_unicode_data.c"""
+usage: make_unicode.py > tokenizer/unicode_data.c"""
 import sys
 import unicodedata
 
@@ -112,7 +112,7 @@ def main():
     extra = [c for c in POINTS if unicodedata.category(chr(c))[0] != "N" and c not in new and split_class(digits, c)]
     old = [c for c in POINTS if c not in new and is_punct(c) != split_class(punct, c)]
     print(f"/* Made by scripts/golden/make_unicode.py from tokenizers {tokenizers.__version__}; do not edit. */")
-    print('#include "runner/tokenizer_unicode.h"')
+    print('#include "tokenizer/unicode.h"')
     table("nb_unicode_new", "Assigned after Unicode 14 (and U+180E): an older code point of the same kind and UTF-8 length.",
           ranges(sorted(new.items())), "0x%X")
     table("nb_unicode_inert", "Unchanged by the reference's normalization forms, which know Unicode 9.",

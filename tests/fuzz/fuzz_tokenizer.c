@@ -1,10 +1,10 @@
-/* A tokenizer.json of any bytes; if it opens, text of any bytes through encode and decode. The input is a tokenizer.json
- * up to the last NUL, and the text behind it. */
+/* A tokenizer.json of any bytes; if it opens, text of any bytes through encode and decode. The input is a
+ * tokenizer.json up to the last NUL, and the text behind it. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "runner/tokenizer.h"
+#include "tokenizer/tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -19,7 +19,8 @@ static void stream(const nb_tokenizer *t, const nb_ids *ids) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   const uint8_t *nul = memrchr(data, 0, size);
   size_t json = nul ? (size_t)(nul - data) : size;
-  static const char some[] = "Hello, wor\xc3\xa9ld's  123 \xf0\x9f\x98\x80\xff <s>\r\n\t the a\xcc\x81\xcc\xa3 <0x41> \xe2\x96\x81x ";
+  static const char some[] =
+      "Hello, wor\xc3\xa9ld's  123 \xf0\x9f\x98\x80\xff <s>\r\n\t the a\xcc\x81\xcc\xa3 <0x41> \xe2\x96\x81x ";
   const char *text = nul ? (const char *)nul + 1 : some;
   size_t n = nul ? size - json - 1 : sizeof some - 1;
   nb_tokenizer *t;

@@ -4,14 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 
 #include "base/stage.h"
-#include "base/str.h"
-#include "convert/gguf.h"
+#include "base/utf8.h"
 #include "model/json.h"
-#include "runner/text.h"
-#include "runner/tokenizer_parts.h"
+#include "tokenizer/parts.h"
 
 enum {
   MAX_FILE = 256 << 20,
@@ -499,40 +496,13 @@ nibble_status nb_tokenizer_parse(const char *where, const char *text, size_t n, 
   return status;
 }
 
-static nibble_status open_gguf(const char *path, nb_tokenizer **out, nibble_error *err) {
-  nb_checkpoint checkpoint;
-  nb_buf text = {0};
-  nibble_status status = nb_checkpoint_open(path, &checkpoint, err);
-  if (status != NIBBLE_OK) return status;
-  status = nb_gguf_tokenizer_json(&checkpoint, &text, err);
-  if (status == NIBBLE_OK && text.failed) status = nb_fail_memory(err, text.length);
-  if (status == NIBBLE_OK) status = nb_tokenizer_parse(path, text.data, text.length, out, err);
-  nb_buf_free(&text);
-  nb_checkpoint_close(&checkpoint);
-  return status;
-}
-
-/* `path`, a folder, to the file in it; another file's path to the tokenizer beside it. */
-static char *tokenizer_path(const char *path) {
-  if (nb_ends_with(path, ".json")) return strdup(path);
-  struct stat info;
-  if (stat(path, &info) != 0 || S_ISDIR(info.st_mode)) return nb_path_join(path, "tokenizer.json");
-  const char *slash = strrchr(path, '/');
-  char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-  char *joined = folder ? nb_path_join(folder, "tokenizer.json") : NULL;
-  free(folder);
-  return joined;
-}
-
-nibble_status nb_tokenizer_open(const char *path, nb_tokenizer **out, nibble_error *err) {
-  *out = NULL;
-  if (nb_ends_with(path, ".gguf")) return open_gguf(path, out, err);
-  char *file = tokenizer_path(path), *text = NULL;
-  if (!file) return nb_fail_memory(err, strlen(path));
+nibble_status nb_tokenizer_load(const char *path, nb_tokenizer **out, nibble_error *err) {
+  char *text;
   size_t n;
-  nibble_status status = nb_read_file(file, MAX_FILE, &text, &n, err);
-  if (status == NIBBLE_OK) status = nb_tokenizer_parse(file, text, n, out, err);
+  *out = NULL;
+  nibble_status status = nb_read_file(path, MAX_FILE, &text, &n, err);
+  if (status != NIBBLE_OK) return status;
+  status = nb_tokenizer_parse(path, text, n, out, err);
   free(text);
-  free(file);
   return status;
 }

@@ -1,18 +1,15 @@
-/* What the tokenizer's files share; everyone else includes runner/tokenizer.h. Each part of a tokenizer.json becomes a
- * short list of steps of few kinds, made once by its parser and then run over the text:
- *   tokenizer_load.c    the JSON: vocabulary and merges straight from the text, the rest through cJSON
- *   tokenizer_normal.c  normalizers: text to text
- *   tokenizer_pre.c     pre-tokenizers: text to words
- *   tokenizer_bpe.c     the model: word to ids
- *   tokenizer_decode.c  decoders: ids to text */
-#ifndef NB_RUNNER_TOKENIZER_PARTS_H
-#define NB_RUNNER_TOKENIZER_PARTS_H
+/* What the tokenizer's files share; everyone else includes tokenizer/tokenizer.h. Each part of a tokenizer.json becomes
+ * a short list of steps of few kinds, made once by its parser and then run over the text: readers/json.c   the JSON:
+ * vocabulary and merges straight from the text, the rest through cJSON normalizers.c    text to text pretokenizers.c
+ * text to words bpe.c            the model: word to ids decoders.c       ids to text */
+#ifndef NB_TOKENIZER_PARTS_H
+#define NB_TOKENIZER_PARTS_H
 
 #include <cjson/cJSON.h>
 
 #include "base/strmap.h"
-#include "runner/tokenizer.h"
-#include "runner/tokenizer_regex.h"
+#include "tokenizer/regex.h"
+#include "tokenizer/tokenizer.h"
 
 enum {
   NB_MAX_STEPS = 32,      /* in one part of a tokenizer */

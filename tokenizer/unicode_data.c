@@ -1,5 +1,5 @@
 /* Made by scripts/golden/make_unicode.py from tokenizers 0.23.3; do not edit. */
-#include "runner/tokenizer_unicode.h"
+#include "tokenizer/unicode.h"
 
 /* Assigned after Unicode 14 (and U+180E): an older code point of the same kind and UTF-8 length. */
 const nb_code_range nb_unicode_new[] = {

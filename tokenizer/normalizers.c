@@ -4,10 +4,10 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "base/utf8.h"
 #include "model/json.h"
-#include "runner/text.h"
-#include "runner/tokenizer_parts.h"
-#include "runner/tokenizer_unicode.h"
+#include "tokenizer/parts.h"
+#include "tokenizer/unicode.h"
 
 enum {
   MAX_DECOMPOSED = 32, /* code points that one becomes; 18 is Unicode's longest */

@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/utf8.h"
 #include "model/json.h"
-#include "runner/text.h"
-#include "runner/tokenizer_parts.h"
-#include "runner/tokenizer_unicode.h"
+#include "tokenizer/parts.h"
+#include "tokenizer/unicode.h"
 
 static int by_bytes(const void *a, const void *b) {
   const nb_added *x = a, *y = b;

@@ -4,16 +4,18 @@
  * know are refused by name when it is opened: ids are either the reference's or there are none.
  *
  *   nb_tokenizer *tokenizer;
- *   nb_tokenizer_open("model-folder", &tokenizer, err);
+ *   nb_tokenizer_load("model-folder/tokenizer.json", &tokenizer, err);
  *   nb_tokenizer_encode(tokenizer, text, n, NB_ADD_SPECIAL, &ids, err);
  *
  * A tokenizer keeps a cache of words, so one thread at a time may use it. Text may hold any bytes: what is not UTF-8
- * is read as runner/text.h says. Time and memory grow with the text's length, whatever it holds. */
-#ifndef NB_RUNNER_TOKENIZER_H
-#define NB_RUNNER_TOKENIZER_H
+ * is read as base/utf8.h says. Time and memory grow with the text's length, whatever it holds. */
+#ifndef NB_TOKENIZER_TOKENIZER_H
+#define NB_TOKENIZER_TOKENIZER_H
 
 #include "base/buf.h"
 #include "base/status.h"
+
+enum { NB_TEXT_MAX = 1 << 30 }; /* bytes a text may have: token offsets are 31-bit */
 
 typedef struct nb_tokenizer nb_tokenizer;
 
@@ -27,13 +29,12 @@ typedef struct nb_ids {
 void nb_ids_append(nb_ids *ids, const int32_t *more, size_t n);
 void nb_ids_free(nb_ids *ids);
 
-/* Opens the tokenizer of a MODEL: the tokenizer.json in the folder `path`, beside the file `path`, or `path` itself if
- * its name ends in .json; for a .gguf the one that its metadata make. NIBBLE_BAD_INPUT if it is missing, damaged, or
- * asks for something unknown. Close with nb_tokenizer_close. */
-nibble_status nb_tokenizer_open(const char *path, nb_tokenizer **out, nibble_error *err);
-
-/* The same from the text of a tokenizer.json; `where` names it in messages. */
+/* Opens the text of a tokenizer.json; `where` names it in messages. NIBBLE_BAD_INPUT if it is damaged or asks for
+ * something unknown. Close with nb_tokenizer_close. A MODEL's is opened by convert/tokenizer_open.h. */
 nibble_status nb_tokenizer_parse(const char *where, const char *text, size_t n, nb_tokenizer **out, nibble_error *err);
+
+/* Opens the tokenizer.json at `path`. */
+nibble_status nb_tokenizer_load(const char *path, nb_tokenizer **out, nibble_error *err);
 
 void nb_tokenizer_close(nb_tokenizer *tokenizer);
 

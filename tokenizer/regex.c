@@ -1,11 +1,11 @@
-#include "runner/tokenizer_regex.h"
+#include "tokenizer/regex.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "runner/text.h"
+#include "base/utf8.h"
 
 enum {
   MAX_PATTERN = 1 << 16,    /* bytes; the longest in use has about 1000 */

@@ -1,8 +1,8 @@
 /* The regular expressions of a tokenizer.json. They are written for Oniguruma's Ruby syntax, which the reference uses,
  * and run by PCRE2: a pattern is first rewritten where the two read the same characters differently, and what has no
  * counterpart is refused. Matching costs are bounded: a pattern that explodes on some text is an error, not a hang. */
-#ifndef NB_RUNNER_TOKENIZER_REGEX_H
-#define NB_RUNNER_TOKENIZER_REGEX_H
+#ifndef NB_TOKENIZER_REGEX_H
+#define NB_TOKENIZER_REGEX_H
 
 #include "base/buf.h"
 #include "base/status.h"

@@ -8,8 +8,8 @@
 #include <xxhash.h>
 
 #include "base/checked.h"
-#include "runner/text.h"
-#include "runner/tokenizer_parts.h"
+#include "base/utf8.h"
+#include "tokenizer/parts.h"
 
 enum {
   SHORT_WORD = 24,        /* symbols up to which rescanning beats the heap */

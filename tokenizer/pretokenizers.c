@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "model/json.h"
-#include "runner/text.h"
-#include "runner/tokenizer_parts.h"
-#include "runner/tokenizer_unicode.h"
+#include "tokenizer/parts.h"
+#include "tokenizer/unicode.h"
 
 /* GPT-2's pattern, which ByteLevel splits by. */
 #define GPT2_PATTERN "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"

@@ -2,9 +2,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "model/json.h"
-#include "runner/text.h"
-#include "runner/tokenizer_parts.h"
+#include "tokenizer/parts.h"
 
 /* Strings one behind the other in `text`; ends[i] is where the i-th ends. */
 typedef struct list {

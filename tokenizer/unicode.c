@@ -1,9 +1,9 @@
-#include "runner/tokenizer_unicode.h"
+#include "tokenizer/unicode.h"
 
 #include <string.h>
 #include <utf8proc.h>
 
-#include "runner/text.h"
+#include "base/utf8.h"
 
 static const nb_code_range *find(const nb_code_range *ranges, size_t count, uint32_t code) {
   size_t low = 0, high = count;

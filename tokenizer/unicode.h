@@ -1,10 +1,10 @@
 /* What the tokenizer asks of Unicode, answered as the reference answers it. Patterns and character classes come from
  * PCRE2 and utf8proc, whose tables are older than those of the reference's regular expressions and newer than those of
- * its normalization forms; runner/tokenizer_unicode_data.c lists the differences (made by
+ * its normalization forms; tokenizer/unicode_data.c lists the differences (made by
  * scripts/golden/make_unicode.py). For patterns they are hidden by a shadow: a copy of the text, byte for byte as long,
  * in which a code point that our libraries do not know is replaced by an older one of the same kind. */
-#ifndef NB_RUNNER_TOKENIZER_UNICODE_H
-#define NB_RUNNER_TOKENIZER_UNICODE_H
+#ifndef NB_TOKENIZER_UNICODE_H
+#define NB_TOKENIZER_UNICODE_H
 
 #include <stdint.h>
 

@@ -2,15 +2,15 @@
  * The two differ in: \w and \b (PCRE2's are narrower), \h (hex digit), \v (one character), (?m) (dot matches newline),
  * an option without a colon (it opens a group to the end of the enclosing one), {n,m}+ (a repeat, not possessive),
  * {n}? (optional, not lazy), {,m}, property names, and scripts (Script, not Script_Extensions). White space needs no
- * change: the one code point that PCRE2's \s has too many is hidden by the shadow (runner/tokenizer_unicode.h). */
+ * change: the one code point that PCRE2's \s has too many is hidden by the shadow (tokenizer/unicode.h). */
 #include <ctype.h>
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "runner/text.h"
-#include "runner/tokenizer_regex.h"
+#include "base/utf8.h"
+#include "tokenizer/regex.h"
 
 /* Oniguruma's word characters. Outside brackets a table for Latin-1 adds superscripts and fractions. */
 #define WORD_IN_CLASS "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"

@@ -1,0 +1,49 @@
+#include "convert/tokenizer_open.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/stage.h"
+#include "base/str.h"
+#include "convert/gguf.h"
+
+static nibble_status load_from(const char *folder, nb_tokenizer **out, nibble_error *err) {
+  char *path = nb_path_join(folder, "tokenizer.json");
+  if (!path) return nb_fail_memory(err, strlen(folder));
+  nibble_status status = nb_tokenizer_load(path, out, err);
+  free(path);
+  return status;
+}
+
+nibble_status nb_tokenizer_of(const nb_checkpoint *checkpoint, nb_tokenizer **out, nibble_error *err) {
+  *out = NULL;
+  if (!checkpoint->gguf) return load_from(checkpoint->folder, out, err);
+  nb_buf text = {0};
+  nibble_status status = nb_gguf_tokenizer_json(checkpoint, &text, err);
+  if (status == NIBBLE_OK) status = nb_tokenizer_parse(checkpoint->path, text.data, text.length, out, err);
+  nb_buf_free(&text);
+  return status;
+}
+
+nibble_status nb_tokenizer_open(const char *path, nb_tokenizer **out, nibble_error *err) {
+  *out = NULL;
+  if (nb_ends_with(path, ".json")) return nb_tokenizer_load(path, out, err);
+  nibble_status status;
+  if (nb_ends_with(path, ".gguf")) {
+    nb_checkpoint checkpoint;
+    status = nb_checkpoint_open(path, &checkpoint, err);
+    if (status != NIBBLE_OK) return status;
+    status = nb_tokenizer_of(&checkpoint, out, err);
+    nb_checkpoint_close(&checkpoint);
+    return status;
+  }
+  struct stat info;
+  if (stat(path, &info) != 0 || S_ISDIR(info.st_mode)) return load_from(path, out, err);
+  const char *slash = strrchr(path, '/');
+  char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+  if (!folder) return nb_fail_memory(err, strlen(path));
+  status = load_from(folder, out, err);
+  free(folder);
+  return status;
+}

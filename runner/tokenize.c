@@ -1,0 +1,42 @@
+/* nibble.h's functions for text and token ids. */
+#include "convert/tokenizer_open.h"
+#include "runner/text.h"
+
+nibble_status nibble_tokenizer_open(const char *model, nibble_tokenizer **out, nibble_error *err) {
+  return nb_tokenizer_open(model, out, err);
+}
+
+void nibble_tokenizer_close(nibble_tokenizer *tokenizer) { nb_tokenizer_close(tokenizer); }
+
+nibble_status nibble_tokenizer_encode(nibble_tokenizer *tokenizer, const char *text, size_t n, bool add_special,
+                                      int32_t **ids, size_t *count, nibble_error *err) {
+  nb_ids list = {0};
+  nibble_status status = nb_tokenizer_encode(tokenizer, text, n, add_special ? NB_ADD_SPECIAL : 0, &list, err);
+  if (status != NIBBLE_OK) nb_ids_free(&list);
+  *ids = list.data;
+  *count = list.length;
+  return status;
+}
+
+/* Hands a buffer over as a string, or frees it after a failure. */
+static nibble_status hand_over(nb_buf *buf, nibble_status status, char **text, size_t *length, nibble_error *err) {
+  nb_buf_append(buf, "", 0); /* so that an empty text is a string too */
+  if (status == NIBBLE_OK && buf->failed) status = nb_fail_memory(err, buf->length);
+  if (status != NIBBLE_OK) nb_buf_free(buf);
+  *text = buf->data;
+  *length = buf->length;
+  return status;
+}
+
+nibble_status nibble_tokenizer_decode(const nibble_tokenizer *tokenizer, const int32_t *ids, size_t count,
+                                      bool skip_special, char **text, size_t *length, nibble_error *err) {
+  nb_buf buf = {0};
+  nibble_status status = nb_tokenizer_decode(tokenizer, ids, count, skip_special ? NB_SKIP_SPECIAL : 0, &buf, err);
+  return hand_over(&buf, status, text, length, err);
+}
+
+nibble_status nibble_text_read(const char *path, char **text, size_t *length, nibble_error *err) {
+  nb_buf buf = {0};
+  nibble_status status = nb_text_read(path, &buf, err);
+  return hand_over(&buf, status, text, length, err);
+}
