@@ -4,8 +4,11 @@
  * that returns a status. Activations are row-major [rows, width], a row a token; where several sequences run at once,
  * all have the same number of tokens and the rows of one are adjacent.
  *
- *   embed -> (norm, matmul q k v, rotary, attention, matmul o, norm, matmul gate up, gate, matmul down) a layer
- *   -> gather the rows wanted -> norm -> matmul with the head -> download, or log_probs */
+ *   a decoder    embed -> (norm, matmul q k v, store, attention, matmul o, norm, matmul gate up, gate, matmul down)
+ *                a layer -> gather the rows wanted -> norm -> matmul with the head -> download, or log_probs
+ *   an encoder   the same with an attention that is not causal, centered norms, a gate without up
+ *   both         the decoder's other attention reads a cache that the encoder's output was stored into once
+ *   experts      matmul with the router -> download; for each expert gather its rows -> ... -> scatter_add them back */
 #ifndef NB_KERNELS_BACKEND_H
 #define NB_KERNELS_BACKEND_H
 
@@ -20,19 +23,53 @@ typedef struct nb_recording nb_recording; /* operations that can be queued again
 
 typedef enum nb_activation {
   NB_ACT_SILU,
-  NB_ACT_GELU,      /* exact, by erf */
-  NB_ACT_GELU_TANH, /* the tanh approximation */
+  NB_ACT_GELU,       /* exact, by erf */
+  NB_ACT_GELU_TANH,  /* the tanh approximation */
+  NB_ACT_RELU,       /* NaN stays NaN */
+  NB_ACT_QUICK_GELU, /* x * sigmoid(1.702 x) */
+  NB_ACT_TANH,
+  NB_ACTIVATIONS, /* how many there are */
 } nb_activation;
 
-/* One call of attention, or of the rotation before it. Rows are [sequences * tokens]; token t of every sequence stands
- * at position start + t. */
+/* What a norm does to a row. centered: (x - mean) / sqrt(var + eps) * weight + bias (Ba et al. 2016, arXiv:1607.06450),
+ * with bias NULL for none; else x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019, arXiv:1910.07467), with
+ * bias NULL. */
+typedef struct nb_norm {
+  const nb_buffer *weight, *bias;
+  float eps;
+  bool centered;
+} nb_norm;
+
+/* One call of attention, or of the store before it. Rows are [sequences * tokens]; token t of every sequence stands at
+ * position start + t, which is less than capacity where it is stored, or a bias is looked up by it. */
 typedef struct nb_attention_shape {
   int64_t sequences, tokens, start;
   int64_t heads, kv_heads, head_dim;
-  int64_t capacity; /* tokens that a sequence may grow to */
-  int64_t window;   /* a token sees itself and window - 1 before it; 0: all */
-  float scale;      /* on the scores */
+  int64_t capacity;   /* tokens that a sequence may grow to */
+  bool causal;        /* a token sees the keys up to its own */
+  int64_t window;     /* if causal: a token sees itself and window - 1 before it; 0: all */
+  int64_t keys;       /* if not causal: every token sees keys [0, keys), 1 <= keys <= capacity */
+  int64_t rotary_dim; /* dimensions of a head that turn, even, from the first on; 0: none */
+  float scale;        /* on the scores */
 } nb_attention_shape;
+
+/* Cosines and sines of the angles of every position, [capacity, rotary_dim / 2] each. */
+typedef struct nb_rotary_tables {
+  const nb_buffer *cos, *sin;
+} nb_rotary_tables;
+
+/* Columns [first, first + count) of a matrix [rows, width]. */
+typedef struct nb_columns {
+  int64_t rows, width;
+  int64_t first, count;
+} nb_columns;
+
+/* n rows of `width` on their way into a larger matrix: row i goes, times weights[i], to row rows[i]. */
+typedef struct nb_scatter {
+  const int32_t *rows;  /* [n], in host memory */
+  const float *weights; /* [n], in host memory */
+  int64_t n, width;
+} nb_scatter;
 
 typedef struct nb_matrix_options {
   bool llm_int8;         /* an int8 weight is multiplied as LLM.int8 does (int8.h) */
@@ -72,9 +109,8 @@ struct nb_backend {
   /* out[i] = row ids[i] of the table [vocab, width]. */
   void (*embed)(nb_backend *self, const nb_matrix *table, const int32_t *ids, int64_t n, nb_buffer *out);
 
-  /* out = x / rms(x) * weight over rows of `width`; out may be x. Zhang and Sennrich 2019, arXiv:1910.07467. */
-  void (*norm)(nb_backend *self, const nb_buffer *x, const nb_buffer *weight, int64_t rows, int64_t width, float eps,
-               nb_buffer *out);
+  /* Rows of `width` of x, each by itself; out may be x. */
+  void (*norm)(nb_backend *self, const nb_buffer *x, const nb_norm *n, int64_t rows, int64_t width, nb_buffer *out);
 
   /* `count` layers on one input x [rows, in]. `group` rows belong to one sequence: LLM.int8 looks for outlier columns
    * over them. NIBBLE_SYSTEM if there is no memory for its scratch. */
@@ -84,26 +120,40 @@ struct nb_backend {
   /* An empty cache for the shape's sequences, kv_heads, head_dim and capacity; it may take its memory as it grows. */
   nibble_status (*kv_create)(nb_backend *self, const nb_attention_shape *shape, nb_kv_cache **out, nibble_error *err);
   void (*kv_free)(nb_backend *self, nb_kv_cache *cache); /* NULL is fine */
-  /* Makes room for `tokens` <= capacity tokens of each of the first `sequences`, which rotary then may write; what is
+  /* Makes room for `tokens` <= capacity tokens of each of the first `sequences`, which store then may write; what is
    * there stays. NIBBLE_SYSTEM if there is no memory: the cache is then as it was. Not between record_begin and
    * record_end, but a recording sees it. */
   nibble_status (*kv_reserve)(nb_backend *self, nb_kv_cache *cache, int64_t sequences, int64_t tokens,
                               nibble_error *err);
 
-  /* Rotates q [rows, heads * head_dim] and k [rows, kv_heads * head_dim] in place, then writes k and v into the cache.
-   * cos and sin are [capacity, head_dim / 2]; the halves of a head are rotated against each other. */
-  void (*rotary)(nb_backend *self, const nb_attention_shape *shape, const nb_buffer *cos, const nb_buffer *sin,
-                 nb_buffer *q, nb_buffer *k, const nb_buffer *v, nb_kv_cache *cache);
+  /* Turns the first rotary_dim dimensions of each head of q [rows, heads * head_dim] and of k [rows, kv_heads *
+   * head_dim] in place, their halves against each other, then writes k and v into the cache. tables NULL: nothing
+   * turns, and q may be NULL. */
+  void (*store)(nb_backend *self, const nb_attention_shape *shape, const nb_rotary_tables *tables, nb_buffer *q,
+                nb_buffer *k, const nb_buffer *v, nb_kv_cache *cache);
 
-  /* out [rows, heads * head_dim] = softmax(q K^T * scale) V over what the cache holds up to each token; causal. */
+  /* out [rows, heads * head_dim] = softmax(q K^T * scale + bias) V over the keys of the cache that each token sees.
+   * bias [heads, 2 * capacity - 1], or NULL: that of a head depends on how far the key is from the query, and stands at
+   * [head][key - query + capacity - 1]. It is uploaded; a device may read it before earlier operations are done. */
   void (*attention)(nb_backend *self, const nb_attention_shape *shape, const nb_buffer *q, const nb_kv_cache *cache,
-                    nb_buffer *out);
+                    const nb_buffer *bias, nb_buffer *out);
 
-  /* gate = act(gate) * up over `count` floats. */
+  /* gate = act(gate) * up over `count` floats; up NULL: act(gate). */
   void (*gate)(nb_backend *self, nb_activation act, nb_buffer *gate, const nb_buffer *up, int64_t count);
+
+  /* y += x, and x *= factor, over `count` floats. */
+  void (*add)(nb_backend *self, nb_buffer *y, const nb_buffer *x, int64_t count);
+  void (*scale)(nb_backend *self, nb_buffer *x, float factor, int64_t count);
+
+  /* out [rows, count] = the columns of x. */
+  void (*split)(nb_backend *self, const nb_buffer *x, const nb_columns *columns, nb_buffer *out);
 
   /* out[i] = row rows[i] of x, rows of `width`. */
   void (*gather)(nb_backend *self, const nb_buffer *x, const int32_t *rows, int64_t n, int64_t width, nb_buffer *out);
+
+  /* y[rows[i]] += weights[i] * row i of x, for one i after the other, so that a row that comes twice has one sum. A
+   * device adds all at once where the rows ascend, and only then. */
+  void (*scatter_add)(nb_backend *self, const nb_buffer *x, const nb_scatter *to, nb_buffer *y);
 
   /* log_prob[i] = log softmax(logits[i])[targets[i]] over rows of `vocab`; argmax[i] is where the largest is (NULL: not
    * wanted). Waits for all queued work. */
@@ -111,9 +161,10 @@ struct nb_backend {
                              int64_t vocab, double *log_prob, int32_t *argmax, nibble_error *err);
 
   /* Recording, for steps that repeat; NULL where a backend gains nothing by it. Operations between record_begin and
-   * record_end are kept instead of run; only those that return nothing and matmul may stand there, on shapes that have
-   * been run before. replay queues them again, with `start` in place of that of every rotary and attention among them;
-   * the buffers and matrices they name must still be there. */
+   * record_end are kept instead of run; only matmul and those may stand there that return nothing and bring no numbers
+   * from the host (embed, gather and scatter_add do), on shapes that have been run before. replay queues them again,
+   * with `start` in place of that of every store and attention among them, and `keys` as they were; the buffers and
+   * matrices they name must still be there. */
   nibble_status (*record_begin)(nb_backend *self, nibble_error *err);
   nibble_status (*record_end)(nb_backend *self, nb_recording **out, nibble_error *err);
   nibble_status (*replay)(nb_backend *self, nb_recording *recording, int64_t start, nibble_error *err);

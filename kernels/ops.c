@@ -7,7 +7,7 @@
 #include "kernels/cpu/ops_cpu.h"
 
 /* Rows, or runs of elements, that one band works through: enough to outweigh handing it to a thread. */
-enum { ROW_BAND = 8, ELEMENT_BAND = 16384, LOGIT_ROW_BAND = 1, SMALL_ATTENTION = 16384 };
+enum { ROW_BAND = 8, ELEMENT_BAND = 16384, COLUMN_BAND = 512, LOGIT_ROW_BAND = 1, SMALL_ATTENTION = 16384 };
 
 static const nb_cpu_ops *ops(void) { return nb_cpu_ops_for(nb_isa_current()); }
 
@@ -53,7 +53,7 @@ typedef struct elementwise_job {
 static void silu_mul_band(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const elementwise_job *job = ctx;
-  ops()->silu_mul(job->a + begin, job->b + begin, end - begin, job->y + begin);
+  ops()->silu_mul(job->a + begin, job->b ? job->b + begin : NULL, end - begin, job->y + begin);
 }
 
 void nb_silu_mul(const float *gate, const float *up, int64_t n, float *y) {
@@ -70,6 +70,44 @@ static void add_band(void *ctx, int64_t begin, int64_t end, int thread) {
 void nb_add(const float *x, int64_t n, float *y) {
   elementwise_job job = {.a = x, .y = y};
   nb_parallel(n, ELEMENT_BAND, add_band, &job);
+}
+
+typedef struct scale_job {
+  float *x, factor;
+} scale_job;
+
+static void scale_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const scale_job *job = ctx;
+  for (int64_t i = begin; i < end; i++) job->x[i] *= job->factor;
+}
+
+void nb_scale(float factor, int64_t n, float *x) {
+  scale_job job = {.x = x, .factor = factor};
+  nb_parallel(n, ELEMENT_BAND, scale_band, &job);
+}
+
+typedef struct scatter_job {
+  const float *x, *weights;
+  const int32_t *rows;
+  float *y;
+  int64_t n, cols;
+} scatter_job;
+
+/* Bands of columns, not of rows: what a row of y gets comes in order then, however often it comes. */
+static void scatter_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const scatter_job *job = ctx;
+  for (int64_t i = 0; i < job->n; i++) {
+    const float *x = job->x + i * job->cols;
+    float *y = job->y + job->rows[i] * job->cols, weight = job->weights[i];
+    for (int64_t c = begin; c < end; c++) y[c] += weight * x[c];
+  }
+}
+
+void nb_scatter_add(const float *x, const int32_t *rows, const float *weights, int64_t n, int64_t cols, float *y) {
+  scatter_job job = {.x = x, .weights = weights, .rows = rows, .y = y, .n = n, .cols = cols};
+  nb_parallel(cols, COLUMN_BAND, scatter_band, &job);
 }
 
 typedef struct rotary_job {
@@ -125,7 +163,8 @@ void nb_attention_run(const nb_attention *a) {
   int64_t tiles = nb_ceil_div(a->tokens * (a->heads / a->kv_heads), query_tile(a));
   int64_t items = a->sequences * a->kv_heads * tiles;
   /* A short cache is read in less time than it takes to wake a thread. */
-  bool small = (a->past + a->tokens) * a->head_dim * a->heads * a->tokens * a->sequences < SMALL_ATTENTION;
+  int64_t keys = nb_attention_end(a, a->tokens - 1);
+  bool small = keys * a->head_dim * a->heads * a->tokens * a->sequences < SMALL_ATTENTION;
   nb_parallel(items, small ? items : 1, attention_band, (void *)a);
 }
 

@@ -1,4 +1,4 @@
-/* What a forward pass does between its matrix products, on float32: norms, gated activation, rotary positions,
+/* What a forward pass does between its matrix products, on float32: norms, gated activation, sums, rotary positions,
  * attention over a cache, log-softmax. Matrices are row-major; where a stride is given it counts floats from row to
  * row, elsewhere rows follow each other. An output may be the input itself where that is said, and never overlaps it
  * otherwise. Each function spreads its rows over the threads itself; results do not depend on how many there are. */
@@ -15,11 +15,17 @@ void nb_rmsnorm(const float *x, const float *weight, int64_t rows, int64_t cols,
 void nb_layernorm(const float *x, const float *weight, const float *bias, int64_t rows, int64_t cols, float eps,
                   float *y);
 
-/* y = silu(gate) * up with silu(v) = v / (1 + exp(-v)), n floats each; y may be either input. */
+/* y = silu(gate) * up with silu(v) = v / (1 + exp(-v)), n floats each; y may be either input. up NULL: silu(gate). */
 void nb_silu_mul(const float *gate, const float *up, int64_t n, float *y);
 
 /* y += x, n floats. */
 void nb_add(const float *x, int64_t n, float *y);
+
+/* x *= factor, n floats. */
+void nb_scale(float factor, int64_t n, float *x);
+
+/* y[rows[i]] += weights[i] * x[i] for i = 0 .. n - 1, one after the other; rows of `cols` floats. */
+void nb_scatter_add(const float *x, const int32_t *rows, const float *weights, int64_t n, int64_t cols, float *y);
 
 /* Turns pairs (i, i + rotary_dim/2) of every head by the angle of the row's position, as transformers' Llama does
  * (arXiv:2104.09864, in the half-split form). x [rows, heads * head_dim] in place, `stride` floats from row to row.
@@ -27,8 +33,9 @@ void nb_add(const float *x, int64_t n, float *y);
 void nb_rotary(float *x, int64_t stride, int64_t rows, int64_t heads, int64_t head_dim, int64_t rotary_dim,
                int64_t period, const float *cos, const float *sin);
 
-/* Softmax(q k^T * scale) v for a batch of sequences that each have `past` tokens in the cache and then `tokens` new
- * ones, whose keys and values are in the cache already. Query head h reads key head h / (heads / kv_heads). */
+/* Softmax(q k^T * scale + bias) v for a batch of sequences that each have `past` tokens before the `tokens` new ones.
+ * The keys and values that they see, their own among them, are in the cache already. Query head h reads key head h /
+ * (heads / kv_heads). */
 typedef struct nb_attention {
   const float *q; /* [sequences * tokens, heads * head_dim], q_stride floats from token to token */
   float *out;     /* the same shape, out_stride floats from token to token */
@@ -42,8 +49,13 @@ typedef struct nb_attention {
   int64_t sequences, tokens, past;
   int64_t heads, kv_heads, head_dim; /* heads is a multiple of kv_heads */
   float scale;                       /* 1 / sqrt(head_dim) as a rule */
-  bool causal;                       /* token i of the new ones sees past + i + 1 keys; else all past + tokens */
-  int64_t window;                    /* of a causal one: a token sees the last `window` of those alone; 0: all */
+  bool causal;                       /* token i of the new ones sees past + i + 1 keys */
+  int64_t window;                    /* if causal: it sees the last `window` of those alone; 0: all */
+  int64_t keys;                      /* if not: every token sees so many */
+
+  /* NULL, or what is added to the score of head h, query position p and key j: bias[h * bias_stride + j - p]. */
+  const float *bias;
+  int64_t bias_stride;
 } nb_attention;
 
 void nb_attention_run(const nb_attention *a);

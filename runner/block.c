@@ -124,14 +124,16 @@ nibble_status nb_block_attend(const nb_block_run *run, nibble_error *err) {
   nb_block_scratch *w = run->scratch;
   float eps = (float)c->norm_eps;
   int64_t rows = rows_of(run);
-  b->norm(b, w->x, block->norm[NB_INPUT_NORM], rows, c->hidden_size, eps, w->normed);
+  b->norm(b, w->x, &(nb_norm){.weight = block->norm[NB_INPUT_NORM], .eps = eps}, rows, c->hidden_size, w->normed);
   nibble_status status = run_linears(run, (nb_linear_slot[]){NB_Q_PROJ, NB_K_PROJ, NB_V_PROJ}, 3, w->normed,
                                      (nb_buffer *[]){w->q, w->k, w->v}, false, err);
   if (status != NIBBLE_OK) return status;
   if (block->norm[NB_Q_NORM])
-    b->norm(b, w->q, block->norm[NB_Q_NORM], rows * c->num_attention_heads, c->head_dim, eps, w->q);
+    b->norm(b, w->q, &(nb_norm){.weight = block->norm[NB_Q_NORM], .eps = eps}, rows * c->num_attention_heads,
+            c->head_dim, w->q);
   if (block->norm[NB_K_NORM])
-    b->norm(b, w->k, block->norm[NB_K_NORM], rows * c->num_key_value_heads, c->head_dim, eps, w->k);
+    b->norm(b, w->k, &(nb_norm){.weight = block->norm[NB_K_NORM], .eps = eps}, rows * c->num_key_value_heads,
+            c->head_dim, w->k);
   nb_attention_shape shape = {.sequences = run->sequences,
                               .tokens = run->tokens,
                               .start = run->start,
@@ -139,10 +141,12 @@ nibble_status nb_block_attend(const nb_block_run *run, nibble_error *err) {
                               .kv_heads = c->num_key_value_heads,
                               .head_dim = c->head_dim,
                               .capacity = run->capacity,
+                              .causal = true,
                               .window = block->window,
+                              .rotary_dim = c->head_dim,
                               .scale = (float)(1 / sqrt((double)c->head_dim))};
-  b->rotary(b, &shape, w->cos, w->sin, w->q, w->k, w->v, run->cache);
-  b->attention(b, &shape, w->q, run->cache, w->attended);
+  b->store(b, &shape, &(nb_rotary_tables){w->cos, w->sin}, w->q, w->k, w->v, run->cache);
+  b->attention(b, &shape, w->q, run->cache, NULL, w->attended);
   return NIBBLE_OK;
 }
 
@@ -156,7 +160,8 @@ nibble_status nb_block_gate(const nb_block_run *run, nibble_error *err) {
   nb_backend *b = run->block->backend;
   nb_block_scratch *w = run->scratch;
   int64_t rows = rows_of(run);
-  b->norm(b, w->x, run->block->norm[NB_POST_ATTENTION_NORM], rows, c->hidden_size, (float)c->norm_eps, w->normed);
+  nb_norm n = {.weight = run->block->norm[NB_POST_ATTENTION_NORM], .eps = (float)c->norm_eps};
+  b->norm(b, w->x, &n, rows, c->hidden_size, w->normed);
   nibble_status status = run_linears(run, (nb_linear_slot[]){NB_GATE_PROJ, NB_UP_PROJ}, 2, w->normed,
                                      (nb_buffer *[]){w->gate, w->up}, false, err);
   if (status == NIBBLE_OK) b->gate(b, run->activation, w->gate, w->up, rows * c->intermediate_size);

@@ -238,7 +238,8 @@ static nibble_status run_head(nb_session *s, const int32_t *rows, int64_t n, nib
                      (long long)(s->sequences * s->last_tokens));
   }
   b->gather(b, s->scratches[0].x, rows, n, c->hidden_size, s->head_x);
-  b->norm(b, s->head_x, m->final_norm, n, c->hidden_size, (float)c->norm_eps, s->head_normed);
+  nb_norm norm = {.weight = m->final_norm, .eps = (float)c->norm_eps};
+  b->norm(b, s->head_x, &norm, n, c->hidden_size, s->head_normed);
   nibble_status status = nb_show(s->hook, b, -1, "lm_head.input", s->head_normed, n, c->hidden_size, err);
   if (status != NIBBLE_OK) return status;
   nb_layer_product product = {.weight = m->head.matrix, .bias = m->head.bias, .y = s->logits};

@@ -309,7 +309,7 @@ TEST(CudaBackend, OperationsAreThoseOfTheCpu) {
 TEST(CudaBackend, ARecordedStepIsTheSameAtEveryPosition) {
   nb_check check = CheckOf();
   nb_check_recording(&check);
-  EXPECT_EQ(check.passed, 16);
+  EXPECT_EQ(check.passed, 26);
   EXPECT_EQ(check.failed, 0);
 }
 
@@ -437,7 +437,7 @@ TEST(CudaAttention, ACacheThatFoundNoMemoryGoesOnWhenThereIsSome) {
     nb_backend *self = side ? b : cpu;
     nb_attention_shape shape = {};
     shape.sequences = 1, shape.heads = shape.kv_heads = heads, shape.head_dim = dim, shape.capacity = 128;
-    shape.scale = 0.2f;
+    shape.scale = 0.2f, shape.causal = true, shape.rotary_dim = dim;
     nb_kv_cache *cache = nullptr;
     nb_buffer *f[6] = {};  // q, k, v, cos, sin, out
     for (int i = 0; i < 6; i++) {
@@ -455,8 +455,9 @@ TEST(CudaAttention, ACacheThatFoundNoMemoryGoesOnWhenThereIsSome) {
         emulator::is_memory_full = false;
       }
       ASSERT_EQ(self->kv_reserve(self, cache, 1, start + count, &err), NIBBLE_OK) << err.message;
-      self->rotary(self, &shape, f[3], f[4], f[0], f[1], f[2], cache);
-      self->attention(self, &shape, f[0], cache, f[5]);
+      nb_rotary_tables tables = {f[3], f[4]};
+      self->store(self, &shape, &tables, f[0], f[1], f[2], cache);
+      self->attention(self, &shape, f[0], cache, nullptr, f[5]);
     }
     out[side].resize((size_t)(tokens * heads * dim));
     EXPECT_EQ(self->download(self, f[5], 0, out[side].data(), out[side].size() * 4, &err), NIBBLE_OK);
@@ -478,6 +479,7 @@ TEST(CudaAttention, SharesOfTheKeysComeToWhatOneBlockMakesOfThem) {
       nb_attention_args a = {};
       a.shape.sequences = a.shape.heads = a.shape.kv_heads = 1, a.shape.tokens = 2, a.shape.head_dim = dim;
       a.shape.start = start, a.shape.capacity = capacity, a.shape.window = window, a.shape.scale = 0.5f;
+      a.shape.causal = true;
       a.pages = {table.data(), capacity / NB_KV_PAGE, page / 2};
       int64_t floats = nb_cuda_attention_plan(&a, capacity, shared ? 132 : 1);
       EXPECT_EQ(a.splits, shared ? capacity / NB_KV_PAGE : 1);

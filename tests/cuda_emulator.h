@@ -28,11 +28,14 @@
 #define nb_product_gemm nb_emulated_product_gemm
 #define nb_cuda_rmsnorm nb_emulated_cuda_rmsnorm
 #define nb_cuda_layernorm nb_emulated_cuda_layernorm
-#define nb_cuda_rotary nb_emulated_cuda_rotary
+#define nb_cuda_store nb_emulated_cuda_store
 #define nb_cuda_attention_plan nb_emulated_cuda_attention_plan
 #define nb_cuda_attention nb_emulated_cuda_attention
 #define nb_cuda_gate nb_emulated_cuda_gate
+#define nb_cuda_add nb_emulated_cuda_add
+#define nb_cuda_scale nb_emulated_cuda_scale
 #define nb_cuda_gather nb_emulated_cuda_gather
+#define nb_cuda_scatter_add nb_emulated_cuda_scatter_add
 #define nb_cuda_log_probs nb_emulated_cuda_log_probs
 #define nb_cuda_set_value nb_emulated_cuda_set_value
 #define nb_matrix_upload nb_emulated_matrix_upload

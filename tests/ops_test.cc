@@ -8,6 +8,7 @@
 
 extern "C" {
 #include "kernels/ops.h"
+#include "nibble.h"
 }
 
 namespace {
@@ -61,14 +62,50 @@ TEST(Ops, SiluMulMatchesDoubleArithmetic) {
         gate[0] = -200, gate[1] = 200, gate[2] = -88, gate[3] = -87, gate[4] = 88.5f, gate[5] = 0, gate[6] = -1e30f;
         gate[7] = 1e30f, gate[8] = 1e-30f, gate[9] = -104;
       }
-      std::vector<float> y(n);
+      std::vector<float> y(n), alone(n);
       nb_silu_mul(gate.data(), up.data(), n, y.data());
+      nb_silu_mul(gate.data(), nullptr, n, alone.data());
       for (int64_t i = 0; i < n; i++) {
-        double want = gate[i] / (1 + std::exp(-double(gate[i]))) * up[i];
+        double silu = gate[i] / (1 + std::exp(-double(gate[i]))), want = silu * up[i];
         ASSERT_NEAR(y[i], want, 1e-6 * std::abs(want) + 1e-35) << n << ": " << i << " gate " << gate[i];
+        ASSERT_NEAR(alone[i], silu, 1e-6 * std::abs(silu) + 1e-35) << n << ": " << i << " gate " << gate[i];
       }
     }
   });
+}
+
+TEST(Ops, SumsAndMultiplesOfElements) {
+  for (int64_t n : {1, 7, 40000}) {
+    auto x = RandomFloats(n, 1), y = RandomFloats(n, 2), sum = y, scaled = x;
+    nb_add(x.data(), n, sum.data());
+    nb_scale(-1.7f, n, scaled.data());
+    for (int64_t i = 0; i < n; i++) {
+      ASSERT_EQ(sum[i], y[i] + x[i]) << n << ": " << i;
+      ASSERT_EQ(scaled[i], x[i] * -1.7f) << n << ": " << i;
+    }
+  }
+}
+
+// Bit by bit, whatever the threads: with one row that comes three times, the order of the additions shows.
+TEST(Ops, ScatteredRowsAreAddedInOrder) {
+  const int64_t n = 5, cols = 1301, rows = 4;
+  const int32_t to[n] = {2, 0, 2, 3, 2};
+  const float weights[n] = {1e4f, 0.3f, -1e4f, 2, 0.7f};
+  auto x = RandomFloats(n * cols, 1), before = RandomFloats(rows * cols, 2), want = before;
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t c = 0; c < cols; c++) {
+      volatile float product = weights[i] * x[i * cols + c];  // rounded by itself
+      want[to[i] * cols + c] += product;
+    }
+  }
+  for (int threads : {1, 3}) {
+    nibble_set_threads(threads);
+    auto y = before;
+    nb_scatter_add(x.data(), to, weights, n, cols, y.data());
+    for (int64_t i = 0; i < rows * cols; i++)
+      ASSERT_EQ(y[i], want[i]) << threads << " threads, row " << i / cols << ", " << i % cols;
+  }
+  nibble_set_threads(0);
 }
 
 TEST(Ops, RotaryTurnsHalfSplitPairs) {
@@ -95,6 +132,8 @@ struct AttentionCase {
   bool causal;
   float spread;
   int64_t window = 0;
+  int64_t keys = 0;  // if not causal
+  float bias = 0;    // how far it spreads; 0: none
 };
 
 /* out in double arithmetic, softmax written down plainly. */
@@ -103,8 +142,8 @@ std::vector<double> PlainAttention(const nb_attention &a) {
   for (int64_t s = 0; s < a.sequences; s++) {
     for (int64_t t = 0; t < a.tokens; t++) {
       for (int64_t h = 0; h < a.heads; h++) {
-        int64_t keys = a.past + (a.causal ? t + 1 : a.tokens), kv = h / (a.heads / a.kv_heads);
-        int64_t begin = a.window ? std::max<int64_t>(0, keys - a.window) : 0;
+        int64_t keys = a.causal ? a.past + t + 1 : a.keys, kv = h / (a.heads / a.kv_heads);
+        int64_t begin = a.causal && a.window ? std::max<int64_t>(0, keys - a.window) : 0;
         const float *q = a.q + (s * a.tokens + t) * a.q_stride + h * a.head_dim;
         std::vector<double> score(keys);
         double max = -INFINITY, sum = 0;
@@ -112,6 +151,7 @@ std::vector<double> PlainAttention(const nb_attention &a) {
           const float *k = a.k + s * a.kv_sequence_stride + j * a.kv_token_stride + kv * a.kv_head_stride;
           for (int64_t i = 0; i < a.head_dim; i++) score[j] += double(q[i]) * k[i];
           score[j] *= a.scale;
+          if (a.bias) score[j] += a.bias[h * a.bias_stride + j - (a.past + t)];
           max = std::max(max, score[j]);
         }
         for (int64_t j = begin; j < keys; j++) sum += score[j] = std::exp(score[j] - max);
@@ -129,20 +169,49 @@ std::vector<double> PlainAttention(const nb_attention &a) {
 
 TEST(Ops, AttentionMatchesPlainSoftmax) {
   const AttentionCase cases[] = {
-      {1, 1, 0, 1, 1, 8, true, 1},         {1, 1, 100, 9, 3, 64, true, 1},     {2, 33, 0, 6, 2, 64, true, 1},
-      {1, 70, 5, 4, 4, 20, true, 1},       {2, 40, 0, 2, 1, 33, false, 1},     {1, 130, 64, 2, 1, 128, true, 1},
-      {1, 1, 1300, 4, 2, 64, true, 1},     {1, 3, 700, 4, 1, 80, true, 1},     {1, 65, 0, 2, 2, 1, true, 1},
-      {1, 200, 0, 3, 3, 64, true, 30},     {3, 2, 17, 8, 2, 256, true, 10},    {1, 1, 63, 9, 3, 64, true, 1},
-      {1, 257, 31, 3, 1, 64, false, 3},    {1, 150, 0, 4, 2, 64, true, 3, 7},  {2, 100, 90, 3, 1, 20, true, 1, 64},
-      {1, 70, 10, 2, 2, 64, true, 1, 1},   {1, 1, 300, 4, 2, 64, true, 1, 50}, {1, 3, 300, 2, 2, 64, true, 1, 100},
-      {1, 200, 0, 1, 1, 600, true, 1, 33}, {1, 64, 0, 2, 1, 64, true, 1, 64},
+      {1, 1, 0, 1, 1, 8, true, 1},
+      {1, 1, 100, 9, 3, 64, true, 1},
+      {2, 33, 0, 6, 2, 64, true, 1},
+      {1, 70, 5, 4, 4, 20, true, 1},
+      {2, 40, 0, 2, 1, 33, false, 1, 0, 40},
+      {1, 130, 64, 2, 1, 128, true, 1},
+      {1, 1, 1300, 4, 2, 64, true, 1},
+      {1, 3, 700, 4, 1, 80, true, 1},
+      {1, 65, 0, 2, 2, 1, true, 1},
+      {1, 200, 0, 3, 3, 64, true, 30},
+      {3, 2, 17, 8, 2, 256, true, 10},
+      {1, 1, 63, 9, 3, 64, true, 1},
+      {1, 257, 31, 3, 1, 64, false, 3, 0, 288},
+      {1, 150, 0, 4, 2, 64, true, 3, 7},
+      {2, 100, 90, 3, 1, 20, true, 1, 64},
+      {1, 70, 10, 2, 2, 64, true, 1, 1},
+      {1, 1, 300, 4, 2, 64, true, 1, 50},
+      {1, 3, 300, 2, 2, 64, true, 1, 100},
+      {1, 200, 0, 1, 1, 600, true, 1, 33},
+      {1, 64, 0, 2, 1, 64, true, 1, 64},
+      // Every token sees the same keys, fewer or more than tokens; a window then is none.
+      {2, 37, 0, 6, 2, 64, false, 1, 9, 37},
+      {1, 3, 500, 4, 4, 64, false, 1, 0, 91},
+      {1, 50, 0, 2, 2, 20, false, 1, 0, 300},
+      {1, 1, 7, 3, 3, 80, false, 1, 0, 1},
+      {1, 40, 0, 1, 1, 600, false, 1, 0, 33},
+      // A bias: T5's, whose scores are not scaled down, for an encoder and a decoder; with a window, one head a key
+      // head.
+      {2, 40, 0, 6, 6, 64, false, 1, 0, 40, 3},
+      {1, 33, 17, 6, 2, 64, true, 1, 0, 0, 5},
+      {1, 1, 130, 4, 2, 33, true, 1, 0, 0, 4},
+      {1, 70, 10, 2, 2, 20, true, 1, 13, 0, 2},
+      {1, 3, 60, 2, 1, 128, false, 1, 0, 63, 9},
+      {1, 20, 0, 2, 1, 600, true, 1, 0, 0, 3},
+      {3, 9, 100, 8, 4, 16, true, 10, 0, 0, 20},
   };
   ForEachIsa([&] {
     for (const AttentionCase &c : cases) {
-      int64_t keys = c.past + c.tokens, width = c.heads * c.head_dim;
+      int64_t keys = std::max(c.past + c.tokens, c.keys), width = c.heads * c.head_dim;
       auto q = RandomFloats(c.sequences * c.tokens * (width + 3), 1, c.spread);
       auto k = RandomFloats(c.sequences * (keys + 2) * c.kv_heads * c.head_dim, 2);
       auto v = RandomFloats(c.sequences * (keys + 2) * c.kv_heads * c.head_dim, 3);
+      auto bias = RandomFloats(c.heads * (2 * keys - 1), 4, c.bias > 0 ? c.bias : 1);
       for (bool head_major : {false, true}) {
         std::vector<float> out(c.sequences * c.tokens * (width + 1), NAN);
         nb_attention a = {};
@@ -154,13 +223,14 @@ TEST(Ops, AttentionMatchesPlainSoftmax) {
         a.sequences = c.sequences, a.tokens = c.tokens, a.past = c.past;
         a.heads = c.heads, a.kv_heads = c.kv_heads, a.head_dim = c.head_dim;
         a.scale = 1 / std::sqrt(float(c.head_dim)), a.causal = c.causal, a.window = c.window;
+        a.keys = c.keys, a.bias = c.bias > 0 ? bias.data() + keys - 1 : nullptr, a.bias_stride = 2 * keys - 1;
         nb_attention_run(&a);
         auto want = PlainAttention(a);
         for (int64_t row = 0; row < c.sequences * c.tokens; row++) {
           for (int64_t i = 0; i < width; i++) {
             ASSERT_NEAR(out[row * (width + 1) + i], want[row * width + i], 1e-5 * std::max(1.0f, c.spread))
-                << "tokens " << c.tokens << " past " << c.past << " head_dim " << c.head_dim << ": row " << row << ", "
-                << i;
+                << "tokens " << c.tokens << " past " << c.past << " head_dim " << c.head_dim << " keys " << c.keys
+                << " bias " << c.bias << ": row " << row << ", " << i;
           }
           ASSERT_TRUE(std::isnan(out[row * (width + 1) + width])) << "wrote past the end of row " << row;
         }

@@ -122,10 +122,13 @@ static void embed(nb_backend *self, const nb_matrix *table, const int32_t *ids, 
   nb_parallel(n, ROW_BAND, embed_band, &job);
 }
 
-static void norm(nb_backend *self, const nb_buffer *x, const nb_buffer *weight, int64_t rows, int64_t width, float eps,
-                 nb_buffer *out) {
+static void norm(nb_backend *self, const nb_buffer *x, const nb_norm *n, int64_t rows, int64_t width, nb_buffer *out) {
   (void)self;
-  nb_rmsnorm(x->data, weight->data, rows, width, eps, out->data);
+  if (n->centered) {
+    nb_layernorm(x->data, n->weight->data, n->bias ? n->bias->data : NULL, rows, width, n->eps, out->data);
+  } else {
+    nb_rmsnorm(x->data, n->weight->data, rows, width, n->eps, out->data);
+  }
 }
 
 /* LLM.int8 looks at one sequence at a time. */
@@ -230,19 +233,22 @@ static void cache_band(void *ctx, int64_t begin, int64_t end, int thread) {
   }
 }
 
-static void rotary(nb_backend *self, const nb_attention_shape *s, const nb_buffer *cos, const nb_buffer *sin,
-                   nb_buffer *q, nb_buffer *k, const nb_buffer *v, nb_kv_cache *cache) {
+static void store(nb_backend *self, const nb_attention_shape *s, const nb_rotary_tables *tables, nb_buffer *q,
+                  nb_buffer *k, const nb_buffer *v, nb_kv_cache *cache) {
   (void)self;
-  int64_t rows = s->sequences * s->tokens, dim = s->head_dim;
-  const float *c = cos->data + s->start * (dim / 2), *n = sin->data + s->start * (dim / 2);
-  nb_rotary(q->data, s->heads * dim, rows, s->heads, dim, dim, s->tokens, c, n);
-  nb_rotary(k->data, s->kv_heads * dim, rows, s->kv_heads, dim, dim, s->tokens, c, n);
+  int64_t rows = s->sequences * s->tokens, dim = s->head_dim, turned = tables ? s->rotary_dim : 0;
+  if (turned > 0) {
+    int64_t from = s->start * (turned / 2);
+    const float *cos = tables->cos->data + from, *sin = tables->sin->data + from;
+    nb_rotary(q->data, s->heads * dim, rows, s->heads, dim, turned, s->tokens, cos, sin);
+    nb_rotary(k->data, s->kv_heads * dim, rows, s->kv_heads, dim, turned, s->tokens, cos, sin);
+  }
   cache_job job = {.shape = s, .k = k->data, .v = v->data, .cache = cache};
   nb_parallel(rows, ROW_BAND, cache_band, &job);
 }
 
 static void attention(nb_backend *self, const nb_attention_shape *s, const nb_buffer *q, const nb_kv_cache *cache,
-                      nb_buffer *out) {
+                      const nb_buffer *bias, nb_buffer *out) {
   (void)self;
   nb_attention a = {.q = q->data,
                     .out = out->data,
@@ -260,37 +266,104 @@ static void attention(nb_backend *self, const nb_attention_shape *s, const nb_bu
                     .kv_heads = s->kv_heads,
                     .head_dim = s->head_dim,
                     .scale = s->scale,
-                    .causal = true,
-                    .window = s->window};
+                    .causal = s->causal,
+                    .window = s->window,
+                    .keys = s->keys,
+                    .bias = bias ? bias->data + s->capacity - 1 : NULL, /* where the key is the query's own */
+                    .bias_stride = 2 * s->capacity - 1};
   nb_attention_run(&a);
 }
 
 typedef struct gate_job {
-  nb_activation act;
   float *gate;
   const float *up;
 } gate_job;
 
+static inline float gelu(float v) { return 0.5f * v * (1 + erff(v * (float)M_SQRT1_2)); }
+static inline float gelu_tanh(float v) {
+  return 0.5f * v * (1 + tanhf((float)(M_2_SQRTPI * M_SQRT1_2) * (v + 0.044715f * v * v * v)));
+}
+static inline float relu(float v) { return v < 0 ? 0 : v; }
+static inline float quick_gelu(float v) { return v / (1 + expf(-1.702f * v)); }
+
+/* Inlined into each band, so that the loops are over one known function. */
+static inline void gate_elements(const gate_job *job, int64_t begin, int64_t end, float (*act)(float)) {
+  float *gate = job->gate;
+  const float *up = job->up;
+  for (int64_t i = begin; up && i < end; i++) gate[i] = act(gate[i]) * up[i];
+  for (int64_t i = begin; !up && i < end; i++) gate[i] = act(gate[i]);
+}
+
 static void gelu_band(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
-  const gate_job *job = ctx;
-  for (int64_t i = begin; i < end; i++) {
-    float v = job->gate[i];
-    float gelu = job->act == NB_ACT_GELU
-                     ? 0.5f * v * (1 + erff(v * (float)M_SQRT1_2))
-                     : 0.5f * v * (1 + tanhf((float)(M_2_SQRTPI * M_SQRT1_2) * (v + 0.044715f * v * v * v)));
-    job->gate[i] = gelu * job->up[i];
-  }
+  gate_elements(ctx, begin, end, gelu);
 }
+
+static void gelu_tanh_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  gate_elements(ctx, begin, end, gelu_tanh);
+}
+
+static void relu_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  gate_elements(ctx, begin, end, relu);
+}
+
+static void quick_gelu_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  gate_elements(ctx, begin, end, quick_gelu);
+}
+
+static void tanh_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  gate_elements(ctx, begin, end, tanhf);
+}
+
+static const nb_band_fn gate_bands[NB_ACTIVATIONS] = {
+    [NB_ACT_SILU] = NULL, /* nb_silu_mul has vectors for it */
+    [NB_ACT_GELU] = gelu_band, [NB_ACT_GELU_TANH] = gelu_tanh_band,
+    [NB_ACT_RELU] = relu_band, [NB_ACT_QUICK_GELU] = quick_gelu_band,
+    [NB_ACT_TANH] = tanh_band,
+};
 
 static void gate(nb_backend *self, nb_activation act, nb_buffer *g, const nb_buffer *up, int64_t count) {
   (void)self;
+  gate_job job = {.gate = g->data, .up = up ? up->data : NULL};
   if (act == NB_ACT_SILU) {
-    nb_silu_mul(g->data, up->data, count, g->data);
-    return;
+    nb_silu_mul(job.gate, job.up, count, job.gate);
+  } else {
+    nb_parallel(count, ELEMENT_BAND, gate_bands[act], &job);
   }
-  gate_job job = {.act = act, .gate = g->data, .up = up->data};
-  nb_parallel(count, ELEMENT_BAND, gelu_band, &job);
+}
+
+static void add(nb_backend *self, nb_buffer *y, const nb_buffer *x, int64_t count) {
+  (void)self;
+  nb_add(x->data, count, y->data);
+}
+
+static void scale(nb_backend *self, nb_buffer *x, float factor, int64_t count) {
+  (void)self;
+  nb_scale(factor, count, x->data);
+}
+
+typedef struct split_job {
+  const nb_columns *columns;
+  const float *x;
+  float *out;
+} split_job;
+
+static void split_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const split_job *job = ctx;
+  const nb_columns *c = job->columns;
+  for (int64_t r = begin; r < end; r++)
+    memcpy(job->out + r * c->count, job->x + r * c->width + c->first, (size_t)c->count * sizeof(float));
+}
+
+static void split(nb_backend *self, const nb_buffer *x, const nb_columns *columns, nb_buffer *out) {
+  (void)self;
+  split_job job = {.columns = columns, .x = x->data, .out = out->data};
+  nb_parallel(columns->rows, ROW_BAND, split_band, &job);
 }
 
 static void gather(nb_backend *self, const nb_buffer *x, const int32_t *rows, int64_t n, int64_t width,
@@ -298,6 +371,11 @@ static void gather(nb_backend *self, const nb_buffer *x, const int32_t *rows, in
   (void)self;
   for (int64_t i = 0; i < n; i++)
     memcpy(out->data + i * width, x->data + rows[i] * width, (size_t)width * sizeof(float));
+}
+
+static void scatter_add(nb_backend *self, const nb_buffer *x, const nb_scatter *to, nb_buffer *y) {
+  (void)self;
+  nb_scatter_add(x->data, to->rows, to->weights, to->n, to->width, y->data);
 }
 
 static nibble_status log_probs(nb_backend *self, const nb_buffer *logits, const int32_t *targets, int64_t n,
@@ -324,10 +402,14 @@ nb_backend *nb_backend_cpu(void) {
       .kv_create = kv_create,
       .kv_free = kv_free,
       .kv_reserve = kv_reserve,
-      .rotary = rotary,
+      .store = store,
       .attention = attention,
       .gate = gate,
+      .add = add,
+      .scale = scale,
+      .split = split,
       .gather = gather,
+      .scatter_add = scatter_add,
       .log_probs = log_probs,
   };
   return &cpu;

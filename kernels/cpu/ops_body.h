@@ -41,8 +41,11 @@ static inline vf silu_times(vf gate, vf up) {
 
 static void silu_mul(const float *gate, const float *up, int64_t n, float *y) {
   int64_t i = 0;
-  for (; i + VF <= n; i += VF) vf_store(y + i, silu_times(vf_load(gate + i), vf_load(up + i)));
-  if (i < n) vf_store_part(y + i, silu_times(vf_load_part(gate + i, n - i), vf_load_part(up + i, n - i)), n - i);
+  vf one = vf_set1(1);
+  for (; i + VF <= n; i += VF) vf_store(y + i, silu_times(vf_load(gate + i), up ? vf_load(up + i) : one));
+  if (i == n) return;
+  vf rest = up ? vf_load_part(up + i, n - i) : one;
+  vf_store_part(y + i, silu_times(vf_load_part(gate + i, n - i), rest), n - i);
 }
 
 static float largest(const float *x, int64_t n) {
@@ -103,6 +106,12 @@ static int64_t query_token(const query_tile *t, int64_t i) { return (t->first + 
 static int64_t query_first(const query_tile *t, int64_t i) { return nb_attention_first(t->a, query_token(t, i)); }
 static int64_t query_end(const query_tile *t, int64_t i) { return nb_attention_end(t->a, query_token(t, i)); }
 
+/* What is added to the scores of query i, by key. */
+static const float *query_bias(const query_tile *t, int64_t i) {
+  int64_t group = t->a->heads / t->a->kv_heads, head = t->kv_head * group + (t->first + i) % group;
+  return nb_attention_bias(t->a, query_token(t, i), head);
+}
+
 /* scores[j] of `keys` keys become exp(score - max), where *max has grown to cover them; returns what everything summed
  * up under the old *max is to be multiplied by, and adds to *sum. */
 static float soften(float *scores, int64_t keys, float scale, float *max, float *sum) {
@@ -151,7 +160,8 @@ static void attend_one(const query_tile *t, int64_t i) {
   const nb_attention *a = t->a;
   const float *q = a->q + query_at(t, i, a->q_stride);
   float *out = a->out + query_at(t, i, a->out_stride), max = -INFINITY, sum = 0;
-  float scores[KEY_TILE];
+  const float *bias = a->bias ? query_bias(t, i) : NULL;
+  float scores[KEY_TILE], scale = bias ? 1 : a->scale; /* a bias is added to scores that are scaled already */
   memset(out, 0, (size_t)a->head_dim * sizeof *out);
   int64_t end = query_end(t, i);
   for (int64_t j = query_first(t, i); j < end; j += KEY_TILE) {
@@ -159,7 +169,8 @@ static void attend_one(const query_tile *t, int64_t i) {
     for (int64_t l = 0; l < KEY_TILE; l++) {
       scores[l] = l < keys ? gemm->dot(q, t->k + (j + l) * a->kv_token_stride, a->head_dim) : -INFINITY;
     }
-    float keep = soften(scores, KEY_TILE, a->scale, &max, &sum);
+    for (int64_t l = 0; bias && l < keys; l++) scores[l] = scores[l] * a->scale + bias[j + l];
+    float keep = soften(scores, KEY_TILE, scale, &max, &sum);
     for (int64_t d = 0; d < a->head_dim; d += 4 * VF) {
       add_values(scores, keys, t->v + j * a->kv_token_stride + d, a->kv_token_stride, keep,
                  nb_min_i64(4 * VF, a->head_dim - d), out + d);
@@ -213,6 +224,12 @@ static void hide_keys(const query_tile *t, int64_t i, int64_t j, int64_t keys, i
   for (int64_t l = nb_max_i64(query_end(t, i) - j, 0); l < keys; l++) scores[l * lanes + i] = -INFINITY;
 }
 
+/* Adds query i's bias to its scores of `keys` keys from j on. */
+static void add_bias(const query_tile *t, int64_t i, int64_t j, int64_t keys, int64_t lanes, float *scores) {
+  const float *bias = query_bias(t, i) + j;
+  for (int64_t l = 0; l < keys; l++) scores[l * lanes + i] += bias[l];
+}
+
 static void attend_lanes(const query_tile *t) {
   const nb_attention *a = t->a;
   int64_t lanes = t->count <= gemm->narrow ? gemm->narrow : gemm->lanes, head_dim = a->head_dim;
@@ -226,6 +243,7 @@ static void attend_lanes(const query_tile *t) {
   for (int64_t j = begin; j < end; j += KEY_TILE) {
     int64_t keys = nb_min_i64(KEY_TILE, end - j), at = j * a->kv_token_stride;
     gemm->multiply(lanes, keys, head_dim, packed, t->k + at, a->kv_token_stride, 1, s.scores, false);
+    for (int64_t i = 0; a->bias && i < t->count; i++) add_bias(t, i, j, keys, lanes, s.scores);
     for (int64_t i = 0; (j < whole || j + keys > fewest) && i < t->count; i++)
       hide_keys(t, i, j, keys, lanes, s.scores);
     for (int64_t lane = 0; lane < lanes; lane += VF) soften_lanes(&s, lanes, lane, keys, head_dim, sums);

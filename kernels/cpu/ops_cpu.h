@@ -12,7 +12,7 @@ enum { NB_QUERY_TILE = 32 };
 typedef struct nb_cpu_ops {
   void (*rmsnorm_row)(const float *x, const float *weight, int64_t cols, float eps, float *y);
   void (*layernorm_row)(const float *x, const float *weight, const float *bias, int64_t cols, float eps, float *y);
-  void (*silu_mul)(const float *gate, const float *up, int64_t n, float *y);
+  void (*silu_mul)(const float *gate, const float *up, int64_t n, float *y); /* up may be NULL */
   /* A query is one new token of one head. Those that read key head kv_head are numbered token by token, and this
    * computes [first, first + count) of them, count <= NB_QUERY_TILE. */
   void (*attention_tile)(const nb_attention *a, int64_t sequence, int64_t kv_head, int64_t first, int64_t count);
@@ -22,11 +22,16 @@ typedef struct nb_cpu_ops {
 
 /* New token `token` sees keys [first, end). */
 static inline int64_t nb_attention_end(const nb_attention *a, int64_t token) {
-  return a->past + (a->causal ? token + 1 : a->tokens);
+  return a->causal ? a->past + token + 1 : a->keys;
 }
 static inline int64_t nb_attention_first(const nb_attention *a, int64_t token) {
-  int64_t first = a->window ? nb_attention_end(a, token) - a->window : 0;
+  int64_t first = a->causal && a->window ? nb_attention_end(a, token) - a->window : 0;
   return first > 0 ? first : 0;
+}
+
+/* What is added to the score of key j stands at [j]; only where there is a bias. */
+static inline const float *nb_attention_bias(const nb_attention *a, int64_t token, int64_t head) {
+  return a->bias + head * a->bias_stride - (a->past + token);
 }
 
 const nb_cpu_ops *nb_cpu_ops_for(nb_isa isa);

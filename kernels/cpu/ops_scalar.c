@@ -1,4 +1,5 @@
 #include <math.h>
+#include <stddef.h>
 
 #include "kernels/cpu/ops_cpu.h"
 
@@ -19,18 +20,25 @@ static void layernorm_row(const float *x, const float *weight, const float *bias
 }
 
 static void silu_mul(const float *gate, const float *up, int64_t n, float *y) {
-  for (int64_t i = 0; i < n; i++) y[i] = gate[i] / (1 + expf(-gate[i])) * up[i];
+  for (int64_t i = 0; i < n; i++) y[i] = gate[i] / (1 + expf(-gate[i])) * (up ? up[i] : 1);
 }
 
-/* Online softmax (Milakov and Gimelshein 2018, arXiv:1805.02867): `out` holds the weighted sum of values so far,
- * relative to the largest score so far, and is scaled down when a larger one turns up. */
-static void attend(const nb_attention *a, const float *q, const float *k, const float *v, int64_t keys, float *out) {
-  float max = -INFINITY, sum = 0;
+/* New token `token` of one head. Online softmax (Milakov and Gimelshein 2018, arXiv:1805.02867): `out` holds the
+ * weighted sum of values so far, relative to the largest score so far, and is scaled down when a larger one turns up.
+ */
+static void attend(const nb_attention *a, int64_t sequence, int64_t token, int64_t head) {
+  int64_t row = sequence * a->tokens + token, kv_head = head / (a->heads / a->kv_heads);
+  int64_t at = sequence * a->kv_sequence_stride + kv_head * a->kv_head_stride;
+  const float *q = a->q + row * a->q_stride + head * a->head_dim;
+  const float *bias = a->bias ? nb_attention_bias(a, token, head) : NULL;
+  float *out = a->out + row * a->out_stride + head * a->head_dim, max = -INFINITY, sum = 0;
   for (int64_t i = 0; i < a->head_dim; i++) out[i] = 0;
-  for (int64_t t = 0; t < keys; t++, k += a->kv_token_stride, v += a->kv_token_stride) {
+  for (int64_t t = nb_attention_first(a, token); t < nb_attention_end(a, token); t++) {
+    const float *k = a->k + at + t * a->kv_token_stride, *v = a->v + at + t * a->kv_token_stride;
     float score = 0;
     for (int64_t i = 0; i < a->head_dim; i++) score += q[i] * k[i];
     score *= a->scale;
+    if (bias) score += bias[t];
     float new_max = score > max ? score : max;
     float keep = expf(max - new_max), weight = expf(score - new_max);
     for (int64_t i = 0; i < a->head_dim; i++) out[i] = out[i] * keep + weight * v[i];
@@ -41,14 +49,8 @@ static void attend(const nb_attention *a, const float *q, const float *k, const 
 }
 
 static void attention_tile(const nb_attention *a, int64_t sequence, int64_t kv_head, int64_t first, int64_t count) {
-  int64_t group = a->heads / a->kv_heads, at = sequence * a->kv_sequence_stride + kv_head * a->kv_head_stride;
-  for (int64_t i = first; i < first + count; i++) {
-    int64_t token = i / group, head = kv_head * group + i % group, row = sequence * a->tokens + token;
-    int64_t begin = nb_attention_first(a, token), keys = nb_attention_end(a, token) - begin;
-    int64_t from = at + begin * a->kv_token_stride;
-    attend(a, a->q + row * a->q_stride + head * a->head_dim, a->k + from, a->v + from, keys,
-           a->out + row * a->out_stride + head * a->head_dim);
-  }
+  int64_t group = a->heads / a->kv_heads;
+  for (int64_t i = first; i < first + count; i++) attend(a, sequence, i / group, kv_head * group + i % group);
 }
 
 static int64_t argmax(const float *x, int64_t n) {

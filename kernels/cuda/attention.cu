@@ -26,9 +26,17 @@ static __device__ __forceinline__ int64_t position_of(const nb_attention_args &a
   return (a.start_at ? *a.start_at : a.shape.start) + token;
 }
 
-/* The first key that a token at `position` sees. */
+/* The first and the last key that a token at `position` sees. */
 static __device__ __forceinline__ int64_t first_key(const nb_attention_shape &s, int64_t position) {
   return s.window > 0 && position + 1 > s.window ? position + 1 - s.window : 0;
+}
+static __device__ __forceinline__ int64_t last_key(const nb_attention_shape &s, int64_t position) {
+  return s.causal ? position : s.keys - 1;
+}
+
+/* What is added to the scores of a query of `head` at `position`, by key. */
+static __device__ __forceinline__ const float *bias_of(const nb_attention_args &a, int64_t head, int64_t position) {
+  return a.bias + head * (2 * a.shape.capacity - 1) + a.shape.capacity - 1 - position;
 }
 
 /* ---- few tokens: the keys are shared out ------------------------------------------------------------------------ */
@@ -36,14 +44,14 @@ static __device__ __forceinline__ int64_t first_key(const nb_attention_shape &s,
 /* How a warp reads: a group of LANES lanes has a key, a lane QUADS times four of its dims, LANES * 4 apart. All keys
  * and values of a batch are asked for before the first is used. A unit is what a block takes in a turn: a batch for
  * each of its warps. DIM: head_dim, where it is all that the lanes can hold, which makes addresses constants; 0: less.
- * WIDE: by 16 bytes. */
-template <int LANES_OF_KEY, int QUADS_OF_LANE, int HEAD_DIM, bool BY_16_BYTES>
+ * WIDE: by 16 bytes. BIAS: there is one; a kernel without it has nothing of it. */
+template <int LANES_OF_KEY, int QUADS_OF_LANE, int HEAD_DIM, bool BY_16_BYTES, bool HAS_BIAS>
 struct few_way {
   static constexpr int LANES = LANES_OF_KEY, QUADS = QUADS_OF_LANE, DIM = HEAD_DIM, GROUPS = 32 / LANES;
   static constexpr int KEYS_OF_LANE = BATCH_KEYS / GROUPS / QUADS, BATCH = KEYS_OF_LANE * GROUPS;
   static constexpr int UNIT = BATCH * FEW_WARPS, PARTS = GROUPS * FEW_WARPS, STRIDE = 4 * LANES * QUADS;
   static constexpr int SHARED = (PARTS * (STRIDE + 2) + 1) * 4;
-  static constexpr bool WIDE = BY_16_BYTES;
+  static constexpr bool WIDE = BY_16_BYTES, BIAS = HAS_BIAS;
   static_assert(DIM == 0 || DIM == STRIDE, "all lanes, or any number of them");
 };
 
@@ -55,6 +63,7 @@ static __device__ __forceinline__ int head_dim_of(const nb_attention_args &a) {
 template <typename W>
 struct few_batch {
   float4 k[W::KEYS_OF_LANE][W::QUADS], v[W::KEYS_OF_LANE][W::QUADS];
+  float bias[W::BIAS ? W::KEYS_OF_LANE : 1];
 };
 
 template <typename W>
@@ -109,11 +118,16 @@ static __device__ __forceinline__ const float *key_at(const nb_attention_args &a
   return page + ((int64_t)kv_head * NB_KV_PAGE + key % NB_KV_PAGE) * head_dim_of<W>(a);
 }
 
-/* Of the lane's keys, which lie from k on, those numbered [0, count), where the first has the number `number`. The
- * values first: nothing that is done with the keys can then come between the loads. */
 template <typename W>
-static __device__ __forceinline__ void load_batch(const nb_attention_args &a, const float *k, int number, int count,
-                                                  few_batch<W> *b) {
+static __device__ __forceinline__ const float *bias_at(const nb_attention_args &a, int head, int position, int key) {
+  return W::BIAS ? bias_of(a, head, position) + key : NULL;
+}
+
+/* Of the lane's keys, which lie from k on and their biases from `bias` on, those numbered [0, count), where the first
+ * has the number `number`. The values first: nothing that is done with the keys can then come between the loads. */
+template <typename W>
+static __device__ __forceinline__ void load_batch(const nb_attention_args &a, const float *k, const float *bias,
+                                                  int number, int count, few_batch<W> *b) {
   int head_dim = head_dim_of<W>(a);
   const float *v = lane_start<W>(k + a.pages.values);
   k = lane_start<W>(k);
@@ -128,6 +142,13 @@ static __device__ __forceinline__ void load_batch(const nb_attention_args &a, co
     int key = i / W::QUADS, quad = i % W::QUADS, step = key * W::GROUPS;
     if ((unsigned)(number + step) < (unsigned)count)
       b->k[key][quad] = load_dims<W>(k + step * head_dim, quad, head_dim);
+  }
+  if constexpr (W::BIAS) {
+#pragma unroll
+    for (int key = 0; key < W::KEYS_OF_LANE; key++) {
+      int step = key * W::GROUPS;
+      if ((unsigned)(number + step) < (unsigned)count) b->bias[key] = bias[step];
+    }
   }
 }
 
@@ -153,7 +174,11 @@ static __device__ __forceinline__ void take_batch(const few_batch<W> &b, const f
 #pragma unroll
   for (int j = 0; j < W::KEYS_OF_LANE; j++) {
     bool is_seen = (unsigned)(number + j * W::GROUPS) < (unsigned)count;
-    scores[j] = is_seen ? scores[j] * scale : -INFINITY;
+    if constexpr (W::BIAS) {
+      scores[j] = is_seen ? fmaf(scores[j], scale, b.bias[j]) : -INFINITY;
+    } else {
+      scores[j] = is_seen ? scores[j] * scale : -INFINITY;
+    }
     top = fmaxf(top, scores[j]);
   }
   float base = top == -INFINITY ? 0 : top, shrink = expf(r->top - base); /* a group may have seen no key yet */
@@ -250,30 +275,31 @@ static __global__ void __launch_bounds__(FEW_THREADS, FEW_BLOCKS)
   int row = (int)blockIdx.z, head = (int)blockIdx.y, tokens = (int)s.tokens, head_dim = head_dim_of<W>(a);
   int sequence = row / tokens, kv_head = head / ((int)s.heads / (int)s.kv_heads);
   int start = (int)position_of(a, 0), position = start + row % tokens, from = (int)first_key(s, position);
-  int first_unit = from / W::UNIT, units = position / W::UNIT - first_unit + 1, blocks = min(units, a.splits);
+  int last = (int)last_key(s, position);
+  int first_unit = from / W::UNIT, units = last / W::UNIT - first_unit + 1, blocks = min(units, a.splits);
   if ((int)blockIdx.x >= blocks) {
     nb_wait_for_previous();
     return;
   }
   int warp = (int)threadIdx.x / 32, group = (int)threadIdx.x % 32 / W::LANES;
   int key = (first_unit + (int)blockIdx.x) * W::UNIT + warp * W::BATCH + group;
-  int count = position + 1 - from, written = a.start_at ? max(start - from, 0) : 0;
+  int count = last + 1 - from, written = a.start_at ? min(max(start - from, 0), count) : 0;
   int64_t query = (int64_t)row * s.heads + head;
-  const float *k = key_at<W>(a, sequence, kv_head, key, position);
+  const float *k = key_at<W>(a, sequence, kv_head, key, last);
   few_batch<W> b = {};
   few_running<W> r = {-INFINITY, 0, {}};
   float4 q[W::QUADS];
-  load_batch<W>(a, k, key - from, written, &b);
+  load_batch<W>(a, k, bias_at<W>(a, head, position, key), key - from, written, &b);
   nb_wait_for_previous();
   load_query<W>(a.q + query * head_dim, head_dim, q);
-  load_batch<W>(a, k, key - from - written, count - written, &b);
+  load_batch<W>(a, k, bias_at<W>(a, head, position, key), key - from - written, count - written, &b);
   for (int turn = (int)blockIdx.x + a.splits;; turn += a.splits) {
     int next = key + a.splits * W::UNIT;
-    k = key_at<W>(a, sequence, kv_head, next, position);
+    k = key_at<W>(a, sequence, kv_head, next, last);
     take_batch<W>(b, q, s.scale, key - from, count, &r);
     if (turn >= units) break;
     key = next;
-    load_batch<W>(a, k, key - from, count, &b);
+    load_batch<W>(a, k, bias_at<W>(a, head, position, key), key - from, count, &b);
   }
   few_part mine = meet<W>(r, head_dim);
   finish(a, mine, query, head_dim, blocks, (unsigned *)(nb_shared() + W::SHARED - 4));
@@ -290,12 +316,15 @@ static few_launch launch_of(void) {
   return l;
 }
 
+template <bool BIAS>
 static few_launch few_launch_for(int64_t head_dim) {
   switch (head_dim) {
-    case 64: return launch_of<few_way<16, 1, 64, true>>();
-    case 128: return launch_of<few_way<32, 1, 128, true>>();
-    case 256: return launch_of<few_way<32, 2, 256, true>>();
-    default: return head_dim % 4 == 0 ? launch_of<few_way<32, 2, 0, true>>() : launch_of<few_way<32, 2, 0, false>>();
+    case 64: return launch_of<few_way<16, 1, 64, true, BIAS>>();
+    case 128: return launch_of<few_way<32, 1, 128, true, BIAS>>();
+    case 256: return launch_of<few_way<32, 2, 256, true, BIAS>>();
+    default:
+      return head_dim % 4 == 0 ? launch_of<few_way<32, 2, 0, true, BIAS>>()
+                               : launch_of<few_way<32, 2, 0, false, BIAS>>();
   }
 }
 
@@ -384,11 +413,13 @@ static __device__ __forceinline__ void make_scores(const nb_attention_args &a, c
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     int64_t query = p.first_query + 4 * y + i, position = position_of(a, query / p.group);
-    int64_t from = first_key(a.shape, position);
+    int64_t from = first_key(a.shape, position), last = last_key(a.shape, position);
+    const float *bias = a.bias ? bias_of(a, p.kv_head * p.group + query % p.group, position) : NULL;
 #pragma unroll
     for (int j = 0; j < 2; j++) {
       int64_t key = first + x + 16 * j;
-      bool seen = query < p.queries && key >= from && key <= position;
+      bool seen = query < p.queries && key >= from && key <= last;
+      if (bias && seen) sums[i][j] += bias[key];
       m.scores[(4 * y + i) * SCORE_STRIDE + x + 16 * j] = seen ? sums[i][j] : -INFINITY;
     }
   }
@@ -445,7 +476,7 @@ static __global__ void __launch_bounds__(THREADS) many_kernel(const __grid_const
   p.queries = s.tokens * p.group, p.first_query = (int64_t)blockIdx.x * QUERIES;
   int64_t last_query = p.first_query + QUERIES < p.queries ? p.first_query + QUERIES - 1 : p.queries - 1;
   int64_t begin = first_key(s, position_of(a, p.first_query / p.group));
-  int64_t end = position_of(a, last_query / p.group) + 1;
+  int64_t end = last_key(s, position_of(a, last_query / p.group)) + 1;
   float out[4][DIMS] = {};
   load_queries(a, p, m);
   for (int64_t first = begin; first < end; first += KEYS) {
@@ -476,7 +507,7 @@ static __global__ void __launch_bounds__(THREADS) many_kernel(const __grid_const
 
 int64_t nb_cuda_attention_plan(nb_attention_args *a, int64_t longest, int processors) {
   const nb_attention_shape &s = a->shape;
-  int64_t queries = s.heads * s.sequences * s.tokens, unit = few_launch_for(s.head_dim).unit;
+  int64_t queries = s.heads * s.sequences * s.tokens, unit = few_launch_for<false>(s.head_dim).unit;
   a->splits = 1;
   if (s.tokens > FEW_TOKENS) return 0;
   /* As many blocks as fit, and no more: a last few would be waited for. */
@@ -488,7 +519,7 @@ int64_t nb_cuda_attention_plan(nb_attention_args *a, int64_t longest, int proces
 void nb_cuda_attention(cudaStream_t stream, const nb_attention_args *a) {
   const nb_attention_shape &s = a->shape;
   if (s.tokens <= FEW_TOKENS) {
-    few_launch l = few_launch_for(s.head_dim);
+    few_launch l = a->bias ? few_launch_for<true>(s.head_dim) : few_launch_for<false>(s.head_dim);
     dim3 blocks((unsigned)a->splits, (unsigned)s.heads, (unsigned)(s.sequences * s.tokens));
     nb_launch_early(l.kernel, blocks, FEW_THREADS, l.shared_bytes, stream, *a);
     return;

@@ -47,7 +47,7 @@ typedef struct cuda_backend {
   int64_t *start;  /* on the device, for recordings */
   int64_t freed;   /* matrices so far */
   nb_matrix *last; /* first of the layers that were multiplied last, or NULL */
-  scratch ids, targets, log_probs, argmax, narrow, panel, attention;
+  scratch ids, weights, targets, log_probs, argmax, narrow, panel, attention;
 } cuda_backend;
 
 enum {
@@ -299,44 +299,56 @@ static nibble_status matmul(nb_backend *self, const nb_layer_product *products, 
 
 /* ---- the rest --------------------------------------------------------------------------------------------------- */
 
-/* Numbers from the host that a kernel needs; NULL if there is no memory, which the next status tells. */
-static const int32_t *bring(cuda_backend *b, scratch *s, const int32_t *values, int64_t n) {
-  void *to = room(b, s, (uint64_t)n * sizeof *values);
-  if (!to || copy_in(b, to, values, (uint64_t)n * sizeof *values, NULL) != NIBBLE_OK) return NULL;
-  return (const int32_t *)to;
+/* Numbers from the host that a kernel needs, of four bytes each; NULL if there is no memory, which the next status
+ * tells. */
+static const void *bring(cuda_backend *b, scratch *s, const void *values, int64_t n) {
+  void *to = room(b, s, (uint64_t)n * 4);
+  if (!to || copy_in(b, to, values, (uint64_t)n * 4, NULL) != NIBBLE_OK) return NULL;
+  return to;
 }
 
 static void embed(nb_backend *self, const nb_matrix *table, const int32_t *ids, int64_t n, nb_buffer *out) {
   cuda_backend *b = self_of(self);
-  const int32_t *there = bring(b, &b->ids, ids, n);
+  const int32_t *there = (const int32_t *)bring(b, &b->ids, ids, n);
   if (there) nb_rows_of(&b->ws, &table->w, there, n, out->data);
 }
 
-static void norm(nb_backend *self, const nb_buffer *x, const nb_buffer *weight, int64_t rows, int64_t width, float eps,
-                 nb_buffer *out) {
-  nb_cuda_rmsnorm(self_of(self)->ws.stream, x->data, weight->data, rows, width, eps, out->data);
+static void norm(nb_backend *self, const nb_buffer *x, const nb_norm *n, int64_t rows, int64_t width, nb_buffer *out) {
+  cudaStream_t stream = self_of(self)->ws.stream;
+  if (n->centered) {
+    const float *bias = n->bias ? n->bias->data : NULL;
+    nb_cuda_layernorm(stream, x->data, n->weight->data, bias, rows, width, n->eps, out->data);
+  } else {
+    nb_cuda_rmsnorm(stream, x->data, n->weight->data, rows, width, n->eps, out->data);
+  }
 }
 
-static void rotary(nb_backend *self, const nb_attention_shape *shape, const nb_buffer *cos, const nb_buffer *sin,
-                   nb_buffer *q, nb_buffer *k, const nb_buffer *v, nb_kv_cache *cache) {
-  cuda_backend *b = self_of(self);
+static nb_attention_args attention_args(const cuda_backend *b, const nb_attention_shape *shape,
+                                        const nb_kv_cache *cache) {
   nb_attention_args a = {};
   a.shape = *shape;
+  if (!shape->causal) a.shape.window = 0;
   a.start_at = b->recording ? b->start : NULL;
-  a.cos = cos->data, a.sin = sin->data;
-  a.q = q->data, a.k = k->data, a.v = v->data;
   a.pages = cache->pages;
-  nb_cuda_rotary(b->ws.stream, &a);
+  return a;
+}
+
+static void store(nb_backend *self, const nb_attention_shape *shape, const nb_rotary_tables *tables, nb_buffer *q,
+                  nb_buffer *k, const nb_buffer *v, nb_kv_cache *cache) {
+  cuda_backend *b = self_of(self);
+  nb_attention_args a = attention_args(b, shape, cache);
+  if (!tables) a.shape.rotary_dim = 0;
+  if (a.shape.rotary_dim > 0) a.cos = tables->cos->data, a.sin = tables->sin->data, a.q = q->data;
+  a.k = k->data, a.v = v->data;
+  nb_cuda_store(b->ws.stream, &a);
 }
 
 static void attention(nb_backend *self, const nb_attention_shape *shape, const nb_buffer *q, const nb_kv_cache *cache,
-                      nb_buffer *out) {
+                      const nb_buffer *bias, nb_buffer *out) {
   cuda_backend *b = self_of(self);
-  nb_attention_args a = {};
-  a.shape = *shape;
-  a.start_at = b->recording ? b->start : NULL;
+  nb_attention_args a = attention_args(b, shape, cache);
   a.q = q->data, a.out = out->data;
-  a.pages = cache->pages;
+  a.bias = bias ? bias->data : NULL;
   /* By the capacity, not by the length: the cut of the keys, and with it the sum's order, is the same in every step. */
   int64_t floats = nb_cuda_attention_plan(&a, shape->capacity, b->ws.processors);
   a.partial = (float *)room(b, &b->attention, (uint64_t)floats * sizeof(float) + 1);
@@ -345,20 +357,45 @@ static void attention(nb_backend *self, const nb_attention_shape *shape, const n
 }
 
 static void gate(nb_backend *self, nb_activation act, nb_buffer *g, const nb_buffer *up, int64_t count) {
-  nb_cuda_gate(self_of(self)->ws.stream, act, g->data, up->data, count);
+  nb_cuda_gate(self_of(self)->ws.stream, act, g->data, up ? up->data : NULL, count);
+}
+
+static void add(nb_backend *self, nb_buffer *y, const nb_buffer *x, int64_t count) {
+  nb_cuda_add(self_of(self)->ws.stream, y->data, x->data, count);
+}
+
+static void scale(nb_backend *self, nb_buffer *x, float factor, int64_t count) {
+  nb_cuda_scale(self_of(self)->ws.stream, x->data, factor, count);
+}
+
+static void split(nb_backend *self, const nb_buffer *x, const nb_columns *columns, nb_buffer *out) {
+  nb_cuda_gather(self_of(self)->ws.stream, x->data, NULL, columns, out->data);
 }
 
 static void gather(nb_backend *self, const nb_buffer *x, const int32_t *rows, int64_t n, int64_t width,
                    nb_buffer *out) {
   cuda_backend *b = self_of(self);
-  const int32_t *there = bring(b, &b->ids, rows, n);
-  if (there) nb_cuda_gather(b->ws.stream, x->data, there, n, width, out->data);
+  const int32_t *there = (const int32_t *)bring(b, &b->ids, rows, n);
+  nb_columns all = {n, width, 0, width};
+  if (there) nb_cuda_gather(b->ws.stream, x->data, there, &all, out->data);
+}
+
+/* Rows that ascend are different ones, which can be added to at the same time. */
+static void scatter_add(nb_backend *self, const nb_buffer *x, const nb_scatter *to, nb_buffer *y) {
+  cuda_backend *b = self_of(self);
+  bool ascend = true;
+  if (to->n == 0) return;
+  for (int64_t i = 1; i < to->n; i++) ascend = ascend && to->rows[i - 1] < to->rows[i];
+  nb_scatter there = *to;
+  there.rows = (const int32_t *)bring(b, &b->ids, to->rows, to->n);
+  there.weights = (const float *)bring(b, &b->weights, to->weights, to->n);
+  if (there.rows && there.weights) nb_cuda_scatter_add(b->ws.stream, x->data, &there, ascend, y->data);
 }
 
 static nibble_status log_probs(nb_backend *self, const nb_buffer *logits, const int32_t *targets, int64_t n,
                                int64_t vocab, double *log_prob, int32_t *argmax, nibble_error *err) {
   cuda_backend *b = self_of(self);
-  const int32_t *there = bring(b, &b->targets, targets, n);
+  const int32_t *there = (const int32_t *)bring(b, &b->targets, targets, n);
   double *out = (double *)room(b, &b->log_probs, (uint64_t)n * sizeof *out);
   int32_t *best = (int32_t *)room(b, &b->argmax, (uint64_t)n * sizeof *best);
   if (!there || !out || !best) return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory for log-probabilities");
@@ -433,10 +470,14 @@ static nb_backend make_table(void) {
   t.kv_create = kv_create;
   t.kv_free = kv_free;
   t.kv_reserve = kv_reserve;
-  t.rotary = rotary;
+  t.store = store;
   t.attention = attention;
   t.gate = gate;
+  t.add = add;
+  t.scale = scale;
+  t.split = split;
   t.gather = gather;
+  t.scatter_add = scatter_add;
   t.log_probs = log_probs;
   t.record_begin = record_begin;
   t.record_end = record_end;

@@ -1,5 +1,5 @@
-/* Norms, rotation, gates, rows and log-probabilities. The specification of each is its namesake in kernels/ops.h or
- * kernels/backend.h; all arithmetic is float32, sums within a row in a fixed tree over the threads of its block. */
+/* Norms, rotation, gates, sums, rows and log-probabilities. The specification of each is its namesake in kernels/ops.h
+ * or kernels/backend.h; all arithmetic is float32, sums within a row in a fixed tree over the threads of its block. */
 #include "kernels/cuda/ops.h"
 
 #include <math.h>
@@ -117,39 +117,47 @@ void nb_cuda_layernorm(cudaStream_t stream, const float *x, const float *weight,
 
 /* Block (row, part of its pairs): a thread turns the pair (i, i + half) of one head, those of the queries first. That
  * of a key also puts it, and the values beside it, into the caches. No kernel writes the position, the angles and the
- * table of pages that a launch sees, so that they are asked for at once. */
-static __global__ void __launch_bounds__(THREADS) rotary_kernel(const __grid_constant__ nb_attention_args a) {
+ * table of pages that a launch sees, so that they are asked for at once. What does not turn goes by pairs too, of the
+ * two halves that are left of the head; of an odd head_dim the last has no second. */
+static __global__ void __launch_bounds__(THREADS) store_kernel(const __grid_constant__ nb_attention_args a) {
   nb_let_next_start();
   const nb_attention_shape &s = a.shape;
-  int half = (int)s.head_dim / 2, heads = (int)s.heads, all_heads = heads + (int)s.kv_heads;
-  int pair = (int)(blockIdx.y * THREADS + threadIdx.x), head = pair / half, i = pair % half;
-  if (head >= all_heads) {
+  int dim = (int)s.head_dim, half = (int)s.rotary_dim / 2, rest = (dim - 2 * half + 1) / 2, pairs = half + rest;
+  int heads = half > 0 ? (int)s.heads : 0, all_heads = heads + (int)s.kv_heads;
+  int pair = (int)(blockIdx.y * THREADS + threadIdx.x), head = pair / pairs, i = pair % pairs;
+  bool is_key = head >= heads, turns = i < half;
+  if (head >= all_heads || (!is_key && !turns)) {
     nb_wait_for_previous();
     return;
   }
   unsigned row = blockIdx.x, tokens = (unsigned)s.tokens, sequence = row / tokens;
-  bool is_key = head >= heads;
   int64_t position = (a.start_at ? *a.start_at : s.start) + row % tokens;
-  float c = a.cos[position * half + i], sine = a.sin[position * half + i];
-  float *key = is_key ? nb_kv_key(&a.pages, sequence, head - heads, position, s.head_dim) + i : NULL;
-  int64_t at = is_key ? (row * s.kv_heads + head - heads) * s.head_dim + i : (row * s.heads + head) * s.head_dim + i;
+  float c = 1, sine = 0;
+  if (turns) c = a.cos[position * half + i], sine = a.sin[position * half + i];
+  int low = turns ? i : half + i, to_high = turns ? half : rest;
+  bool has_high = low + to_high < dim;
+  float *key = is_key ? nb_kv_key(&a.pages, sequence, head - heads, position, s.head_dim) + low : NULL;
+  int64_t at = (is_key ? row * s.kv_heads + head - heads : row * s.heads + head) * s.head_dim + low;
   float *from = (is_key ? a.k : a.q) + at;
   nb_wait_for_previous();
   float v = 0, w = 0;
-  if (is_key) v = a.v[at], w = a.v[at + half];
-  float x = from[0], y = from[half];
-  float turned_x = x * c - y * sine, turned_y = y * c + x * sine;
-  from[0] = turned_x, from[half] = turned_y;
+  if (is_key) v = a.v[at], w = has_high ? a.v[at + to_high] : 0;
+  float x = from[0], y = has_high ? from[to_high] : 0;
+  if (turns) {
+    float turned_x = x * c - y * sine, turned_y = y * c + x * sine;
+    from[0] = x = turned_x, from[to_high] = y = turned_y;
+  }
   if (!is_key) return;
-  key[0] = turned_x, key[half] = turned_y;
-  key[a.pages.values] = v, key[a.pages.values + half] = w;
+  key[0] = x, key[a.pages.values] = v;
+  if (has_high) key[to_high] = y, key[a.pages.values + to_high] = w;
 }
 
-void nb_cuda_rotary(cudaStream_t stream, const nb_attention_args *a) {
-  int64_t rows = a->shape.sequences * a->shape.tokens;
-  int64_t pairs = (a->shape.heads + a->shape.kv_heads) * (a->shape.head_dim / 2);
-  dim3 blocks((unsigned)rows, (unsigned)((pairs + THREADS - 1) / THREADS));
-  nb_launch_early(rotary_kernel, blocks, THREADS, 0, stream, *a);
+void nb_cuda_store(cudaStream_t stream, const nb_attention_args *a) {
+  const nb_attention_shape &s = a->shape;
+  int64_t half = s.rotary_dim / 2, pairs = half + (s.head_dim - 2 * half + 1) / 2;
+  int64_t threads = ((half > 0 ? s.heads : 0) + s.kv_heads) * pairs;
+  dim3 blocks((unsigned)(s.sequences * s.tokens), (unsigned)((threads + THREADS - 1) / THREADS));
+  nb_launch_early(store_kernel, blocks, THREADS, 0, stream, *a);
 }
 
 /* ---- elements and rows ------------------------------------------------------------------------------------------ */
@@ -157,21 +165,26 @@ void nb_cuda_rotary(cudaStream_t stream, const nb_attention_args *a) {
 typedef struct gate_args {
   nb_activation act;
   float *gate;
-  const float *up;
-  int64_t count; /* of floats, or of fours */
+  const float *up; /* NULL: none */
+  int64_t count;   /* of floats, or of fours */
 } gate_args;
 
 static __device__ __forceinline__ float activate(nb_activation act, float v) {
-  if (act == NB_ACT_SILU) return __fdividef(v, 1 + expf(-v)); /* a slower division would be a call */
-  if (act == NB_ACT_GELU) return 0.5f * v * (1 + erff(v * 0.70710678118654752f));
-  return 0.5f * v * (1 + tanhf(0.79788456080286536f * (v + 0.044715f * v * v * v)));
+  switch (act) {
+    case NB_ACT_SILU: return __fdividef(v, 1 + expf(-v)); /* a slower division would be a call */
+    case NB_ACT_GELU: return 0.5f * v * (1 + erff(v * 0.70710678118654752f));
+    case NB_ACT_GELU_TANH: return 0.5f * v * (1 + tanhf(0.79788456080286536f * (v + 0.044715f * v * v * v)));
+    case NB_ACT_RELU: return v < 0 ? 0 : v;
+    case NB_ACT_QUICK_GELU: return __fdividef(v, 1 + expf(-1.702f * v));
+    default: return tanhf(v);
+  }
 }
 
 static __global__ void __launch_bounds__(GATE_THREADS) gate_kernel(const __grid_constant__ gate_args a) {
   nb_let_next_start();
   nb_wait_for_previous();
   int64_t i = (int64_t)blockIdx.x * GATE_THREADS + threadIdx.x;
-  if (i < a.count) a.gate[i] = activate(a.act, a.gate[i]) * a.up[i];
+  if (i < a.count) a.gate[i] = activate(a.act, a.gate[i]) * (a.up ? a.up[i] : 1);
 }
 
 /* By fours. A template, so that the four are worked out side by side, which branches would not let them. */
@@ -181,38 +194,99 @@ static __global__ void __launch_bounds__(GATE_THREADS) wide_gate_kernel(const __
   nb_wait_for_previous();
   int64_t i = (int64_t)blockIdx.x * GATE_THREADS + threadIdx.x;
   if (i >= a.count) return;
-  float4 v = ((const float4 *)a.gate)[i], up = ((const float4 *)a.up)[i];
+  float4 v = ((const float4 *)a.gate)[i], up = a.up ? ((const float4 *)a.up)[i] : make_float4(1, 1, 1, 1);
   ((float4 *)a.gate)[i] = make_float4(activate(ACT, v.x) * up.x, activate(ACT, v.y) * up.y, activate(ACT, v.z) * up.z,
                                       activate(ACT, v.w) * up.w);
 }
 
 void nb_cuda_gate(cudaStream_t stream, nb_activation act, float *gate, const float *up, int64_t count) {
-  bool wide = is_wide(gate, count) && is_wide(up, count);
-  void (*kernel)(gate_args) = !wide                ? gate_kernel
-                              : act == NB_ACT_SILU ? wide_gate_kernel<NB_ACT_SILU>
-                              : act == NB_ACT_GELU ? wide_gate_kernel<NB_ACT_GELU>
-                                                   : wide_gate_kernel<NB_ACT_GELU_TANH>;
+  static void (*const by_fours[])(gate_args) = {/* in the order of nb_activation */
+                                                wide_gate_kernel<NB_ACT_SILU>,       wide_gate_kernel<NB_ACT_GELU>,
+                                                wide_gate_kernel<NB_ACT_GELU_TANH>,  wide_gate_kernel<NB_ACT_RELU>,
+                                                wide_gate_kernel<NB_ACT_QUICK_GELU>, wide_gate_kernel<NB_ACT_TANH>};
+  static_assert(sizeof by_fours / sizeof *by_fours == NB_ACTIVATIONS, "a kernel for each activation");
+  bool wide = is_wide(gate, count) && is_wide(up, count); /* no up: wide too */
   gate_args a = {act, gate, up, wide ? count / 4 : count};
-  nb_launch_early(kernel, dim3((unsigned)((a.count + GATE_THREADS - 1) / GATE_THREADS)), GATE_THREADS, 0, stream, a);
+  nb_launch_early(wide ? by_fours[act] : gate_kernel, dim3((unsigned)((a.count + GATE_THREADS - 1) / GATE_THREADS)),
+                  GATE_THREADS, 0, stream, a);
+}
+
+typedef struct add_args {
+  float *y;
+  const float *x;
+  int64_t count;
+} add_args;
+
+static __global__ void __launch_bounds__(THREADS) add_kernel(const __grid_constant__ add_args a) {
+  nb_let_next_start();
+  nb_wait_for_previous();
+  int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+  if (i < a.count) a.y[i] += a.x[i];
+}
+
+void nb_cuda_add(cudaStream_t stream, float *y, const float *x, int64_t count) {
+  add_args a = {y, x, count};
+  nb_launch_early(add_kernel, dim3((unsigned)((count + THREADS - 1) / THREADS)), THREADS, 0, stream, a);
+}
+
+typedef struct scale_args {
+  float *x, factor;
+  int64_t count;
+} scale_args;
+
+static __global__ void __launch_bounds__(THREADS) scale_kernel(const __grid_constant__ scale_args a) {
+  nb_let_next_start();
+  nb_wait_for_previous();
+  int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+  if (i < a.count) a.x[i] *= a.factor;
+}
+
+void nb_cuda_scale(cudaStream_t stream, float *x, float factor, int64_t count) {
+  scale_args a = {x, factor, count};
+  nb_launch_early(scale_kernel, dim3((unsigned)((count + THREADS - 1) / THREADS)), THREADS, 0, stream, a);
 }
 
 typedef struct gather_args {
   const float *x;
-  const int32_t *rows;
-  int64_t width;
+  const int32_t *rows; /* NULL: each in its place */
+  int64_t width, first, count;
   float *out;
 } gather_args;
 
 static __global__ void gather_kernel(const __grid_constant__ gather_args a) {
   nb_let_next_start();
   nb_wait_for_previous();
-  const float *from = a.x + a.rows[blockIdx.x] * a.width;
-  for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) a.out[blockIdx.x * a.width + i] = from[i];
+  int64_t row = a.rows ? a.rows[blockIdx.x] : (int64_t)blockIdx.x;
+  const float *from = a.x + row * a.width + a.first;
+  for (int64_t i = threadIdx.x; i < a.count; i += blockDim.x) a.out[blockIdx.x * a.count + i] = from[i];
 }
 
-void nb_cuda_gather(cudaStream_t stream, const float *x, const int32_t *rows, int64_t n, int64_t width, float *out) {
-  gather_args a = {x, rows, width, out};
-  nb_launch_early(gather_kernel, dim3((unsigned)n), THREADS, 0, stream, a);
+void nb_cuda_gather(cudaStream_t stream, const float *x, const int32_t *rows, const nb_columns *c, float *out) {
+  gather_args a = {x, rows, c->width, c->first, c->count, out};
+  nb_launch_early(gather_kernel, dim3((unsigned)c->rows), THREADS, 0, stream, a);
+}
+
+typedef struct scatter_args {
+  const float *x;
+  nb_scatter to;
+  int64_t each; /* rows of x that a block adds, one after the other */
+  float *y;
+} scatter_args;
+
+/* Block (part of x's rows, part of the columns); a thread has one column. */
+static __global__ void __launch_bounds__(THREADS) scatter_kernel(const __grid_constant__ scatter_args a) {
+  nb_let_next_start();
+  nb_wait_for_previous();
+  int64_t column = (int64_t)blockIdx.y * THREADS + threadIdx.x, width = a.to.width, first = blockIdx.x * a.each;
+  if (column >= width) return;
+  for (int64_t i = first; i < first + a.each; i++)
+    a.y[a.to.rows[i] * width + column] += a.to.weights[i] * a.x[i * width + column];
+}
+
+void nb_cuda_scatter_add(cudaStream_t stream, const float *x, const nb_scatter *to, bool at_once, float *y) {
+  scatter_args a = {x, *to, at_once ? 1 : to->n, y};
+  dim3 blocks((unsigned)(at_once ? to->n : 1), (unsigned)((to->width + THREADS - 1) / THREADS));
+  nb_launch_early(scatter_kernel, blocks, THREADS, 0, stream, a);
 }
 
 typedef struct value_args {

@@ -92,15 +92,31 @@ static void make_caches(twins *t, const nb_attention_shape *shape) {
 
 typedef struct attention_buffers {
   int q, k, v, cos, sin, out;
+  int bias; /* -1: none */
 } attention_buffers;
+
+/* What attention on such a shape needs for `rows` tokens. */
+static attention_buffers make_attention(twins *t, const nb_attention_shape *s, int64_t rows, bool has_bias) {
+  int64_t turned = nb_max_i64(1, s->capacity * s->rotary_dim / 2);
+  attention_buffers at = {.q = make(t, rows * s->heads * s->head_dim, 1),
+                          .k = make(t, rows * s->kv_heads * s->head_dim, 1),
+                          .v = make(t, rows * s->kv_heads * s->head_dim, 1),
+                          .cos = make(t, turned, 1),
+                          .sin = make(t, turned, 1),
+                          .out = make(t, rows * s->heads * s->head_dim, 1)};
+  at.bias = has_bias ? make(t, s->heads * (2 * s->capacity - 1), 2) : -1;
+  return at;
+}
 
 /* Rotation, caching and attention on one side, for the tokens from shape->start on. */
 static void attend(twins *t, int side, const nb_attention_shape *shape, const attention_buffers *at) {
   nb_backend *b = t->backend[side];
   nb_buffer *(*f)[SIDES] = t->buffer;
-  b->rotary(b, shape, f[at->cos][side], f[at->sin][side], f[at->q][side], f[at->k][side], f[at->v][side],
-            t->cache[side]);
-  b->attention(b, shape, f[at->q][side], t->cache[side], f[at->out][side]);
+  nb_rotary_tables tables = {f[at->cos][side], f[at->sin][side]};
+  bool turns = shape->rotary_dim > 0;
+  b->store(b, shape, turns ? &tables : NULL, turns ? f[at->q][side] : NULL, f[at->k][side], f[at->v][side],
+           t->cache[side]);
+  b->attention(b, shape, f[at->q][side], t->cache[side], at->bias < 0 ? NULL : f[at->bias][side], f[at->out][side]);
 }
 
 static void expect_equal(twins *t, const char *what, int buffer, double tolerance) {
@@ -237,39 +253,87 @@ static void check_norms(nb_check *c) {
   for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
     twins t = begin(c);
     int64_t rows = 5, width = widths[i];
-    int x = make(&t, rows * width, 1), weight = make(&t, width, 1), out = make(&t, rows * width, 0);
+    int x = make(&t, rows * width, 1), weight = make(&t, width, 1), bias = make(&t, width, 1);
+    int out = make(&t, rows * width, 0), centered = make(&t, rows * width, 0), biased = make(&t, rows * width, 0);
     for (int s = 0; s < SIDES && !t.failed; s++) {
       nb_backend *b = t.backend[s];
-      b->norm(b, t.buffer[x][s], t.buffer[weight][s], rows, width, 1e-5f, t.buffer[out][s]);
-      b->norm(b, t.buffer[x][s], t.buffer[weight][s], rows, width, 1e-5f, t.buffer[x][s]); /* in place too */
+      nb_norm n = {.weight = t.buffer[weight][s], .eps = 1e-5f};
+      b->norm(b, t.buffer[x][s], &n, rows, width, t.buffer[out][s]);
+      n.centered = true;
+      b->norm(b, t.buffer[x][s], &n, rows, width, t.buffer[centered][s]);
+      n.bias = t.buffer[bias][s];
+      b->norm(b, t.buffer[x][s], &n, rows, width, t.buffer[biased][s]);
+      b->norm(b, t.buffer[biased][s], &n, rows, width, t.buffer[biased][s]); /* in place too */
+      n = (nb_norm){.weight = t.buffer[weight][s], .eps = 1e-5f};
+      b->norm(b, t.buffer[x][s], &n, rows, width, t.buffer[x][s]);
     }
     expect_equal(&t, "norm", out, exact_tolerance);
     expect_equal(&t, "norm in place", x, exact_tolerance);
+    expect_equal(&t, "centered norm", centered, exact_tolerance);
+    expect_equal(&t, "centered norm with a bias, in place", biased, exact_tolerance);
     end(&t);
   }
 }
 
 static void check_gates(nb_check *c) {
-  for (int i = 0; i < 6; i++) {
+  for (int i = 0; i < 2 * NB_ACTIVATIONS; i++) {
     twins t = begin(c);
-    int act = NB_ACT_SILU + i / 2;
+    nb_activation act = (nb_activation)(i / 2);
     int64_t n = i % 2 ? 12345 : 12348; /* the latter by fours */
-    int gate = make(&t, n, 4), up = make(&t, n, 1);
-    for (int s = 0; s < SIDES && !t.failed; s++)
-      t.backend[s]->gate(t.backend[s], (nb_activation)act, t.buffer[gate][s], t.buffer[up][s], n);
-    expect_equal(&t, "gate", gate, exact_tolerance);
+    int gate = make(&t, n, 4), up = make(&t, n, 1), alone = make(&t, n, 4);
+    for (int s = 0; s < SIDES && !t.failed; s++) {
+      t.backend[s]->gate(t.backend[s], act, t.buffer[gate][s], t.buffer[up][s], n);
+      t.backend[s]->gate(t.backend[s], act, t.buffer[alone][s], NULL, n);
+    }
+    char what[32];
+    snprintf(what, sizeof what, "gate, activation %d", (int)act);
+    expect_equal(&t, what, gate, exact_tolerance);
+    expect_equal(&t, "activation without a gate", alone, exact_tolerance);
     end(&t);
   }
+}
+
+static void check_sums(nb_check *c) {
+  twins t = begin(c);
+  int64_t n = 12345;
+  int x = make(&t, n, 1), y = make(&t, n, 1);
+  for (int s = 0; s < SIDES && !t.failed; s++) {
+    nb_backend *b = t.backend[s];
+    b->add(b, t.buffer[y][s], t.buffer[x][s], n);
+    b->scale(b, t.buffer[x][s], -0.3f, n);
+  }
+  expect_equal(&t, "add", y, 0);
+  expect_equal(&t, "scale", x, 0);
+  end(&t);
 }
 
 static void check_gather(nb_check *c) {
   twins t = begin(c);
   int32_t rows[] = {6, 0, 6, 3};
-  int x = make(&t, 7 * 131, 1), out = make(&t, 4 * 131, 0);
-  for (int s = 0; s < SIDES && !t.failed; s++)
+  nb_columns columns = {.rows = 7, .width = 131, .first = 5, .count = 77};
+  int x = make(&t, 7 * 131, 1), out = make(&t, 4 * 131, 0), part = make(&t, 7 * 77, 0);
+  for (int s = 0; s < SIDES && !t.failed; s++) {
     t.backend[s]->gather(t.backend[s], t.buffer[x][s], rows, 4, 131, t.buffer[out][s]);
+    t.backend[s]->split(t.backend[s], t.buffer[x][s], &columns, t.buffer[part][s]);
+  }
   expect_equal(&t, "gather", out, 0);
+  expect_equal(&t, "split", part, 0);
   end(&t);
+}
+
+/* In order where a row comes twice, at once where they ascend. */
+static void check_scatter(nb_check *c) {
+  static const int32_t rows[][4] = {{6, 0, 6, 3}, {0, 3, 4, 6}};
+  static const float weights[4] = {0.5f, -2, 3, 0.1f};
+  for (int i = 0; i < 2; i++) {
+    twins t = begin(c);
+    nb_scatter to = {.rows = rows[i], .weights = weights, .n = 4, .width = 531};
+    int x = make(&t, 4 * to.width, 1), y = make(&t, 7 * to.width, 1);
+    for (int s = 0; s < SIDES && !t.failed; s++)
+      t.backend[s]->scatter_add(t.backend[s], t.buffer[x][s], &to, t.buffer[y][s]);
+    expect_equal(&t, "scatter_add", y, exact_tolerance);
+    end(&t);
+  }
 }
 
 static void check_log_probs(nb_check *c) {
@@ -300,6 +364,13 @@ typedef struct attention_case {
   int64_t sequences, prompt, steps, tokens, heads, kv_heads, head_dim, window;
 } attention_case;
 
+/* In what it is other than a decoder's. */
+typedef struct attention_kind {
+  bool all;             /* not causal: every token sees all keys but the last `unseen` */
+  int64_t unseen, flat; /* flat: dimensions of a head that do not turn */
+  bool bias;
+} attention_kind;
+
 static void attention_step(twins *t, nb_attention_shape shape, int64_t start, int64_t tokens,
                            const attention_buffers *buffers) {
   nibble_error err;
@@ -312,31 +383,31 @@ static void attention_step(twins *t, nb_attention_shape shape, int64_t start, in
   }
 }
 
-static void check_attention(nb_check *c, const attention_case *a) {
+static void check_attention(nb_check *c, const attention_case *a, const attention_kind *kind) {
   int64_t capacity = a->prompt + a->steps * a->tokens + 3, rows = a->sequences * nb_max_i64(a->prompt, a->tokens);
   nb_attention_shape shape = {.sequences = a->sequences,
                               .heads = a->heads,
                               .kv_heads = a->kv_heads,
                               .head_dim = a->head_dim,
                               .capacity = capacity,
+                              .causal = !kind->all,
                               .window = a->window,
+                              .rotary_dim = a->head_dim - kind->flat,
                               .scale = (float)(1 / sqrt((double)a->head_dim))};
   twins t = begin(c);
   make_caches(&t, &shape);
-  attention_buffers b = {.q = make(&t, rows * a->heads * a->head_dim, 1),
-                         .k = make(&t, rows * a->kv_heads * a->head_dim, 1),
-                         .v = make(&t, rows * a->kv_heads * a->head_dim, 1),
-                         .cos = make(&t, capacity * a->head_dim / 2, 1),
-                         .sin = make(&t, capacity * a->head_dim / 2, 1),
-                         .out = make(&t, rows * a->heads * a->head_dim, 1)};
-  char what[160];
-  snprintf(what, sizeof what, "attention, %lld sequences of %lld tokens, heads %lld/%lld of %lld, window %lld",
+  attention_buffers b = make_attention(&t, &shape, rows, kind->bias);
+  char what[200];
+  snprintf(what, sizeof what, "attention, %lld sequences of %lld tokens, heads %lld/%lld of %lld, window %lld%s%s%s",
            (long long)a->sequences, (long long)a->prompt, (long long)a->heads, (long long)a->kv_heads,
-           (long long)a->head_dim, (long long)a->window);
+           (long long)a->head_dim, (long long)a->window, kind->all ? ", not causal" : "", kind->bias ? ", a bias" : "",
+           kind->flat ? ", partly turned" : "");
+  shape.keys = a->prompt - kind->unseen;
   attention_step(&t, shape, 0, a->prompt, &b);
   expect_equal(&t, what, b.out, exact_tolerance);
   expect_equal(&t, "rotated keys", b.k, exact_tolerance);
   for (int64_t i = 0; i < a->steps; i++) {
+    shape.keys = a->prompt + (i + 1) * a->tokens - kind->unseen;
     attention_step(&t, shape, a->prompt + i * a->tokens, a->tokens, &b);
     expect_equal(&t, what, b.out, exact_tolerance);
   }
@@ -357,29 +428,42 @@ void nb_check_operations(nb_check *c) {
       {1, 126, 4, 1, 32, 32, 128, 0}, {1, 1, 3, 1, 32, 32, 128, 0}, {1, 255, 2, 4, 40, 8, 128, 0},
       {1, 600, 3, 2, 8, 1, 256, 100}, {1, 300, 3, 1, 14, 2, 64, 0}, {2, 70, 3, 3, 6, 2, 22, 0},
       {1, 1021, 4, 1, 3, 1, 250, 77}, {1, 3000, 3, 1, 1, 1, 64, 0}};
+  /* Encoders, partly turned heads, even one of an odd size, and biases: few tokens, many, over page ends. */
+  static const struct varied {
+    attention_case sizes;
+    attention_kind kind;
+  } varied[] = {
+      {{2, 70, 2, 1, 4, 2, 16, 0}, {true, 0, 0, false}},    {{2, 45, 2, 3, 3, 3, 64, 0}, {true, 6, 64, true}},
+      {{1, 130, 3, 1, 2, 1, 128, 0}, {false, 0, 96, true}}, {{1, 67, 2, 2, 4, 2, 23, 20}, {false, 0, 9, true}},
+      {{2, 9, 1, 1, 2, 2, 33, 4}, {false, 0, 33, false}},   {{1, 20, 2, 1, 2, 1, 256, 0}, {false, 0, 128, true}},
+      {{1, 66, 1, 2, 2, 2, 96, 7}, {true, 1, 40, true}}};
+  static const struct varied varied_large[] = {{{8, 511, 1, 1, 12, 12, 64, 0}, {true, 0, 64, false}},
+                                               {{3, 300, 3, 1, 8, 8, 64, 0}, {false, 0, 64, true}},
+                                               {{1, 700, 3, 2, 32, 8, 128, 0}, {true, 90, 64, true}},
+                                               {{1, 150, 2, 4, 4, 2, 81, 60}, {false, 0, 51, true}}};
+  static const attention_kind plain = {0};
   check_norms(c);
   check_gates(c);
+  check_sums(c);
   check_gather(c);
+  check_scatter(c);
   check_log_probs(c);
   int count = c->small ? (int)(sizeof small / sizeof *small) : (int)(sizeof large / sizeof *large);
-  for (int i = 0; i < count; i++) check_attention(c, c->small ? &small[i] : &large[i]);
+  for (int i = 0; i < count; i++) check_attention(c, c->small ? &small[i] : &large[i], &plain);
+  for (size_t i = 0; i < sizeof varied / sizeof *varied; i++) check_attention(c, &varied[i].sizes, &varied[i].kind);
+  for (size_t i = 0; !c->small && i < sizeof varied_large / sizeof *varied_large; i++)
+    check_attention(c, &varied_large[i].sizes, &varied_large[i].kind);
 }
 
 /* A recorded step at positions on both sides of a page's end, against the same steps one by one on the same backend.
  * The cache grows after the recording. */
-static void check_recording(nb_check *c, nb_attention_shape shape, int64_t prompt, int64_t tokens) {
+static void check_recording(nb_check *c, nb_attention_shape shape, int64_t prompt, int64_t tokens, bool has_bias) {
   enum { STEPS = 4 };
   nb_backend *b = c->tested;
   twins t = begin(c);
   t.backend[0] = b; /* both sides are the tested backend: side 0 step by step, side 1 recorded */
   make_caches(&t, &shape);
-  int64_t rows = shape.sequences * prompt, dim = shape.head_dim;
-  attention_buffers at = {.q = make(&t, rows * shape.heads * dim, 1),
-                          .k = make(&t, rows * shape.kv_heads * dim, 1),
-                          .v = make(&t, rows * shape.kv_heads * dim, 1),
-                          .cos = make(&t, shape.capacity * dim / 2, 1),
-                          .sin = make(&t, shape.capacity * dim / 2, 1),
-                          .out = make(&t, rows * shape.heads * dim, 1)};
+  attention_buffers at = make_attention(&t, &shape, shape.sequences * prompt, has_bias);
   nb_recording *recording = NULL;
   nibble_error err = {0};
   attention_step(&t, shape, 0, prompt, &at);
@@ -405,20 +489,61 @@ static void check_recording(nb_check *c, nb_attention_shape shape, int64_t promp
   end(&t);
 }
 
+/* The operations around attention, recorded and replayed twice, against the same two rounds as they are. */
+static void check_recorded_elements(nb_check *c) {
+  enum { ROWS = 3, WIDTH = 40, PART = 16 };
+  nb_backend *b = c->tested;
+  twins t = begin(c);
+  t.backend[0] = b;
+  int x = make(&t, ROWS * WIDTH, 1), y = make(&t, ROWS * WIDTH, 1), out = make(&t, ROWS * PART, 0);
+  int weight = make(&t, WIDTH, 1), bias = make(&t, WIDTH, 1);
+  nb_columns columns = {.rows = ROWS, .width = WIDTH, .first = 11, .count = PART};
+  nb_recording *recording = NULL;
+  nibble_error err = {0};
+  for (int round = 0; round < 3 && !t.failed; round++) { /* the first two as they are, on side 0; then side 1 */
+    int s = round == 2;
+    nb_norm n = {.weight = t.buffer[weight][s], .bias = t.buffer[bias][s], .eps = 1e-5f, .centered = true};
+    if (s == 1) t.failed = b->record_begin(b, &err) != NIBBLE_OK;
+    if (t.failed) break;
+    b->norm(b, t.buffer[x][s], &n, ROWS, WIDTH, t.buffer[x][s]);
+    b->gate(b, NB_ACT_RELU, t.buffer[x][s], NULL, ROWS * WIDTH);
+    b->add(b, t.buffer[x][s], t.buffer[y][s], ROWS * WIDTH);
+    b->scale(b, t.buffer[x][s], 0.7f, ROWS * WIDTH);
+    b->split(b, t.buffer[x][s], &columns, t.buffer[out][s]);
+    if (s == 1) t.failed = b->record_end(b, &recording, &err) != NIBBLE_OK;
+  }
+  for (int i = 0; i < 2 && !t.failed; i++) t.failed = b->replay(b, recording, 0, &err) != NIBBLE_OK;
+  expect_equal(&t, "recorded elements", x, 0);
+  expect_equal(&t, "recorded columns", out, 0);
+  b->recording_free(b, recording);
+  end(&t);
+}
+
 void nb_check_recording(nb_check *c) {
   static const struct {
-    nb_attention_shape shape;
+    int64_t sequences, heads, kv_heads, head_dim, rotary_dim, capacity, window;
     int64_t prompt, tokens;
+    bool alone; /* every step sees the prompt alone, as a decoder sees what its encoder made */
+    bool bias;
   } cases[] = {
-      {{.sequences = 2, .heads = 4, .kv_heads = 2, .head_dim = 32, .capacity = 70, .scale = 0.2f}, 62, 1},
-      {{.sequences = 1, .heads = 2, .kv_heads = 1, .head_dim = 128, .capacity = 200, .scale = 0.1f}, 126, 1},
-      {{.sequences = 1, .heads = 1, .kv_heads = 1, .head_dim = 64, .capacity = 300, .window = 90, .scale = 0.1f},
-       155,
-       2},
-      {{.sequences = 1, .heads = 2, .kv_heads = 2, .head_dim = 22, .capacity = 80, .scale = 0.2f}, 60, 2},
-      {{.sequences = 1, .heads = 32, .kv_heads = 32, .head_dim = 128, .capacity = 512, .scale = 0.1f}, 254, 1},
-      {{.sequences = 2, .heads = 8, .kv_heads = 2, .head_dim = 256, .capacity = 512, .scale = 0.1f}, 508, 1},
+      {2, 4, 2, 32, 32, 70, 0, 62, 1, false, false},       {1, 2, 1, 128, 128, 200, 0, 126, 1, false, false},
+      {1, 1, 1, 64, 64, 300, 90, 155, 2, false, false},    {1, 2, 2, 22, 22, 80, 0, 60, 2, false, false},
+      {2, 3, 3, 64, 0, 150, 0, 126, 1, true, false},       {1, 2, 1, 64, 24, 150, 0, 126, 1, false, true},
+      {1, 32, 32, 128, 128, 512, 0, 254, 1, false, false}, {2, 8, 2, 256, 256, 512, 0, 508, 1, false, false},
   };
   if (!c->tested->record_begin) return;
-  for (int i = 0; i < (c->small ? 4 : 6); i++) check_recording(c, cases[i].shape, cases[i].prompt, cases[i].tokens);
+  check_recorded_elements(c);
+  for (int i = 0; i < (c->small ? 6 : 8); i++) {
+    nb_attention_shape shape = {.sequences = cases[i].sequences,
+                                .heads = cases[i].heads,
+                                .kv_heads = cases[i].kv_heads,
+                                .head_dim = cases[i].head_dim,
+                                .capacity = cases[i].capacity,
+                                .causal = !cases[i].alone,
+                                .window = cases[i].window,
+                                .keys = cases[i].prompt,
+                                .rotary_dim = cases[i].rotary_dim,
+                                .scale = 1 / sqrtf((float)cases[i].head_dim)};
+    check_recording(c, shape, cases[i].prompt, cases[i].tokens, cases[i].bias);
+  }
 }

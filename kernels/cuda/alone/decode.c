@@ -118,17 +118,21 @@ static nibble_status run_layer(made_up *m, int l, int64_t start, nibble_error *e
                               .kv_heads = HEADS,
                               .head_dim = HEAD_DIM,
                               .capacity = CAPACITY,
+                              .causal = true,
+                              .rotary_dim = HEAD_DIM,
                               .scale = 0.08838835f};
-  b->norm(b, f[X], f[WEIGHT], 1, HIDDEN, 1e-5f, f[NORMED]);
+  nb_norm norm = {.weight = f[WEIGHT], .eps = 1e-5f};
+  nb_rotary_tables tables = {f[COS], f[SIN]};
+  b->norm(b, f[X], &norm, 1, HIDDEN, f[NORMED]);
   nb_layer_product qkv[] = {
       {.weight = w[Q], .y = f[QUERY]}, {.weight = w[K], .y = f[KEY]}, {.weight = w[V], .y = f[VALUE]}};
   nb_layer_product mlp[] = {{.weight = w[GATE], .y = f[GATED]}, {.weight = w[UP], .y = f[UPPED]}};
   nibble_status status = b->matmul(b, qkv, 3, f[NORMED], 1, 1, err);
-  b->rotary(b, &shape, f[COS], f[SIN], f[QUERY], f[KEY], f[VALUE], m->cache[l]);
-  b->attention(b, &shape, f[QUERY], m->cache[l], f[ATTENDED]);
+  b->store(b, &shape, &tables, f[QUERY], f[KEY], f[VALUE], m->cache[l]);
+  b->attention(b, &shape, f[QUERY], m->cache[l], NULL, f[ATTENDED]);
   if (status == NIBBLE_OK)
     status = b->matmul(b, &(nb_layer_product){.weight = w[O], .y = f[X]}, 1, f[ATTENDED], 1, 1, err);
-  b->norm(b, f[X], f[WEIGHT], 1, HIDDEN, 1e-5f, f[NORMED]);
+  b->norm(b, f[X], &norm, 1, HIDDEN, f[NORMED]);
   if (status == NIBBLE_OK) status = b->matmul(b, mlp, 2, f[NORMED], 1, 1, err);
   b->gate(b, NB_ACT_SILU, f[GATED], f[UPPED], INTERMEDIATE);
   if (status == NIBBLE_OK)
@@ -139,7 +143,8 @@ static nibble_status run_layer(made_up *m, int l, int64_t start, nibble_error *e
 static nibble_status run_token(made_up *m, int64_t start, nibble_error *err) {
   nibble_status status = NIBBLE_OK;
   for (int l = 0; status == NIBBLE_OK && l < LAYERS; l++) status = run_layer(m, l, start, err);
-  m->b->norm(m->b, m->buffer[X], m->buffer[WEIGHT], 1, HIDDEN, 1e-5f, m->buffer[NORMED]);
+  nb_norm norm = {.weight = m->buffer[WEIGHT], .eps = 1e-5f};
+  m->b->norm(m->b, m->buffer[X], &norm, 1, HIDDEN, m->buffer[NORMED]);
   nb_layer_product head = {.weight = m->embedding, .y = m->buffer[LOGITS]};
   return status == NIBBLE_OK ? m->b->matmul(m->b, &head, 1, m->buffer[NORMED], 1, 1, err) : status;
 }
