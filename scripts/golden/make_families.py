@@ -114,8 +114,8 @@ TINY = {
         QWEN3_MOE, num_hidden_layers=3, decoder_sparse_step=2, norm_topk_prob=False, attention_bias=True,
         tie_word_embeddings=True), BF16),
     "llama-not-causal-bf16": ("LlamaForCausalLM", "llama", SMALL, BF16, {"is_causal": False}),
-    "llama-two-ropes-bf16": ("LlamaForCausalLM", "llama", dict(SMALL, rope_parameters=ROPE), BF16,
-                             {"rope_scaling": LINEAR}),
+    "llama-two-ropes-bf16": ("LlamaForCausalLM", "llama",
+                             dict(SMALL, rope_parameters=dict(ROPE, rope_theta=50.0)), BF16, {"rope_scaling": LINEAR}),
     "llama-unread-window-bf16": ("LlamaForCausalLM", "llama", SMALL, BF16,
                                  {"use_sliding_window": True, "sliding_window": 5}),
     "qwen2-unread-bias-bf16": ("Qwen2ForCausalLM", "qwen2", SMALL, BF16, {"attention_bias": False}),
@@ -135,7 +135,7 @@ PACKED = {f"{name}-{method}": (name, method) for name, method in (
 
 
 def random_weights(model, seed):
-    """Large enough that every part matters. A Conv1D has rows of outputs; T5 scales no product of heads."""
+    """Large enough that every part matters. Rows of a Conv1D are inputs; T5 does not scale q times k."""
     g = torch.Generator().manual_seed(seed)
     linear = {module.weight: 0 if type(module).__name__ == "Conv1D" else 1 for module in model.modules()
               if type(module).__name__ in ("Linear", "Conv1D")}
