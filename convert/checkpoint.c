@@ -13,6 +13,7 @@
 #include "convert/conform.h"
 #include "convert/gguf.h"
 #include "convert/reader.h"
+#include "model/json_text.h"
 
 static const nb_reader readers[] = {
     {.kind = "safetensors", .probe = nb_safetensors_probe, .open = nb_safetensors_open},
@@ -240,23 +241,38 @@ static bool has_qweight(const nb_checkpoint *c) {
 
 /* AutoGPTQ's models say how they are packed in quantize_config.json alone: it is taken as what transformers came to
  * write into config.json. */
-static nibble_status adopt_quantize_config(const nb_checkpoint *c, cJSON *config, nibble_error *err) {
+static nibble_status adopt_quantize_config(nb_checkpoint *c, const char *path, nibble_error *err) {
   static const char key[] = "quantization_config";
-  cJSON *json = NULL;
-  if (!cJSON_IsObject(config) || cJSON_HasObjectItem(config, key) || !has_qweight(c)) return NIBBLE_OK;
-  char *path = nb_path_join(c->folder, "quantize_config.json");
-  if (!path) return nb_fail_memory(err, strlen(c->folder));
-  nibble_status status = access(path, F_OK) == 0 ? nb_json_load(path, &json, err) : NIBBLE_OK;
-  free(path);
-  if (status != NIBBLE_OK || !json) return status;
+  cJSON *json = NULL, *changes = cJSON_CreateObject();
+  nb_buf text = {0};
+  nb_config adopted;
+  char *beside = nb_path_join(c->folder, "quantize_config.json");
+  nibble_status status = NIBBLE_OK;
+  if (!beside || !changes) status = nb_fail_memory(err, strlen(c->folder));
+  if (status != NIBBLE_OK || access(beside, F_OK) != 0) goto done;
+  if ((status = nb_json_load(beside, &json, err)) != NIBBLE_OK) goto done;
+  if ((status = nb_json_last_wins(json, err)) != NIBBLE_OK) goto done;
   if (!cJSON_IsObject(json)) {
-    cJSON_Delete(json);
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: quantize_config.json is not a JSON object", c->folder);
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: quantize_config.json is not a JSON object", c->folder);
+    goto done;
   }
-  bool ok = cJSON_HasObjectItem(json, "quant_method") || cJSON_AddStringToObject(json, "quant_method", "gptq");
-  if (ok && cJSON_AddItemToObject(config, key, json)) return NIBBLE_OK;
+  if ((!cJSON_HasObjectItem(json, "quant_method") && !cJSON_AddStringToObject(json, "quant_method", "gptq")) ||
+      !cJSON_AddItemToObject(changes, key, json)) {
+    status = nb_fail_memory(err, sizeof *json);
+    goto done;
+  }
+  json = NULL; /* the changes' */
+  status = nb_json_text_change(path, c->config.text, strlen(c->config.text), changes, &text, err);
+  if (status == NIBBLE_OK) status = nb_config_parse(path, text.data, text.length, &adopted, err);
+  if (status != NIBBLE_OK) goto done;
+  nb_config_free(&c->config);
+  c->config = adopted;
+done:
+  nb_buf_free(&text);
   cJSON_Delete(json);
-  return nb_fail_memory(err, sizeof *json);
+  cJSON_Delete(changes);
+  free(beside);
+  return status;
 }
 
 static nibble_status load_config(nb_checkpoint *c, nibble_error *err) {
@@ -264,10 +280,9 @@ static nibble_status load_config(nb_checkpoint *c, nibble_error *err) {
   if (!path) return nb_fail_memory(err, strlen(c->folder));
   nibble_status status = NIBBLE_OK;
   if (access(path, F_OK) == 0) {
-    cJSON *json;
-    status = nb_json_load(path, &json, err);
-    if (status == NIBBLE_OK && (status = adopt_quantize_config(c, json, err)) != NIBBLE_OK) cJSON_Delete(json);
-    if (status == NIBBLE_OK) status = nb_config_parse(path, json, &c->config, err);
+    status = nb_config_load(path, &c->config, err);
+    if (status == NIBBLE_OK && !cJSON_HasObjectItem(c->config.json, "quantization_config") && has_qweight(c))
+      status = adopt_quantize_config(c, path, err);
   } else {
     c->config = (nb_config){.json = cJSON_CreateObject(), .model_type = "", .architecture = "", .dtype = NB_F32};
     c->config.quant = (nb_quant_config){.method = "", .quant_type = ""};

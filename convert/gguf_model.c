@@ -87,7 +87,7 @@ static nibble_status copy_int(const model *m, const char *gguf_key, cJSON *confi
 static nibble_status copy_double(const model *m, const char *gguf_key, cJSON *config, const char *name) {
   double value = NAN;
   nibble_status status = nb_gguf_double(m->gguf, gguf_key, &value, m->err);
-  if (status == NIBBLE_OK && !isnan(value) && !cJSON_AddNumberToObject(config, name, value))
+  if (status == NIBBLE_OK && !isnan(value) && !nb_json_add_float(config, name, value))
     status = nb_fail_memory(m->err, sizeof(cJSON));
   return status;
 }
@@ -129,9 +129,9 @@ static nibble_status llama3_scaling(const model *m, double theta, cJSON *rope) {
     return nb_fail(m->err, NIBBLE_BAD_INPUT,
                    "%s: tensor 'rope_freqs.weight' is not the rope scaling of Llama 3; it has no place in config.json",
                    g->path);
-  bool ok = cJSON_AddNumberToObject(rope, "factor", (double)factor) &&
-            cJSON_AddNumberToObject(rope, "high_freq_factor", LLAMA3_HIGH) &&
-            cJSON_AddNumberToObject(rope, "low_freq_factor", LLAMA3_LOW) &&
+  bool ok = nb_json_add_float(rope, "factor", (double)factor) &&
+            nb_json_add_float(rope, "high_freq_factor", LLAMA3_HIGH) &&
+            nb_json_add_float(rope, "low_freq_factor", LLAMA3_LOW) &&
             cJSON_AddNumberToObject(rope, "original_max_position_embeddings", LLAMA3_CONTEXT) &&
             cJSON_ReplaceItemInObjectCaseSensitive(rope, "rope_type", cJSON_CreateString("llama3"));
   return ok ? NIBBLE_OK : nb_fail_memory(m->err, sizeof(cJSON));
@@ -154,10 +154,10 @@ static nibble_status add_rope(const model *m, cJSON *config) {
     status =
         copy_int(m, key_of(m, "rope.scaling.original_context_length", key), rope, "original_max_position_embeddings");
   if (status != NIBBLE_OK) return status;
-  if (!cJSON_AddNumberToObject(rope, "rope_theta", theta) || !cJSON_AddStringToObject(rope, "rope_type",
-                                                                                      linear ? "linear"
-                                                                                      : yarn ? "yarn"
-                                                                                             : "default"))
+  if (!nb_json_add_float(rope, "rope_theta", theta) || !cJSON_AddStringToObject(rope, "rope_type",
+                                                                                linear ? "linear"
+                                                                                : yarn ? "yarn"
+                                                                                       : "default"))
     return nb_fail_memory(m->err, sizeof(cJSON));
   return linear || yarn ? NIBBLE_OK : llama3_scaling(m, theta, rope);
 }
@@ -405,6 +405,22 @@ static nibble_status check_overlaps(nb_checkpoint *c, const char *path, nibble_e
   return NIBBLE_OK;
 }
 
+/* By way of its text, so that numbers are spelled as transformers spells them whatever becomes of the config. */
+static nibble_status make_config(const model *m, nb_config *out) {
+  nb_buf text = {0};
+  cJSON *json = cJSON_CreateObject();
+  nibble_status status = json ? build_config(m, json) : nb_fail_memory(m->err, sizeof *json);
+  if (status == NIBBLE_OK) {
+    nb_json_put(&text, json, &nb_json_indented);
+    nb_buf_puts(&text, "\n");
+    status = text.failed ? nb_fail_memory(m->err, text.length)
+                         : nb_config_parse(m->gguf->path, text.data, text.length, out, m->err);
+  }
+  nb_buf_free(&text);
+  cJSON_Delete(json);
+  return status;
+}
+
 nibble_status nb_gguf_open(nb_checkpoint *c, const char *path, nibble_error *err) {
   int file;
   nibble_status status = nb_checkpoint_add_file(c, path, &file, err);
@@ -413,13 +429,7 @@ nibble_status nb_gguf_open(nb_checkpoint *c, const char *path, nibble_error *err
   if ((status = nb_gguf_parse(c->files[file].path, &map, &c->gguf, err)) != NIBBLE_OK) return status;
   model m = {.gguf = c->gguf, .map = &map, .err = err};
   if ((status = identify(&m)) != NIBBLE_OK) return status;
-  cJSON *config = cJSON_CreateObject();
-  if (!config) return nb_fail_memory(err, sizeof(cJSON));
-  if ((status = build_config(&m, config)) != NIBBLE_OK) {
-    cJSON_Delete(config);
-    return status;
-  }
-  if ((status = nb_config_parse(path, config, &c->config, err)) != NIBBLE_OK) return status;
+  if ((status = make_config(&m, &c->config)) != NIBBLE_OK) return status;
   for (size_t i = 0; status == NIBBLE_OK && i < c->gguf->tensor_count; i++)
     status = add_tensor(&m, c, file, &c->gguf->tensors[i]);
   return status == NIBBLE_OK ? check_overlaps(c, path, err) : status;

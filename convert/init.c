@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/parallel.h"
 #include "base/stage.h"
+#include "convert/sidefiles.h"
 #include "convert/writer.h"
 #include "model/archs.h"
 
@@ -108,20 +109,11 @@ static nibble_status load_config(const char *path, nb_config *config, nibble_err
 }
 
 static nibble_status save_config(const nb_config *config, nb_dtype dtype, const char *folder, nibble_error *err) {
-  cJSON *json = cJSON_Duplicate(config->json, true);
-  char *path = nb_path_join(folder, "config.json");
-  nibble_status status = NIBBLE_OK;
-  if (json && path) {
-    cJSON_DeleteItemFromObjectCaseSensitive(json, "torch_dtype");
-    cJSON_DeleteItemFromObjectCaseSensitive(json, "dtype");
-    cJSON_DeleteItemFromObjectCaseSensitive(json, "quantization_config");
-    cJSON_AddStringToObject(json, "dtype", nb_dtype_torch_name(dtype));
-    status = nb_json_save(path, json, err);
-  } else {
-    status = nb_fail_memory(err, 0);
-  }
-  cJSON_Delete(json);
-  free(path);
+  cJSON *changes = cJSON_CreateObject();
+  bool ok = cJSON_AddStringToObject(changes, "dtype", nb_dtype_torch_name(dtype)) &&
+            cJSON_AddNullToObject(changes, "quantization_config");
+  nibble_status status = ok ? nb_config_save(config, changes, folder, err) : nb_fail_memory(err, sizeof *changes);
+  cJSON_Delete(changes);
   return status;
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/stage.h"
 #include "convert/gguf.h"
+#include "model/json_text.h"
 
 static const char *const wanted[] = {"*.json", "*.jsonl",  "*.txt",   "*.model",  "*.jinja",    "*.md",
                                      "*.py",   "LICENSE*", "NOTICE*", "LICENCE*", "*.tiktoken", NULL};
@@ -89,28 +90,33 @@ nibble_status nb_sidefiles_copy(const nb_checkpoint *source, const char *dst, co
   return source->folder && has_config ? copy_folder(source->folder, dst, 0, err) : NIBBLE_OK;
 }
 
-nibble_status nb_config_save(const nb_config *config, const cJSON *changes, const char *dst, nibble_error *err) {
-  if (!config->json || !config->json->child) return NIBBLE_OK;
-  nibble_status status = NIBBLE_OK;
-  cJSON *json = cJSON_Duplicate(config->json, true);
-  char *path = nb_path_join(dst, "config.json");
-  bool ok = json && path;
-  for (const cJSON *change = changes ? changes->child : NULL; ok && change; change = change->next) {
-    const char *key = change->string;
-    if (strcmp(key, "dtype") == 0 && !cJSON_HasObjectItem(json, key) && cJSON_HasObjectItem(json, "torch_dtype"))
-      key = "torch_dtype";
-    if (cJSON_IsNull(change)) {
-      cJSON_DeleteItemFromObjectCaseSensitive(json, key);
-      continue;
-    }
-    cJSON *value = cJSON_Duplicate(change, true);
-    ok =
-        value && (cJSON_GetObjectItemCaseSensitive(json, key) ? cJSON_ReplaceItemInObjectCaseSensitive(json, key, value)
-                                                              : cJSON_AddItemToObject(json, key, value));
-    if (!ok) cJSON_Delete(value);
+/* The changes with the dtype under each of the keys that the config has for it. NULL without memory. */
+static cJSON *spell_dtype(const nb_config *config, const cJSON *changes) {
+  static const char now[] = "dtype", before[] = "torch_dtype";
+  cJSON *spelled = changes ? cJSON_Duplicate(changes, true) : cJSON_CreateObject();
+  const cJSON *dtype = spelled ? cJSON_GetObjectItemCaseSensitive(spelled, now) : NULL;
+  if (!dtype || !cJSON_GetObjectItemCaseSensitive(config->json, before)) return spelled;
+  cJSON *copy = cJSON_Duplicate(dtype, true);
+  if (!copy || !cJSON_AddItemToObject(spelled, before, copy)) {
+    cJSON_Delete(copy);
+    cJSON_Delete(spelled);
+    return NULL;
   }
-  status = ok ? nb_json_save(path, json, err) : nb_fail_memory(err, strlen(dst));
-  cJSON_Delete(json);
+  if (!cJSON_GetObjectItemCaseSensitive(config->json, now)) cJSON_DeleteItemFromObjectCaseSensitive(spelled, now);
+  return spelled;
+}
+
+nibble_status nb_config_save(const nb_config *config, const cJSON *changes, const char *dst, nibble_error *err) {
+  if (!config->text || !config->json->child) return NIBBLE_OK;
+  nb_buf text = {0};
+  cJSON *spelled = spell_dtype(config, changes);
+  char *path = nb_path_join(dst, "config.json");
+  nibble_status status = spelled && path ? NIBBLE_OK : nb_fail_memory(err, strlen(dst));
+  if (status == NIBBLE_OK)
+    status = nb_json_text_change("config.json", config->text, strlen(config->text), spelled, &text, err);
+  if (status == NIBBLE_OK) status = nb_write_file(path, text.data, text.length, err);
+  nb_buf_free(&text);
+  cJSON_Delete(spelled);
   free(path);
   return status;
 }

@@ -11,9 +11,9 @@
 nibble_status nb_sidefiles_copy(const nb_checkpoint *source, const char *dst, const nibble_progress *progress,
                                 nibble_error *err);
 
-/* Writes dst/config.json: the source's own, with the members of `changes` (an object; the caller's) put in place of
- * those that are there, or removed where a change is null. The dtype's key keeps the spelling that the source has,
- * "torch_dtype" or "dtype", if the change is called "dtype". Nothing is written where the source has no config. */
+/* Writes dst/config.json: the source's own text with the members of `changes` (an object; the caller's) put in place of
+ * those that are there, or removed where a change is null (model/json_text.h). A change called "dtype" goes to the key
+ * that the source has, "torch_dtype", "dtype" or both. Nothing is written where the source has no config. */
 nibble_status nb_config_save(const nb_config *config, const cJSON *changes, const char *dst, nibble_error *err);
 
 #endif

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/stage.h"
 #include "model/archs.h"
 
 /* Larger than any model there is, small enough that products of three stay inside an int64. */
@@ -177,13 +178,18 @@ static nibble_status parse_rope(const char *where, nb_config *c, nibble_error *e
   return NIBBLE_OK;
 }
 
-nibble_status nb_config_parse(const char *where, cJSON *json, nb_config *out, nibble_error *err) {
-  *out = (nb_config){.json = json};
-  nibble_status status = NIBBLE_OK;
-  if (!cJSON_IsObject(json)) {
-    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: not a JSON object", where);
-    goto done;
-  }
+static nibble_status parse_text(const char *where, const char *text, size_t n, nb_config *c, nibble_error *err) {
+  nibble_status status = nb_json_parse(where, text, n, &c->json, err);
+  if (status != NIBBLE_OK) return status;
+  if (!cJSON_IsObject(c->json)) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: not a JSON object", where);
+  if (!(c->text = strndup(text, n))) return nb_fail_memory(err, n);
+  return nb_json_last_wins(c->json, err);
+}
+
+nibble_status nb_config_parse(const char *where, const char *text, size_t n, nb_config *out, nibble_error *err) {
+  *out = (nb_config){0};
+  nibble_status status = parse_text(where, text, n, out, err);
+  if (status != NIBBLE_OK) goto done;
   if ((status = parse_identity(where, out, err)) != NIBBLE_OK) goto done;
   if ((status = parse_quantization(where, out, err)) != NIBBLE_OK) goto done;
   if (!out->arch) goto done;
@@ -197,13 +203,18 @@ done:
 }
 
 nibble_status nb_config_load(const char *path, nb_config *out, nibble_error *err) {
-  cJSON *json;
+  char *text;
+  size_t n;
   *out = (nb_config){0};
-  nibble_status status = nb_json_load(path, &json, err);
-  return status == NIBBLE_OK ? nb_config_parse(path, json, out, err) : status;
+  nibble_status status = nb_read_file(path, NB_JSON_MAX_BYTES, &text, &n, err);
+  if (status != NIBBLE_OK) return status;
+  status = nb_config_parse(path, text, n, out, err);
+  free(text);
+  return status;
 }
 
 void nb_config_free(nb_config *config) {
+  free(config->text);
   cJSON_Delete(config->json);
   *config = (nb_config){0};
 }

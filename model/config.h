@@ -1,5 +1,5 @@
 /* config.json as this project understands it: one struct of numbers and switches, every one of them checked. The file's
- * own JSON is kept beside it, because what we do not understand must travel to the output unchanged.
+ * own text is kept beside it, because what we do not understand must travel to the output unchanged.
  * A config of an unknown model_type is accepted with `arch` NULL: such a model can be inspected, converted and
  * quantized, but not run. */
 #ifndef NB_MODEL_CONFIG_H
@@ -33,7 +33,8 @@ typedef struct nb_quant_config {
 } nb_quant_config;
 
 typedef struct nb_config {
-  cJSON *json;              /* the whole file */
+  char *text;               /* the whole file; NULL if there is none */
+  cJSON *json;              /* of the text; an empty object if there is none */
   const char *model_type;   /* in `json`; "" if missing */
   const char *architecture; /* architectures[0], in `json`; "" if missing */
   const nb_arch *arch;      /* row of model/archs.c, or NULL */
@@ -53,9 +54,9 @@ typedef struct nb_config {
   nb_quant_config quant;
 } nb_config;
 
-/* Checks and understands `json`, which the config owns from then on (also on failure, when it is freed).
- * `where` is the path for messages. Free with nb_config_free. */
-nibble_status nb_config_parse(const char *where, cJSON *json, nb_config *out, nibble_error *err);
+/* Checks and understands n bytes, of which the config keeps a copy. `where` is the path for messages. Free with
+ * nb_config_free. */
+nibble_status nb_config_parse(const char *where, const char *text, size_t n, nb_config *out, nibble_error *err);
 nibble_status nb_config_load(const char *path, nb_config *out, nibble_error *err);
 void nb_config_free(nb_config *config);
 

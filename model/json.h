@@ -1,7 +1,9 @@
-/* JSON from files that nobody vouches for: cJSON does the parsing (nesting is limited to 1000 levels there), these
- * functions turn what is missing or of the wrong type into one clear line that names the file and the key.
- * A getter leaves *out alone and succeeds where the key is absent or null, so a caller sets its default first;
- * the `need_` ones fail instead. `where` is the file's path, for messages. */
+/* JSON from files that nobody vouches for: model/json_scan.h checks the text, cJSON parses it (nesting is limited to
+ * 1000 levels), and the getters turn what is missing or of the wrong type into one clear line that names the file and
+ * the key. A getter leaves *out alone and succeeds where the key is absent or null, so a caller sets its default first;
+ * the `need_` ones fail instead. `where` is the file's path, for messages.
+ * A number that is parsed and printed again keeps its spelling: readers tell 30.0 from 30, and no double holds every
+ * int64. To change a file's members and keep the rest of its bytes, see model/json_text.h. */
 #ifndef NB_MODEL_JSON_H
 #define NB_MODEL_JSON_H
 
@@ -10,17 +12,42 @@
 #include "base/buf.h"
 #include "base/status.h"
 
-/* Parses n bytes, all of them (white space may follow the value). Free *out with cJSON_Delete. */
+enum { NB_JSON_MAX_BYTES = 256 << 20 }; /* of a file */
+
+/* Parses n bytes of UTF-8, all of them (white space may follow the value). NaN, Infinity and -Infinity are numbers, as
+ * they are for Python; the getters refuse them. Free *out with cJSON_Delete. */
 nibble_status nb_json_parse(const char *where, const char *text, size_t n, cJSON **out, nibble_error *err);
 
-/* Reads and parses a file of at most 256 MiB. */
+/* Reads and parses a file of at most NB_JSON_MAX_BYTES. */
 nibble_status nb_json_load(const char *path, cJSON **out, nibble_error *err);
 
-/* Writes `json` to a file, indented as Python's json.dump(indent=2) does, with a newline at the end. */
+/* Leaves out of every object all but the last of the members with one key, which is the one that Python takes. */
+nibble_status nb_json_last_wins(cJSON *json, nibble_error *err);
+
+/* How nb_json_put lays out what it prints. */
+typedef struct nb_json_layout {
+  const char *newline; /* "\n", "\r\n", or "" for all on one line */
+  const char *outer;   /* what every line begins with */
+  const char *indent;  /* and after that, one for each level */
+  const char *comma;   /* between items: ",", or ", " on one line */
+  const char *colon;   /* ": " */
+} nb_json_layout;
+
+/* As Python's json.dump(indent=2) does. */
+extern const nb_json_layout nb_json_indented;
+
+/* Appends a value, without a newline at its end. */
+void nb_json_put(nb_buf *buf, const cJSON *value, const nb_json_layout *layout);
+
+/* Appends a string in quotes, escaped; each byte that is no UTF-8 (names of files may have such) becomes U+FFFD. */
+void nb_json_put_string(nb_buf *buf, const char *text);
+
+/* Writes `json` to a file, indented, with a newline at the end. */
 nibble_status nb_json_save(const char *path, const cJSON *json, nibble_error *err);
 
-/* Appends a string in quotes, escaped. */
-void nb_json_put_string(nb_buf *buf, const char *text);
+/* Adds a number that is printed as Python prints a float: 10000.0, where cJSON_AddNumberToObject gives 10000. It is for
+ * printing only. False without memory. */
+bool nb_json_add_float(cJSON *object, const char *key, double value);
 
 nibble_status nb_json_int(const char *where, const cJSON *object, const char *key, int64_t min, int64_t max,
                           int64_t *out, nibble_error *err);

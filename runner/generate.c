@@ -30,8 +30,10 @@ typedef struct generation {
 
 static void add_eos(generation *g, const cJSON *value) {
   const cJSON *item = cJSON_IsArray(value) ? value->child : value;
-  for (; cJSON_IsNumber(item) && g->eos_count < MAX_EOS; item = cJSON_IsArray(value) ? item->next : NULL)
-    g->eos[g->eos_count++] = (int64_t)item->valuedouble;
+  for (; cJSON_IsNumber(item) && g->eos_count < MAX_EOS; item = cJSON_IsArray(value) ? item->next : NULL) {
+    double id = item->valuedouble;
+    if (id >= 0 && id <= INT32_MAX) g->eos[g->eos_count++] = (int64_t)id;
+  }
 }
 
 /* generation_config.json may name more tokens to stop at than config.json (chat models do). */
@@ -43,6 +45,7 @@ static nibble_status find_eos(generation *g, nibble_error *err) {
   if (path && access(path, F_OK) == 0) {
     cJSON *json = NULL;
     status = nb_json_load(path, &json, err);
+    if (status == NIBBLE_OK) status = nb_json_last_wins(json, err);
     if (status == NIBBLE_OK) add_eos(g, cJSON_GetObjectItemCaseSensitive(json, "eos_token_id"));
     cJSON_Delete(json);
   }

@@ -1,7 +1,10 @@
-// What config.json files look like in the wild: members that no command needs, written in ways that few expect.
-// Right is what transformers 5.24 does with the same folder.
+// What config.json files look like in the wild: members that no command needs, written in ways that few expect. Right
+// is what transformers 5.24 makes of them; "auto", "torch.float32" and floats for integers it refuses, as older
+// versions did not. Whatever a config holds, its bytes come out as they went in.
 #include <gtest/gtest.h>
 
+#include "checkpoint_files.h"
+#include "gguf_files.h"
 #include "support.h"
 
 extern "C" {
@@ -89,6 +92,7 @@ TEST_P(ConfigForms, EveryCommandTakesIt) {
   r = Nibble("convert --quiet --no-sync " + (folder_ / "odd") + " " + (folder_ / "same"));
   ASSERT_EQ(r.code, 0) << r.err;
   EXPECT_EQ(Logits("same"), logits);
+  EXPECT_EQ(ReadFile(folder_ / "same/config.json"), config);
   EXPECT_EQ(Nibble("quantize --quiet --no-sync --method nf4 " + (folder_ / "plain") + " " + (folder_ / "q1")).code, 0);
   r = Nibble("quantize --quiet --no-sync --method nf4 " + (folder_ / "odd") + " " + (folder_ / "q2"));
   ASSERT_EQ(r.code, 0) << r.err;
@@ -106,11 +110,9 @@ nb_config Parse(const std::string &dtype, const std::string &eos) {
   std::string text = kConfig;
   text.replace(text.find(R"("torch_dtype": "float32",)"), 25, dtype);
   text.replace(text.find(R"("eos_token_id": 2)"), 17, eos);
-  cJSON *json;
   nb_config config = {};
   nibble_error err;
-  EXPECT_EQ(nb_json_parse("config.json", text.data(), text.size(), &json, &err), NIBBLE_OK) << err.message;
-  EXPECT_EQ(nb_config_parse("config.json", json, &config, &err), NIBBLE_OK) << err.message;
+  EXPECT_EQ(nb_config_parse("config.json", text.data(), text.size(), &config, &err), NIBBLE_OK) << err.message;
   return config;
 }
 
@@ -147,6 +149,89 @@ TEST(ConfigForms, ANegativeTokenIsNone) {
   EXPECT_EQ(two.eos_token_ids[0], 7);
   EXPECT_EQ(two.eos_token_ids[1], 9);
   nb_config_free(&two);
+}
+
+// The numbers that transformers' strict configs tell from others, and such as only Python's JSON has.
+const char kNumbers[] = R"({
+    "architectures" : ["BrandnewModel"],
+    "cap": 30.0, "limit": 9223372036854775807,
+    "model_type": "brandnew",
+    "time_step_limit": [ 0.0, Infinity ],
+    "torch_dtype": "float32",
+    "unset": NaN, "zero": -0.0, "é": "\u00e9"
+})";
+
+TEST(ConfigText, ComesOutAsItWentIn) {
+  TempFolder dir;
+  const std::string src = dir / "src", to = " " + src + " " + dir.path() + "/", config = kNumbers;
+  std::filesystem::create_directory(src);
+  WriteFile(src + "/config.json", config);
+  std::string entry = Entry("h.0.attn.proj.weight", "F32", "64, 64", 0, 64 * 64 * 4);
+  WriteFile(src + "/model.safetensors", Safetensors("{" + entry + "}", std::string(64 * 64 * 4, 1)));
+  CommandResult r = Nibble("convert --quiet --no-sync" + to + "same");
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(ReadFile(dir / "same/config.json"), config);
+  r = Nibble("convert --quiet --no-sync --dtype bfloat16" + to + "bf16");
+  ASSERT_EQ(r.code, 0) << r.err;
+  std::string bf16 = config;
+  EXPECT_EQ(ReadFile(dir / "bf16/config.json"), bf16.replace(bf16.find("float32"), 7, "bfloat16"));
+  r = Nibble("quantize --quiet --no-sync --method nf4" + to + "q");
+  ASSERT_EQ(r.code, 0) << r.err;
+  std::string quantized = ReadFile(dir / "q/config.json");
+  size_t at = config.find("    \"time_step"), more = quantized.size() - config.size();
+  EXPECT_EQ(quantized.substr(at, 30), "    \"quantization_config\" : {\n");
+  EXPECT_EQ(quantized.erase(at, more), config);
+  r = Nibble("convert --quiet --no-sync --dequantize " + (dir / "q") + " " + (dir / "plain"));
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(ReadFile(dir / "plain/config.json"), config);
+}
+
+// tests/golden/artifacts: written by transformers.
+TEST(ConfigText, IsTransformersOwnByteForByteAfterQuantizing) {
+  TempFolder dir;
+  const std::pair<const char *, const char *> cases[] = {
+      {"nf4", "nf4"}, {"nf4-double", "nf4 --double-quant"}, {"fp4", "fp4"}, {"int8", "int8"}};
+  for (const auto &[name, method] : cases) {
+    CommandResult r = Nibble(std::string("quantize --quiet --no-sync --method ") + method + " " +
+                             Golden("artifacts/bf16") + " " + (dir / name));
+    ASSERT_EQ(r.code, 0) << r.err;
+    EXPECT_EQ(ReadFile((dir / name) + "/config.json"),
+              ReadFile(Golden(std::string("artifacts/") + name + "/config.json")))
+        << name;
+  }
+}
+
+TEST(ConfigText, OfAnUnpackedModelLosesWhatQuantizingPutIn) {
+  TempFolder dir;
+  CommandResult r = Nibble("convert --quiet --no-sync --dequantize " + Golden("artifacts/nf4") + " " + (dir / "plain"));
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(ReadFile(dir / "plain/config.json"), ReadFile(Golden("artifacts/bf16/config.json")));
+}
+
+TEST(ConfigText, OfAMadeUpModelIsTheOneItWasMadeFrom) {
+  TempFolder dir;
+  WriteFile(dir / "config.json", kConfig);
+  ASSERT_EQ(Nibble("init --quiet --no-sync " + dir.path() + " " + (dir / "same")).code, 0);
+  EXPECT_EQ(ReadFile(dir / "same/config.json"), kConfig);
+  ASSERT_EQ(Nibble("init --quiet --no-sync --dtype float16 " + Golden("artifacts/nf4") + " " + (dir / "f16")).code, 0);
+  std::string want = ReadFile(Golden("artifacts/bf16/config.json"));
+  EXPECT_EQ(ReadFile(dir / "f16/config.json"), want.replace(want.find("bfloat16"), 8, "float16"));
+}
+
+// transformers refuses "rms_norm_eps": 0 where it wants 0.0.
+TEST(ConfigText, MadeFromGgufSpellsFloatsAsFloats) {
+  TempFolder dir;
+  GgufFile f = TinyLlama();
+  f.Set("llama.rope.freq_base", F32Value(500000.0f));
+  f.Set("llama.rope.scaling.type", TextValue("linear"));
+  f.Set("llama.rope.scaling.factor", F32Value(2.0f));
+  WriteFile(dir / "m.gguf", f.Build());
+  CommandResult r = Nibble("convert --quiet --no-sync " + (dir / "m.gguf") + " " + (dir / "out"));
+  ASSERT_EQ(r.code, 0) << r.err;
+  std::string config = ReadFile(dir / "out/config.json");
+  EXPECT_NE(config.find("\"rope_theta\": 500000.0,\n"), std::string::npos) << config;
+  EXPECT_NE(config.find("\"factor\": 2.0,\n"), std::string::npos) << config;
+  EXPECT_NE(config.find("\"hidden_size\": 8,\n"), std::string::npos) << config;
 }
 
 }  // namespace

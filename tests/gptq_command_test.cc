@@ -301,7 +301,7 @@ TEST_F(GptqCommand, RefusesToGoOnWithAnotherSourceOrText) {
   EXPECT_NE(r.err.find("--resume with another calibration"), std::string::npos) << r.err;
   WriteFile(folder_ / "text", text);
   std::string config = ReadFile(Model() + "/config.json"), other = config;
-  other.replace(other.find("1e-05"), 5, "2e-05");
+  other.replace(other.find("1e-5"), 4, "2e-5");
   WriteFile(Model() + "/config.json", other);
   r = Nibble(Args("cut", "--resume"));
   EXPECT_EQ(r.code, 3);

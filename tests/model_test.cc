@@ -13,9 +13,7 @@ extern "C" {
 namespace {
 
 nibble_status Parse(const std::string &text, nb_config *config, nibble_error *err) {
-  cJSON *json;
-  nibble_status status = nb_json_parse("config.json", text.data(), text.size(), &json, err);
-  return status == NIBBLE_OK ? nb_config_parse("config.json", json, config, err) : status;
+  return nb_config_parse("config.json", text.data(), text.size(), config, err);
 }
 
 const char kLlama[] =

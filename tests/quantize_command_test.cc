@@ -240,23 +240,14 @@ TEST_F(QuantizeCommand, MirrorsItsSelectionInTheConfig) {
 
 TEST_F(QuantizeCommand, WritesTheConfigThatTransformersWrites) {
   ASSERT_EQ(Run("bf16", "q", "--method nf4 --double-quant").code, 0);
-  const char want[] = R"(  "quantization_config": {
-    "_load_in_4bit": true,
-    "_load_in_8bit": false,
-    "bnb_4bit_compute_dtype": "float32",
-    "bnb_4bit_quant_storage": "uint8",
-    "bnb_4bit_quant_type": "nf4",
-    "bnb_4bit_use_double_quant": true,
-    "llm_int8_enable_fp32_cpu_offload": false,
-    "llm_int8_has_fp16_weight": false,
-    "llm_int8_skip_modules": null,
-    "llm_int8_threshold": 6.0,
-    "load_in_4bit": true,
-    "load_in_8bit": false,
-    "quant_method": "bitsandbytes"
-  }
-)";
-  EXPECT_NE(Read("q/config.json").find(want), std::string::npos) << Read("q/config.json");
+  std::string want = kConfig;
+  want.insert(want.rfind('}'), R"(, "quantization_config": {"_load_in_4bit": true, "_load_in_8bit": false, )"
+                               R"("bnb_4bit_compute_dtype": "float32", "bnb_4bit_quant_storage": "uint8", )"
+                               R"("bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": true, )"
+                               R"("llm_int8_enable_fp32_cpu_offload": false, "llm_int8_has_fp16_weight": false, )"
+                               R"("llm_int8_skip_modules": null, "llm_int8_threshold": 6.0, "load_in_4bit": true, )"
+                               R"("load_in_8bit": false, "quant_method": "bitsandbytes"})");
+  EXPECT_EQ(Read("q/config.json"), want);
 }
 
 TEST_F(QuantizeCommand, SaysWhatIsWrongWithItsOptions) {

@@ -54,26 +54,38 @@ TEST(Sidefiles, StayWhereNoConfigSaysThatTheyBelongToTheModel) {
   nb_checkpoint_close(&c);
 }
 
-TEST(ConfigSave, ChangesWhatItIsToldAndKeepsTheRest) {
+// The config.json that becomes of `text`.
+std::string Saved(const std::string &text, const char *changes) {
   TempFolder dir, out;
-  MakeModel(dir, R"({"model_type": "x", "torch_dtype": "float32", "eps": 1e-05, "quantization_config": {}, "k": [1]})");
+  MakeModel(dir, text);
   nb_checkpoint c;
   nibble_error err;
-  ASSERT_EQ(nb_checkpoint_open(dir.path().c_str(), &c, &err), NIBBLE_OK) << err.message;
-  cJSON *changes = cJSON_Parse(R"({"dtype": "bfloat16", "quantization_config": null, "new": 7})");
-  ASSERT_EQ(nb_config_save(&c.config, changes, out.path().c_str(), &err), NIBBLE_OK) << err.message;
-  EXPECT_EQ(ReadFile(out / "config.json"), R"({
-  "model_type": "x",
-  "torch_dtype": "bfloat16",
-  "eps": 1e-05,
-  "k": [
-    1
-  ],
-  "new": 7
-}
-)");
-  cJSON_Delete(changes);
+  EXPECT_EQ(nb_checkpoint_open(dir.path().c_str(), &c, &err), NIBBLE_OK) << err.message;
+  cJSON *json = cJSON_Parse(changes);
+  EXPECT_EQ(nb_config_save(&c.config, json, out.path().c_str(), &err), NIBBLE_OK) << err.message;
+  cJSON_Delete(json);
   nb_checkpoint_close(&c);
+  return ReadFile(out / "config.json");
+}
+
+TEST(ConfigSave, ChangesWhatItIsToldAndKeepsEveryOtherByte) {
+  EXPECT_EQ(
+      Saved(
+          R"({"model_type": "x",  "torch_dtype": "float32", "cap": 30.0, "quantization_config": {}, "k": [1, Infinity]})",
+          R"({"dtype": "bfloat16", "quantization_config": null, "new": 7})"),
+      R"({"model_type": "x",  "torch_dtype": "bfloat16", "cap": 30.0, "k": [1, Infinity], "new": 7})");
+  const std::string untouched = "{\"model_type\": \"x\",\r\n\t\"limit\":9223372036854775807, \"eps\" :1E-5}\r\n\r\n";
+  EXPECT_EQ(Saved(untouched, "{}"), untouched);
+}
+
+TEST(ConfigSave, WritesTheDtypeUnderEveryKeyThatItHas) {
+  const char changes[] = R"({"dtype": "bfloat16"})";
+  EXPECT_EQ(Saved(R"({"model_type": "x", "dtype": "float32", "torch_dtype": "float16"})", changes),
+            R"({"model_type": "x", "dtype": "bfloat16", "torch_dtype": "bfloat16"})");
+  EXPECT_EQ(Saved(R"({"model_type": "x", "dtype": "float32"})", changes),
+            R"({"model_type": "x", "dtype": "bfloat16"})");
+  EXPECT_EQ(Saved(R"({"model_type": "x", "hidden": 1})", changes),
+            R"({"model_type": "x", "hidden": 1, "dtype": "bfloat16"})");
 }
 
 TEST(Manifest, NamesTheSourceAndItsHashes) {

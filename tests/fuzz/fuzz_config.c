@@ -5,11 +5,9 @@
 enum { MAX_LAYERS = 64 }; /* a list of millions of names is slow, and nothing else */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-  cJSON *json;
   nb_config config;
   nibble_error err;
-  if (nb_json_parse("fuzz", (const char *)data, size, &json, &err) != NIBBLE_OK) return 0;
-  if (nb_config_parse("fuzz", json, &config, &err) != NIBBLE_OK) return 0;
+  if (nb_config_parse("fuzz", (const char *)data, size, &config, &err) != NIBBLE_OK) return 0;
   nb_model_tensors tensors;
   if (config.arch && config.num_hidden_layers <= MAX_LAYERS &&
       nb_model_tensors_list(&config, &tensors, &err) == NIBBLE_OK) {
