@@ -242,6 +242,8 @@ typedef struct nibble_logits_options {
   const char *model;
   const int32_t *ids; /* [id_count] */
   size_t id_count;
+  const int32_t *decoder_ids; /* [decoder_id_count], of a model with an encoder, which gets `ids`, and a decoder */
+  size_t decoder_id_count;
   const char *hook; /* nibble_hidden: the activation's name */
   const char *out;  /* safetensors file to write */
   bool force;       /* replace it if it exists */
@@ -251,11 +253,14 @@ typedef struct nibble_logits_options {
 } nibble_logits_options;
 
 typedef struct nibble_logits_result {
+  int ndim;
   int64_t shape[3];
   double seconds;
 } nibble_logits_result;
 
-/* Writes `logits` [1, tokens, vocab], float32, of one forward pass. */
+/* Writes the raw output of one forward pass, float32, under the name that transformers has for it: `logits`
+ * [1, tokens, vocab_size] of a language model, [1, labels] of a classifier of sequences; `last_hidden_state`
+ * [1, tokens, hidden_size] of a base class. The class is the one that config.json's "architectures" names. */
 nibble_status nibble_logits(const nibble_logits_options *options, nibble_logits_result *out, nibble_error *err);
 
 /* Writes the activation `hook` [1, tokens, width], float32, under its own name: "layers.3.mlp.down_proj.input", any
@@ -338,6 +343,7 @@ typedef struct nibble_quantize_options {
   uint64_t max_memory;     /* gptq: bytes of activations to hold in memory, not in a file; 0: 1 GiB */
   const char *work_dir;    /* gptq: where finished layers are kept until the end; NULL: DST.work */
   bool resume;             /* gptq: go on from what is in work_dir */
+  bool unknown_family;     /* quantize a model whose family is not known, by the names of its tensors */
   bool requantize;         /* dequantize a packed source first; without it such a source is refused */
   uint64_t max_shard_size; /* bytes; 0: 50 GB */
   bool force, no_sync;     /* replace dst; do not wait for the disk */

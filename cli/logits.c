@@ -12,13 +12,16 @@ typedef struct options {
   nibble_logits_options logits;
 } options;
 
-enum { OPT_IDS = 0x100, OPT_OUT, OPT_HOOK, OPT_FORCE, OPT_INT8, OPT_ACTIVATIONS };
+enum { OPT_IDS = 0x100, OPT_DECODER_IDS, OPT_OUT, OPT_HOOK, OPT_FORCE, OPT_INT8, OPT_ACTIVATIONS };
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
   options *o = state->input;
   const char **slots[] = {&o->logits.model};
   switch (key) {
     case OPT_IDS: o->logits.ids = cli_ids(state, "--ids", arg, &o->logits.id_count); return 0;
+    case OPT_DECODER_IDS:
+      o->logits.decoder_ids = cli_ids(state, "--decoder-ids", arg, &o->logits.decoder_id_count);
+      return 0;
     case OPT_OUT: o->logits.out = arg; return 0;
     case OPT_HOOK: o->logits.hook = arg; return 0;
     case OPT_FORCE: o->logits.force = true; return 0;
@@ -38,7 +41,8 @@ static error_t parse_hidden(int key, char *arg, struct argp_state *state) {
 }
 
 static const struct argp_option logits_options[] = {
-    {"ids", OPT_IDS, "1,2,3", 0, "Token ids", 0},
+    {"ids", OPT_IDS, "1,2,3", 0, "Token ids; of a model with an encoder and a decoder, the encoder's", 0},
+    {"decoder-ids", OPT_DECODER_IDS, "1,2,3", 0, "Token ids of the decoder beside an encoder", 0},
     {"out", OPT_OUT, "FILE", 0, "safetensors file to write", 0},
     {"force", OPT_FORCE, NULL, 0, "Replace FILE if it exists", 0},
     {"int8", OPT_INT8, "MODE", 0, "weight-only (default) or llm.int8", 0},
@@ -48,7 +52,8 @@ static const struct argp_option logits_options[] = {
 };
 
 static const struct argp_option hidden_options[] = {
-    {"ids", OPT_IDS, "1,2,3", 0, "Token ids", 0},
+    {"ids", OPT_IDS, "1,2,3", 0, "Token ids; of a model with an encoder and a decoder, the encoder's", 0},
+    {"decoder-ids", OPT_DECODER_IDS, "1,2,3", 0, "Token ids of the decoder beside an encoder", 0},
     {"hook", OPT_HOOK, "NAME", 0, "Which: layers.N.MODULE.input, layers.N.input or norm.input", 0},
     {"out", OPT_OUT, "FILE", 0, "safetensors file to write", 0},
     {"force", OPT_FORCE, NULL, 0, "Replace FILE if it exists", 0},
@@ -63,7 +68,9 @@ static const struct argp logits_argp = {
     .parser = parse,
     .args_doc = "MODEL",
     .doc =
-        "Writes the raw output of one forward pass: logits [1, tokens, vocab], float32. Needs no tokenizer.\v"
+        "Writes the raw output of one forward pass, float32: logits [1, tokens, vocab], or [1, labels] of a "
+        "classifier, or "
+        "last_hidden_state [1, tokens, width] of a base class. Needs no tokenizer.\v"
         "Example: nibble logits ./model --ids 1,2,3 --out logits.safetensors",
 };
 
@@ -86,15 +93,17 @@ static int run(const struct argp *argp, int argc, char **argv,
   nibble_status status = call(&o.logits, &r, &err);
   if (status == NIBBLE_OK && o.common.json) {
     cJSON *json = cJSON_CreateObject(), *shape = cJSON_AddArrayToObject(json, "shape");
-    for (int i = 0; i < 3; i++) cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)r.shape[i]));
+    for (int i = 0; i < r.ndim; i++) cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)r.shape[i]));
     cJSON_AddNumberToObject(json, "seconds", r.seconds);
     cJSON_AddNumberToObject(json, "peak_rss_bytes", (double)nibble_peak_rss());
     cli_print_json(json);
   } else if (status == NIBBLE_OK) {
-    printf("%s: [%" PRId64 ", %" PRId64 ", %" PRId64 "] in %.2f s\n", o.logits.out, r.shape[0], r.shape[1], r.shape[2],
-           r.seconds);
+    printf("%s: [", o.logits.out);
+    for (int i = 0; i < r.ndim; i++) printf("%s%" PRId64, i ? ", " : "", r.shape[i]);
+    printf("] in %.2f s\n", r.seconds);
   }
   free((void *)o.logits.ids);
+  free((void *)o.logits.decoder_ids);
   return cli_finish(status, &err);
 }
 

@@ -35,6 +35,7 @@ enum {
   OPT_INCLUDE,
   OPT_EXCLUDE,
   OPT_REQUANTIZE,
+  OPT_UNKNOWN_FAMILY,
   OPT_SHARD,
   OPT_FORCE,
   OPT_NO_SYNC
@@ -76,6 +77,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_INCLUDE: q->include = arg; return 0;
     case OPT_EXCLUDE: q->exclude = arg; return 0;
     case OPT_REQUANTIZE: q->requantize = true; return 0;
+    case OPT_UNKNOWN_FAMILY: q->unknown_family = true; return 0;
     case OPT_SHARD: q->max_shard_size = cli_size(state, "--max-shard-size", arg); return 0;
     case OPT_FORCE: q->force = true; return 0;
     case OPT_NO_SYNC: q->no_sync = true; return 0;
@@ -114,6 +116,8 @@ static const struct argp_option own_options[] = {
     {"resume", OPT_RESUME, NULL, 0, "gptq: go on where a killed run stopped", 0},
     {"include", OPT_INCLUDE, "REGEX", 0, "Quantize untied output embeddings whose names match, too", 0},
     {"exclude", OPT_EXCLUDE, "REGEX", 0, "Keep weights whose names match as they are", 0},
+    {"unknown-family", OPT_UNKNOWN_FAMILY, NULL, 0,
+     "Quantize a model whose family is not known: which weights are linear layers' is guessed by their names", 0},
     {"requantize", OPT_REQUANTIZE, NULL, 0, "Dequantize a packed source first, instead of refusing it", 0},
     {"max-shard-size", OPT_SHARD, "SIZE", 0, "Largest file (default: 50GB)", 0},
     {"force", OPT_FORCE, NULL, 0, "Replace DST if it exists", 0},

@@ -10,7 +10,7 @@
 
 #include "base/checked.h"
 #include "base/stage.h"
-#include "convert/conform.h"
+#include "convert/bind.h"
 #include "convert/gguf.h"
 #include "convert/reader.h"
 #include "model/json_text.h"
@@ -323,6 +323,7 @@ nibble_status nb_checkpoint_open_loose(const char *path, nb_checkpoint *out, nib
     if (status == NIBBLE_OK) status = index_names(out, err);
   }
   if (status == NIBBLE_OK && out->folder) status = load_config(out, err);
+  if (status == NIBBLE_OK) status = nb_bind(out, err);
 done:
   if (status != NIBBLE_OK) nb_checkpoint_close(out);
   return status;
@@ -330,12 +331,13 @@ done:
 
 nibble_status nb_checkpoint_open(const char *path, nb_checkpoint *out, nibble_error *err) {
   nibble_status status = nb_checkpoint_open_loose(path, out, err);
-  if (status == NIBBLE_OK && (status = nb_conform_shapes(out, err)) != NIBBLE_OK) nb_checkpoint_close(out);
+  if (status == NIBBLE_OK && (status = nb_bind_check(out, err)) != NIBBLE_OK) nb_checkpoint_close(out);
   return status;
 }
 
 void nb_checkpoint_close(nb_checkpoint *c) {
   nb_strmap_free(&c->by_name);
+  nb_bind_free(c);
   for (size_t i = 0; i < c->tensor_count; i++) free(c->tensors[i].name);
   free(c->tensors);
   for (int i = 0; i < c->file_count; i++) {

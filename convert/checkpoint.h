@@ -10,9 +10,25 @@
 #include "base/mapfile.h"
 #include "base/strmap.h"
 #include "kernels/formats.h"
-#include "model/config.h"
+#include "model/tensors.h"
 
 enum { NB_MAX_DIMS = 8 };
+
+typedef struct nb_layout nb_layout; /* layouts.h */
+
+/* What a tensor of a packed weight holds. */
+typedef enum nb_part_role {
+  NB_PART_CODES,
+  NB_PART_ABSMAX, /* SCB for int8; codes with double quantization */
+  NB_PART_NESTED_ABSMAX,
+  NB_PART_QUANT_MAP,
+  NB_PART_NESTED_QUANT_MAP,
+  NB_PART_STATE,  /* the quant state's JSON: shape[0] is the most it can be */
+  NB_PART_FORMAT, /* weight_format of int8 */
+  NB_PART_ZEROS,  /* GPTQ's qzeros, scales and g_idx */
+  NB_PART_SCALES,
+  NB_PART_G_IDX,
+} nb_part_role;
 
 typedef struct nb_tensor {
   char *name;       /* as Hugging Face names it */
@@ -28,7 +44,25 @@ typedef struct nb_tensor {
   int64_t permute_heads; /* >0: GGUF's interleaved rows over this many heads, put back by nb_tensor_read */
   bool is_strided;       /* a torch view that is not contiguous; `bytes` then spans its first to its last element */
   int64_t stride[NB_MAX_DIMS]; /* if is_strided: elements */
+
+  /* Decided once, when the checkpoint is opened (bind.c). */
+  nb_identity id;
+  bool is_part; /* belongs to another tensor's packed weight: */
+  nb_part_role part;
+  const struct nb_tensor *main;
+  bool is_transposed;      /* lies as [in, out] where `shape` says [out, in]; is_strided, too */
+  const nb_layout *layout; /* of the packed weight whose main tensor this is; NULL: it is plain, or a part */
+  nb_packed *packed;       /* if layout: that weight's format and shape, without buffers; NULL: see fault */
+  nb_dtype source_dtype;   /* if layout: what the weight was before */
+  char *weight_name;       /* of that weight, where its layout calls the tensor something else; else NULL */
+  char *fault;             /* why the packed weight cannot be read; NULL: it can */
 } nb_tensor;
+
+/* A tensor that the config promises, and the one that holds it. */
+typedef struct nb_slot {
+  const nb_model_tensor *wanted;
+  const nb_tensor *tensor; /* NULL: it is missing. Of a tied pair either will do */
+} nb_slot;
 
 typedef struct nb_checkpoint_file {
   char *path;
@@ -47,6 +81,15 @@ typedef struct nb_checkpoint {
   nb_strmap by_name;     /* name -> index into tensors */
   nb_config config;      /* for a .gguf: made from its metadata */
   struct nb_gguf *gguf;  /* metadata of a .gguf, for its tokenizer; else NULL */
+
+  /* Decided by bind.c; empty for a family without rules. */
+  nb_model_tensors promised;
+  nb_slot *slots;        /* [promised.count] */
+  nb_strmap by_promise;  /* promised name -> index into slots */
+  nb_strmap by_weight;   /* weight_name -> index into tensors, of those that have one */
+  const char *foreign;   /* a packing that is recognized and cannot be undone here; NULL: none */
+  const nb_tensor *head; /* an output embedding that a config which ties it does not promise; NULL: none */
+  char *warning;         /* what is odd and was taken somehow; NULL: nothing is */
 } nb_checkpoint;
 
 /* True if `path` names weights, not only a configuration: any file but a .json, or a folder that holds a checkpoint. */
@@ -56,7 +99,8 @@ bool nb_checkpoint_has_weights(const char *path);
  * (model_type ""). Free with nb_checkpoint_close (also harmless on a zeroed struct, and after a failure). */
 nibble_status nb_checkpoint_open(const char *path, nb_checkpoint *out, nibble_error *err);
 
-/* The same, but tensors may have other shapes than the config makes them: for whoever wants to name all of those. */
+/* The same, but tensors may have other shapes than the config makes them, and packed weights may be damaged: for
+ * whoever wants to name all of that. */
 nibble_status nb_checkpoint_open_loose(const char *path, nb_checkpoint *out, nibble_error *err);
 
 void nb_checkpoint_close(nb_checkpoint *checkpoint);
@@ -65,7 +109,32 @@ void nb_checkpoint_close(nb_checkpoint *checkpoint);
  */
 nibble_status nb_checkpoint_protect(const nb_checkpoint *checkpoint, const char *dst, nibble_error *err);
 
+/* The tensor of that name in the file. */
 const nb_tensor *nb_checkpoint_find(const nb_checkpoint *checkpoint, const char *name);
+
+/* The main tensor of the weight of that name, whatever its layout calls it; NULL if there is none. */
+const nb_tensor *nb_checkpoint_find_weight(const nb_checkpoint *checkpoint, const char *name);
+
+/* The tensor that is to this checkpoint what `id`, of a tensor called `name`, says: of the same name, or with the same
+ * place in the family's rules. NULL if there is none. NIBBLE_SYSTEM without memory. */
+nibble_status nb_checkpoint_counterpart(const nb_checkpoint *checkpoint, const char *name, const nb_identity *id,
+                                        const nb_tensor **out, nibble_error *err);
+
+/* The first promised tensor of that role, or NULL. */
+const nb_slot *nb_checkpoint_slot(const nb_checkpoint *checkpoint, nb_role role);
+
+/* The name of the weight that a tensor is the main one of: its own, but in layouts that rename it. */
+const char *nb_tensor_weight_name(const nb_tensor *tensor);
+
+/* The tensor as it lies in the file, where opening has turned it. */
+nb_tensor nb_tensor_as_stored(const nb_tensor *tensor);
+
+/* NIBBLE_BAD_INPUT names the first tensor that the config promises and the checkpoint lacks. For whoever needs the
+ * whole model; inspect can do without. Passes a family without rules. */
+nibble_status nb_checkpoint_complete(const nb_checkpoint *checkpoint, nibble_error *err);
+
+/* Tells what is odd about the checkpoint, a warning each. */
+void nb_checkpoint_warn(const nb_checkpoint *checkpoint, const nibble_progress *progress);
 
 /* The stored bytes in the mapped file, if they are exactly the tensor, contiguous and in order (no block format, no
  * permuted rows, no strides); else NULL. The address has no alignment to count on. */

@@ -10,11 +10,8 @@
 #include "base/clock.h"
 #include "base/parallel.h"
 #include "base/stage.h"
-#include "base/str.h"
 #include "convert/checkpoint.h"
-#include "convert/conform.h"
 #include "convert/gguf.h"
-#include "convert/layout_bnb.h"
 #include "convert/layouts.h"
 #include "convert/manifest.h"
 #include "convert/sidefiles.h"
@@ -29,10 +26,11 @@ enum {
 
 /* One tensor of the output. */
 typedef struct item {
-  const nb_tensor *tensor;
-  char *name; /* in the output; owned */
+  nb_tensor tensor; /* as it lies in the source */
+  const char *name; /* in the output */
   nb_dtype dtype;
-  bool unpack; /* a packed weight that becomes a matrix [rows, cols] */
+  bool unpack; /* a packed weight that becomes a matrix [rows, cols], */
+  bool turn;   /* which the family stores as [cols, rows] */
   int64_t rows, cols;
   int zero_bits; /* GPTQ's zero points of so many bits for `rows` outputs, to be rewritten; 0: something else */
 } item;
@@ -74,10 +72,16 @@ static uint64_t count_above(const float *values, int64_t n, float limit) {
   return count;
 }
 
-/* Elements [at, at + n) of a matrix as float32, through rows of which the first and the last may be cut. */
-static void dequantize(const nb_packed *m, int64_t at, int64_t n, float *out) {
+/* Elements [at, at + n) of a matrix as float32, through rows of which the first and the last may be cut; `turn`: of its
+ * transpose, whose rows are columns here. */
+static void dequantize(const nb_packed *m, bool turn, int64_t at, int64_t n, float *out) {
   const nb_format_row *format = nb_format_info(m->format);
-  for (int64_t done = 0, k; done < n; done += k) {
+  for (int64_t done = 0, k; turn && done < n; done += k) {
+    int64_t col = (at + done) / m->rows, row = (at + done) % m->rows;
+    k = nb_min_i64(m->rows - row, n - done);
+    format->dequantize(m, row, k, col, 1, out + done, 1);
+  }
+  for (int64_t done = 0, k; !turn && done < n; done += k) {
     int64_t row = (at + done) / m->cols, col = (at + done) % m->cols;
     k = nb_min_i64(m->cols - col, n - done);
     format->dequantize(m, row, 1, col, k, out + done, k);
@@ -90,14 +94,14 @@ static nibble_status convert_chunk(job *j, int64_t at, int64_t n, uint8_t *scrat
   size_t size = nb_dtype_size(it->dtype);
   uint8_t *stored = scratch + CHUNK * sizeof(float);
   nibble_status status = NIBBLE_OK;
-  if (!it->unpack && it->dtype == it->tensor->dtype) {
-    status = nb_tensor_read(c, it->tensor, at, n, it->dtype, stored, err);
+  if (!it->unpack && it->dtype == it->tensor.dtype) {
+    status = nb_tensor_read(c, &it->tensor, at, n, it->dtype, stored, err);
   } else {
     float *values = (float *)(void *)scratch;
     if (it->unpack) {
-      dequantize(j->packed, at, n, values);
+      dequantize(j->packed, it->turn, at, n, values);
     } else {
-      status = nb_tensor_read(c, it->tensor, at, n, NB_F32, values, err);
+      status = nb_tensor_read(c, &it->tensor, at, n, NB_F32, values, err);
     }
     if (status != NIBBLE_OK) return status;
     uint64_t infinite = count_above(values, n, limit_of(it->dtype));
@@ -114,9 +118,9 @@ static void convert_band(void *ctx, int64_t begin, int64_t end, int thread) {
   size_t size = nb_dtype_size(it->dtype);
   nibble_error err;
   nibble_status status = NIBBLE_OK;
-  const uint8_t *view = it->unpack ? NULL : nb_tensor_view(j->plan->source, it->tensor);
+  const uint8_t *view = it->unpack ? NULL : nb_tensor_view(j->plan->source, &it->tensor);
   int64_t at = j->first + begin, stop = j->first + end;
-  if (view && it->dtype == it->tensor->dtype) {
+  if (view && it->dtype == it->tensor.dtype) {
     status = nb_writer_write(j->writer, j->index, (uint64_t)at * size, view + (uint64_t)at * size,
                              (uint64_t)(stop - at) * size, &err);
     at = stop;
@@ -129,7 +133,7 @@ static void convert_band(void *ctx, int64_t begin, int64_t end, int thread) {
 /* Windows of `count` elements; a tensor that lies as it is read is hashed on the way, when its pages are there. */
 static nibble_status convert_windows(job *j, int64_t count, XXH3_state_t *hash, uint64_t *done, nibble_error *err) {
   const plan *p = j->plan;
-  const nb_tensor *t = j->item->tensor;
+  const nb_tensor *t = &j->item->tensor;
   const uint8_t *view = nb_tensor_view(p->source, t);
   bool in_order = view && !j->item->unpack;
   if (!in_order) XXH3_128bits_update(hash, nb_tensor_raw(p->source, t), (size_t)t->bytes);
@@ -152,7 +156,7 @@ static nibble_status convert_windows(job *j, int64_t count, XXH3_state_t *hash, 
 /* GPTQ's zero points, group by group, from one version of the layout to the other. */
 static nibble_status rewrite_zeros(const job *j, nibble_error *err) {
   const item *it = j->item;
-  const nb_tensor *t = it->tensor;
+  const nb_tensor *t = &it->tensor;
   int64_t groups = t->shape[0], words = t->shape[1];
   uint64_t bytes = (uint64_t)words * sizeof(uint32_t);
   uint32_t *packed = nb_alloc((uint64_t)words, sizeof *packed);
@@ -161,7 +165,7 @@ static nibble_status rewrite_zeros(const job *j, nibble_error *err) {
   for (int64_t g = 0; status == NIBBLE_OK && g < groups; g++) {
     status = nb_tensor_read(j->plan->source, t, g * words, words, NB_I32, packed, err);
     if (status != NIBBLE_OK) break;
-    nb_gptq_unpack_zeros(packed, it->rows, it->zero_bits, !j->plan->source->config.quant.gptq_v2, zeros);
+    nb_gptq_unpack_zeros(packed, it->rows, it->zero_bits, !j->plan->source->config.quant.zeros_as_stored, zeros);
     nb_gptq_pack_zeros(zeros, it->rows, it->zero_bits, !j->plan->to_v2, packed);
     status = nb_writer_write(j->writer, j->index, (uint64_t)g * bytes, packed, bytes, err);
   }
@@ -177,12 +181,12 @@ static void release_all(const nb_checkpoint *c) {
 
 static nibble_status convert_tensor(job *j, nb_manifest *manifest, XXH3_state_t *hash, uint64_t *done,
                                     nibble_error *err) {
-  const nb_tensor *t = j->item->tensor;
+  const nb_tensor *t = &j->item->tensor;
   nb_weight weight = {0};
   int64_t count = j->item->unpack ? j->item->rows * j->item->cols : t->count;
   nibble_status status = nb_writer_begin(j->writer, j->index, count, err);
   if (status == NIBBLE_OK && j->item->unpack)
-    status = nb_weight_load(j->plan->source, t->name, j->item->rows, j->item->cols, &weight, err);
+    status = nb_weight_load_tensor(j->plan->source, t, j->item->rows, j->item->cols, &weight, err);
   j->packed = &weight.packed;
   j->infinite = 0;
   XXH3_128bits_reset(hash);
@@ -216,7 +220,7 @@ static nibble_status convert_all(const plan *p, nb_writer *writer, nb_manifest *
     if (status != NIBBLE_OK || !j.infinite) continue;
     out->overflowed++;
     nb_warn(&p->options->progress, "tensor '%s': %llu values are too large for %s and became infinite",
-            j.item->tensor->name, (unsigned long long)j.infinite, nb_dtype_torch_name(j.item->dtype));
+            j.item->tensor.name, (unsigned long long)j.infinite, nb_dtype_torch_name(j.item->dtype));
   }
   free(j.scratch);
   XXH3_freeState(hash);
@@ -257,16 +261,10 @@ static nibble_status choose_dtype(plan *p, nibble_error *err) {
 }
 
 /* Finds the bits and outputs of an item that is GPTQ's zero points. */
-static nibble_status plan_zeros(const nb_checkpoint *c, item *it, nibble_error *err) {
-  static const char qzeros[] = "qzeros";
-  if (!nb_ends_with(it->tensor->name, ".qzeros") || !nb_layout_is_part(c, it->tensor)) return NIBBLE_OK;
-  const nb_tensor *main = nb_part_find(c, it->tensor, sizeof qzeros - 1, "qweight");
-  nb_packed packed;
-  nibble_status status = nb_layout_describe(c, main, &packed, NULL, err);
-  if (status != NIBBLE_OK) return status;
-  it->zero_bits = nb_gptq_bits(packed.format);
-  it->rows = packed.rows;
-  return NIBBLE_OK;
+static void plan_zeros(item *it) {
+  if (!it->tensor.is_part || it->tensor.part != NB_PART_ZEROS) return;
+  it->zero_bits = nb_gptq_bits(it->tensor.main->packed->format);
+  it->rows = it->tensor.main->packed->rows;
 }
 
 static nibble_status check_layout(plan *p, nibble_error *err) {
@@ -276,52 +274,53 @@ static nibble_status check_layout(plan *p, nibble_error *err) {
   if (!p->to_v2 && strcmp(layout, "gptq") != 0)
     return nb_fail(err, NIBBLE_USAGE, "--layout %s: gptq or gptq_v2 is wanted", layout);
   if (p->options->dequantize) return nb_fail(err, NIBBLE_USAGE, "--layout and --dequantize exclude each other");
-  if (strcmp(p->source->config.quant.method, "gptq") == 0) return NIBBLE_OK;
+  if (p->source->config.quant.is_gptq) return NIBBLE_OK;
   return nb_fail(err, NIBBLE_BAD_INPUT, "%s: --layout %s: this is no GPTQ model", p->source->path, layout);
+}
+
+/* Values of a packing that is not read here mean nothing by themselves: they can be copied, and no more. */
+static nibble_status check_foreign(const plan *p, nibble_error *err) {
+  const nb_checkpoint *c = p->source;
+  if (!c->foreign || (p->keep && !p->options->dequantize)) return NIBBLE_OK;
+  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: it is packed in a way that cannot be undone here ('%s')", c->path,
+                 c->foreign);
 }
 
 static nibble_status make_plan(plan *p, nibble_error *err) {
   const nb_checkpoint *c = p->source;
   nibble_status status = choose_dtype(p, err);
   if (status == NIBBLE_OK) status = check_layout(p, err);
+  if (status == NIBBLE_OK) status = check_foreign(p, err);
   if (status != NIBBLE_OK) return status;
   if (!(p->items = nb_alloc(c->tensor_count, sizeof *p->items)))
     return nb_fail_memory(err, c->tensor_count * sizeof *p->items);
   for (size_t i = 0; i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
-    bool is_part = nb_layout_is_part(c, t), is_packed = nb_layout_is_packed(c, t);
-    if (is_part && p->options->dequantize) continue;
-    item it = {.tensor = t, .dtype = t->dtype, .unpack = is_packed && p->options->dequantize};
+    if (t->is_part && p->options->dequantize) continue;
+    item it = {.tensor = nb_tensor_as_stored(t), .dtype = t->dtype, .unpack = t->layout && p->options->dequantize};
+    it.name = it.unpack ? nb_tensor_weight_name(t) : t->name;
     if (it.unpack) {
-      nb_packed packed;
-      if ((status = nb_layout_describe(c, t, &packed, NULL, err)) != NIBBLE_OK) return status;
-      it.rows = packed.rows;
-      it.cols = packed.cols;
+      it.rows = t->packed->rows;
+      it.cols = t->packed->cols;
+      it.turn = t->id.rule && t->id.rule->stored & NB_TRANSPOSED;
       it.dtype = p->dtype;
-    } else if (nb_dtype_is_float(t->dtype) && !is_part && !is_packed && !p->keep) {
+    } else if (nb_dtype_is_float(t->dtype) && !t->is_part && !t->layout && !p->keep) {
       it.dtype = p->dtype;
     }
-    if (p->options->layout && (status = plan_zeros(c, &it, err)) != NIBBLE_OK) return status;
-    it.name = it.unpack ? nb_layout_weight_name(c, t) : strdup(t->name);
-    if (!it.name) return nb_fail_memory(err, strlen(t->name));
+    if (p->options->layout) plan_zeros(&it);
     p->source_bytes += t->bytes;
     p->items[p->count++] = it;
   }
   return NIBBLE_OK;
 }
 
-static void free_plan(plan *p) {
-  for (size_t i = 0; i < p->count; i++) free(p->items[i].name);
-  free(p->items);
-}
-
 static nibble_status declare(const plan *p, nb_writer *writer, nibble_error *err) {
   nibble_status status = NIBBLE_OK;
   for (size_t i = 0; status == NIBBLE_OK && i < p->count; i++) {
     const item *it = &p->items[i];
-    const int64_t matrix[] = {it->rows, it->cols};
-    status = nb_writer_declare(writer, it->name, it->dtype, it->unpack ? matrix : it->tensor->shape,
-                               it->unpack ? 2 : it->tensor->ndim, err);
+    const int64_t matrix[] = {it->turn ? it->cols : it->rows, it->turn ? it->rows : it->cols};
+    status = nb_writer_declare(writer, it->name, it->dtype, it->unpack ? matrix : it->tensor.shape,
+                               it->unpack ? 2 : it->tensor.ndim, err);
   }
   return status;
 }
@@ -383,9 +382,8 @@ nibble_status nibble_convert(const nibble_convert_options *o, nibble_convert_res
   nb_manifest *manifest = NULL;
   nibble_status status = nb_checkpoint_open(o->src, &source, err);
   if (status != NIBBLE_OK) goto done;
-  if (source.skipped_values)
-    nb_warn(&o->progress, "%s: %zu entries that are no tensors are left out", source.path, source.skipped_values);
-  if ((status = nb_conform_complete(&source, err)) != NIBBLE_OK) goto done;
+  nb_checkpoint_warn(&source, &o->progress);
+  if ((status = nb_checkpoint_complete(&source, err)) != NIBBLE_OK) goto done;
   if ((status = make_plan(&p, err)) != NIBBLE_OK) goto done;
   strcpy(out->dtype, p.keep ? "keep" : nb_dtype_torch_name(p.dtype));
   if ((status = nb_checkpoint_protect(&source, o->dst, err)) != NIBBLE_OK) goto done;
@@ -406,7 +404,7 @@ done:
   nb_manifest_free(manifest);
   nb_writer_close(writer);
   nb_stage_abort(&stage);
-  free_plan(&p);
+  free(p.items);
   nb_checkpoint_close(&source);
   return status;
 }

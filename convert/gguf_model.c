@@ -1,6 +1,5 @@
 /* From what a GGUF file says of itself to a checkpoint: its config as Hugging Face writes it, its tensors under their
  * Hugging Face names. Which keys become which is that of transformers' import (integrations/ggml.py). */
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +8,7 @@
 #include "base/checked.h"
 #include "convert/gguf.h"
 #include "convert/reader.h"
-#include "model/archs.h"
+#include "model/tensors.h"
 
 typedef struct element_type {
   const char *name;
@@ -58,7 +57,7 @@ static const element_type element_types[] = {
 typedef struct model {
   const nb_gguf *gguf;
   const nb_mapfile *map;
-  const nb_arch *arch; /* NULL: a family that is not known */
+  const nb_family *family; /* NULL: a family that is not known */
   char arch_name[64];
   nibble_error *err;
 } model;
@@ -92,6 +91,16 @@ static nibble_status copy_double(const model *m, const char *gguf_key, cJSON *co
   return status;
 }
 
+static nibble_status copy_bool(const model *m, const char *gguf_key, cJSON *config, const char *name) {
+  bool value = false;
+  nibble_status status = nb_gguf_bool(m->gguf, gguf_key, &value, m->err);
+  if (status == NIBBLE_OK && nb_gguf_find(m->gguf, gguf_key) && !cJSON_AddBoolToObject(config, name, value))
+    status = nb_fail_memory(m->err, sizeof(cJSON));
+  return status;
+}
+
+static const char rope_freqs[] = "rope_freqs.weight";
+
 /* rope_freqs.weight holds what each rotary frequency is divided by. The only scaling that is stored so is Llama 3's,
  * and its parameters are in no other place: take the factor from the tensor, the others as every such model has them
  * (arXiv:2407.21783 and Llama 3.1's config.json), and see whether they give the tensor. */
@@ -107,7 +116,7 @@ static double llama3_factor(double theta, int64_t head_dim, int64_t i, double fa
 
 static nibble_status llama3_scaling(const model *m, double theta, cJSON *rope) {
   const nb_gguf *g = m->gguf;
-  const nb_gguf_tensor *t = find_tensor(g, "rope_freqs.weight");
+  const nb_gguf_tensor *t = find_tensor(g, rope_freqs);
   if (!t) return NIBBLE_OK;
   uint64_t at;
   if (t->type != 0 || t->ndim != 1 || t->shape[0] > 1 << 16 || !nb_add_u64(g->data_at, t->offset, &at) ||
@@ -137,20 +146,33 @@ static nibble_status llama3_scaling(const model *m, double theta, cJSON *rope) {
   return ok ? NIBBLE_OK : nb_fail_memory(m->err, sizeof(cJSON));
 }
 
+/* llama.cpp takes a factor without a type for linear scaling, and scale_linear for such a factor. */
+static nibble_status scaling_type(const model *m, nb_gguf_string *type, double *factor) {
+  char key[128];
+  const nb_gguf *g = m->gguf;
+  *factor = 0;
+  nibble_status status = nb_gguf_double(g, key_of(m, "rope.scale_linear", key), factor, m->err);
+  if (status == NIBBLE_OK) status = nb_gguf_double(g, key_of(m, "rope.scaling.factor", key), factor, m->err);
+  *type = *factor == 0 || *factor == 1 ? (nb_gguf_string){"none", 4} : (nb_gguf_string){"linear", 6};
+  if (status == NIBBLE_OK) status = nb_gguf_text(g, key_of(m, "rope.scaling.type", key), type, m->err);
+  return status;
+}
+
 static nibble_status add_rope(const model *m, cJSON *config) {
   char key[128];
-  nb_gguf_string type = {"none", 4};
-  double theta = 10000;
+  nb_gguf_string type;
+  double theta = 10000, factor;
   cJSON *rope = cJSON_AddObjectToObject(config, "rope_parameters");
   nibble_status status = nb_gguf_double(m->gguf, key_of(m, "rope.freq_base", key), &theta, m->err);
-  if (status == NIBBLE_OK) status = nb_gguf_text(m->gguf, key_of(m, "rope.scaling.type", key), &type, m->err);
+  if (status == NIBBLE_OK) status = scaling_type(m, &type, &factor);
   if (status != NIBBLE_OK) return status;
   bool linear = nb_gguf_is(type, "linear"), yarn = nb_gguf_is(type, "yarn");
   if (!linear && !yarn && !nb_gguf_is(type, "none"))
     return nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: metadata '%s': rope scaling '%.*s' is not supported", m->gguf->path,
-                   key, (int)type.length, type.data);
-  if (linear || yarn) status = copy_double(m, key_of(m, "rope.scaling.factor", key), rope, "factor");
-  if (status == NIBBLE_OK && yarn)
+                   key_of(m, "rope.scaling.type", key), (int)type.length, type.data);
+  if ((linear || yarn) && factor != 0 && !nb_json_add_float(rope, "factor", factor))
+    return nb_fail_memory(m->err, sizeof(cJSON));
+  if (yarn)
     status =
         copy_int(m, key_of(m, "rope.scaling.original_context_length", key), rope, "original_max_position_embeddings");
   if (status != NIBBLE_OK) return status;
@@ -186,6 +208,12 @@ static nibble_status add_head_dim(const model *m, cJSON *config) {
   if (status == NIBBLE_OK)
     status = nb_gguf_int(m->gguf, key_of(m, "rope.dimension_count", key), 1, 1 << 20, &rotary, m->err);
   if (status != NIBBLE_OK) return status;
+  int64_t value_length = key_length;
+  status = nb_gguf_int(m->gguf, key_of(m, "attention.value_length", key), 1, 1 << 20, &value_length, m->err);
+  if (status != NIBBLE_OK) return status;
+  if (key_length && value_length != key_length)
+    return nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: metadata '%s': values of %lld dimensions beside keys of %lld",
+                   m->gguf->path, key, (long long)value_length, (long long)key_length);
   if (key_length && rotary && key_length != rotary)
     return nb_fail(m->err, NIBBLE_BAD_INPUT,
                    "%s: rotary embeddings on %lld of a head's %lld dimensions are not supported", m->gguf->path,
@@ -208,24 +236,19 @@ static const char *torch_dtype(const nb_gguf *g) {
   return common == 0 ? "float32" : common == 1 ? "float16" : "bfloat16";
 }
 
+/* The members that the family reads and the file has, by the table of keys. */
 static nibble_status add_numbers(const model *m, cJSON *config) {
-  static const struct {
-    const char *suffix, *name;
-    bool is_double;
-  } rows[] = {
-      {"context_length", "max_position_embeddings", false},
-      {"block_count", "num_hidden_layers", false},
-      {"feed_forward_length", "intermediate_size", false},
-      {"embedding_length", "hidden_size", false},
-      {"attention.head_count", "num_attention_heads", false},
-      {"attention.head_count_kv", "num_key_value_heads", false},
-      {"attention.layer_norm_rms_epsilon", "rms_norm_eps", true},
-      {"vocab_size", "vocab_size", false},
-  };
-  char key[128];
+  char key[128], name[64];
   nibble_status status = NIBBLE_OK;
-  for (size_t i = 0; status == NIBBLE_OK && i < sizeof rows / sizeof *rows; i++)
-    status = (rows[i].is_double ? copy_double : copy_int)(m, key_of(m, rows[i].suffix, key), config, rows[i].name);
+  for (nb_key k = NB_KEY_NONE + 1; status == NIBBLE_OK && k < NB_KEYS; k++) {
+    const nb_key_row *row = nb_key_info(k);
+    if (!row->gguf || !nb_family_reads(m->family, k)) continue;
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(row->names, "|"), row->names);
+    key_of(m, row->gguf, key);
+    if (row->type == NB_KEY_INT) status = copy_int(m, key, config, name);
+    if (row->type == NB_KEY_DOUBLE) status = copy_double(m, key, config, name);
+    if (row->type == NB_KEY_BOOL) status = copy_bool(m, key, config, name);
+  }
   if (status != NIBBLE_OK) return status;
   if (cJSON_HasObjectItem(config, "vocab_size")) return NIBBLE_OK;
   const nb_gguf_entry *tokens = nb_gguf_find(m->gguf, "tokenizer.ggml.tokens");
@@ -234,15 +257,76 @@ static nibble_status add_numbers(const model *m, cJSON *config) {
   return NIBBLE_OK;
 }
 
+/* Whether the file has the tensor of that role, in the first block if it is of a block. */
+static bool has_tensor(const model *m, nb_role role, bool is_bias) {
+  char name[128];
+  for (const nb_rule *rule = m->family->stacks[0].rules; rule->name; rule++) {
+    if (rule->role != role || !rule->gguf) continue;
+    const char *hole = strstr(rule->gguf, "{}"), *suffix = is_bias ? ".bias" : ".weight";
+    int before = (int)(hole ? (size_t)(hole - rule->gguf) : strlen(rule->gguf));
+    snprintf(name, sizeof name, "%.*s%s%s%s", before, rule->gguf, hole ? "0" : "", hole ? hole + 2 : "", suffix);
+    return find_tensor(m->gguf, name) != NULL;
+  }
+  return false;
+}
+
 /* Switches that the file shows by having a tensor or not. */
 static nibble_status add_switches(const model *m, cJSON *config) {
-  const nb_gguf *g = m->gguf;
-  bool ok = cJSON_AddBoolToObject(config, "tie_word_embeddings", !find_tensor(g, "output.weight"));
-  if (!m->arch->qkv_bias_default) {
-    ok = ok && cJSON_AddBoolToObject(config, "attention_bias", find_tensor(g, "blk.0.attn_q.bias") != NULL);
-    ok = ok && cJSON_AddBoolToObject(config, "mlp_bias", find_tensor(g, "blk.0.ffn_gate.bias") != NULL);
+  static const struct {
+    nb_key key;
+    nb_role role;
+    bool is_bias, is_not;
+  } switches[] = {
+      {NB_KEY_TIE_WORD_EMBEDDINGS, NB_HEAD, false, true},
+      {NB_KEY_ATTENTION_BIAS, NB_ATTN_Q, true, false},
+      {NB_KEY_MLP_BIAS, NB_MLP_GATE, true, false},
+  };
+  for (size_t i = 0; i < sizeof switches / sizeof *switches; i++) {
+    if (!nb_family_reads(m->family, switches[i].key)) continue;
+    bool value = has_tensor(m, switches[i].role, switches[i].is_bias) != switches[i].is_not;
+    if (!cJSON_AddBoolToObject(config, nb_key_info(switches[i].key)->names, value))
+      return nb_fail_memory(m->err, sizeof(cJSON));
   }
-  return ok ? NIBBLE_OK : nb_fail_memory(m->err, sizeof(cJSON));
+  return NIBBLE_OK;
+}
+
+/* Metadata under the architecture's name that is understood here, or says nothing about what is computed. */
+static bool is_understood(const model *m, const char *suffix) {
+  static const char *const others[] = {"rope.scale_linear",
+                                       "rope.scaling.type",
+                                       "rope.scaling.factor",
+                                       "rope.dimension_count",
+                                       "attention.key_length",
+                                       "attention.value_length",
+                                       "rope.scaling.finetuned",
+                                       "tensor_data_layout",
+                                       "rope.scaling.original_context_length",
+                                       "attention.layer_norm_rms_epsilon"};
+  for (nb_key k = NB_KEY_NONE + 1; k < NB_KEYS; k++) {
+    const char *known = nb_key_info(k)->gguf;
+    if (known && nb_family_reads(m->family, k) && strcmp(known, suffix) == 0) return true;
+  }
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+    if (strcmp(others[i], suffix) == 0) return true;
+  }
+  return false;
+}
+
+/* What is not understood may change what the model computes: it is refused by name, unless it says zero, or no. */
+static nibble_status check_metadata(const model *m) {
+  const nb_gguf *g = m->gguf;
+  size_t n = strlen(m->arch_name);
+  char suffix[128];
+  for (size_t i = 0; i < g->entry_count; i++) {
+    const nb_gguf_entry *e = &g->entries[i];
+    if (e->key.length <= n + 1 || memcmp(e->key.data, m->arch_name, n) != 0 || e->key.data[n] != '.') continue;
+    snprintf(suffix, sizeof suffix, "%.*s", (int)(e->key.length - n - 1), e->key.data + n + 1);
+    bool is_zero = !e->is_array && e->type != NB_GGUF_STRING && nb_gguf_item_double(e, 0) == 0;
+    if (is_zero || is_understood(m, suffix)) continue;
+    return nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: metadata '%s.%s' is not understood in a model of family '%s'",
+                   g->path, m->arch_name, suffix, m->arch_name);
+  }
+  return NIBBLE_OK;
 }
 
 /* A token that the file does not have is null: left out, transformers would take LlamaConfig's 1 and 2. */
@@ -272,7 +356,7 @@ static cJSON *string_of(nb_gguf_string s) {
 }
 
 static nibble_status build_config(const model *m, cJSON *config) {
-  if (!m->arch) {
+  if (!m->family) {
     char type[80];
     snprintf(type, sizeof type, "gguf-%s", m->arch_name); /* no model_type of transformers */
     return cJSON_AddStringToObject(config, "model_type", type) ? NIBBLE_OK : nb_fail_memory(m->err, sizeof(cJSON));
@@ -283,12 +367,13 @@ static nibble_status build_config(const model *m, cJSON *config) {
   if (name.length && !cJSON_AddItemToObject(config, "_model_name_or_path", string_of(name)))
     return nb_fail_memory(m->err, sizeof(cJSON));
   cJSON *classes = cJSON_AddArrayToObject(config, "architectures");
-  if (!cJSON_AddItemToArray(classes, cJSON_CreateString(m->arch->causal_lm)) ||
-      !cJSON_AddStringToObject(config, "model_type", m->arch->model_type) ||
+  if (!cJSON_AddItemToArray(classes, cJSON_CreateString(m->family->default_class)) ||
+      !cJSON_AddStringToObject(config, "model_type", m->family->model_type) ||
       !cJSON_AddStringToObject(config, "dtype", torch_dtype(m->gguf)) ||
       !cJSON_AddStringToObject(config, "hidden_act", "silu"))
     return nb_fail_memory(m->err, sizeof(cJSON));
-  status = add_numbers(m, config);
+  status = check_metadata(m);
+  if (status == NIBBLE_OK) status = add_numbers(m, config);
   if (status == NIBBLE_OK) status = add_head_dim(m, config);
   if (status == NIBBLE_OK) status = add_rope(m, config);
   if (status == NIBBLE_OK) status = add_old_rope(m, config);
@@ -312,7 +397,7 @@ static nibble_status identify(model *m) {
                    "(llama-gguf-split --merge)",
                    m->gguf->path, (long long)parts);
   memcpy(m->arch_name, name.data, name.length);
-  m->arch = nb_arch_by_gguf(m->arch_name);
+  m->family = nb_family_by_gguf(m->arch_name);
   return NIBBLE_OK;
 }
 
@@ -347,33 +432,31 @@ static nibble_status measure(const model *m, const nb_gguf_tensor *t, nb_tensor 
   return NIBBLE_OK;
 }
 
-/* The Hugging Face name, malloc'd, and the order of the rows. NULL with NIBBLE_OK: a tensor that has no counterpart
- * and needs none. */
+/* The Hugging Face name, malloc'd, and over how many heads the rows are interleaved. NULL with NIBBLE_OK: a tensor that
+ * has no counterpart and needs none. */
 static nibble_status translate(const model *m, nb_gguf_string gguf_name, const nb_config *config, char **out,
                                int64_t *permute_heads) {
-  nb_permute permute = NB_PERMUTE_NONE;
+  nb_identity id;
   char *name = strndup(gguf_name.data, gguf_name.length);
   *out = NULL;
+  *permute_heads = 0;
   if (!name) return nb_fail_memory(m->err, gguf_name.length);
-  if (!m->arch) {
+  if (!m->family) {
     *out = name;
     return NIBBLE_OK;
   }
   nibble_status status = NIBBLE_OK;
-  if (strcmp(name, "rope_freqs.weight") != 0) { /* in the config by now */
-    errno = 0;
-    *out = nb_name_from_gguf(m->arch, name, &permute);
-    if (!*out && errno == ENOMEM) {
-      status = nb_fail_memory(m->err, gguf_name.length);
-    } else if (!*out) {
+  if (strcmp(name, rope_freqs) != 0) { /* in the config by now */
+    status = nb_identify_gguf(m->family, name, &id, out, m->err);
+    if (status == NIBBLE_OK && !*out)
       status = nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: tensor '%s': a model of family '%s' has none of that name",
                        m->gguf->path, name, m->arch_name);
-    }
+    else if (status == NIBBLE_OK && m->family->gguf_interleaved)
+      *permute_heads = id.role == NB_ATTN_Q   ? config->num_attention_heads
+                       : id.role == NB_ATTN_K ? config->num_key_value_heads
+                                              : 0;
   }
   free(name);
-  *permute_heads = permute == NB_PERMUTE_Q   ? config->num_attention_heads
-                   : permute == NB_PERMUTE_K ? config->num_key_value_heads
-                                             : 0;
   return status;
 }
 

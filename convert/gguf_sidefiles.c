@@ -135,7 +135,7 @@ static nibble_status write_tokenizer(const nb_checkpoint *c, const char *folder,
 nibble_status nb_gguf_write_sidefiles(const nb_checkpoint *c, const char *folder, const nibble_progress *progress,
                                       nibble_error *err) {
   nibble_error why;
-  if (!c->config.arch)
+  if (!c->config.family)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: the names of its tensors in Hugging Face's format are not known ('%s')",
                    c->path, c->config.model_type);
   nibble_status status = write_tokenizer(c, folder, progress, err ? err : &why);

@@ -9,7 +9,7 @@
 #include "base/stage.h"
 #include "convert/sidefiles.h"
 #include "convert/writer.h"
-#include "model/archs.h"
+#include "model/tensors.h"
 
 enum { BAND = 1 << 20, CHUNK = 1 << 12 };
 
@@ -70,17 +70,17 @@ static nibble_status write_tensors(const nibble_init_options *o, const nb_model_
   int64_t total = 0, done = 0;
   for (size_t i = 0; i < tensors->count; i++) {
     const nb_model_tensor *t = &tensors->items[i];
-    int64_t count;
+    int64_t count, stored[3];
+    nb_model_tensor_stored_shape(t, stored);
     if (!nb_shape_count(t->shape, t->ndim, &count) || __builtin_add_overflow(total, count, &total))
       return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is too large", o->config, t->name);
-    nibble_status status = nb_writer_declare(writer, t->name, dtype, t->shape, t->ndim, err);
+    nibble_status status = nb_writer_declare(writer, t->name, dtype, stored, t->ndim, err);
     if (status != NIBBLE_OK) return status;
   }
   for (size_t i = 0; i < tensors->count; i++) {
     const nb_model_tensor *t = &tensors->items[i];
-    size_t n = strlen(t->name);
-    bool one = t->role == NB_ROLE_NORM && n > 7 && strcmp(t->name + n - 7, ".weight") == 0;
-    bool random = t->role == NB_ROLE_LINEAR || t->role == NB_ROLE_EMBEDDING || t->role == NB_ROLE_HEAD;
+    bool one = t->kind == NB_KIND_NORM && !t->is_bias;
+    bool random = !one && !t->is_bias && t->ndim > 1;
     int64_t count = 0;
     nb_shape_count(t->shape, t->ndim, &count);
     nibble_status status = nb_writer_begin(writer, i, count, err);
@@ -102,7 +102,7 @@ static nibble_status load_config(const char *path, nb_config *config, nibble_err
   char *inside = stat(path, &info) == 0 && S_ISDIR(info.st_mode) ? nb_path_join(path, "config.json") : NULL;
   nibble_status status = nb_config_load(inside ? inside : path, config, err);
   free(inside);
-  if (status == NIBBLE_OK && !config->arch)
+  if (status == NIBBLE_OK && !config->family)
     status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: no table for model_type \"%s\", so its tensors are not known", path,
                      config->model_type);
   return status;

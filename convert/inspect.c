@@ -4,7 +4,7 @@
 #include "base/checked.h"
 #include "convert/checkpoint.h"
 #include "convert/layouts.h"
-#include "model/archs.h"
+#include "model/heads.h"
 
 enum { MAX_MISSING_LISTED = 8, MAX_FORMATS = NB_FORMAT_COUNT + NB_DTYPE_COUNT };
 
@@ -36,14 +36,14 @@ static nibble_status describe_tensor(inspection *in, const nb_tensor *t, nibble_
   memcpy(info->shape, t->shape, sizeof t->shape);
   info->format = info->dtype;
   in->public.tensor_bytes += t->bytes;
-  if (nb_layout_is_part(&in->checkpoint, t)) {
+  if (t->is_part) {
     info->format = "part";
     return NIBBLE_OK;
   }
   bool is_float = t->is_blocks || nb_dtype_is_float(t->dtype);
   int64_t parameters = is_float ? t->count : 0; /* position ids and the like are no parameters */
   uint64_t bytes = t->bytes;
-  if (nb_layout_is_packed(&in->checkpoint, t)) {
+  if (t->layout) {
     nb_packed packed;
     nibble_status status = nb_layout_describe(&in->checkpoint, t, &packed, NULL, err);
     if (status != NIBBLE_OK) return status;
@@ -57,28 +57,23 @@ static nibble_status describe_tensor(inspection *in, const nb_tensor *t, nibble_
 }
 
 /* Compares the names with what the config promises. */
-static nibble_status compare_with_config(inspection *in, nibble_error *err) {
+static void compare_with_config(inspection *in) {
   nibble_inspection *p = &in->public;
-  const nb_config *config = &in->checkpoint.config;
-  if (!config->arch) return NIBBLE_OK;
-  nb_model_tensors promised;
-  nibble_status status = nb_model_tensors_list(config, &promised, err);
-  if (status != NIBBLE_OK) return status;
+  const nb_checkpoint *c = &in->checkpoint;
+  if (!c->config.family) return;
   size_t found = 0;
-  for (size_t i = 0; i < promised.count; i++) {
-    if (nb_layout_find(&in->checkpoint, promised.items[i].name)) {
+  for (size_t i = 0; i < c->promised.count; i++) {
+    if (c->slots[i].tensor) {
       found++;
       continue;
     }
     p->missing_count++;
-    if (p->missing_listed < MAX_MISSING_LISTED && (p->missing[p->missing_listed] = strdup(promised.items[i].name)))
+    if (p->missing_listed < MAX_MISSING_LISTED && (p->missing[p->missing_listed] = strdup(c->slots[i].wanted->name)))
       p->missing_listed++;
   }
   size_t weights = 0;
   for (size_t i = 0; i < p->tensor_count; i++) weights += strcmp(p->tensors[i].format, "part") != 0;
   p->extra_count = weights - found;
-  nb_model_tensors_free(&promised);
-  return NIBBLE_OK;
 }
 
 nibble_status nibble_inspect(const char *model, nibble_inspection **out, nibble_error *err) {
@@ -92,8 +87,8 @@ nibble_status nibble_inspect(const char *model, nibble_inspection **out, nibble_
   p->kind = c->kind;
   p->model_type = c->config.model_type ? c->config.model_type : "";
   p->architecture = c->config.architecture ? c->config.architecture : "";
-  p->known_family = c->config.arch != NULL;
-  p->runnable = p->known_family && c->config.arch->runnable;
+  p->known_family = c->config.family != NULL;
+  p->runnable = p->known_family && c->config.head->kind != NB_HEAD_OTHER;
   p->quant_method = c->config.quant.present ? c->config.quant.method : "";
   p->tensors = nb_alloc(c->tensor_count, sizeof *p->tensors);
   p->formats = nb_alloc(MAX_FORMATS, sizeof *p->formats);
@@ -107,7 +102,7 @@ nibble_status nibble_inspect(const char *model, nibble_inspection **out, nibble_
     if (status != NIBBLE_OK) goto done;
   }
   for (int i = 0; i < c->file_count; i++) p->file_bytes += c->files[i].map.size;
-  status = compare_with_config(in, err);
+  compare_with_config(in);
 done:
   if (status == NIBBLE_OK) {
     *out = p;

@@ -58,22 +58,12 @@ static const nb_tensor *find_state(const nb_checkpoint *checkpoint, const nb_ten
   return NULL;
 }
 
-bool nb_bnb4_owns(const nb_checkpoint *checkpoint, const nb_tensor *main) {
+static bool claims_4bit(const nb_checkpoint *checkpoint, const nb_tensor *main) {
   nb_format format;
   if (!nb_ends_with(main->name, "weight") || main->is_blocks) return false;
   /* Whichever of the two is missing is then reported as missing. */
   return find_state(checkpoint, main, &format) ||
          (main->dtype == NB_U8 && nb_part_find(checkpoint, main, 0, ".absmax"));
-}
-
-bool nb_bnb4_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
-  static const char *const suffixes[] = {".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"};
-  const char *at = strstr(tensor->name, state_infix);
-  for (size_t i = 0; !at && i < sizeof suffixes / sizeof *suffixes; i++) {
-    if (nb_ends_with(tensor->name, suffixes[i])) at = tensor->name + strlen(tensor->name) - strlen(suffixes[i]);
-  }
-  const nb_tensor *main = at ? nb_part_find(checkpoint, tensor, strlen(at), "") : NULL;
-  return main && nb_bnb4_owns(checkpoint, main);
 }
 
 static nibble_status parse_shape(const char *where, const cJSON *json, nb_packed *out, nibble_error *err) {
@@ -135,8 +125,8 @@ nibble_status nb_bnb_state_parse(const char *where, const char *text, size_t n, 
   return status;
 }
 
-nibble_status nb_bnb4_describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
-                               nb_dtype *source_dtype, nibble_error *err) {
+static nibble_status describe_4bit(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
+                                   nb_dtype *source_dtype, nibble_error *err) {
   nb_format format;
   const nb_tensor *state = find_state(checkpoint, main, &format);
   if (!state) return nb_part_missing(checkpoint, main, state_infix + 1, err);
@@ -169,9 +159,10 @@ static nibble_status load_nested_absmax(const nb_checkpoint *checkpoint, const n
   return load_floats(checkpoint, main, 0, ".nested_quant_map", NESTED_CODES, out, &m->nested_quant_map, err);
 }
 
-nibble_status nb_bnb4_load(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err) {
+static nibble_status load_4bit(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out,
+                               nibble_error *err) {
   nb_packed *m = &out->packed;
-  nibble_status status = nb_bnb4_describe(checkpoint, main, m, &out->source_dtype, err);
+  nibble_status status = describe_4bit(checkpoint, main, m, &out->source_dtype, err);
   if (status != NIBBLE_OK) return status;
   m->codes = nb_tensor_view(checkpoint, main);
   if (!m->codes) return nb_tensor_fail(checkpoint, main, "cannot be packed in a file of this kind", err);
@@ -186,34 +177,25 @@ nibble_status nb_bnb4_load(const nb_checkpoint *checkpoint, const nb_tensor *mai
 
 static const size_t weight_length = sizeof "weight" - 1;
 
-bool nb_bnb8_owns(const nb_checkpoint *checkpoint, const nb_tensor *main) {
-  (void)checkpoint;
-  return main->dtype == NB_I8 && !main->is_blocks && main->ndim == 2 && nb_ends_with(main->name, ".weight");
+/* Int8 of a config that names another packing is that one's, unless it has bitsandbytes' scales. */
+static bool claims_8bit(const nb_checkpoint *checkpoint, const nb_tensor *main) {
+  if (main->dtype != NB_I8 || main->is_blocks || main->ndim != 2 || !nb_ends_with(main->name, ".weight")) return false;
+  const nb_quant_config *quant = &checkpoint->config.quant;
+  return quant->is_bnb || !quant->present || nb_part_find(checkpoint, main, weight_length, "SCB");
 }
 
-bool nb_bnb8_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
-  static const char *const suffixes[] = {"SCB", "weight_format"};
-  for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
-    char dotted[24];
-    snprintf(dotted, sizeof dotted, ".%s", suffixes[i]);
-    if (!nb_ends_with(tensor->name, dotted)) continue;
-    const nb_tensor *main = nb_part_find(checkpoint, tensor, strlen(suffixes[i]), "weight");
-    if (main && nb_bnb8_owns(checkpoint, main)) return true;
-  }
-  return false;
-}
-
-nibble_status nb_bnb8_describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
-                               nb_dtype *source_dtype, nibble_error *err) {
+static nibble_status describe_8bit(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
+                                   nb_dtype *source_dtype, nibble_error *err) {
   *source_dtype = NB_F16;
   if (main->shape[0] < 1 || main->shape[1] < 1) return nb_tensor_fail(checkpoint, main, "is empty", err);
   *out = (nb_packed){.format = NB_FORMAT_INT8, .rows = main->shape[0], .cols = main->shape[1]};
   return NIBBLE_OK;
 }
 
-nibble_status nb_bnb8_load(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err) {
+static nibble_status load_8bit(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out,
+                               nibble_error *err) {
   nb_packed *m = &out->packed;
-  nibble_status status = nb_bnb8_describe(checkpoint, main, m, &out->source_dtype, err);
+  nibble_status status = describe_8bit(checkpoint, main, m, &out->source_dtype, err);
   if (status != NIBBLE_OK) return status;
   m->codes = nb_tensor_view(checkpoint, main);
   if (!m->codes) return nb_tensor_fail(checkpoint, main, "cannot be packed in a file of this kind", err);
@@ -228,7 +210,8 @@ nibble_status nb_bnb8_load(const nb_checkpoint *checkpoint, const nb_tensor *mai
 
 /* ---- writing ---- */
 
-bool nb_bnb8_add_parts(const nb_packed *m, const char *name, nb_part *out, int *n) {
+static bool add_parts_8bit(const nb_packed *m, nb_dtype source_dtype, const char *name, nb_part *out, int *n) {
+  (void)source_dtype; /* it goes through float16, whatever it was */
   size_t whole = strlen(name), module = whole > weight_length ? whole - weight_length : 0;
   if (!nb_part_add(out, n, NB_PART_CODES, name, whole, "", NB_I8, m->rows)) return false;
   out[0].ndim = 2;
@@ -239,7 +222,7 @@ bool nb_bnb8_add_parts(const nb_packed *m, const char *name, nb_part *out, int *
   return true;
 }
 
-bool nb_bnb4_add_parts(const nb_packed *m, nb_dtype source_dtype, const char *name, nb_part *out, int *n) {
+static bool add_parts_4bit(const nb_packed *m, nb_dtype source_dtype, const char *name, nb_part *out, int *n) {
   size_t whole = strlen(name);
   int64_t count = m->rows * m->cols, blocks = nb_ceil_div(count, m->block_size);
   bool nested = m->nested_block_size > 0;
@@ -295,3 +278,38 @@ void nb_layout_state_json(const nb_packed *m, nb_dtype source_dtype, nb_buf *out
   }
   nb_buf_puts(out, "}");
 }
+
+static bool holds_4bit(nb_format format) { return format == NB_FORMAT_NF4 || format == NB_FORMAT_FP4; }
+static bool holds_8bit(nb_format format) { return format == NB_FORMAT_INT8; }
+
+static const nb_part_name parts_4bit[] = {
+    {"weight.absmax", NB_PART_ABSMAX},
+    {"weight.quant_map", NB_PART_QUANT_MAP},
+    {"weight.nested_absmax", NB_PART_NESTED_ABSMAX},
+    {"weight.nested_quant_map", NB_PART_NESTED_QUANT_MAP},
+    {"weight.quant_state.bitsandbytes__nf4", NB_PART_STATE},
+    {"weight.quant_state.bitsandbytes__fp4", NB_PART_STATE},
+    {NULL, 0},
+};
+
+static const nb_part_name parts_8bit[] = {{"SCB", NB_PART_ABSMAX}, {"weight_format", NB_PART_FORMAT}, {NULL, 0}};
+
+const nb_layout nb_layout_bnb4 = {.name = "bitsandbytes 4-bit",
+                                  .method = "bitsandbytes",
+                                  .main = "weight",
+                                  .parts = parts_4bit,
+                                  .claims = claims_4bit,
+                                  .describe = describe_4bit,
+                                  .load = load_4bit,
+                                  .holds = holds_4bit,
+                                  .add_parts = add_parts_4bit};
+
+const nb_layout nb_layout_bnb8 = {.name = "bitsandbytes int8",
+                                  .method = "bitsandbytes",
+                                  .main = "weight",
+                                  .parts = parts_8bit,
+                                  .claims = claims_8bit,
+                                  .describe = describe_8bit,
+                                  .load = load_8bit,
+                                  .holds = holds_8bit,
+                                  .add_parts = add_parts_8bit};

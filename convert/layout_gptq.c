@@ -20,21 +20,9 @@ typedef struct gptq_parts {
 } gptq_parts;
 
 /* AWQ's tensors have the same names and dtypes, in another order of bits; they have no g_idx. */
-bool nb_gptq_owns(const nb_checkpoint *checkpoint, const nb_tensor *main) {
+static bool claims(const nb_checkpoint *checkpoint, const nb_tensor *main) {
   if (!nb_ends_with(main->name, ".qweight") || main->is_blocks) return false;
-  return strcmp(checkpoint->config.quant.method, "gptq") == 0 || nb_part_find(checkpoint, main, MAIN_LENGTH, "g_idx");
-}
-
-bool nb_gptq_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
-  static const char *const suffixes[] = {"qzeros", "scales", "g_idx"};
-  for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
-    size_t n = strlen(suffixes[i]), whole = strlen(tensor->name);
-    if (whole <= n || tensor->name[whole - n - 1] != '.' || strcmp(tensor->name + whole - n, suffixes[i]) != 0)
-      continue;
-    const nb_tensor *main = nb_part_find(checkpoint, tensor, n, main_suffix);
-    return main && nb_gptq_owns(checkpoint, main);
-  }
-  return false;
+  return checkpoint->config.quant.is_gptq || nb_part_find(checkpoint, main, MAIN_LENGTH, "g_idx");
 }
 
 static nibble_status need_matrix(const nb_checkpoint *c, const nb_tensor *main, const char *suffix, int64_t rows,
@@ -96,8 +84,8 @@ static nibble_status find_parts(const nb_checkpoint *c, const nb_tensor *main, g
   return need_matrix(c, main, "qzeros", m->groups, words, &p->qzeros, err);
 }
 
-nibble_status nb_gptq_describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
-                               nb_dtype *source_dtype, nibble_error *err) {
+static nibble_status describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
+                              nb_dtype *source_dtype, nibble_error *err) {
   gptq_parts parts;
   nibble_status status = find_parts(checkpoint, main, &parts, err);
   *out = parts.packed;
@@ -146,14 +134,14 @@ static nibble_status load_zeros(const nb_checkpoint *c, const gptq_parts *p, nb_
   if (status == NIBBLE_OK) status = nb_weight_own(out, (uint64_t)(m->groups * m->rows), &zeros, err);
   for (int64_t g = 0; status == NIBBLE_OK && g < m->groups; g++) {
     nb_gptq_unpack_zeros((const uint32_t *)words + g * p->qzeros->shape[1], m->rows, nb_gptq_bits(m->format),
-                         !c->config.quant.gptq_v2, (uint8_t *)zeros + g * m->rows);
+                         !c->config.quant.zeros_as_stored, (uint8_t *)zeros + g * m->rows);
   }
   m->zeros = zeros;
   nb_weight_free(&copy);
   return status;
 }
 
-nibble_status nb_gptq_load(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err) {
+static nibble_status load(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err) {
   gptq_parts parts;
   nibble_status status = find_parts(checkpoint, main, &parts, err);
   nb_packed *m = &out->packed;
@@ -172,7 +160,27 @@ nibble_status nb_gptq_load(const nb_checkpoint *checkpoint, const nb_tensor *mai
   return status;
 }
 
-bool nb_gptq_add_parts(const nb_packed *m, const char *name, nb_part *out, int *count) {
+/* A symmetric grid has its zero in the middle, whatever version the config claims: files of version 2 are about whose
+ * config says nothing (vllm issue 38966). Looks at the first group of one weight. */
+static void settle(nb_checkpoint *c, const nb_tensor *main) {
+  nb_quant_config *q = &c->config.quant;
+  gptq_parts p;
+  if (!q->sym || q->gptq_v2 || find_parts(c, main, &p, NULL) != NIBBLE_OK) return;
+  int bits = nb_gptq_bits(p.packed.format);
+  int64_t words = p.qzeros->shape[1], middle = 0;
+  uint32_t *packed = nb_alloc((uint64_t)words, sizeof *packed);
+  uint8_t *zeros = nb_alloc((uint64_t)p.packed.rows, 1);
+  if (packed && zeros && nb_tensor_read(c, p.qzeros, 0, words, NB_I32, packed, NULL) == NIBBLE_OK) {
+    nb_gptq_unpack_zeros(packed, p.packed.rows, bits, false, zeros);
+    for (int64_t i = 0; i < p.packed.rows; i++) middle += zeros[i] == 1 << (bits - 1);
+    q->zeros_as_stored = middle == p.packed.rows;
+  }
+  free(packed);
+  free(zeros);
+}
+
+static bool add_parts(const nb_packed *m, nb_dtype source_dtype, const char *name, nb_part *out, int *count) {
+  (void)source_dtype; /* the scales' dtype is told by the descriptor */
   int bits = nb_gptq_bits(m->format);
   static const char weight[] = "weight";
   size_t whole = strlen(name), keep = whole > sizeof weight - 1 ? whole - (sizeof weight - 1) : 0;
@@ -196,3 +204,19 @@ bool nb_gptq_add_parts(const nb_packed *m, const char *name, nb_part *out, int *
   }
   return true;
 }
+
+static bool holds(nb_format format) { return nb_gptq_bits(format) != 0; }
+
+static const nb_part_name part_names[] = {
+    {"qzeros", NB_PART_ZEROS}, {"scales", NB_PART_SCALES}, {"g_idx", NB_PART_G_IDX}, {NULL, 0}};
+
+const nb_layout nb_layout_gptq = {.name = "gptq",
+                                  .method = "gptq",
+                                  .main = main_suffix,
+                                  .parts = part_names,
+                                  .claims = claims,
+                                  .describe = describe,
+                                  .load = load,
+                                  .settle = settle,
+                                  .holds = holds,
+                                  .add_parts = add_parts};

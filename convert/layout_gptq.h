@@ -7,13 +7,6 @@
 
 #include "convert/layouts.h"
 
-bool nb_gptq_owns(const nb_checkpoint *checkpoint, const nb_tensor *main);
-bool nb_gptq_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
-nibble_status nb_gptq_describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
-                               nb_dtype *source_dtype, nibble_error *err);
-nibble_status nb_gptq_load(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err);
-
-/* The tensors that weight `name` becomes; see nb_layout_parts. */
-bool nb_gptq_add_parts(const nb_packed *packed, const char *name, nb_part *out, int *count);
+extern const nb_layout nb_layout_gptq;
 
 #endif

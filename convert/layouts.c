@@ -1,40 +1,15 @@
 #include "convert/layouts.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
-#include "base/str.h"
 #include "convert/layout_bnb.h"
 #include "convert/layout_gptq.h"
 #include "kernels/gptq.h"
 
-typedef struct layout {
-  const char *name;
-  bool (*owns)(const nb_checkpoint *checkpoint, const nb_tensor *main);
-  bool (*is_part)(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
-  nibble_status (*describe)(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
-                            nb_dtype *source_dtype, nibble_error *err);
-  nibble_status (*load)(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err);
-} layout;
-
-/* The first row that owns a weight reads it; plain owns what is left. */
-static const layout layouts[] = {
-    {"bitsandbytes 4-bit", nb_bnb4_owns, nb_bnb4_is_part, nb_bnb4_describe, nb_bnb4_load},
-    {"bitsandbytes int8", nb_bnb8_owns, nb_bnb8_is_part, nb_bnb8_describe, nb_bnb8_load},
-    {"gptq", nb_gptq_owns, nb_gptq_is_part, nb_gptq_describe, nb_gptq_load},
-};
-
-enum { LAYOUTS = sizeof layouts / sizeof *layouts };
-
-static const layout *layout_of(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
-  for (int i = 0; i < LAYOUTS; i++) {
-    if (layouts[i].owns(checkpoint, tensor)) return &layouts[i];
-  }
-  return NULL;
-}
+const nb_layout *const nb_layouts[] = {&nb_layout_bnb4, &nb_layout_bnb8, &nb_layout_gptq, NULL};
 
 const nb_tensor *nb_part_find(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut, const char *suffix) {
   /* On the stack, so that want of memory is not taken for a missing part; longer names are no layout's. */
@@ -126,41 +101,37 @@ static nibble_status load_plain(const nb_checkpoint *checkpoint, const nb_tensor
   return NIBBLE_OK;
 }
 
-const nb_tensor *nb_layout_find(const nb_checkpoint *checkpoint, const char *name) {
-  const nb_tensor *tensor = nb_checkpoint_find(checkpoint, name);
-  static const char weight[] = "weight";
-  if (tensor || !nb_ends_with(name, weight)) return tensor;
-  char main[NB_MAX_PART_NAME];
-  int keep = (int)nb_min_i64((int64_t)(strlen(name) - (sizeof weight - 1)), sizeof main);
-  if (snprintf(main, sizeof main, "%.*sqweight", keep, name) >= (int)sizeof main) return NULL;
-  tensor = nb_checkpoint_find(checkpoint, main);
-  return tensor && nb_gptq_owns(checkpoint, tensor) ? tensor : NULL;
-}
-
-char *nb_layout_weight_name(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
-  static const char suffix[] = ".qweight";
-  size_t n = strlen(tensor->name), m = sizeof suffix - 1;
-  char *name = strdup(tensor->name);
-  if (name && nb_ends_with(name, suffix) && nb_layout_is_packed(checkpoint, tensor)) strcpy(name + n - m, ".weight");
-  return name;
-}
-
-nibble_status nb_weight_load(const nb_checkpoint *checkpoint, const char *name, int64_t rows, int64_t cols,
-                             nb_weight *out, nibble_error *err) {
+nibble_status nb_weight_load_tensor(const nb_checkpoint *checkpoint, const nb_tensor *tensor, int64_t rows,
+                                    int64_t cols, nb_weight *out, nibble_error *err) {
   *out = (nb_weight){0};
-  const nb_tensor *tensor = nb_layout_find(checkpoint, name);
-  if (!tensor) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is missing", checkpoint->path, name);
-  const layout *row = layout_of(checkpoint, tensor);
+  const nb_layout *row = tensor->layout;
   nibble_status status = row ? row->load(checkpoint, tensor, out, err) : load_plain(checkpoint, tensor, out, err);
   const nb_packed *m = &out->packed;
   bool is_matrix = row || tensor->ndim == 2;
   if (status == NIBBLE_OK && (!is_matrix || m->rows != rows || m->cols != cols)) {
     status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is [%lld, %lld], the config asks for [%lld, %lld]",
-                     checkpoint->files[tensor->file].path, name, (long long)m->rows, (long long)m->cols,
-                     (long long)rows, (long long)cols);
+                     checkpoint->files[tensor->file].path, nb_tensor_weight_name(tensor), (long long)m->rows,
+                     (long long)m->cols, (long long)rows, (long long)cols);
   }
   if (status != NIBBLE_OK) nb_weight_free(out);
   return status;
+}
+
+nibble_status nb_weight_load(const nb_checkpoint *checkpoint, const char *name, int64_t rows, int64_t cols,
+                             nb_weight *out, nibble_error *err) {
+  *out = (nb_weight){0};
+  const nb_tensor *tensor = nb_checkpoint_find_weight(checkpoint, name);
+  if (!tensor) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is missing", checkpoint->path, name);
+  return nb_weight_load_tensor(checkpoint, tensor, rows, cols, out, err);
+}
+
+void nb_weight_release(const nb_checkpoint *checkpoint, const nb_tensor *main) {
+  nb_tensor_release(checkpoint, main, 0, main->count);
+  if (!main->layout) return;
+  for (const nb_part_name *part = main->layout->parts; part->suffix; part++) {
+    const nb_tensor *t = nb_part_find(checkpoint, main, strlen(main->layout->main), part->suffix);
+    if (t) nb_tensor_release(checkpoint, t, 0, t->count);
+  }
 }
 
 void nb_weight_free(nb_weight *weight) {
@@ -168,25 +139,13 @@ void nb_weight_free(nb_weight *weight) {
   *weight = (nb_weight){0};
 }
 
-bool nb_layout_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
-  for (int i = 0; i < LAYOUTS; i++) {
-    if (layouts[i].is_part(checkpoint, tensor)) return true;
-  }
-  return false;
-}
-
-bool nb_layout_is_packed(const nb_checkpoint *checkpoint, const nb_tensor *tensor) {
-  return layout_of(checkpoint, tensor) != NULL;
-}
-
 nibble_status nb_layout_describe(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_packed *out,
                                  nb_dtype *source_dtype, nibble_error *err) {
-  const layout *row = layout_of(checkpoint, tensor);
-  nb_dtype dtype = tensor->dtype;
-  nibble_status status =
-      row ? row->describe(checkpoint, tensor, out, &dtype, err) : describe_plain(checkpoint, tensor, out, err);
-  if (source_dtype) *source_dtype = dtype;
-  return status;
+  if (source_dtype) *source_dtype = tensor->layout ? tensor->source_dtype : tensor->dtype;
+  if (tensor->fault) return nb_fail(err, NIBBLE_BAD_INPUT, "%s", tensor->fault);
+  if (!tensor->layout) return describe_plain(checkpoint, tensor, out, err);
+  *out = *tensor->packed;
+  return NIBBLE_OK;
 }
 
 bool nb_part_add(nb_part *parts, int *count, nb_part_role role, const char *name, size_t keep, const char *suffix,
@@ -202,10 +161,9 @@ bool nb_part_add(nb_part *parts, int *count, nb_part_role role, const char *name
 
 int nb_layout_parts(const nb_packed *packed, nb_dtype source_dtype, const char *name, nb_part out[NB_MAX_PARTS]) {
   int count = 0;
-  bool ok = packed->format == NB_FORMAT_INT8    ? nb_bnb8_add_parts(packed, name, out, &count)
-            : nb_gptq_bits(packed->format) != 0 ? nb_gptq_add_parts(packed, name, out, &count)
-                                                : nb_bnb4_add_parts(packed, source_dtype, name, out, &count);
-  if (ok) return count;
+  const nb_layout *const *row = nb_layouts;
+  while (*row && !(*row)->holds(packed->format)) row++;
+  if (*row && (*row)->add_parts(packed, source_dtype, name, out, &count)) return count;
   nb_layout_parts_free(out, count);
   return -1;
 }

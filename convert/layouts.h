@@ -18,50 +18,6 @@ typedef struct nb_weight {
   void *owned[4];        /* freed by nb_weight_free */
 } nb_weight;
 
-/* The tensor that holds the weight `name`, under that name or as its layout calls it ("NAME.qweight" for
- * "NAME.weight"); NULL if there is none. */
-const nb_tensor *nb_layout_find(const nb_checkpoint *checkpoint, const char *name);
-
-/* The other way round: the name of the weight whose main tensor this is, malloc'd; NULL without memory. */
-char *nb_layout_weight_name(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
-
-/* Loads the 2-D weight `name` ("model.layers.0.mlp.up_proj.weight"), whose logical shape must be [rows, cols].
- * Everything that belongs to a packed weight is checked: presence, dtypes, shapes, the quant state's JSON, finite
- * scales. NIBBLE_BAD_INPUT names the tensor. Free with nb_weight_free. */
-nibble_status nb_weight_load(const nb_checkpoint *checkpoint, const char *name, int64_t rows, int64_t cols,
-                             nb_weight *out, nibble_error *err);
-void nb_weight_free(nb_weight *weight);
-
-/* Memory for one of the weight's buffers, which nb_weight_free frees. */
-nibble_status nb_weight_own(nb_weight *weight, uint64_t bytes, void **out, nibble_error *err);
-
-/* True if the tensor is an auxiliary part of a packed weight (absmax, quant_map, SCB, ...), not a weight itself. */
-bool nb_layout_is_part(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
-
-/* True if the tensor is the main tensor of a packed weight. */
-bool nb_layout_is_packed(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
-
-/* The logical format and shape of the weight that `tensor` is the main tensor of, for inspect and memory: a matrix of
- * one row where the tensor has no rows. The buffers stay NULL. NIBBLE_BAD_INPUT if no format has the tensor's dtype
- * (int64 position ids, say) or its quant state is damaged. source_dtype: as in nb_weight; NULL where it is of no
- * interest. */
-nibble_status nb_layout_describe(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_packed *out,
-                                 nb_dtype *source_dtype, nibble_error *err);
-
-/* What a tensor of a packed weight holds. */
-typedef enum nb_part_role {
-  NB_PART_CODES,
-  NB_PART_ABSMAX, /* SCB for int8; codes with double quantization */
-  NB_PART_NESTED_ABSMAX,
-  NB_PART_QUANT_MAP,
-  NB_PART_NESTED_QUANT_MAP,
-  NB_PART_STATE,  /* the quant state's JSON: shape[0] is the most it can be */
-  NB_PART_FORMAT, /* weight_format of int8 */
-  NB_PART_ZEROS,  /* GPTQ's qzeros, scales and g_idx */
-  NB_PART_SCALES,
-  NB_PART_G_IDX,
-} nb_part_role;
-
 enum { NB_MAX_PARTS = 6 };
 
 typedef struct nb_part {
@@ -72,6 +28,56 @@ typedef struct nb_part {
   int64_t shape[2];
 } nb_part;
 
+typedef struct nb_part_name {
+  const char *suffix;
+  nb_part_role role;
+} nb_part_name;
+
+/* An on-disk layout. A checkpoint's tensors are matched against the rows once, when it is opened (bind.c): the first
+ * row that claims a tensor reads the weight. */
+struct nb_layout {
+  const char *name;
+  const char *method;        /* quant_method in quantization_config */
+  const char *main;          /* what stands after the module's name in that of the main tensor: "weight", "qweight" */
+  const nb_part_name *parts; /* what stands there in the names of the other tensors; ends with a NULL suffix */
+  bool (*claims)(const nb_checkpoint *checkpoint, const nb_tensor *main);
+  nibble_status (*describe)(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
+                            nb_dtype *source_dtype, nibble_error *err);
+  nibble_status (*load)(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err);
+  /* Once, when a weight of this layout was found: what the config says of all of them and the tensors tell better.
+   * NULL: nothing. */
+  void (*settle)(nb_checkpoint *checkpoint, const nb_tensor *main);
+  bool (*holds)(nb_format format);
+  bool (*add_parts)(const nb_packed *packed, nb_dtype source_dtype, const char *name, nb_part *out, int *count);
+};
+
+/* All of them; ends with NULL. */
+extern const nb_layout *const nb_layouts[];
+
+/* The same of a tensor that was found already. */
+nibble_status nb_weight_load_tensor(const nb_checkpoint *checkpoint, const nb_tensor *tensor, int64_t rows,
+                                    int64_t cols, nb_weight *out, nibble_error *err);
+
+/* Loads the 2-D weight `name` ("model.layers.0.mlp.up_proj.weight"), whose logical shape must be [rows, cols].
+ * Everything that belongs to a packed weight is checked: presence, dtypes, shapes, the quant state's JSON, finite
+ * scales. NIBBLE_BAD_INPUT names the tensor. Free with nb_weight_free. */
+nibble_status nb_weight_load(const nb_checkpoint *checkpoint, const char *name, int64_t rows, int64_t cols,
+                             nb_weight *out, nibble_error *err);
+void nb_weight_free(nb_weight *weight);
+
+/* Gives the pages of all tensors of a weight back. */
+void nb_weight_release(const nb_checkpoint *checkpoint, const nb_tensor *main);
+
+/* Memory for one of the weight's buffers, which nb_weight_free frees. */
+nibble_status nb_weight_own(nb_weight *weight, uint64_t bytes, void **out, nibble_error *err);
+
+/* The logical format and shape of the weight that `tensor` is the main tensor of, for inspect and memory: a matrix of
+ * one row where the tensor has no rows. The buffers stay NULL. NIBBLE_BAD_INPUT if no format has the tensor's dtype
+ * (int64 position ids, say) or its quant state is damaged. source_dtype: as in nb_weight; NULL where it is of no
+ * interest. */
+nibble_status nb_layout_describe(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_packed *out,
+                                 nb_dtype *source_dtype, nibble_error *err);
+
 /* The tensors that weight `name` becomes in its format's layout. `packed` says format, shape, block_size and, if there
  * is double quantization, nested_block_size; for GPTQ groups and scale_dtype; its buffers are not looked at.
  * source_dtype is a word of a quant state. Returns how many, or -1 without memory. Free with nb_layout_parts_free. */
@@ -81,5 +87,28 @@ void nb_layout_parts_free(nb_part *parts, int count);
 /* The quant state's JSON, byte for byte as Python's json.dumps writes bitsandbytes' dictionary. source_dtype: F32, F16
  * or BF16. */
 void nb_layout_state_json(const nb_packed *packed, nb_dtype source_dtype, nb_buf *out);
+
+/* For the layouts' own files. */
+
+enum { NB_MAX_PART_NAME = 512 }; /* bytes, with the NUL */
+
+/* The tensor called main's name without its last `cut` characters + suffix; NULL if there is none. */
+const nb_tensor *nb_part_find(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut, const char *suffix);
+
+/* NIBBLE_BAD_INPUT: main is packed, but its part is missing. */
+nibble_status nb_part_missing(const nb_checkpoint *checkpoint, const nb_tensor *main, const char *suffix,
+                              nibble_error *err);
+
+/* Appends a 1-D part called the first `keep` characters of name + suffix; false without memory. */
+bool nb_part_add(nb_part *parts, int *count, nb_part_role role, const char *name, size_t keep, const char *suffix,
+                 nb_dtype dtype, int64_t rows);
+
+/* NIBBLE_BAD_INPUT: "FILE: tensor 'NAME' <what>". */
+nibble_status nb_tensor_fail(const nb_checkpoint *checkpoint, const nb_tensor *tensor, const char *what,
+                             nibble_error *err);
+
+/* The tensor's elements, aligned to their size: in the mapped file if they lie so there, else a copy. */
+nibble_status nb_weight_view(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_weight *weight,
+                             const void **out, nibble_error *err);
 
 #endif

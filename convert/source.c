@@ -11,14 +11,12 @@ nibble_status nb_source_describe(const nb_checkpoint *c, const nb_tensor *t, nb_
   *out = (nb_source){.checkpoint = c, .tensor = t, .dtype = t->dtype, .ndim = t->ndim, .count = t->count};
   memcpy(out->shape, t->shape, sizeof t->shape);
   if (c->gguf && nb_dtype_is_float(t->dtype)) out->dtype = c->config.dtype;
-  if (!(out->name = nb_layout_weight_name(c, t))) return nb_fail_memory(err, strlen(t->name) + 1);
-  if (!nb_layout_is_packed(c, t)) return NIBBLE_OK;
-  nb_packed m;
-  nb_dtype was;
-  nibble_status status = nb_layout_describe(c, t, &m, &was, err);
-  if (status != NIBBLE_OK) return status;
+  out->name = nb_tensor_weight_name(t);
+  if (t->fault) return nb_fail(err, NIBBLE_BAD_INPUT, "%s", t->fault);
+  if (!t->layout) return NIBBLE_OK;
+  const nb_packed m = *t->packed;
   out->is_packed = true;
-  out->dtype = m.format == NB_FORMAT_INT8 ? c->config.dtype : was;
+  out->dtype = m.format == NB_FORMAT_INT8 ? c->config.dtype : t->source_dtype;
   out->ndim = 2;
   out->shape[0] = m.rows;
   out->shape[1] = m.cols;
@@ -29,20 +27,12 @@ nibble_status nb_source_describe(const nb_checkpoint *c, const nb_tensor *t, nb_
 nibble_status nb_source_open(const nb_checkpoint *c, const nb_tensor *t, nb_source *out, nibble_error *err) {
   nibble_status status = nb_source_describe(c, t, out, err);
   if (status != NIBBLE_OK || !out->is_packed) return status;
-  return nb_weight_load(c, out->name, out->shape[0], out->shape[1], &out->weight, err);
+  return nb_weight_load_tensor(c, t, out->shape[0], out->shape[1], &out->weight, err);
 }
 
 void nb_source_close(nb_source *source) {
-  nb_part parts[NB_MAX_PARTS];
-  int count =
-      source->weight.packed.codes ? nb_layout_parts(&source->weight.packed, source->dtype, source->name, parts) : 0;
-  for (int i = 0; i < count; i++) {
-    const nb_tensor *part = nb_checkpoint_find(source->checkpoint, parts[i].name);
-    if (part) nb_tensor_release(source->checkpoint, part, 0, part->count);
-  }
-  nb_layout_parts_free(parts, count);
+  if (source->weight.packed.codes) nb_weight_release(source->checkpoint, source->tensor);
   nb_weight_free(&source->weight);
-  free(source->name);
   *source = (nb_source){0};
 }
 

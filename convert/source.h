@@ -8,7 +8,7 @@
 typedef struct nb_source {
   const nb_checkpoint *checkpoint;
   const nb_tensor *tensor; /* the main one */
-  char *name;              /* of the weight, whatever its layout calls the tensor */
+  const char *name;        /* of the weight, whatever its layout calls the tensor; the checkpoint's */
   bool is_packed;
   nb_weight weight; /* if is_packed */
   nb_dtype dtype; /* of the values that nb_source_read gives: the stored one; of a packed weight the one it had before,
@@ -19,7 +19,7 @@ of int8 weights and all of a .gguf the config's */
 } nb_source;
 
 /* Fills in everything but `weight`, from headers alone. The tensor must be no part of another's weight
- * (nb_layout_is_part). Close with nb_source_close, on failure too. */
+ * (nb_tensor.is_part). Close with nb_source_close, on failure too. */
 nibble_status nb_source_describe(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_source *out,
                                  nibble_error *err);
 

@@ -3,11 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/stage.h"
-#include "model/archs.h"
+#include "model/family.h"
+#include "model/heads.h"
 
 /* Larger than any model there is, small enough that products of three stay inside an int64. */
-enum { MAX_EXTENT = 1 << 20, MAX_LAYERS = 1 << 14, MAX_VOCAB = 1 << 24 };
+enum { MAX_EXTENT = 1 << 20, MAX_VOCAB = 1 << 24 };
 
 /* Configs say 2^31 and more for "no limit". A table of so many positions times MAX_EXTENT is still an int64 of bytes.
  */
@@ -39,7 +41,7 @@ static nibble_status parse_identity(const char *where, nb_config *c, nibble_erro
   if (!*c->model_type && !*c->architecture)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: neither \"model_type\" nor \"architectures\": no model's configuration",
                    where);
-  c->arch = nb_arch_by_model_type(c->model_type);
+  c->family = nb_family_by_model_type(c->model_type);
   parse_dtype(c);
   return NIBBLE_OK;
 }
@@ -56,7 +58,7 @@ static nibble_status parse_quantization(const char *where, nb_config *c, nibble_
   if (status == NIBBLE_OK) status = nb_json_bool(where, json, "bnb_4bit_use_double_quant", &q->double_quant, err);
   if (status == NIBBLE_OK) status = nb_json_string(where, json, "bnb_4bit_quant_type", &q->quant_type, err);
   if (status == NIBBLE_OK) status = nb_json_double(where, json, "llm_int8_threshold", &q->int8_threshold, err);
-  bool is_gptq = strcmp(q->method, "gptq") == 0; /* other methods have keys of the same names */
+  bool is_gptq = q->is_gptq = strcmp(q->method, "gptq") == 0; /* other methods have keys of the same names */
   if (status == NIBBLE_OK && is_gptq) status = nb_json_int(where, json, "bits", 0, 64, &q->bits, err);
   if (status == NIBBLE_OK && is_gptq)
     status = nb_json_int(where, json, "group_size", -1, MAX_EXTENT, &q->group_size, err);
@@ -64,41 +66,16 @@ static nibble_status parse_quantization(const char *where, nb_config *c, nibble_
   const char *layout = "gptq";
   if (status == NIBBLE_OK && is_gptq) status = nb_json_string(where, json, "format", &layout, err);
   if (status == NIBBLE_OK && is_gptq) status = nb_json_string(where, json, "checkpoint_format", &layout, err);
-  q->gptq_v2 = strcmp(layout, "gptq_v2") == 0;
+  if (status == NIBBLE_OK && is_gptq) status = nb_json_bool(where, json, "sym", &q->sym, err);
+  q->gptq_v2 = q->zeros_as_stored = strcmp(layout, "gptq_v2") == 0;
   /* transformers wrote no quant_method before 4.32. */
   if (status == NIBBLE_OK && !*q->method && (q->load_in_4bit || q->load_in_8bit)) q->method = "bitsandbytes";
+  q->is_bnb = strcmp(q->method, "bitsandbytes") == 0;
   return status;
 }
 
-static nibble_status parse_sizes(const char *where, nb_config *c, nibble_error *err) {
-  const struct {
-    const char *key;
-    int64_t *out, min, max;
-    bool needed;
-  } sizes[] = {
-      {"hidden_size", &c->hidden_size, 1, MAX_EXTENT, true},
-      {"intermediate_size", &c->intermediate_size, 1, MAX_EXTENT, true},
-      {"num_hidden_layers", &c->num_hidden_layers, 0, MAX_LAYERS, true},
-      {"num_attention_heads", &c->num_attention_heads, 1, MAX_EXTENT, true},
-      {"num_key_value_heads", &c->num_key_value_heads, 1, MAX_EXTENT, false},
-      {"head_dim", &c->head_dim, 1, MAX_EXTENT, false},
-      {"vocab_size", &c->vocab_size, 1, MAX_VOCAB, true},
-      {"max_position_embeddings", &c->max_position_embeddings, 1, max_positions, false},
-      {"type_vocab_size", &c->type_vocab_size, 1, MAX_VOCAB, false},
-      {"sliding_window", &c->sliding_window, 0, max_positions, false},
-      {"bos_token_id", &c->bos_token_id, -1, MAX_VOCAB, false},
-  };
-  c->max_position_embeddings = c->arch->decoder ? 2048 : 512;
-  c->type_vocab_size = 2;
-  /* null says that there is none, silence leaves the default. */
-  if (!cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(c->json, "sliding_window")))
-    c->sliding_window = c->arch->sliding_window_default;
-  c->bos_token_id = -1;
-  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-    nibble_status status = (sizes[i].needed ? nb_json_need_int : nb_json_int)(
-        where, c->json, sizes[i].key, sizes[i].min, sizes[i].max, sizes[i].out, err);
-    if (status != NIBBLE_OK) return status;
-  }
+/* What follows from the keys: extents that are left out, and what their products may come to. */
+static nibble_status check_sizes(const char *where, nb_config *c, nibble_error *err) {
   if (!c->num_key_value_heads) c->num_key_value_heads = c->num_attention_heads;
   if (!c->head_dim) {
     if (c->hidden_size % c->num_attention_heads != 0)
@@ -112,27 +89,49 @@ static nibble_status parse_sizes(const char *where, nb_config *c, nibble_error *
   if (c->head_dim > MAX_EXTENT / c->num_attention_heads)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: head_dim %lld times num_attention_heads %lld is too large", where,
                    (long long)c->head_dim, (long long)c->num_attention_heads);
+  if (c->num_experts > 0 && c->num_experts_per_tok > c->num_experts)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: num_experts_per_tok %lld is more than the %lld experts", where,
+                   (long long)c->num_experts_per_tok, (long long)c->num_experts);
+  if (!(c->norm_eps >= 0 && c->norm_eps < 1))
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: rms_norm_eps %g is out of range", where, c->norm_eps);
   return NIBBLE_OK;
 }
 
-static nibble_status parse_switches(const char *where, nb_config *c, nibble_error *err) {
-  c->tie_word_embeddings = c->arch->tie_default;
-  c->attention_bias = c->arch->qkv_bias_default;
-  c->qk_norm = c->arch->qk_norm;
-  c->norm_eps = c->arch->norm_eps_default;
-  c->hidden_act = c->arch->decoder ? "silu" : "gelu";
-  bool use_sliding_window = c->arch->sliding_window; /* a switch that Qwen's configs have */
-  nibble_status status = nb_json_bool(where, c->json, "tie_word_embeddings", &c->tie_word_embeddings, err);
-  if (status == NIBBLE_OK) status = nb_json_bool(where, c->json, "attention_bias", &c->attention_bias, err);
-  if (status == NIBBLE_OK) status = nb_json_bool(where, c->json, "mlp_bias", &c->mlp_bias, err);
-  if (status == NIBBLE_OK) status = nb_json_bool(where, c->json, "use_sliding_window", &use_sliding_window, err);
-  if (status == NIBBLE_OK) status = nb_json_double(where, c->json, "layer_norm_eps", &c->norm_eps, err);
-  if (status == NIBBLE_OK) status = nb_json_double(where, c->json, "rms_norm_eps", &c->norm_eps, err);
-  if (status == NIBBLE_OK) status = nb_json_string(where, c->json, "hidden_act", &c->hidden_act, err);
-  if (!use_sliding_window) c->sliding_window = 0;
-  if (status == NIBBLE_OK && !(c->norm_eps >= 0 && c->norm_eps < 1))
-    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: rms_norm_eps %g is out of range", where, c->norm_eps);
-  return status;
+/* The class decides what is on top of the blocks, and how many labels a classifier has. */
+static nibble_status parse_head(const char *where, nb_config *c, nibble_error *err) {
+  c->head = nb_head_of_class(*c->architecture ? c->architecture : c->family->default_class);
+  c->num_labels = 2;
+  const cJSON *labels = nb_json_object(c->json, "id2label");
+  if (!labels) return nb_json_int(where, c->json, "num_labels", 1, MAX_EXTENT, &c->num_labels, err);
+  c->num_labels = nb_max_i64(1, cJSON_GetArraySize(labels));
+  return NIBBLE_OK;
+}
+
+static bool is_listed(const cJSON *list, int64_t number) {
+  const cJSON *item;
+  cJSON_ArrayForEach(item, list) {
+    if (cJSON_IsNumber(item) && item->valuedouble == (double)number) return true;
+  }
+  return false;
+}
+
+/* Which layers slide is said layer by layer in newer configs, by max_window_layers in older ones of Qwen. */
+static nibble_status parse_layers(nb_config *c, nibble_error *err) {
+  const cJSON *types = cJSON_GetObjectItemCaseSensitive(c->json, "layer_types"), *type = NULL;
+  const cJSON *dense = cJSON_GetObjectItemCaseSensitive(c->json, "mlp_only_layers");
+  if (!(c->layers = nb_alloc((uint64_t)nb_max_i64(c->num_hidden_layers, c->num_decoder_layers) + 1, 1)))
+    return nb_fail_memory(err, (size_t)c->num_hidden_layers);
+  if (!c->use_sliding_window) c->sliding_window = 0;
+  bool typed = cJSON_IsArray(types) && nb_family_reads(c->family, NB_KEY_LAYER_TYPES);
+  if (typed) type = types->child;
+  for (int64_t i = 0; i < c->num_hidden_layers; i++, type = type ? type->next : NULL) {
+    bool slides = typed ? type && cJSON_IsString(type) && strcmp(type->valuestring, "sliding_attention") == 0
+                        : i >= c->max_window_layers;
+    bool sparse = c->num_experts > 0 && !is_listed(dense, i) &&
+                  (c->decoder_sparse_step == 0 || (i + 1) % c->decoder_sparse_step == 0);
+    c->layers[i] = (uint8_t)((slides && c->sliding_window ? NB_LAYER_SLIDING : 0) | (sparse ? NB_LAYER_SPARSE : 0));
+  }
+  return NIBBLE_OK;
 }
 
 static nibble_status parse_eos(const char *where, nb_config *c, nibble_error *err) {
@@ -150,14 +149,16 @@ static nibble_status parse_eos(const char *where, nb_config *c, nibble_error *er
   return NIBBLE_OK;
 }
 
-/* transformers 5 keeps all of it in rope_parameters; before, rope_theta stood at the top and the rest in rope_scaling.
- */
+/* transformers 5 keeps all of it in rope_parameters; before, rope_theta stood at the top and the rest in rope_scaling,
+ * which wins where both are there (modeling_rope_utils.py, convert_rope_params_to_dict). */
 static nibble_status parse_rope(const char *where, nb_config *c, nibble_error *err) {
   nb_rope *r = &c->rope;
-  *r = (nb_rope){.type_name = "default", .theta = 10000, .factor = 1, .low_freq_factor = 1, .high_freq_factor = 4};
+  double part = 1;
+  *r = (nb_rope){.type_name = "default", .factor = 1, .low_freq_factor = 1, .high_freq_factor = 4};
+  r->theta = nb_key_default(c->family, NB_KEY_ROPE_THETA);
   r->original_max_position_embeddings = c->max_position_embeddings;
-  const cJSON *scaling = nb_json_object(c->json, "rope_parameters");
-  if (!scaling) scaling = nb_json_object(c->json, "rope_scaling");
+  const cJSON *scaling = nb_json_object(c->json, "rope_scaling");
+  if (!scaling || !scaling->child) scaling = nb_json_object(c->json, "rope_parameters");
   nibble_status status = nb_json_double(where, c->json, "rope_theta", &r->theta, err);
   if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "rope_theta", &r->theta, err);
   if (status == NIBBLE_OK) status = nb_json_string(where, scaling, "type", &r->type_name, err);
@@ -168,7 +169,12 @@ static nibble_status parse_rope(const char *where, nb_config *c, nibble_error *e
   if (status == NIBBLE_OK)
     status = nb_json_int(where, scaling, "original_max_position_embeddings", 1, max_positions,
                          &r->original_max_position_embeddings, err);
+  if (status == NIBBLE_OK) /* the one at the top counts */
+    status = nb_json_int(where, c->json, "original_max_position_embeddings", 1, max_positions,
+                         &r->original_max_position_embeddings, err);
+  if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "partial_rotary_factor", &part, err);
   if (status != NIBBLE_OK) return status;
+  if (part != 1) c->unread = "partial_rotary_factor";
   static const char *const names[] = {
       [NB_ROPE_DEFAULT] = "default", [NB_ROPE_LINEAR] = "linear", [NB_ROPE_LLAMA3] = "llama3"};
   r->type = NB_ROPE_DEFAULT;
@@ -192,11 +198,20 @@ nibble_status nb_config_parse(const char *where, const char *text, size_t n, nb_
   if (status != NIBBLE_OK) goto done;
   if ((status = parse_identity(where, out, err)) != NIBBLE_OK) goto done;
   if ((status = parse_quantization(where, out, err)) != NIBBLE_OK) goto done;
-  if (!out->arch) goto done;
-  if ((status = parse_sizes(where, out, err)) != NIBBLE_OK) goto done;
-  if ((status = parse_switches(where, out, err)) != NIBBLE_OK) goto done;
+  if (!out->family) goto done;
+  out->use_sliding_window = true; /* in families without that switch */
+  out->is_causal = out->scale_attn_weights = true;
+  out->bos_token_id = -1;
+  if ((status = nb_keys_read(where, out, err)) != NIBBLE_OK) goto done;
+  out->output_bias = out->attention_bias && out->family->output_bias;
+  out->qk_norm = out->family->qk_norm;
+  if (out->family->finish && (status = out->family->finish(where, out, err)) != NIBBLE_OK) goto done;
+  if ((status = check_sizes(where, out, err)) != NIBBLE_OK) goto done;
+  if ((status = parse_head(where, out, err)) != NIBBLE_OK) goto done;
+  if ((status = parse_layers(out, err)) != NIBBLE_OK) goto done;
   if ((status = parse_eos(where, out, err)) != NIBBLE_OK) goto done;
-  status = parse_rope(where, out, err);
+  if (out->family->rotary && (status = parse_rope(where, out, err)) != NIBBLE_OK) goto done;
+  if (!out->unread) out->unread = nb_keys_unread(out);
 done:
   if (status != NIBBLE_OK) nb_config_free(out);
   return status;
@@ -216,5 +231,6 @@ nibble_status nb_config_load(const char *path, nb_config *out, nibble_error *err
 void nb_config_free(nb_config *config) {
   free(config->text);
   cJSON_Delete(config->json);
+  free(config->layers);
   *config = (nb_config){0};
 }

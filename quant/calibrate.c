@@ -7,9 +7,8 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
-#include "kernels/gptq.h"
-#include "quant/boundary.h"
-#include "runner/block.h"
+#include "quant/stops.h"
+#include "runner/program.h"
 
 enum { ROW_BAND = 32 };
 
@@ -18,154 +17,121 @@ enum { ROW_BAND = 32 };
 typedef struct run {
   const nb_calibration *c;
   const nb_config *config;
-  nb_model_tensors tensors;
   nb_backend *backend;
   nb_activation activation;
-  nb_block_scratch own;     /* as it was made */
-  nb_block_scratch scratch; /* the same, but x, attended and gate are a sample's */
+  nb_frame own;   /* as it was made */
+  nb_frame frame; /* the same, but what a sample holds between stops is the boundaries' */
   nb_kv_cache *cache;
-  nb_boundary x;     /* the residual stream */
-  nb_boundary inner; /* inside a block what o_proj will see, then what down_proj will */
+  nb_boundary x;                    /* the residual stream */
+  nb_boundary inner[NB_STOP_SLOTS]; /* what else is held inside a block */
+  int64_t inner_width[NB_STOP_SLOTS];
+  uint64_t room; /* bytes that boundaries may still hold in memory */
   nb_block block;
+  nb_stops stops; /* of this block */
+  int rest;       /* step of the block that the samples have come to */
   int64_t layer;
   uint64_t done, total; /* layers */
 } run;
 
-/* Layers that share their input, and the part of the block that has it. */
-typedef struct stage {
-  nb_linear_slot slots[3];
-  int count;
-  nibble_status (*part)(const nb_block_run *run, nibble_error *err);
-} stage;
-
-static const stage stages[] = {
-    {{NB_Q_PROJ, NB_K_PROJ, NB_V_PROJ}, 3, nb_block_attend},
-    {{NB_O_PROJ}, 1, nb_block_project},
-    {{NB_GATE_PROJ, NB_UP_PROJ}, 2, nb_block_gate},
-    {{NB_DOWN_PROJ}, 1, nb_block_down},
-};
-
-enum { STAGES = sizeof stages / sizeof *stages };
-
-/* A hook that adds a layer's input to a hessian and ends the part there, as the layer is yet to be solved. */
-typedef struct gather {
-  nb_hessian *hessian;
-} gather;
-
-static nibble_status see_input(void *ctx, const char *name, const float *x, int64_t rows, int64_t cols,
-                               nibble_error *err) {
-  (void)name, (void)err;
-  const gather *g = ctx;
-  nb_hessian_add(g->hessian, x, rows, cols);
-  return NIBBLE_CHECK_FAILED;
-}
-
-static nb_block_run block_run(run *r, const nb_hook *hook) {
-  return (nb_block_run){.config = r->config,
-                        .block = &r->block,
-                        .activation = r->activation,
-                        .hook = hook,
-                        .scratch = &r->scratch,
-                        .cache = r->cache,
-                        .layer = r->layer,
-                        .sequences = 1,
-                        .tokens = r->c->windows->seqlen,
-                        .capacity = r->c->windows->seqlen};
+static nb_run block_run(run *r) {
+  int64_t seqlen = r->c->windows->seqlen;
+  return (nb_run){.config = r->config,
+                  .block = &r->block,
+                  .activation = r->activation,
+                  .frame = &r->frame,
+                  .cache = r->cache,
+                  .layer = (int)r->layer,
+                  .sequences = 1,
+                  .tokens = seqlen,
+                  .capacity = seqlen,
+                  .causal = r->config->family->stacks[0].causal && r->config->is_causal};
 }
 
 static uint64_t bytes_of(const run *r, int64_t width) {
   return (uint64_t)(r->c->windows->seqlen * width) * sizeof(float);
 }
 
-static nibble_status load_x(run *r, int64_t sample, nibble_error *err) {
-  r->scratch.x = nb_boundary_buffer(&r->x, sample);
-  return nb_boundary_load(&r->x, sample, bytes_of(r, r->config->hidden_size), err);
+static nb_boundary *boundary_of(run *r, const nb_held *held) {
+  return held->reg == NB_X ? &r->x : &r->inner[held->slot];
 }
 
-static nibble_status save_x(run *r, int64_t sample, nibble_error *err) {
-  return nb_boundary_save(&r->x, sample, bytes_of(r, r->config->hidden_size), err);
+static uint64_t held_bytes(const run *r, const nb_held *held) {
+  return bytes_of(r, nb_register_width(r->config, held->reg));
 }
 
-/* Brings one sample to where stage `number` begins, running what the stage before it left to be run: its layers are
- * solved now. */
-static nibble_status enter_stage(run *r, int number, int64_t sample, nibble_error *err) {
-  nb_block_run br = block_run(r, NULL);
-  uint64_t attended = bytes_of(r, r->config->num_attention_heads * r->config->head_dim);
-  r->scratch.attended = r->scratch.gate = nb_boundary_buffer(&r->inner, sample);
-  nibble_status status = load_x(r, sample, err);
-  if (status != NIBBLE_OK) return status;
-  if (number == 1) {
-    status = nb_block_attend(&br, err);
-    if (status == NIBBLE_OK) status = nb_boundary_save(&r->inner, sample, attended, err);
-  } else if (number == 2) {
-    status = nb_boundary_load(&r->inner, sample, attended, err);
-    if (status == NIBBLE_OK) status = nb_block_project(&br, err);
-    if (status == NIBBLE_OK) status = save_x(r, sample, err);
-  } else if (number == 3) {
-    status = nb_block_gate(&br, err);
-    if (status == NIBBLE_OK)
-      status = nb_boundary_save(&r->inner, sample, bytes_of(r, r->config->intermediate_size), err);
+/* Puts the registers that are held at a stop where the sample's lie, and brings them there if `load`. */
+static nibble_status bind(run *r, const nb_stop *stop, int64_t sample, bool load, nibble_error *err) {
+  nibble_status status = NIBBLE_OK;
+  for (int i = 0; status == NIBBLE_OK && i < stop->held_count; i++) {
+    const nb_held *held = &stop->held[i];
+    r->frame.reg[held->reg] = nb_boundary_buffer(boundary_of(r, held), sample);
+    if (load) status = nb_boundary_load(boundary_of(r, held), sample, held_bytes(r, held), err);
   }
   return status;
 }
 
-/* The end of the block: x is what the next one gets. */
-static nibble_status leave_block(run *r, nibble_error *err) {
-  nb_block_run br = block_run(r, NULL);
-  for (int64_t i = 0; i < r->c->windows->samples; i++) {
-    r->scratch.gate = nb_boundary_buffer(&r->inner, i);
-    nibble_status status = load_x(r, i, err);
-    if (status == NIBBLE_OK) status = nb_boundary_load(&r->inner, i, bytes_of(r, r->config->intermediate_size), err);
-    if (status == NIBBLE_OK) status = nb_block_down(&br, err);
-    if (status == NIBBLE_OK) status = save_x(r, i, err);
-    if (status != NIBBLE_OK) return status;
+static nibble_status save(run *r, const nb_stop *stop, int64_t sample, nibble_error *err) {
+  nibble_status status = NIBBLE_OK;
+  for (int i = 0; status == NIBBLE_OK && i < stop->held_count; i++) {
+    const nb_held *held = &stop->held[i];
+    if (held->is_new) status = nb_boundary_save(boundary_of(r, held), sample, held_bytes(r, held), err);
   }
-  return NIBBLE_OK;
+  return status;
 }
 
-/* The stage's weights have done their part of the block. */
-static void drop_weights(run *r, const stage *s) {
-  for (int i = 0; i < s->count; i++) {
-    nb_linear *linear = &r->block.linear[s->slots[i]];
-    r->backend->matrix_free(r->backend, linear->matrix);
-    nb_weight_free(&linear->source);
-    linear->matrix = NULL;
+/* Brings one sample from where it rests to the stop, and holds there what is needed from it on. */
+static nibble_status advance(run *r, const nb_stop *stop, int64_t sample, nibble_error *err) {
+  nb_run br = block_run(r);
+  const nb_stop *before = stop > r->stops.items ? stop - 1 : stop;
+  r->frame = r->own;
+  nibble_status status = bind(r, before, sample, true, err);
+  if (status != NIBBLE_OK || stop == before) return status;
+  if ((status = bind(r, stop, sample, false, err)) != NIBBLE_OK) return status;
+  status = nb_run_steps(&br, &r->block.program, before->rest, stop->rest, err);
+  return status == NIBBLE_OK ? save(r, stop, sample, err) : status;
+}
+
+/* Brings a sample that rests at the stop to the input of its layers. */
+static nibble_status approach(run *r, const nb_stop *stop, int64_t sample, nibble_error *err) {
+  nb_run br = block_run(r);
+  r->frame = r->own;
+  nibble_status status = bind(r, stop, sample, true, err);
+  return status == NIBBLE_OK ? nb_run_steps(&br, &r->block.program, stop->rest, stop->pc, err) : status;
+}
+
+/* The layers have done their part of the block. */
+static void drop_weights(run *r, const nb_stop *stop) {
+  for (int i = 0; i < stop->layer_count; i++) {
+    nb_module *m = stop->layers[i];
+    r->backend->matrix_free(r->backend, m->matrix);
+    nb_weight_free(&m->source);
+    m->matrix = NULL;
   }
 }
 
-/* Runs all samples up to the stage's input, into the hessian unless that is NULL. */
-static nibble_status run_stage(run *r, int number, nb_hessian *hessian, nibble_error *err) {
-  gather g = {.hessian = hessian};
-  nb_hook hook = {.see = see_input, .ctx = &g};
-  nb_block_run br = block_run(r, &hook);
-  for (int64_t i = 0; i < r->c->windows->samples; i++) {
-    nibble_status status = enter_stage(r, number, i, err);
-    if (status != NIBBLE_OK) return status;
-    if (!hessian) continue;
-    status = stages[number].part(&br, err);
-    if (status != NIBBLE_CHECK_FAILED) return status;
+static nibble_status advance_all(run *r, const nb_stop *stop, nibble_error *err) {
+  nibble_status status = NIBBLE_OK;
+  if (stop == r->stops.items) return NIBBLE_OK;
+  for (int64_t i = 0; status == NIBBLE_OK && i < r->c->windows->samples; i++) status = advance(r, stop, i, err);
+  drop_weights(r, stop - 1);
+  return status;
+}
+
+/* The inputs of a stop's layers, of all samples; of an expert's the rows that have chosen it. */
+static nibble_status gather(run *r, const nb_stop *stop, const nb_batch *batch, nb_hessian *hessian,
+                            nibble_error *err) {
+  nibble_status status = NIBBLE_OK;
+  for (int64_t i = 0; status == NIBBLE_OK && i < r->c->windows->samples; i++) {
+    if ((status = approach(r, stop, i, err)) != NIBBLE_OK) return status;
+    nb_run br = block_run(r);
+    status = nb_batch_input(&br, stop, batch, hessian, err);
   }
-  if (number > 0) drop_weights(r, &stages[number - 1]);
-  return NIBBLE_OK;
+  return status;
 }
 
 /* ---- one layer -------------------------------------------------------------------------------------------------- */
 
-/* The name of the weight that is in `slot` of the current block; NULL if the model has none. */
-static const char *weight_name(const run *r, nb_linear_slot slot) {
-  char rule[64];
-  snprintf(rule, sizeof rule, "layers.{}.%s.weight", nb_linear_names[slot]);
-  for (size_t i = 0; i < r->tensors.count; i++) {
-    const nb_model_tensor *t = &r->tensors.items[i];
-    if (t->layer == r->layer && strcmp(t->rule->name, rule) == 0) return t->name;
-  }
-  return NULL;
-}
-
-static bool is_wanted(const run *r, nb_linear_slot slot) {
-  const char *name = weight_name(r, slot);
-  return name && r->c->wants(r->c->ctx, name);
-}
+static bool is_wanted(const run *r, const nb_module *m) { return r->c->wants(r->c->ctx, m->tensor); }
 
 typedef struct widen_job {
   const nb_packed *m;
@@ -180,8 +146,8 @@ static void widen_band(void *ctx, int64_t begin, int64_t end, int thread) {
 }
 
 /* The layer's weights as float32, all finite. The caller's to free. */
-static nibble_status widen(const run *r, const nb_linear *linear, const char *name, float **out, nibble_error *err) {
-  const nb_packed *m = &linear->source.packed;
+static nibble_status widen(const run *r, const nb_module *module, float **out, nibble_error *err) {
+  const nb_packed *m = &module->source.packed;
   uint64_t count = (uint64_t)(m->rows * m->cols);
   widen_job job = {.m = m, .out = nb_alloc_aligned(count, sizeof(float))};
   if (!job.out) return nb_fail_memory(err, count * sizeof(float));
@@ -189,8 +155,8 @@ static nibble_status widen(const run *r, const nb_linear *linear, const char *na
   for (uint64_t i = 0; i < count; i++) {
     if (isfinite(job.out[i])) continue;
     free(job.out);
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is not finite at index %llu", r->c->checkpoint->path, name,
-                   (unsigned long long)i);
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is not finite at index %llu", r->c->checkpoint->path,
+                   nb_tensor_weight_name(module->tensor), (unsigned long long)i);
   }
   *out = job.out;
   return NIBBLE_OK;
@@ -209,9 +175,7 @@ static void values_band(void *ctx, int64_t begin, int64_t end, int thread) {
 
 /* Puts the solved layer in the place of the one in the checkpoint, whose pages are given back: as float32, since every
  * sample is multiplied with it once and packed weights would be unpacked each time. */
-static nibble_status replace(run *r, nb_linear_slot slot, const nb_rounded *rounded, nibble_error *err) {
-  nb_linear *linear = &r->block.linear[slot];
-  const nb_tensor *tensor = nb_layout_find(r->c->checkpoint, weight_name(r, slot));
+static nibble_status replace(run *r, nb_module *m, const nb_rounded *rounded, nibble_error *err) {
   nb_matrix_options options = {.as_it_lies = true};
   nb_weight weight = {.source_dtype = NB_F32};
   void *values;
@@ -221,77 +185,87 @@ static nibble_status replace(run *r, nb_linear_slot slot, const nb_rounded *roun
   weight.packed = (nb_packed){.format = NB_FORMAT_F32, .rows = rounded->rows, .cols = rounded->cols, .codes = values};
   values_job job = {.rounded = rounded, .out = values};
   nb_parallel(rounded->rows, ROW_BAND, values_band, &job);
-  r->backend->matrix_free(r->backend, linear->matrix);
-  nb_weight_free(&linear->source);
-  if (tensor) nb_tensor_release(r->c->checkpoint, tensor, 0, tensor->count);
-  linear->matrix = NULL;
-  linear->source = weight;
-  return r->backend->matrix_create(r->backend, &linear->source.packed, &options, &linear->matrix, err);
+  r->backend->matrix_free(r->backend, m->matrix);
+  nb_weight_free(&m->source);
+  nb_tensor_release(r->c->checkpoint, m->tensor, 0, m->tensor->count);
+  m->matrix = NULL;
+  m->source = weight;
+  return r->backend->matrix_create(r->backend, &m->source.packed, &options, &m->matrix, err);
 }
 
-static nibble_status solve(run *r, nb_linear_slot slot, const nb_hessian *hessian, const nb_factor *factor,
+static void tell(run *r, const nb_module *m, const nb_factor *factor, const nb_rounded *rounded) {
+  char what[96];
+  const char *name = nb_tensor_weight_name(m->tensor);
+  snprintf(what, sizeof what, "block %lld/%lld %s loss %.1e", (long long)r->layer + 1,
+           (long long)r->config->num_hidden_layers, nb_role_info(m->role)->name, rounded->error);
+  if (!factor->upper)
+    nb_warn(r->c->progress, "%s: no token of the calibration text has chosen this expert; rounded to the nearest",
+            name);
+  else if (factor->is_indefinite)
+    nb_warn(r->c->progress, "%s: no damping makes its Hessian positive definite; rounded to the nearest", name);
+  if (rounded->mended > 0)
+    nb_warn(r->c->progress, "%s: %lld groups have a scale out of its dtype's range", name, (long long)rounded->mended);
+  nb_step(r->c->progress, what, ++r->done, r->total, "layers");
+}
+
+/* Without a token there is no Hessian, and the weights are rounded to the nearest. */
+static nibble_status solve(run *r, nb_module *m, const nb_hessian *hessian, const nb_factor *factor,
                            nibble_error *err) {
-  const char *name = weight_name(r, slot);
   float *w = NULL;
   nb_rounded rounded = {0};
-  nibble_status status = widen(r, &r->block.linear[slot], name, &w, err);
-  if (status == NIBBLE_OK)
-    status = nb_gptq_solve(w, r->block.linear[slot].out, &r->c->grid, hessian, factor, &rounded, err);
+  nibble_status status = widen(r, m, &w, err);
+  if (status == NIBBLE_OK && factor->upper)
+    status = nb_gptq_solve(w, m->out, &r->c->grid, hessian, factor, &rounded, err);
+  else if (status == NIBBLE_OK)
+    status = nb_rtn_solve(w, m->out, m->in, &r->c->grid, &rounded, err);
+  rounded.is_fallback = rounded.is_fallback || !factor->upper;
   free(w);
-  if (status == NIBBLE_OK) status = nb_workdir_save(r->c->workdir, name, &rounded, err);
-  if (status == NIBBLE_OK) status = replace(r, slot, &rounded, err);
-  if (status == NIBBLE_OK) {
-    char what[96];
-    snprintf(what, sizeof what, "block %lld/%lld %s loss %.1e", (long long)r->layer + 1,
-             (long long)r->config->num_hidden_layers, nb_linear_names[slot], rounded.error);
-    if (factor->is_indefinite)
-      nb_warn(r->c->progress, "%s: no damping makes its Hessian positive definite; rounded to the nearest", name);
-    if (rounded.mended > 0)
-      nb_warn(r->c->progress, "%s: %lld groups have a scale out of its dtype's range", name, (long long)rounded.mended);
-    nb_step(r->c->progress, what, ++r->done, r->total, "layers");
-  }
+  if (status == NIBBLE_OK) status = nb_workdir_save(r->c->workdir, nb_tensor_weight_name(m->tensor), &rounded, err);
+  if (status == NIBBLE_OK) status = replace(r, m, &rounded, err);
+  if (status == NIBBLE_OK) tell(r, m, factor, &rounded);
   nb_rounded_free(&rounded);
   return status;
 }
 
-/* Takes the stage's layers from the work folder if all of them are there. */
-static nibble_status load_finished(run *r, const stage *s, bool *all, nibble_error *err) {
-  nb_rounded rounded[3] = {0};
+/* Takes a batch's layers from the work folder if all of them are there. */
+static nibble_status load_finished(run *r, const nb_batch *batch, bool *all, nibble_error *err) {
+  nb_rounded rounded[NB_MAX_GROUP] = {0};
   nibble_status status = NIBBLE_OK;
   *all = true;
-  for (int i = 0; i < s->count && *all && status == NIBBLE_OK; i++) {
-    if (!is_wanted(r, s->slots[i])) continue;
-    status = nb_workdir_load(r->c->workdir, weight_name(r, s->slots[i]), &rounded[i], all, err);
-    const nb_linear *linear = &r->block.linear[s->slots[i]];
-    if (*all && (rounded[i].rows != linear->out || rounded[i].cols != linear->in)) *all = false;
+  for (int i = 0; i < batch->count && *all && status == NIBBLE_OK; i++) {
+    const nb_module *m = batch->layers[i];
+    if (!is_wanted(r, m)) continue;
+    status = nb_workdir_load(r->c->workdir, nb_tensor_weight_name(m->tensor), &rounded[i], all, err);
+    if (*all && (rounded[i].rows != m->out || rounded[i].cols != m->in)) *all = false;
   }
-  for (int i = 0; i < s->count; i++) {
+  for (int i = 0; i < batch->count; i++) {
+    nb_module *m = batch->layers[i];
     if (status == NIBBLE_OK && *all && rounded[i].codes) {
-      status = replace(r, s->slots[i], &rounded[i], err);
-      nb_step(r->c->progress, weight_name(r, s->slots[i]), ++r->done, r->total, "layers");
+      status = replace(r, m, &rounded[i], err);
+      nb_step(r->c->progress, nb_tensor_weight_name(m->tensor), ++r->done, r->total, "layers");
     }
     nb_rounded_free(&rounded[i]);
   }
   return status;
 }
 
-static nibble_status solve_stage(run *r, int number, nibble_error *err) {
-  const stage *s = &stages[number];
+/* The layers that share an input: one Hessian, and each solved on it. */
+static nibble_status solve_batch(run *r, const nb_stop *stop, const nb_batch *batch, nibble_error *err) {
   bool finished, wanted = false;
   nb_hessian hessian = {0};
   nb_factor factor = {0};
-  for (int i = 0; i < s->count; i++) wanted = wanted || is_wanted(r, s->slots[i]);
-  nibble_status status = load_finished(r, s, &finished, err);
-  if (status != NIBBLE_OK) return status;
-  bool gathers = wanted && !finished;
-  if (gathers) status = nb_hessian_create(&hessian, r->block.linear[s->slots[0]].in, err);
-  if (status == NIBBLE_OK && (gathers || number > 0)) status = run_stage(r, number, gathers ? &hessian : NULL, err);
-  if (status == NIBBLE_OK && gathers) {
+  for (int i = 0; i < batch->count; i++) wanted = wanted || is_wanted(r, batch->layers[i]);
+  if (!wanted) return NIBBLE_OK;
+  nibble_status status = load_finished(r, batch, &finished, err);
+  if (status != NIBBLE_OK || finished) return status;
+  status = nb_hessian_create(&hessian, batch->layers[0]->in, err);
+  if (status == NIBBLE_OK) status = gather(r, stop, batch, &hessian, err);
+  if (status == NIBBLE_OK && hessian.tokens > 0) {
     nb_factor_options options = {.group_size = r->c->grid.group_size, .order = r->c->order, .damp = r->c->damp};
     status = nb_hessian_factorize(&hessian, &options, &factor, err);
   }
-  for (int i = 0; status == NIBBLE_OK && gathers && i < s->count; i++) {
-    if (is_wanted(r, s->slots[i])) status = solve(r, s->slots[i], &hessian, &factor, err);
+  for (int i = 0; status == NIBBLE_OK && i < batch->count; i++) {
+    if (is_wanted(r, batch->layers[i])) status = solve(r, batch->layers[i], &hessian, &factor, err);
   }
   nb_factor_free(&factor);
   nb_hessian_free(&hessian);
@@ -300,77 +274,126 @@ static nibble_status solve_stage(run *r, int number, nibble_error *err) {
 
 /* ---- all blocks ------------------------------------------------------------------------------------------------- */
 
+/* The ids of the calibration text against the embedding's rows. */
+static nibble_status check_ids(const run *r, nibble_error *err) {
+  const nb_windows *w = r->c->windows;
+  int64_t rows = r->config->vocab_size;
+  for (int64_t i = 0; i < w->samples * w->seqlen; i++) {
+    if (w->ids[i] >= 0 && w->ids[i] < rows) continue;
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: token id %d of the calibration text is not in the vocabulary of %lld",
+                   r->c->checkpoint->path, w->ids[i], (long long)rows);
+  }
+  return NIBBLE_OK;
+}
+
 /* Fills the first boundary with the embeddings of all windows. */
 static nibble_status embed(run *r, nibble_error *err) {
   const nb_windows *w = r->c->windows;
   nb_matrix_options options = {.as_it_lies = true};
-  nb_weight weight = {0};
-  nb_matrix *matrix = NULL;
-  const nb_model_tensor *table = NULL;
-  for (size_t i = 0; i < r->tensors.count; i++) {
-    if (strcmp(r->tensors.items[i].rule->name, "embed_tokens.weight") == 0) table = &r->tensors.items[i];
-  }
-  if (!table) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: no token embedding", r->c->checkpoint->path);
-  for (int64_t i = 0; i < w->samples * w->seqlen; i++) {
-    if (w->ids[i] >= 0 && w->ids[i] < table->shape[0]) continue;
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: token id %d of the calibration text is not in the vocabulary of %lld",
-                   r->c->checkpoint->path, w->ids[i], (long long)table->shape[0]);
-  }
-  nibble_status status = nb_weight_load(r->c->checkpoint, table->name, table->shape[0], table->shape[1], &weight, err);
-  if (status == NIBBLE_OK) status = r->backend->matrix_create(r->backend, &weight.packed, &options, &matrix, err);
+  nb_block tables = {0};
+  int32_t *numbers = nb_alloc(2 * (uint64_t)w->seqlen, sizeof *numbers);
+  if (!numbers) return nb_fail_memory(err, (size_t)w->seqlen * sizeof *numbers);
+  for (int64_t i = 0; i < w->seqlen; i++) numbers[i] = (int32_t)i;
+  nibble_status status = check_ids(r, err);
+  if (status == NIBBLE_OK) status = nb_embedding_load(r->c->checkpoint, 0, r->backend, &options, &tables, err);
+  if (status == NIBBLE_OK)
+    status = nb_frame_grow(&r->own, r->config, nb_program_registers(&tables.program), w->seqlen, err);
   for (int64_t i = 0; status == NIBBLE_OK && i < w->samples; i++) {
-    r->backend->embed(r->backend, matrix, w->ids + i * w->seqlen, w->seqlen, nb_boundary_buffer(&r->x, i));
-    status = save_x(r, i, err);
+    nb_run br = block_run(r);
+    r->frame = r->own;
+    r->frame.reg[NB_X] = nb_boundary_buffer(&r->x, i);
+    br.ids = w->ids + i * w->seqlen;
+    br.positions = numbers;
+    br.types = numbers + w->seqlen;
+    status = nb_run_all(&br, &tables.program, err);
+    if (status == NIBBLE_OK) status = nb_boundary_save(&r->x, i, bytes_of(r, r->config->hidden_size), err);
   }
-  r->backend->matrix_free(r->backend, matrix);
-  nb_weight_free(&weight);
-  const nb_tensor *tensor = nb_layout_find(r->c->checkpoint, table->name);
-  if (tensor) nb_tensor_release(r->c->checkpoint, tensor, 0, tensor->count);
+  for (int i = 0; i < tables.modules.count; i++)
+    nb_tensor_release(r->c->checkpoint, tables.modules.items[i].tensor, 0, tables.modules.items[i].tensor->count);
+  nb_block_free(&tables);
+  free(numbers);
+  return status;
+}
+
+/* Room for what this block's stops hold beside X. */
+static nibble_status make_inner(run *r, nibble_error *err) {
+  nibble_status status = NIBBLE_OK;
+  for (int i = 0; status == NIBBLE_OK && i < NB_STOP_SLOTS; i++) {
+    int64_t width = nb_stops_width(&r->stops, r->config, i);
+    if (width <= r->inner_width[i]) continue;
+    nb_boundary *b = &r->inner[i];
+    uint64_t bytes = bytes_of(r, width);
+    nb_boundary_free(b);
+    status = nb_boundary_create(b, r->backend, r->c->windows->samples, bytes, r->room, r->c->workdir->path, err);
+    r->inner_width[i] = width;
+    if (status == NIBBLE_OK && !b->is_spilled) r->room -= bytes * (uint64_t)r->c->windows->samples;
+  }
   return status;
 }
 
 static nibble_status calibrate_block(run *r, nibble_error *err) {
   nb_matrix_options options = {.as_it_lies = true};
-  nibble_status status = nb_block_load(r->c->checkpoint, &r->tensors, r->layer, r->backend, &options, &r->block, err);
+  nibble_status status = nb_block_load(r->c->checkpoint, 0, r->layer, r->backend, &options, &r->block, err);
   if (status != NIBBLE_OK) return status;
-  for (int i = 0; status == NIBBLE_OK && i < STAGES; i++) status = solve_stage(r, i, err);
-  if (status == NIBBLE_OK && r->layer + 1 < r->config->num_hidden_layers) status = leave_block(r, err);
+  status = nb_stops_find(&r->block, r->config->num_experts, &r->stops, err);
+  if (status == NIBBLE_OK)
+    status = nb_frame_grow(&r->own, r->config, nb_program_registers(&r->block.program), r->c->windows->seqlen, err);
+  if (status == NIBBLE_OK) status = make_inner(r, err);
+  for (int i = 0; status == NIBBLE_OK && i < r->stops.count; i++) {
+    const nb_stop *stop = &r->stops.items[i];
+    bool is_last = i == r->stops.count - 1; /* the end of the block, where X is what the next one gets */
+    if (is_last && r->layer + 1 == r->config->num_hidden_layers) break;
+    status = advance_all(r, stop, err);
+    for (int k = 0; status == NIBBLE_OK && k < stop->batch_count; k++)
+      status = solve_batch(r, stop, &stop->batches[k], err);
+  }
+  nb_stops_free(&r->stops);
   nb_block_free(&r->block);
   return status;
+}
+
+/* How many layers there are to solve. */
+static uint64_t count_layers(const run *r) {
+  const nb_checkpoint *c = r->c->checkpoint;
+  uint64_t count = 0;
+  for (size_t i = 0; i < c->promised.count; i++) {
+    const nb_slot *slot = &c->slots[i];
+    bool linear = nb_kind_is_linear(slot->wanted->kind) && !slot->wanted->is_bias && slot->wanted->layer >= 0;
+    count += linear && slot->tensor && r->c->wants(r->c->ctx, slot->tensor);
+  }
+  return count;
 }
 
 static nibble_status prepare(run *r, nibble_error *err) {
   const nb_windows *w = r->c->windows;
   const nb_config *c = r->config;
-  const char *folder = r->c->workdir->path;
   uint64_t x_bytes = bytes_of(r, c->hidden_size);
-  uint64_t inner_bytes = bytes_of(r, nb_max_i64(c->num_attention_heads * c->head_dim, c->intermediate_size));
-  nibble_status status = nb_model_tensors_list(c, &r->tensors, err);
-  if (status == NIBBLE_OK) status = nb_block_scratch_create(c, r->backend, w->seqlen, w->seqlen, &r->own, err);
-  if (status == NIBBLE_OK) status = nb_block_cache_create(c, r->backend, 1, w->seqlen, &r->cache, err);
+  nb_model_stack stack = {.family = &c->family->stacks[0]};
+  nb_attention_shape shape = {
+      .sequences = 1, .kv_heads = c->num_key_value_heads, .head_dim = c->head_dim, .capacity = w->seqlen};
+  r->own.backend = r->backend;
+  r->total = count_layers(r);
+  r->room = r->c->max_memory;
+  nibble_status status = nb_frame_positions(&r->own, c, &stack, w->seqlen, err);
+  if (status == NIBBLE_OK) status = r->backend->kv_create(r->backend, &shape, &r->cache, err);
   if (status == NIBBLE_OK) status = r->backend->kv_reserve(r->backend, r->cache, 1, w->seqlen, err);
-  r->scratch = r->own;
-  uint64_t room = r->c->max_memory;
-  if (status == NIBBLE_OK) status = nb_boundary_create(&r->x, r->backend, w->samples, x_bytes, room, folder, err);
-  if (status == NIBBLE_OK && !r->x.is_spilled) room -= x_bytes * (uint64_t)w->samples;
   if (status == NIBBLE_OK)
-    status = nb_boundary_create(&r->inner, r->backend, w->samples, inner_bytes, room, folder, err);
-  for (r->layer = 0; status == NIBBLE_OK && r->layer < c->num_hidden_layers; r->layer++) {
-    for (int i = 0; i < NB_LINEARS; i++) r->total += is_wanted(r, (nb_linear_slot)i);
-  }
+    status = nb_boundary_create(&r->x, r->backend, w->samples, x_bytes, r->room, r->c->workdir->path, err);
+  if (status == NIBBLE_OK && !r->x.is_spilled) r->room -= x_bytes * (uint64_t)w->samples;
   return status == NIBBLE_OK ? embed(r, err) : status;
 }
 
 nibble_status nb_calibrate(const nb_calibration *calibration, nibble_error *err) {
   run r = {.c = calibration, .config = &calibration->checkpoint->config, .backend = nb_backend_cpu()};
+  r.x.fd = -1;
+  for (int i = 0; i < NB_STOP_SLOTS; i++) r.inner[i].fd = -1;
   nibble_status status = nb_model_check_runnable(calibration->checkpoint, &r.activation, err);
   if (status == NIBBLE_OK) status = prepare(&r, err);
   for (r.layer = 0; status == NIBBLE_OK && r.layer < r.config->num_hidden_layers; r.layer++)
     status = calibrate_block(&r, err);
   nb_boundary_free(&r.x);
-  nb_boundary_free(&r.inner);
+  for (int i = 0; i < NB_STOP_SLOTS; i++) nb_boundary_free(&r.inner[i]);
   r.backend->kv_free(r.backend, r.cache);
-  nb_block_scratch_free(&r.own);
-  nb_model_tensors_free(&r.tensors);
+  nb_frame_free(&r.own);
   return status;
 }

@@ -10,7 +10,6 @@
 #include "base/parallel.h"
 #include "convert/manifest.h"
 #include "kernels/gptq.h"
-#include "model/archs.h"
 #include "runner/device.h"
 
 static const int64_t DEFAULT_GROUP_SIZE = 128, DEFAULT_SAMPLES = 128, DEFAULT_SEQLEN = 2048;
@@ -122,25 +121,29 @@ static nibble_status make_settings(nb_gptq_method *m, nibble_error *err) {
 
 /* ---- opening ---------------------------------------------------------------------------------------------------- */
 
-static bool wants(void *ctx, const char *weight) {
+static bool wants(void *ctx, const nb_tensor *weight) {
   const nb_gptq_method *m = ctx;
-  const nb_tensor *t = nb_layout_find(m->checkpoint, weight);
-  return t && m->selection->choices[t - m->checkpoint->tensors] == NB_CHOICE_QUANTIZE;
+  return m->selection->choices[weight - m->checkpoint->tensors] == NB_CHOICE_QUANTIZE;
 }
 
-/* Calibration sees the linear layers of the blocks, and no others. */
+/* True for a linear layer of a block, which calibration sees. */
+static bool is_reached(const nb_slot *slot) {
+  const nb_model_tensor *t = slot->wanted;
+  return slot->tensor && t->layer >= 0 && !t->is_bias && (t->kind == NB_KIND_LINEAR || t->kind == NB_KIND_EXPERT);
+}
+
+/* Calibration sees the linear layers of the blocks of one stack, and no others. */
 static nibble_status check_reach(const nb_gptq_method *m, nibble_error *err) {
+  const nb_checkpoint *c = m->checkpoint;
   nb_activation activation;
-  nb_model_tensors tensors;
   size_t reached = 0;
-  nibble_status status = nb_model_check_runnable(m->checkpoint, &activation, err);
-  if (status == NIBBLE_OK) status = nb_model_tensors_list(&m->checkpoint->config, &tensors, err);
+  nibble_status status = nb_model_check_runnable(c, &activation, err);
   if (status != NIBBLE_OK) return status;
-  for (size_t i = 0; i < tensors.count; i++) {
-    const nb_model_tensor *t = &tensors.items[i];
-    reached += t->layer >= 0 && t->role == NB_ROLE_LINEAR && wants((void *)(uintptr_t)m, t->name);
-  }
-  nb_model_tensors_free(&tensors);
+  if (c->config.family->stacks[1].rules)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: gptq calibrates models of one stack, not '%s'", c->path,
+                   c->config.model_type);
+  for (size_t i = 0; i < c->promised.count; i++)
+    reached += is_reached(&c->slots[i]) && wants((void *)(uintptr_t)m, c->slots[i].tensor);
   if (reached == m->selection->quantized) return NIBBLE_OK;
   return nb_fail(err, NIBBLE_USAGE, "--include: gptq calibrates the linear layers of blocks, no output embeddings");
 }
@@ -364,24 +367,20 @@ nibble_status nb_gptq_method_write(const nb_gptq_method *m, nb_writer *writer, c
 
 /* GPTQModel's way to leave modules out: "dynamic" with their names, as expressions, after "-:". */
 static bool add_kept(const nb_gptq_method *m, cJSON *json) {
-  nb_model_tensors tensors;
+  const nb_checkpoint *c = m->checkpoint;
   cJSON *dynamic = NULL;
   bool ok = true;
-  if (!m->checkpoint->config.arch) return true;
-  if (nb_model_tensors_list(&m->checkpoint->config, &tensors, NULL) != NIBBLE_OK) return false;
-  for (size_t i = 0; ok && i < tensors.count; i++) {
-    const nb_model_tensor *t = &tensors.items[i];
-    if (t->layer < 0 || t->role != NB_ROLE_LINEAR || wants((void *)(uintptr_t)m, t->name)) continue;
+  for (size_t i = 0; ok && i < c->promised.count; i++) {
+    if (!is_reached(&c->slots[i]) || wants((void *)(uintptr_t)m, c->slots[i].tensor)) continue;
     if (!dynamic) ok = (dynamic = cJSON_AddObjectToObject(json, "dynamic")) != NULL;
+    const char *name = c->promised.items[i].name, *end = strrchr(name, '.');
     nb_buf key = {0};
     nb_buf_puts(&key, "-:^");
-    for (size_t k = 0; k + sizeof ".weight" - 1 < strlen(t->name); k++)
-      nb_buf_printf(&key, t->name[k] == '.' ? "\\%c" : "%c", t->name[k]);
+    for (; name < end; name++) nb_buf_printf(&key, *name == '.' ? "\\%c" : "%c", *name);
     nb_buf_puts(&key, "$");
     ok = ok && !key.failed && cJSON_AddObjectToObject(dynamic, key.data);
     nb_buf_free(&key);
   }
-  nb_model_tensors_free(&tensors);
   return ok;
 }
 

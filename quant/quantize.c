@@ -9,7 +9,6 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/stage.h"
-#include "convert/conform.h"
 #include "convert/sidefiles.h"
 #include "kernels/quantize.h"
 #include "quant/gptq_method.h"
@@ -24,6 +23,7 @@ static const struct {
 
 /* A tensor of the output. */
 typedef struct plan {
+  nb_tensor stored; /* of a copied tensor: as it lies in the source */
   nb_source source; /* described only */
   nb_packed target; /* if parts */
   nb_part parts[NB_MAX_PARTS];
@@ -74,13 +74,11 @@ static nibble_status check_options(quantizer *q, nibble_error *err) {
 
 static nibble_status check_not_packed(const quantizer *q, nibble_error *err) {
   const nb_checkpoint *c = &q->checkpoint;
-  const nb_quant_config *quant = &c->config.quant;
-  if (quant->present && strcmp(quant->method, "bitsandbytes") != 0 && strcmp(quant->method, "gptq") != 0)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: it is packed by '%s', which cannot be undone here", c->path,
-                   quant->method);
+  if (c->foreign)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: it is packed by '%s', which cannot be undone here", c->path, c->foreign);
   for (size_t i = 0; i < c->tensor_count && !q->options->requantize; i++) {
     const nb_tensor *t = &c->tensors[i];
-    if (!nb_layout_is_packed(c, t) && !(t->is_blocks && q->selection.choices[i] == NB_CHOICE_QUANTIZE)) continue;
+    if (!t->layout && !(t->is_blocks && q->selection.choices[i] == NB_CHOICE_QUANTIZE)) continue;
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is packed already; --requantize dequantizes it first",
                    c->files[t->file].path, t->name);
   }
@@ -95,16 +93,19 @@ static nibble_status open_source(quantizer *q, nibble_error *err) {
   if (!c->config.json || !c->config.json->child)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: there is no config.json, and without one nothing loads the result",
                    o->src);
-  if ((status = nb_conform_complete(c, err)) != NIBBLE_OK) return status;
+  if ((status = nb_checkpoint_complete(c, err)) != NIBBLE_OK) return status;
   if ((status = nb_checkpoint_protect(c, o->dst, err)) != NIBBLE_OK) return status;
-  if (c->skipped_values)
-    nb_warn(&o->progress, "%s: %zu entries that are no tensors are left out", c->path, c->skipped_values);
-  if (!c->config.arch)
-    nb_warn(
-        &o->progress,
-        "%s: no table for model_type \"%s\": every 2-D weight that is not named like an embedding, a norm or a head "
-        "is taken for a linear layer's",
-        o->src, c->config.model_type);
+  nb_checkpoint_warn(c, &o->progress);
+  if (!c->config.family && !o->unknown_family)
+    return nb_fail(err, NIBBLE_BAD_INPUT,
+                   "%s: the family of model_type \"%s\" is not known, so nobody can tell which weights are linear "
+                   "layers' or how they lie; --unknown-family guesses by their names",
+                   o->src, c->config.model_type);
+  if (!c->config.family)
+    nb_warn(&o->progress,
+            "%s: the family of model_type \"%s\" is not known: every 2-D weight that is not named like an embedding, a "
+            "norm or a head is taken for a linear layer's",
+            o->src, c->config.model_type);
   if ((status = nb_select(c, o->include, o->exclude, &q->selection, err)) != NIBBLE_OK) return status;
   return check_not_packed(q, err);
 }
@@ -114,7 +115,8 @@ static nibble_status open_source(quantizer *q, nibble_error *err) {
 static nibble_status plan_tensor(quantizer *q, const nb_tensor *t, bool quantize, size_t *next, nibble_error *err) {
   plan *p = &q->plans[q->plan_count];
   q->plan_count++;
-  nibble_status status = nb_source_describe(&q->checkpoint, t, &p->source, err);
+  p->stored = nb_tensor_as_stored(t);
+  nibble_status status = nb_source_describe(&q->checkpoint, quantize ? t : &p->stored, &p->source, err);
   if (status != NIBBLE_OK) return status;
   p->index = *next;
   if (!quantize) {

@@ -7,7 +7,6 @@
 
 #include "base/checked.h"
 #include "convert/layouts.h"
-#include "model/archs.h"
 
 typedef struct pattern {
   const char *option, *text;
@@ -40,21 +39,17 @@ static bool matches(const pattern *p, const char *name) {
          pcre2_match(p->code, (PCRE2_SPTR)name, PCRE2_ZERO_TERMINATED, 0, PCRE2_NO_UTF_CHECK, p->match, NULL) >= 0;
 }
 
-static bool has_weight_suffix(const char *name) {
-  size_t n = strlen(name);
-  return n > 7 && strcmp(name + n - 7, ".weight") == 0;
-}
-
-/* The role of a linear module's weight, quantized or not; NB_ROLE_OTHER for all else. */
-static nb_role linear_role(const nb_checkpoint *c, const nb_tensor *t, const char *name) {
-  nb_role role = nb_tensor_role(&c->config, name, t->ndim);
-  bool linear = t->ndim == 2 && has_weight_suffix(name) && (role == NB_ROLE_LINEAR || role == NB_ROLE_HEAD);
-  return linear ? role : NB_ROLE_OTHER;
+/* The kind of a linear module's weight that a layout can pack, quantized or not; NB_KIND_OTHER for all else. */
+static nb_kind linear_kind(const nb_tensor *t) {
+  nb_kind kind = nb_role_info(t->id.role)->kind;
+  int ndim = t->layout ? 2 : t->ndim;
+  bool kept = t->id.is_bias || (t->id.rule && t->id.rule->stored & NB_KEEP_F32);
+  return ndim == 2 && !kept && nb_kind_is_linear(kind) ? kind : NB_KIND_OTHER;
 }
 
 static nibble_status check_dtype(const nb_checkpoint *c, const nb_tensor *t, nibble_error *err) {
   nb_format plain;
-  if (t->is_blocks || nb_layout_is_packed(c, t) || nb_format_of_dtype(t->dtype, &plain)) return NIBBLE_OK;
+  if (t->is_blocks || t->layout || nb_format_of_dtype(t->dtype, &plain)) return NIBBLE_OK;
   return nb_fail(
       err, NIBBLE_BAD_INPUT,
       "%s: tensor '%s' is of dtype %s; weights are quantized from F32, F16 or BF16 (--exclude leaves it out)",
@@ -70,10 +65,10 @@ typedef struct selector {
 static nibble_status choose(selector *s, size_t i, const char *name, nibble_error *err) {
   const nb_checkpoint *c = s->checkpoint;
   const nb_tensor *t = &c->tensors[i];
-  nb_role role = linear_role(c, t, name);
-  if (role == NB_ROLE_OTHER || t->count == 0) return NIBBLE_OK;
+  nb_kind kind = linear_kind(t);
+  if (kind == NB_KIND_OTHER || t->count == 0) return NIBBLE_OK;
   /* transformers gives a tied head the embedding's weights, whatever the file says. */
-  bool head = role == NB_ROLE_HEAD, tied = head && c->config.arch && c->config.tie_word_embeddings;
+  bool head = kind == NB_KIND_HEAD, tied = t == c->head && !c->config.head_differs;
   bool included = matches(&s->include, name) && !tied, excluded = matches(&s->exclude, name);
   bool chosen = (!head || included) && !excluded;
   s->include.used |= included;
@@ -89,13 +84,11 @@ static nibble_status choose_all(selector *s, nibble_error *err) {
   const nb_checkpoint *c = s->checkpoint;
   nibble_status status = NIBBLE_OK;
   for (size_t i = 0; status == NIBBLE_OK && i < c->tensor_count; i++) {
-    if (nb_layout_is_part(c, &c->tensors[i])) {
+    if (c->tensors[i].is_part) {
       s->out->choices[i] = NB_CHOICE_DROP;
       continue;
     }
-    char *name = nb_layout_weight_name(c, &c->tensors[i]);
-    status = name ? choose(s, i, name, err) : nb_fail_memory(err, strlen(c->tensors[i].name));
-    free(name);
+    status = choose(s, i, nb_tensor_weight_name(&c->tensors[i]), err);
   }
   return status;
 }
@@ -133,6 +126,27 @@ void nb_selection_free(nb_selection *selection) {
   *selection = (nb_selection){0};
 }
 
+/* The name of a weight's module: what stands before ".weight". */
+static bool add_module(cJSON *list, const char *name) {
+  char *module = strdup(name);
+  char *dot = module ? strrchr(module, '.') : NULL;
+  if (dot) *dot = 0;
+  bool ok = module && cJSON_AddItemToArray(list, cJSON_CreateString(module));
+  free(module);
+  return ok;
+}
+
+/* The output embedding by the family's rules, or by the usual name in a family without. */
+static bool add_head(const nb_checkpoint *c, cJSON *list) {
+  nb_identity id = {.role = NB_HEAD, .layer = -1, .expert = -1};
+  id.rule = c->config.family ? nb_family_rule(c->config.family, NB_HEAD) : NULL;
+  if (!id.rule) return cJSON_AddItemToArray(list, cJSON_CreateString(nb_usual_head));
+  char *name = nb_identity_name(&c->config, &id);
+  bool ok = name && add_module(list, name);
+  free(name);
+  return ok;
+}
+
 /* transformers takes the list as it stands, without what it would leave out by itself: so the head is named even where
  * it is tied and no tensor of the file. */
 cJSON *nb_skip_modules(const nb_checkpoint *c, const nb_selection *selection) {
@@ -141,16 +155,12 @@ cJSON *nb_skip_modules(const nb_checkpoint *c, const nb_selection *selection) {
   bool ok = list != NULL, head_named = false;
   for (size_t i = 0; ok && i < c->tensor_count; i++) {
     if (selection->choices[i] == NB_CHOICE_DROP) continue;
-    char *name = nb_layout_weight_name(c, &c->tensors[i]);
-    ok = name != NULL;
-    if (ok && strcmp(name, "lm_head.weight") == 0) head_named = true;
-    if (ok && selection->choices[i] == NB_CHOICE_KEEP && linear_role(c, &c->tensors[i], name) != NB_ROLE_OTHER) {
-      name[strlen(name) - strlen(".weight")] = 0;
-      ok = cJSON_AddItemToArray(list, cJSON_CreateString(name));
-    }
-    free(name);
+    const nb_tensor *t = &c->tensors[i];
+    if (t->id.role == NB_HEAD && !t->id.is_bias) head_named = true;
+    if (selection->choices[i] != NB_CHOICE_KEEP || linear_kind(t) == NB_KIND_OTHER) continue;
+    ok = add_module(list, nb_tensor_weight_name(t));
   }
-  if (ok && !head_named) ok = cJSON_AddItemToArray(list, cJSON_CreateString("lm_head"));
+  if (ok && !head_named) ok = add_head(c, list);
   if (ok) return list;
   cJSON_Delete(list);
   return NULL;

@@ -17,7 +17,7 @@ typedef struct nb_selection {
   bool is_default;    /* exactly what transformers quantizes by itself */
 } nb_selection;
 
-/* By default every linear layer's weight (nb_tensor_role) is quantized. `include` and `exclude` are regular expressions
+/* By default every linear layer's weight (nb_tensor.id) is quantized. `include` and `exclude` are regular expressions
  * (PCRE2), searched anywhere in a tensor's name, or NULL: include adds output embeddings that are not tied, exclude
  * takes away and wins. NIBBLE_USAGE: an expression is malformed or matches no weight it could change. NIBBLE_BAD_INPUT:
  * a chosen weight is of no dtype that can be quantized, or there is none. Free with nb_selection_free. */

@@ -45,57 +45,50 @@ int64_t nb_place_layers(uint64_t budget, uint64_t outer_bytes, const uint64_t *l
   return layers;
 }
 
-/* Bytes of each layer, with its cache, and of what is outside of them. */
-static nibble_status count_bytes(const nb_checkpoint *c, const nb_model_tensors *tensors, uint64_t *layer_bytes,
-                                 uint64_t *outer_bytes, nibble_error *err) {
+/* Bytes of each layer, with its cache, and of what is outside of them; from headers alone. A model's stacks share the
+ * numbers of their layers. */
+static void count_bytes(const nb_checkpoint *c, uint64_t *layer_bytes, uint64_t *outer_bytes) {
   const nb_config *config = &c->config;
   int64_t tokens = nb_min_i64(KV_TOKENS, config->max_position_embeddings);
   for (int64_t i = 0; i < config->num_hidden_layers; i++)
     layer_bytes[i] = (uint64_t)(2 * tokens * config->num_key_value_heads * config->head_dim) * sizeof(float);
   *outer_bytes = 0;
-  for (size_t i = 0; i < tensors->count; i++) {
-    const nb_model_tensor *t = &tensors->items[i];
-    uint64_t *sum = t->layer < 0 ? outer_bytes : &layer_bytes[t->layer];
-    if (t->ndim != 2) {
-      *sum += (uint64_t)t->shape[0] * sizeof(float);
-      continue;
+  for (size_t i = 0; i < c->promised.count; i++) {
+    const nb_model_tensor *want = &c->promised.items[i];
+    const nb_tensor *t = c->slots[i].tensor;
+    bool outer = want->layer < 0 || want->layer >= config->num_hidden_layers;
+    uint64_t *sum = outer ? outer_bytes : &layer_bytes[want->layer];
+    if (want->ndim == 1) {
+      *sum += (uint64_t)want->shape[0] * sizeof(float);
+    } else if (t) {
+      *sum += t->packed ? (uint64_t)nb_packed_bytes(t->packed) : t->bytes;
     }
-    nb_weight weight;
-    nibble_status status = nb_weight_load(c, t->name, t->shape[0], t->shape[1], &weight, err);
-    if (status != NIBBLE_OK) return status;
-    *sum += (uint64_t)nb_packed_bytes(&weight.packed);
-    nb_weight_free(&weight);
   }
-  return NIBBLE_OK;
 }
 
-static nibble_status place_what_fits(const nb_checkpoint *c, const nb_model_tensors *tensors, nb_placement *out,
-                                     nibble_error *err) {
+static nibble_status place_what_fits(const nb_checkpoint *c, nb_placement *out, nibble_error *err) {
   int64_t layers = c->config.num_hidden_layers;
   uint64_t available = nb_backend_cuda_free_bytes() / 10 * 9, outer_bytes = 0;
   uint64_t budget = wanted.gpu_memory > 0 && wanted.gpu_memory < available ? wanted.gpu_memory : available;
   uint64_t *layer_bytes = nb_alloc((uint64_t)layers + 1, sizeof *layer_bytes);
   if (!layer_bytes) return nb_fail_memory(err, (size_t)layers * sizeof *layer_bytes);
-  nibble_status status = count_bytes(c, tensors, layer_bytes, &outer_bytes, err);
-  if (status == NIBBLE_OK) {
-    bool outer_fits;
-    budget = budget > WORKSPACE ? budget - WORKSPACE : 0;
-    out->gpu_layers = nb_place_layers(budget, outer_bytes, layer_bytes, layers, &outer_fits);
-    if (outer_fits) out->outer = out->gpu;
-  }
+  count_bytes(c, layer_bytes, &outer_bytes);
+  bool outer_fits;
+  budget = budget > WORKSPACE ? budget - WORKSPACE : 0;
+  out->gpu_layers = nb_place_layers(budget, outer_bytes, layer_bytes, layers, &outer_fits);
+  if (outer_fits) out->outer = out->gpu;
   free(layer_bytes);
-  return status;
+  return NIBBLE_OK;
 }
 
-nibble_status nb_device_place(const nb_checkpoint *c, const nb_model_tensors *tensors, bool cpu_only, nb_placement *out,
-                              nibble_error *err) {
+nibble_status nb_device_place(const nb_checkpoint *c, bool cpu_only, nb_placement *out, nibble_error *err) {
   *out = (nb_placement){.outer = nb_backend_cpu()};
   if (wanted.device == NIBBLE_DEVICE_CPU || (wanted.device == NIBBLE_DEVICE_AUTO && cpu_only)) return NIBBLE_OK;
   nb_backend *gpu = nb_backend_cuda(err);
   if (!gpu) return wanted.device == NIBBLE_DEVICE_AUTO ? NIBBLE_OK : NIBBLE_SYSTEM;
   out->gpu = gpu;
-  if (wanted.device == NIBBLE_DEVICE_AUTO) return place_what_fits(c, tensors, out, err);
+  if (wanted.device == NIBBLE_DEVICE_AUTO) return place_what_fits(c, out, err);
   out->outer = gpu;
-  out->gpu_layers = c->config.num_hidden_layers;
+  out->gpu_layers = nb_max_i64(c->config.num_hidden_layers, c->config.num_decoder_layers);
   return NIBBLE_OK;
 }

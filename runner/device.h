@@ -13,10 +13,9 @@ typedef struct nb_placement {
   int64_t gpu_layers;
 } nb_placement;
 
-/* Places a checkpoint whose config's tensors are `tensors`. `cpu_only`: its options ask for products that only the CPU
+/* Places a checkpoint. `cpu_only`: its options ask for products that only the CPU
  * has. NIBBLE_SYSTEM if the GPU was asked for and there is none. */
-nibble_status nb_device_place(const nb_checkpoint *checkpoint, const nb_model_tensors *tensors, bool cpu_only,
-                              nb_placement *out, nibble_error *err);
+nibble_status nb_device_place(const nb_checkpoint *checkpoint, bool cpu_only, nb_placement *out, nibble_error *err);
 
 /* The CUDA part, where nibble_set_device asks for it and there is a device; *out is NULL where the CPU computes.
  * NIBBLE_SYSTEM if the GPU was asked for and there is none. */

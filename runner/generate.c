@@ -7,8 +7,8 @@
 #include "base/clock.h"
 #include "base/stage.h"
 #include "convert/tokenizer_open.h"
-#include "runner/forward.h"
 #include "runner/sample.h"
+#include "runner/session.h"
 
 enum { DEFAULT_NEW_TOKENS = 128, STEP_TOKENS = 512, MAX_EOS = 16 };
 
@@ -65,6 +65,7 @@ static nibble_status prepare(generation *g, nibble_error *err) {
   nb_model_options load = {.llm_int8 = o->int8 == NIBBLE_INT8_LLM,
                            .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8};
   nibble_status status = nb_model_load(o->model, &load, &g->model, err);
+  if (status == NIBBLE_OK) status = nb_model_need_decoder(&g->model, err);
   if (status == NIBBLE_OK) status = nb_tokenizer_open(o->model, &g->tokenizer, err);
   if (status == NIBBLE_OK) status = find_eos(g, err);
   if (status == NIBBLE_OK)

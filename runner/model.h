@@ -1,48 +1,66 @@
-/* A model ready to run: the checkpoint's config, and every weight the config promises, loaded onto a backend. On the
- * CPU weights stay where they lie in the mapped file, packed as they are, but for GPTQ's, which are laid out anew and
- * their pages given back; norms and biases, which are small, are widened to float32. Each block carries its own
- * backend, so a model can be spread over several, and can be loaded by itself, so that work on a model larger than
- * memory can take one block at a time. */
+/* A model ready to run: the checkpoint's config, and every weight the config promises, loaded onto a backend, in the
+ * order in which its family's operations (model/ops.h) use them. On the CPU weights stay where they lie in the mapped
+ * file, packed as they are, but for GPTQ's, which are laid out anew and their pages given back; norms and biases, which
+ * are small, are widened to float32. Each block carries its own backend, so a model can be spread over several, and can
+ * be loaded by itself, so that work on a model larger than memory can take one block at a time. */
 #ifndef NB_RUNNER_MODEL_H
 #define NB_RUNNER_MODEL_H
 
 #include "convert/checkpoint.h"
 #include "convert/layouts.h"
 #include "kernels/backend.h"
-#include "model/archs.h"
+#include "model/heads.h"
 
-typedef enum nb_linear_slot {
-  NB_Q_PROJ,
-  NB_K_PROJ,
-  NB_V_PROJ,
-  NB_O_PROJ,
-  NB_GATE_PROJ,
-  NB_UP_PROJ,
-  NB_DOWN_PROJ,
-  NB_LINEARS
-} nb_linear_slot;
-
-typedef enum nb_norm_slot { NB_INPUT_NORM, NB_POST_ATTENTION_NORM, NB_Q_NORM, NB_K_NORM, NB_NORMS } nb_norm_slot;
-
-/* "self_attn.q_proj", "mlp.down_proj", ...: what stands in a tensor's name between the layer's number and ".weight". */
-extern const char *const nb_linear_names[NB_LINEARS];
-extern const char *const nb_norm_names[NB_NORMS];
-
-/* One linear layer, [out, in]. */
-typedef struct nb_linear {
-  nb_weight source;  /* in the mapped file */
-  nb_matrix *matrix; /* NULL: the model has no such layer */
+/* The weights of one role. */
+typedef struct nb_module {
+  nb_role role;
+  int stack, layer, expert; /* -1: none */
+  const nb_tensor *tensor;
+  nb_weight source;  /* of a matrix: in the mapped file */
+  nb_matrix *matrix; /* [out, in]; NULL: it has a vector */
+  nb_buffer *vector; /* [out] */
   nb_buffer *bias;   /* [out], or NULL */
   int64_t out, in;
-} nb_linear;
+  bool is_borrowed; /* the matrix is another module's */
+} nb_module;
+
+/* One operation with its weights. Those without any, or whose input nothing has written, are not among a program's
+ * steps. */
+typedef struct nb_instruction {
+  nb_op op;                /* with NB_NO_REG in `with` where nothing has written that */
+  const nb_module *module; /* NULL: it has no weights */
+  int group;               /* LINEAR: this one and those after it that share its input, one launch; of a later one 0 */
+  float factor;            /* SCALE */
+} nb_instruction;
+
+typedef struct nb_program {
+  nb_instruction *steps; /* [count], owned */
+  int count;
+} nb_program;
+
+typedef struct nb_modules {
+  nb_module *items; /* [count], owned */
+  int count;
+} nb_modules;
 
 typedef struct nb_block {
   nb_backend *backend;
-  nb_linear linear[NB_LINEARS];
-  nb_buffer *norm[NB_NORMS]; /* NULL where the family has none */
-  int64_t window;            /* of sliding-window attention; 0: none */
+  nb_modules modules;
+  nb_program program;
+  int64_t window; /* of sliding-window attention; 0: none */
+  float scale;    /* on attention's scores */
   uint64_t weight_bytes;
 } nb_block;
+
+/* One of the family's stacks. */
+typedef struct nb_model_stack {
+  const nb_stack *family; /* its description; NULL: there is no such stack */
+  nb_program embed, end;
+  nb_block *blocks; /* [layers] */
+  int64_t layers;
+  bool causal;
+  float *position_bias; /* [relative_attention_num_buckets, num_attention_heads], or NULL */
+} nb_model_stack;
 
 typedef struct nb_model_options {
   nb_backend *backend;                                       /* NULL: where nibble_set_device says, each layer */
@@ -54,10 +72,14 @@ typedef struct nb_model_options {
 
 typedef struct nb_model {
   nb_checkpoint checkpoint;
-  nb_backend *backend;       /* of the embedding, the last norm and the head */
-  nb_linear embedding, head; /* the head borrows the embedding's matrix where they are tied */
-  nb_buffer *final_norm;
-  nb_block *blocks; /* [num_hidden_layers] */
+  nb_backend *backend; /* of whatever is outside of blocks */
+  nb_modules outer;    /* embeddings, last norms, head */
+  nb_model_stack stacks[NB_MAX_STACKS];
+  int stack_count; /* the last is the one with the head */
+  nb_program head; /* from the rows asked for, in X, to `output`: the end of the last stack, then the head */
+  nb_reg output;   /* NB_L, or NB_X of a base class */
+  int64_t output_width;
+  bool has_experts;
   nb_matrix_options matrix_options;
   nb_activation activation;
   uint64_t weight_bytes; /* packed weights, scales, norms and biases as they are stored */
@@ -73,12 +95,44 @@ void nb_model_free(nb_model *model);
  * set otherwise. */
 nibble_status nb_model_check_runnable(const nb_checkpoint *checkpoint, nb_activation *activation, nibble_error *err);
 
-/* Loads block `layer` of a checkpoint; `tensors` is the config's list. Free with nb_block_free. */
-nibble_status nb_block_load(const nb_checkpoint *checkpoint, const nb_model_tensors *tensors, int64_t layer,
-                            nb_backend *backend, const nb_matrix_options *options, nb_block *out, nibble_error *err);
+/* NIBBLE_BAD_INPUT if the model does not score next tokens one after the other: what generates, and what measures
+ * perplexity, needs that. */
+nibble_status nb_model_need_decoder(const nb_model *model, nibble_error *err);
+
+/* The stack with the head. */
+static inline const nb_model_stack *nb_model_last(const nb_model *model) {
+  return &model->stacks[model->stack_count - 1];
+}
+
+/* Loads block `layer` of a stack. Free with nb_block_free. */
+nibble_status nb_block_load(const nb_checkpoint *checkpoint, int stack, int64_t layer, nb_backend *backend,
+                            const nb_matrix_options *options, nb_block *out, nibble_error *err);
 void nb_block_free(nb_block *block);
 
-/* The inverse frequencies of the rotary embedding, float32 [head_dim / 2], with the config's scaling applied. */
-void nb_rope_frequencies(const nb_rope *rope, int64_t head_dim, float *out);
+/* The same for what comes before a stack's first block. */
+nibble_status nb_embedding_load(const nb_checkpoint *checkpoint, int stack, nb_backend *backend,
+                                const nb_matrix_options *options, nb_block *out, nibble_error *err);
+
+/* Loads what a slot of the checkpoint holds into *out, which the caller frees with nb_module_free. */
+nibble_status nb_module_load(const nb_checkpoint *checkpoint, const nb_slot *slot, nb_backend *backend,
+                             const nb_matrix_options *options, nb_module *out, nibble_error *err);
+void nb_module_free(nb_backend *backend, nb_module *module);
+
+/* The module of that role and expert (-1: none), of `stack` if that has one; NULL if there is none. */
+nb_module *nb_module_find(const nb_modules *modules, int stack, nb_role role, int expert);
+
+enum { NB_MAX_GROUP = 4 }; /* layers in one launch */
+
+typedef struct nb_program_source {
+  const nb_config *config;
+  const nb_op *ops;
+  const nb_modules *modules; /* must outlive the program */
+  int stack;
+} nb_program_source;
+
+/* The operations of a list that there are weights for, in order. `given`: registers that hold something before the
+ * first, a bit each. Free with nb_program_free. */
+nibble_status nb_program_resolve(const nb_program_source *source, unsigned given, nb_program *out, nibble_error *err);
+void nb_program_free(nb_program *program);
 
 #endif

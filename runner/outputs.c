@@ -7,26 +7,31 @@
 #include "base/clock.h"
 #include "base/stage.h"
 #include "convert/writer.h"
-#include "runner/forward.h"
+#include "runner/session.h"
 
 enum { STEP_TOKENS = 512 };
 
-/* A safetensors file with one float32 tensor [1, tokens, width]. */
+/* A safetensors file with one float32 tensor [1, rows, width], or [1, width]. */
 typedef struct output {
   nb_stage stage;
   nb_writer *writer;
   int64_t width;
 } output;
 
-static nibble_status output_open(output *out, const nibble_logits_options *o, const char *name, int64_t width,
+typedef struct output_shape {
+  int ndim;
+  int64_t rows, width;
+} output_shape;
+
+static nibble_status output_open(output *out, const nibble_logits_options *o, const char *name, const output_shape *s,
                                  nibble_error *err) {
-  out->width = width;
-  int64_t shape[3] = {1, (int64_t)o->id_count, width};
+  out->width = s->width;
+  int64_t shape[3] = {1, s->ndim == 3 ? s->rows : s->width, s->width};
   nibble_status status = nb_stage_begin_file(&out->stage, o->out, o->force, err);
   if (status != NIBBLE_OK) return status;
   status = nb_writer_open(NULL, out->stage.path, 0, &out->writer, err);
-  if (status == NIBBLE_OK) status = nb_writer_declare(out->writer, name, NB_F32, shape, 3, err);
-  if (status == NIBBLE_OK) status = nb_writer_begin(out->writer, 0, shape[1] * width, err);
+  if (status == NIBBLE_OK) status = nb_writer_declare(out->writer, name, NB_F32, shape, s->ndim, err);
+  if (status == NIBBLE_OK) status = nb_writer_begin(out->writer, 0, s->rows * s->width, err);
   return status;
 }
 
@@ -50,31 +55,83 @@ static nibble_status check_options(const nibble_logits_options *o, nibble_error 
   return NIBBLE_OK;
 }
 
-/* LLM.int8 takes its outlier columns from the whole sequence. */
-static int64_t step_tokens(const nibble_logits_options *o) {
-  return o->int8 == NIBBLE_INT8_LLM ? (int64_t)o->id_count : nb_min_i64((int64_t)o->id_count, STEP_TOKENS);
+/* ---- a model and a session for the ids -------------------------------------------------------------------------- */
+
+typedef struct forward {
+  const nibble_logits_options *options;
+  nb_model model;
+  nb_session *session;
+  const int32_t *ids; /* of the stack with the head */
+  int64_t count;
+  int64_t step;       /* tokens at a time */
+  nb_identity *place; /* NULL, or found by the name of the options' hook */
+} forward;
+
+/* LLM.int8 takes its outlier columns from the whole sequence, and what sees later tokens needs it. */
+static int64_t step_tokens(const forward *f) {
+  bool whole = f->options->int8 == NIBBLE_INT8_LLM || !nb_model_last(&f->model)->causal;
+  return whole ? f->count : nb_min_i64(f->count, STEP_TOKENS);
+}
+
+static nibble_status check_decoder_ids(const forward *f, nibble_error *err) {
+  const nibble_logits_options *o = f->options;
+  bool both = f->model.stack_count > 1;
+  if (both && o->decoder_id_count == 0)
+    return nb_fail(err, NIBBLE_USAGE, "%s: it has an encoder and a decoder: --decoder-ids is required, too", o->model);
+  if (!both && o->decoder_id_count > 0)
+    return nb_fail(err, NIBBLE_USAGE, "%s: it has one stack: there is no decoder for --decoder-ids", o->model);
+  return NIBBLE_OK;
+}
+
+static nibble_status no_activation(const nibble_logits_options *o, nibble_error *err) {
+  return nb_fail(err, NIBBLE_USAGE, "%s: there is no activation '%s'; they are named like '%s'", o->model, o->hook,
+                 "layers.0.mlp.down_proj.input");
+}
+
+static nibble_status forward_open(forward *f, const nb_hook *hook, nibble_error *err) {
+  const nibble_logits_options *o = f->options;
+  nb_model_options load = {.llm_int8 = o->int8 == NIBBLE_INT8_LLM,
+                           .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8};
+  nibble_status status = nb_model_load(o->model, &load, &f->model, err);
+  if (status == NIBBLE_OK) status = check_decoder_ids(f, err);
+  if (status != NIBBLE_OK) return status;
+  if (f->place && !nb_identify_activation(&f->model.checkpoint.config, o->hook, f->place)) return no_activation(o, err);
+  bool both = f->model.stack_count > 1;
+  f->ids = both ? o->decoder_ids : o->ids;
+  f->count = (int64_t)(both ? o->decoder_id_count : o->id_count);
+  f->step = step_tokens(f);
+  nb_session_options room = {
+      .capacity = f->count, .step_tokens = f->step, .encoder_capacity = (int64_t)o->id_count, .hook = hook};
+  status = nb_session_create(&f->model, &room, &f->session, err);
+  if (status == NIBBLE_OK && both) status = nb_session_encode(f->session, o->ids, (int64_t)o->id_count, err);
+  return status;
+}
+
+static void forward_close(forward *f) {
+  nb_session_free(f->session);
+  nb_model_free(&f->model);
 }
 
 /* ---- logits ----------------------------------------------------------------------------------------------------- */
 
-static nibble_status write_logits(nb_session *session, const nibble_logits_options *o, int64_t step, int64_t vocab,
-                                  output *out, nibble_error *err) {
+static nibble_status write_logits(forward *f, output *out, nibble_error *err) {
   enum { TILE = 64 };
-  float *logits = nb_alloc((uint64_t)vocab * TILE, sizeof *logits);
-  if (!logits) return nb_fail_memory(err, (uint64_t)vocab * TILE * sizeof *logits);
+  int64_t width = f->model.output_width;
+  float *logits = nb_alloc((uint64_t)width * TILE, sizeof *logits);
+  if (!logits) return nb_fail_memory(err, (uint64_t)width * TILE * sizeof *logits);
+  bool first_only = f->model.checkpoint.config.head->first_only;
   nibble_status status = NIBBLE_OK;
-  int64_t count = (int64_t)o->id_count;
-  for (int64_t at = 0; status == NIBBLE_OK && at < count; at += step) {
-    int64_t tokens = nb_min_i64(step, count - at);
-    status = nb_session_step(session, o->ids + at, tokens, err);
-    for (int64_t t = 0; status == NIBBLE_OK && t < tokens; t += TILE) {
-      int64_t n = nb_min_i64(TILE, tokens - t);
+  for (int64_t at = 0; status == NIBBLE_OK && at < f->count; at += f->step) {
+    int64_t tokens = nb_min_i64(f->step, f->count - at), wanted = first_only ? 1 : tokens;
+    status = nb_session_step(f->session, f->ids + at, tokens, err);
+    for (int64_t t = 0; status == NIBBLE_OK && t < wanted; t += TILE) {
+      int64_t n = nb_min_i64(TILE, wanted - t);
       int32_t rows[TILE];
       for (int64_t i = 0; i < n; i++) rows[i] = (int32_t)(t + i);
-      status = nb_session_logits(session, rows, n, logits, err);
+      status = nb_session_logits(f->session, rows, n, logits, err);
       if (status == NIBBLE_OK) status = output_rows(out, at + t, n, logits, err);
     }
-    nb_step(&o->progress, "logits", (uint64_t)(at + tokens), o->id_count, "tokens");
+    nb_step(&f->options->progress, "logits", (uint64_t)(at + tokens), (uint64_t)f->count, "tokens");
   }
   free(logits);
   return status;
@@ -84,57 +141,57 @@ nibble_status nibble_logits(const nibble_logits_options *options, nibble_logits_
   *out = (nibble_logits_result){0};
   nibble_status status = check_options(options, err);
   if (status != NIBBLE_OK) return status;
-  nb_model model = {0};
-  nb_session *session = NULL;
+  forward f = {.options = options};
   output file = {0};
   double start = nb_seconds();
-  nb_model_options load = {.llm_int8 = options->int8 == NIBBLE_INT8_LLM,
-                           .int8_activations = options->activations == NIBBLE_ACTIVATIONS_INT8};
-  if ((status = nb_model_load(options->model, &load, &model, err)) != NIBBLE_OK) goto done;
-  int64_t vocab = model.checkpoint.config.vocab_size, step = step_tokens(options);
-  nb_session_options room = {.capacity = (int64_t)options->id_count, .step_tokens = step};
-  if ((status = nb_session_create(&model, &room, &session, err)) != NIBBLE_OK) goto done;
-  if ((status = output_open(&file, options, "logits", vocab, err)) == NIBBLE_OK)
-    status = write_logits(session, options, step, vocab, &file, err);
+  if ((status = forward_open(&f, NULL, err)) != NIBBLE_OK) goto done;
+  const nb_head_row *head = f.model.checkpoint.config.head;
+  output_shape shape = {
+      .ndim = head->first_only ? 2 : 3, .rows = head->first_only ? 1 : f.count, .width = f.model.output_width};
+  if ((status = output_open(&file, options, head->output, &shape, err)) == NIBBLE_OK)
+    status = write_logits(&f, &file, err);
   status = output_close(&file, status, err);
-  *out = (nibble_logits_result){.shape = {1, (int64_t)options->id_count, vocab}, .seconds = nb_seconds() - start};
+  *out = (nibble_logits_result){.ndim = shape.ndim, .shape = {1, shape.rows, shape.width}};
+  if (head->first_only) out->shape[1] = shape.width, out->shape[2] = 0;
+  out->seconds = nb_seconds() - start;
 done:
-  nb_session_free(session);
-  nb_model_free(&model);
+  forward_close(&f);
   return status;
 }
 
 /* ---- hidden ----------------------------------------------------------------------------------------------------- */
 
 typedef struct hidden_run {
-  const nibble_logits_options *options;
+  forward f;
+  nb_identity place; /* of the activation */
   output file;
   int64_t first; /* token that the step under way begins with */
   bool seen;
 } hidden_run;
 
-static bool wants(void *ctx, const char *name) {
-  const hidden_run *run = ctx;
-  return strcmp(name, run->options->hook) == 0;
+static bool wants(void *ctx, const nb_point *point) {
+  const nb_identity *p = &((hidden_run *)ctx)->place;
+  return p->role == point->role && p->layer == point->layer && p->stack == point->stack && p->expert == point->expert;
 }
 
-static nibble_status see(void *ctx, const char *name, const float *x, int64_t rows, int64_t cols, nibble_error *err) {
+static nibble_status see(void *ctx, const nb_point *point, const float *x, int64_t rows, int64_t cols,
+                         nibble_error *err) {
+  (void)point;
   hidden_run *run = ctx;
-  nibble_status status = run->seen ? NIBBLE_OK : output_open(&run->file, run->options, name, cols, err);
+  const nibble_logits_options *o = run->f.options;
+  output_shape shape = {.ndim = 3, .rows = run->place.stack == 0 ? (int64_t)o->id_count : run->f.count, .width = cols};
+  nibble_status status = run->seen ? NIBBLE_OK : output_open(&run->file, o, o->hook, &shape, err);
   run->seen = true;
   return status == NIBBLE_OK ? output_rows(&run->file, run->first, rows, x, err) : status;
 }
 
-static nibble_status run_hidden(nb_session *session, hidden_run *run, int64_t step, nibble_error *err) {
-  const nibble_logits_options *o = run->options;
-  int64_t count = (int64_t)o->id_count;
-  for (int64_t at = 0; at < count; at += step) {
+static nibble_status run_hidden(hidden_run *run, nibble_error *err) {
+  const forward *f = &run->f;
+  for (int64_t at = 0; at < f->count; at += f->step) {
     run->first = at;
-    nibble_status status = nb_session_step(session, o->ids + at, nb_min_i64(step, count - at), err);
+    nibble_status status = nb_session_step(f->session, f->ids + at, nb_min_i64(f->step, f->count - at), err);
     if (status != NIBBLE_OK) return status;
-    if (!run->seen)
-      return nb_fail(err, NIBBLE_USAGE, "%s: there is no activation '%s'; they are named like '%s'", o->model, o->hook,
-                     "layers.0.mlp.down_proj.input");
+    if (!run->seen) return no_activation(f->options, err);
   }
   return NIBBLE_OK;
 }
@@ -143,23 +200,13 @@ nibble_status nibble_hidden(const nibble_logits_options *options, nibble_logits_
   *out = (nibble_logits_result){0};
   nibble_status status = check_options(options, err);
   if (status != NIBBLE_OK) return status;
-  nb_model model = {0};
-  nb_session *session = NULL;
-  hidden_run run = {.options = options};
+  hidden_run run = {.f = {.options = options}};
+  run.f.place = &run.place;
   nb_hook hook = {.wants = wants, .see = see, .ctx = &run};
   double start = nb_seconds();
-  nb_model_options load = {.llm_int8 = options->int8 == NIBBLE_INT8_LLM,
-                           .int8_activations = options->activations == NIBBLE_ACTIVATIONS_INT8};
-  if ((status = nb_model_load(options->model, &load, &model, err)) != NIBBLE_OK) goto done;
-  int64_t step = step_tokens(options);
-  nb_session_options room = {.capacity = (int64_t)options->id_count, .step_tokens = step, .hook = &hook};
-  if ((status = nb_session_create(&model, &room, &session, err)) != NIBBLE_OK) goto done;
-  status = run_hidden(session, &run, step, err);
+  if ((status = forward_open(&run.f, &hook, err)) == NIBBLE_OK) status = run_hidden(&run, err);
   if (run.seen) status = output_close(&run.file, status, err);
-  *out =
-      (nibble_logits_result){.shape = {1, (int64_t)options->id_count, run.file.width}, .seconds = nb_seconds() - start};
-done:
-  nb_session_free(session);
-  nb_model_free(&model);
+  *out = (nibble_logits_result){.ndim = 3, .shape = {1, run.f.count, run.file.width}, .seconds = nb_seconds() - start};
+  forward_close(&run.f);
   return status;
 }

@@ -175,7 +175,7 @@ TEST(ConfigText, ComesOutAsItWentIn) {
   ASSERT_EQ(r.code, 0) << r.err;
   std::string bf16 = config;
   EXPECT_EQ(ReadFile(dir / "bf16/config.json"), bf16.replace(bf16.find("float32"), 7, "bfloat16"));
-  r = Nibble("quantize --quiet --no-sync --method nf4" + to + "q");
+  r = Nibble("quantize --quiet --no-sync --method nf4 --unknown-family" + to + "q");
   ASSERT_EQ(r.code, 0) << r.err;
   std::string quantized = ReadFile(dir / "q/config.json");
   size_t at = config.find("    \"time_step"), more = quantized.size() - config.size();

@@ -21,7 +21,7 @@ extern "C" {
 #include "kernels/ops.h"
 #include "kernels/quantize.h"
 #include "runner/device.h"
-#include "runner/forward.h"
+#include "runner/session.h"
 }
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/matrix.h"

@@ -10,8 +10,8 @@
 
 extern "C" {
 #include "kernels/cpu/isa.h"
-#include "runner/forward.h"
 #include "runner/sample.h"
+#include "runner/session.h"
 }
 
 namespace {
@@ -294,7 +294,7 @@ TEST(Model, NamesWhatItCannotRun) {
       {"llama-f32", "\"attention_bias\": false", "\"attention_bias\": true", "q_proj.bias"},
       {"llama-f32", "\"intermediate_size\": 40", "\"intermediate_size\": 41", "mlp."},
       {"llama-f32", "\"rope_type\": \"default\"", "\"rope_type\": \"yarn\"", "yarn"},
-      {"llama-f32", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"relu\"", "relu"},
+      {"llama-f32", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"laplace\"", "laplace"},
       {"llama-f32", "\"model_type\": \"llama\"", "\"model_type\": \"unheard_of\"", "unheard_of"},
       {"llama-nf4", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "model.layers.2."},
   };

@@ -90,7 +90,7 @@ TEST_P(GoldenGptq, HasThePartsThatTheLayoutNames) {
   for (const std::string &module : modules_) {
     nb_packed m;
     nibble_error err;
-    const nb_tensor *main = nb_layout_find(&checkpoint_, (module + ".weight").c_str());
+    const nb_tensor *main = nb_checkpoint_find_weight(&checkpoint_, (module + ".weight").c_str());
     ASSERT_EQ(nb_layout_describe(&checkpoint_, main, &m, nullptr, &err), NIBBLE_OK) << err.message;
     nb_part parts[NB_MAX_PARTS];
     int count = nb_layout_parts(&m, NB_F16, (module + ".weight").c_str(), parts);
@@ -102,7 +102,7 @@ TEST_P(GoldenGptq, HasThePartsThatTheLayoutNames) {
       EXPECT_EQ(t->dtype, parts[i].dtype) << parts[i].name;
       ASSERT_EQ(t->ndim, parts[i].ndim) << parts[i].name;
       for (int d = 0; d < t->ndim; d++) EXPECT_EQ(t->shape[d], parts[i].shape[d]) << parts[i].name;
-      EXPECT_EQ(nb_layout_is_part(&checkpoint_, t), i > 0) << parts[i].name;
+      EXPECT_EQ(t->is_part, i > 0) << parts[i].name;
       bytes += (int64_t)t->bytes;
     }
     EXPECT_EQ(nb_packed_bytes(&m), bytes) << module;
@@ -136,9 +136,9 @@ std::string DamagedError(const std::string &part, const std::string &dtype, cons
   WriteFile(folder / "config.json", R"({"model_type": "unknown", "quantization_config": {"quant_method": "gptq"}})");
   nb_checkpoint c;
   nibble_error err = {};
-  EXPECT_EQ(nb_checkpoint_open(folder.path().c_str(), &c, &err), NIBBLE_OK) << err.message;
   nb_weight weight;
-  nibble_status status = nb_weight_load(&c, "a.weight", 32, 64, &weight, &err);
+  nibble_status status = nb_checkpoint_open(folder.path().c_str(), &c, &err);
+  if (status == NIBBLE_OK) status = nb_weight_load(&c, "a.weight", 32, 64, &weight, &err);
   std::string message = status == NIBBLE_OK ? "" : err.message;
   if (status == NIBBLE_OK) {
     nb_weight_free(&weight);

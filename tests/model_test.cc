@@ -6,8 +6,7 @@
 #include <string>
 
 extern "C" {
-#include "model/archs.h"
-#include "model/config.h"
+#include "model/tensors.h"
 }
 
 namespace {
@@ -109,7 +108,10 @@ std::map<std::string, std::string> Tensors(const std::string &text) {
     std::string shape = std::to_string(list.items[i].shape[0]);
     if (list.items[i].ndim == 2) shape += "x" + std::to_string(list.items[i].shape[1]);
     out[list.items[i].name] = shape;
-    EXPECT_EQ(nb_tensor_role(&c, list.items[i].name, list.items[i].ndim), list.items[i].role) << list.items[i].name;
+    nb_identity id = nb_identify(&c, list.items[i].name, list.items[i].ndim);
+    EXPECT_EQ(id.role, list.items[i].role) << list.items[i].name;
+    EXPECT_EQ(id.layer, list.items[i].layer) << list.items[i].name;
+    EXPECT_EQ(id.is_bias, list.items[i].is_bias) << list.items[i].name;
   }
   nb_model_tensors_free(&list);
   nb_config_free(&c);
@@ -144,27 +146,34 @@ TEST(Archs, UnknownFamiliesFollowTheGeneralRule) {
   nb_config c;
   nibble_error err;
   ASSERT_EQ(Parse(R"({"model_type": "brandnew"})", &c, &err), NIBBLE_OK) << err.message;
-  EXPECT_EQ(nb_tensor_role(&c, "h.0.attn.proj.weight", 2), NB_ROLE_LINEAR);
-  EXPECT_EQ(nb_tensor_role(&c, "h.0.attn.proj.weight", 1), NB_ROLE_OTHER);
-  EXPECT_EQ(nb_tensor_role(&c, "transformer.wte.weight", 2), NB_ROLE_EMBEDDING);
-  EXPECT_EQ(nb_tensor_role(&c, "layers.0.input_layernorm.weight", 1), NB_ROLE_NORM);
-  EXPECT_EQ(nb_tensor_role(&c, "lm_head.weight", 2), NB_ROLE_HEAD);
+  EXPECT_EQ(nb_identify(&c, "h.0.attn.proj.weight", 2).role, NB_UNKNOWN_LINEAR);
+  EXPECT_EQ(nb_identify(&c, "h.0.attn.proj.weight", 1).role, NB_ROLE_OTHER);
+  EXPECT_EQ(nb_identify(&c, "transformer.wte.weight", 2).role, NB_UNKNOWN_EMBED);
+  EXPECT_EQ(nb_identify(&c, "layers.0.input_layernorm.weight", 1).role, NB_UNKNOWN_NORM);
+  EXPECT_EQ(nb_identify(&c, "lm_head.weight", 2).role, NB_UNKNOWN_HEAD);
   nb_config_free(&c);
 }
 
 TEST(Archs, TranslateGgufNames) {
-  nb_permute permute = NB_PERMUTE_NONE;
-  char *name = nb_name_from_gguf(nb_arch_by_gguf("llama"), "blk.17.attn_k.weight", &permute);
+  const nb_family *llama = nb_family_by_gguf("llama");
+  nibble_error err;
+  nb_identity id;
+  char *name = nullptr;
+  ASSERT_EQ(nb_identify_gguf(llama, "blk.17.attn_k.weight", &id, &name, &err), NIBBLE_OK) << err.message;
   ASSERT_NE(name, nullptr);
   EXPECT_STREQ(name, "model.layers.17.self_attn.k_proj.weight");
-  EXPECT_EQ(permute, NB_PERMUTE_K);
+  EXPECT_EQ(id.role, NB_ATTN_K);
+  EXPECT_EQ(id.layer, 17);
+  EXPECT_TRUE(llama->gguf_interleaved);
   free(name);
-  name = nb_name_from_gguf(nb_arch_by_gguf("llama"), "output.weight", &permute);
+  ASSERT_EQ(nb_identify_gguf(llama, "output.weight", &id, &name, &err), NIBBLE_OK) << err.message;
   ASSERT_NE(name, nullptr);
   EXPECT_STREQ(name, "lm_head.weight");
   free(name);
-  EXPECT_EQ(nb_name_from_gguf(nb_arch_by_gguf("llama"), "blk..attn_k.weight", &permute), nullptr);
-  EXPECT_EQ(nb_name_from_gguf(nb_arch_by_gguf("llama"), "blk.9999999999.attn_k.weight", &permute), nullptr);
+  for (const char *none : {"blk..attn_k.weight", "blk.9999999999.attn_k.weight"}) {
+    ASSERT_EQ(nb_identify_gguf(llama, none, &id, &name, &err), NIBBLE_OK) << err.message;
+    EXPECT_EQ(name, nullptr) << none;
+  }
 }
 
 }  // namespace

@@ -99,7 +99,7 @@ TEST_F(QuantizeCommand, WritesWhatIsReadBackWithTheErrorItTells) {
         EXPECT_STREQ(cJSON_GetStringValue(cJSON_GetObjectItem(entry, "source_xxh3_128")), hash);
         const nb_tensor *out = nb_checkpoint_find(&packed.c, t->name);
         ASSERT_NE(out, nullptr);
-        if (!nb_layout_is_packed(&packed.c, out)) {
+        if (!out->layout) {
           EXPECT_EQ(out->dtype, t->dtype);
           EXPECT_EQ(memcmp(nb_tensor_raw(&packed.c, out), nb_tensor_raw(&source.c, t), t->bytes), 0);
           continue;
@@ -289,11 +289,15 @@ TEST_F(QuantizeCommand, WantsTheWholeModelAndItsConfig) {
   EXPECT_FALSE(Exists("q"));
 }
 
-TEST_F(QuantizeCommand, TakesAnUnknownFamilyWithAWarning) {
+TEST_F(QuantizeCommand, TakesAnUnknownFamilyOnlyWhenToldSo) {
   std::string config = kConfig;
   config.replace(config.find("\"llama\""), 7, "\"mystery\"");
   WriteFile(folder_ / "bf16/config.json", config);
-  CommandResult r = Run("bf16", "q", "--method nf4");
+  CommandResult refused = Run("bf16", "q", "--method nf4");
+  EXPECT_EQ(refused.code, 3);
+  EXPECT_NE(refused.err.find("mystery"), std::string::npos) << refused.err;
+  EXPECT_FALSE(Exists("q"));
+  CommandResult r = Run("bf16", "q", "--method nf4 --unknown-family");
   EXPECT_EQ(r.code, 0) << r.err;
   EXPECT_NE(r.err.find("mystery"), std::string::npos) << r.err;
   Checkpoint c(folder_ / "q");

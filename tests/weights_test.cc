@@ -72,7 +72,7 @@ void ExpectReadsGolden(const std::string &method) {
     for (int i = 0; i < count; i++) {
       const nb_tensor *t = nb_checkpoint_find(&checkpoint.c, parts[i].name);
       ASSERT_NE(t, nullptr) << parts[i].name;
-      EXPECT_EQ(nb_layout_is_part(&checkpoint.c, t), i > 0) << parts[i].name;
+      EXPECT_EQ(t->is_part, i > 0) << parts[i].name;
       EXPECT_EQ(t->dtype, parts[i].dtype) << parts[i].name;
       EXPECT_EQ(t->ndim, parts[i].ndim) << parts[i].name;
       if (parts[i].role == NB_PART_STATE)
@@ -148,14 +148,15 @@ TEST(PackedWeight, MayLieUnderAnotherStorageDtype) {
   nb_weight_free(&w);
 }
 
-// Each damage makes loading fail with one line that names the file, a tensor and the fault.
+// Each damage makes opening, or else loading, fail with one line that names the file, a tensor and the fault.
 void ExpectRefused(const Builder &b, int64_t rows, int64_t cols, const std::string &fault) {
   TempFolder folder;
   Checkpoint checkpoint(b.Write(folder));
-  ASSERT_EQ(checkpoint.status, NIBBLE_OK) << checkpoint.err.message;
-  nb_weight w;
-  nibble_error err = {};
-  EXPECT_EQ(nb_weight_load(&checkpoint.c, "a.weight", rows, cols, &w, &err), NIBBLE_BAD_INPUT) << fault;
+  nb_weight w = {};
+  nibble_error err = checkpoint.err;
+  nibble_status status = checkpoint.status;
+  if (status == NIBBLE_OK) status = nb_weight_load(&checkpoint.c, "a.weight", rows, cols, &w, &err);
+  EXPECT_EQ(status, NIBBLE_BAD_INPUT) << fault;
   EXPECT_NE(std::string(err.message).find(fault), std::string::npos) << err.message;
   EXPECT_NE(std::string(err.message).find("m.safetensors: tensor 'a."), std::string::npos) << err.message;
   nb_weight_free(&w);

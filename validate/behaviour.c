@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "base/parallel.h"
 #include "convert/tokenizer_open.h"
-#include "runner/forward.h"
+#include "runner/session.h"
 #include "runner/text.h"
 #include "validate/divergence.h"
 #include "validate/hidden.h"
@@ -79,6 +79,7 @@ static nibble_status load_text(run *r, nibble_error *err) {
 static nibble_status open_side(run *r, const char *path, side *out, nibble_error *err) {
   nb_model_options options = {.llm_int8 = r->options->int8 == NIBBLE_INT8_LLM};
   nibble_status status = nb_model_load(path, &options, &out->model, err);
+  if (status == NIBBLE_OK) status = nb_model_need_decoder(&out->model, err);
   if (status != NIBBLE_OK) return status;
   const nb_config *config = &out->model.checkpoint.config;
   int64_t vocab = config->vocab_size;

@@ -4,7 +4,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
-#include "runner/forward.h"
+#include "runner/session.h"
 
 enum { STEP_TOKENS = 512, DEFAULT_PROMPT = 512, DEFAULT_GEN = 128, DEFAULT_REPETITIONS = 3, MAX_REPETITIONS = 1000 };
 
@@ -70,6 +70,7 @@ nibble_status nibble_bench(const nibble_bench_options *o, nibble_bench_result *o
                                         .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8},
                     &model, err);
   if (status != NIBBLE_OK) goto done;
+  if ((status = nb_model_need_decoder(&model, err)) != NIBBLE_OK) goto done;
   out->load_seconds = nb_seconds() - start;
   out->weight_bytes = model.weight_bytes;
   const nb_config *c = &model.checkpoint.config;

@@ -112,7 +112,7 @@ static int64_t reversed(int64_t row, int64_t rows, int64_t heads) {
 static void try_row_orders(nb_trials *t) {
   const nb_config *config = &t->suspect->artifact->config;
   const int64_t heads[] = {config->num_attention_heads, config->num_key_value_heads};
-  for (size_t i = 0; config->arch && i < 2; i++) {
+  for (size_t i = 0; config->family && i < 2; i++) {
     if (heads[i] < 1 || t->rows % heads[i] || t->rows / heads[i] % 2) continue;
     nb_trial(t, &(nb_reading){.row = interleaved, .heads = heads[i]}, "rows-permuted",
              "its rows are taken as interleaved over %lld heads, as in GGUF", (long long)heads[i]);
@@ -154,9 +154,9 @@ static void try_other_tensors(nb_trials *t) {
   float *others = nb_alloc_aligned((uint64_t)t->sample_count * (uint64_t)t->cols, sizeof *others);
   for (size_t i = 0; others && i < original->tensor_count; i++) {
     const nb_tensor *tensor = &original->tensors[i];
-    bool is_weight = nb_layout_is_packed(original, tensor) || tensor->is_blocks || nb_dtype_is_float(tensor->dtype);
+    bool is_weight = tensor->layout || tensor->is_blocks || nb_dtype_is_float(tensor->dtype);
     nb_values other;
-    if (!is_weight || tensor == t->suspect->values->source.tensor || nb_layout_is_part(original, tensor)) continue;
+    if (!is_weight || tensor == t->suspect->values->source.tensor || tensor->is_part) continue;
     if (nb_values_open(original, tensor, &other, NULL) == NIBBLE_OK && other.rows == t->rows && other.cols == t->cols) {
       bool ok = true;
       for (int k = 0; ok && k < t->sample_count; k++)

@@ -103,7 +103,7 @@ static void try_others_scales(bnb *b) {
   for (size_t i = 0; i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
     nb_values other;
-    if (t == b->trials->suspect->copy->source.tensor || nb_layout_is_part(c, t) || !nb_layout_is_packed(c, t)) continue;
+    if (t == b->trials->suspect->copy->source.tensor || t->is_part || !t->layout) continue;
     if (nb_values_open(c, t, &other, NULL) == NIBBLE_OK) {
       const nb_packed *m = &other.source.weight.packed;
       if (m->format == b->m.format && m->rows == b->m.rows && m->cols == b->m.cols &&
@@ -127,7 +127,7 @@ static char *name_of_same_scales(bnb *b) {
   for (size_t i = 0; scales && !name && i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
     nb_values other;
-    if (t == b->trials->suspect->copy->source.tensor || nb_layout_is_part(c, t) || !nb_layout_is_packed(c, t)) continue;
+    if (t == b->trials->suspect->copy->source.tensor || t->is_part || !t->layout) continue;
     if (nb_values_open(c, t, &other, NULL) == NIBBLE_OK && is_alike(b, &other.source.weight.packed)) {
       restore_scales(&other.source.weight.packed, b->scales, scales);
       if (memcmp(scales, b->restored, (size_t)b->scales * sizeof *scales) == 0) name = strdup(other.source.name);

@@ -67,7 +67,7 @@ static void try_others_scales(nb_trials *t, const nb_packed *as_is) {
   for (size_t i = 0; i < c->tensor_count; i++) {
     const nb_tensor *tensor = &c->tensors[i];
     nb_values other;
-    if (tensor == t->suspect->copy->source.tensor || !nb_layout_is_packed(c, tensor)) continue;
+    if (tensor == t->suspect->copy->source.tensor || !tensor->layout) continue;
     if (nb_values_open(c, tensor, &other, NULL) == NIBBLE_OK) {
       const nb_packed *o = &other.source.weight.packed;
       if (o->format == as_is->format && o->rows == as_is->rows && o->groups == as_is->groups) {
@@ -90,7 +90,7 @@ static char *name_of_same_scales(const nb_trials *t, const nb_packed *m) {
   for (size_t i = 0; !name && i < c->tensor_count; i++) {
     const nb_tensor *tensor = &c->tensors[i];
     nb_values other;
-    if (tensor == t->suspect->copy->source.tensor || !nb_layout_is_packed(c, tensor)) continue;
+    if (tensor == t->suspect->copy->source.tensor || !tensor->layout) continue;
     if (nb_values_open(c, tensor, &other, NULL) == NIBBLE_OK) {
       const nb_packed *o = &other.source.weight.packed;
       bool alike =

@@ -1,7 +1,6 @@
 #include "validate/hidden.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,31 +11,29 @@ enum { TOKENS = 32 };
 /* Hidden states that are off by this share of their size have parted. */
 static const double PARTED = 0.25;
 
-/* The place in `states` of an activation's name; -1 if it is none of them. */
-static int64_t layer_of(const nb_hidden *h, const char *name) {
-  int layer, end = 0;
-  if (strcmp(name, "norm.input") == 0) return h->layers - 1;
-  if (sscanf(name, "layers.%d.input%n", &layer, &end) == 1 && end && !name[end] && layer >= 0 && layer < h->layers - 1)
-    return layer;
-  return -1;
+/* The place in `states` of what is seen at a point; -1 if it is none of them. */
+static int64_t layer_of(const nb_hidden *h, const nb_point *point) {
+  if (point->role == NB_FINAL_NORM && point->layer < 0) return h->layers - 1;
+  return point->role == NB_ROLE_OTHER ? point->layer : -1;
 }
 
-static bool wants(void *ctx, const char *name) { return layer_of(ctx, name) >= 0; }
+static bool wants(void *ctx, const nb_point *point) { return layer_of(ctx, point) >= 0; }
 
-static nibble_status keep(void *ctx, const char *name, const float *x, int64_t rows, int64_t cols, nibble_error *err) {
+static nibble_status keep(void *ctx, const nb_point *point, const float *x, int64_t rows, int64_t cols,
+                          nibble_error *err) {
   nb_hidden *h = ctx;
   if (rows != h->tokens || cols != h->width)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "hidden states '%s' are not [tokens, hidden_size]", name);
-  memcpy(h->states + layer_of(h, name) * rows * cols, x, (size_t)(rows * cols) * sizeof *x);
+    return nb_fail(err, NIBBLE_BAD_INPUT, "hidden states of block %d are not [tokens, hidden_size]", point->layer);
+  memcpy(h->states + layer_of(h, point) * rows * cols, x, (size_t)(rows * cols) * sizeof *x);
   return NIBBLE_OK;
 }
 
-static nibble_status compare(void *ctx, const char *name, const float *x, int64_t rows, int64_t cols,
+static nibble_status compare(void *ctx, const nb_point *point, const float *x, int64_t rows, int64_t cols,
                              nibble_error *err) {
   nb_hidden *h = ctx;
-  int64_t layer = layer_of(h, name);
-  if (rows != h->tokens || cols != h->width)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "the two models' hidden states '%s' are of other sizes", name);
+  int64_t layer = layer_of(h, point);
+  if (rows != h->tokens || cols != h->width || layer >= h->layers)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "the two models' hidden states of block %d are of other sizes", point->layer);
   const float *kept = h->states + layer * rows * cols;
   for (int64_t i = 0; i < rows * cols; i++) {
     double d = (double)kept[i] - (double)x[i];

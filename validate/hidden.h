@@ -3,7 +3,7 @@
 #ifndef NB_VALIDATE_HIDDEN_H
 #define NB_VALIDATE_HIDDEN_H
 
-#include "runner/forward.h"
+#include "runner/session.h"
 
 typedef struct nb_hidden {
   int64_t tokens, width, layers; /* layers: blocks + 1 */

@@ -9,7 +9,7 @@
 #include "base/stage.h"
 #include "convert/checkpoint.h"
 #include "convert/layouts.h"
-#include "model/archs.h"
+#include "model/heads.h"
 
 /* Bytes of a quantized linear layer of [out, in]; the rest of the model stays in `plain_bytes` a parameter. */
 typedef struct footprint_row {
@@ -49,10 +49,11 @@ static const footprint_row footprints[] = {
 
 enum { FOOTPRINTS = sizeof footprints / sizeof *footprints };
 
-static void add_tensor(nibble_memory_result *out, nb_role role, const int64_t *shape, int ndim) {
+static void add_tensor(nibble_memory_result *out, const nb_rule *rule, nb_kind kind, const int64_t *shape, int ndim) {
   int64_t count = 1;
   for (int i = 0; i < ndim; i++) count *= shape[i];
-  bool quantizable = role == NB_ROLE_LINEAR && ndim == 2;
+  bool kept = rule && rule->stored & NB_KEEP_F32;
+  bool quantizable = (kind == NB_KIND_LINEAR || kind == NB_KIND_EXPERT) && ndim == 2 && !kept;
   out->parameters += count;
   if (quantizable) out->quantizable_parameters += count;
   for (int f = 0; f < FOOTPRINTS; f++) {
@@ -61,15 +62,17 @@ static void add_tensor(nibble_memory_result *out, nb_role role, const int64_t *s
   }
 }
 
-/* Keys and values in 16 bits; the residual stream, its norm, and the wider of attention's and the MLP's intermediates
- * in 16 bits a token; the last token's logits in float32. */
+/* Keys and values in 16 bits, of the stack that keeps them; the residual stream, its norm, and the wider of attention's
+ * and the MLP's intermediates in 16 bits a token; the last token's outputs in float32. */
 static void add_state(const nb_config *c, nibble_memory_result *out) {
   int64_t q = c->num_attention_heads * c->head_dim, kv = c->num_key_value_heads * c->head_dim;
+  int last = c->family->stacks[1].rules ? 1 : 0, caches = last ? 2 : 1; /* a decoder keeps the encoder's, too */
   double tokens = (double)out->ctx * (double)out->batch;
-  double cache = c->arch->decoder ? 2.0 * (double)c->num_hidden_layers * (double)kv * tokens * 2 : 0;
-  double widest = (double)nb_max_i64(2 * q + 2 * kv, 2 * c->intermediate_size);
+  double layers = c->family->stacks[last].causal ? (double)(nb_config_layers(c, last) * caches) : 0;
+  double cache = 2.0 * layers * (double)kv * tokens * 2;
+  double widest = (double)nb_max_i64(2 * q + 2 * kv, 2 * nb_max_i64(c->intermediate_size, c->moe_intermediate_size));
   double activations = (2.0 * (double)c->hidden_size + widest) * tokens * 2;
-  if (c->arch->decoder) activations += 4.0 * (double)c->vocab_size * (double)out->batch;
+  if (c->head->kind == NB_HEAD_LM) activations += 4.0 * (double)c->vocab_size * (double)out->batch;
   for (size_t i = 0; i < out->row_count; i++) {
     out->rows[i].kv_cache_bytes = (uint64_t)cache;
     out->rows[i].activation_bytes = (uint64_t)activations;
@@ -91,32 +94,22 @@ static nibble_status add_promised(const nb_config *config, nibble_memory_result 
   nb_model_tensors tensors;
   nibble_status status = nb_model_tensors_list(config, &tensors, err);
   if (status != NIBBLE_OK) return status;
-  for (size_t i = 0; i < tensors.count; i++)
-    add_tensor(out, tensors.items[i].role, tensors.items[i].shape, tensors.items[i].ndim);
+  for (size_t i = 0; i < tensors.count; i++) {
+    const nb_model_tensor *t = &tensors.items[i];
+    add_tensor(out, t->rule, t->is_bias ? NB_KIND_OTHER : t->kind, t->shape, t->ndim);
+  }
   nb_model_tensors_free(&tensors);
   return NIBBLE_OK;
 }
 
 /* For a family without a table: by the tensors themselves. */
-static nibble_status add_stored(const nb_checkpoint *checkpoint, nibble_memory_result *out, nibble_error *err) {
+static void add_stored(const nb_checkpoint *checkpoint, nibble_memory_result *out) {
   for (size_t i = 0; i < checkpoint->tensor_count; i++) {
     const nb_tensor *t = &checkpoint->tensors[i];
-    const int64_t *shape = t->shape;
-    int ndim = t->ndim;
-    int64_t logical[2];
-    if (nb_layout_is_part(checkpoint, t)) continue;
-    if (nb_layout_is_packed(checkpoint, t)) {
-      nb_packed packed;
-      nibble_status status = nb_layout_describe(checkpoint, t, &packed, NULL, err);
-      if (status != NIBBLE_OK) return status;
-      logical[0] = packed.rows;
-      logical[1] = packed.cols;
-      shape = logical;
-      ndim = 2;
-    }
-    add_tensor(out, nb_tensor_role(&checkpoint->config, t->name, ndim), shape, ndim);
+    const int64_t logical[2] = {t->packed ? t->packed->rows : 0, t->packed ? t->packed->cols : 0};
+    if (t->is_part) continue;
+    add_tensor(out, NULL, nb_role_info(t->id.role)->kind, t->packed ? logical : t->shape, t->packed ? 2 : t->ndim);
   }
-  return NIBBLE_OK;
 }
 
 nibble_status nibble_memory(const nibble_memory_options *options, nibble_memory_result *out, nibble_error *err) {
@@ -138,12 +131,12 @@ nibble_status nibble_memory(const nibble_memory_options *options, nibble_memory_
     goto done;
   }
   snprintf(out->model_type, sizeof out->model_type, "%s", config->model_type);
-  if (config->arch) {
+  if (config->family) {
     out->ctx = options->ctx ? options->ctx : nb_min_i64(2048, config->max_position_embeddings);
     if ((status = add_promised(config, out, err)) != NIBBLE_OK) goto done;
     add_state(config, out);
   } else if (checkpoint.tensor_count) {
-    if ((status = add_stored(&checkpoint, out, err)) != NIBBLE_OK) goto done;
+    add_stored(&checkpoint, out);
   } else {
     status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: no table for model_type \"%s\", and no weights to go by", path,
                      config->model_type);

@@ -6,7 +6,7 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "convert/tokenizer_open.h"
-#include "runner/forward.h"
+#include "runner/session.h"
 #include "runner/text.h"
 
 enum { DEFAULT_CTX = 512, BATCH_ROWS = 512 };
@@ -152,6 +152,7 @@ nibble_status nibble_ppl(const nibble_ppl_options *o, nibble_ppl_result *out, ni
                     &model, err);
   if (status != NIBBLE_OK) goto done;
   out->load_seconds = nb_seconds() - start;
+  if ((status = nb_model_need_decoder(&model, err)) != NIBBLE_OK) goto done;
   if ((status = check_options(o, config, &run, err)) != NIBBLE_OK) goto done;
   if ((status = read_ids(o, config, &run, &ids, err)) != NIBBLE_OK) goto done;
   /* Short windows go together, long ones in steps: scratch is for BATCH_ROWS rows at most. LLM.int8 takes its outlier

@@ -7,18 +7,19 @@
 #include "validate/divergence.h"
 
 static bool is_alike(const nb_block *a, const nb_block *b) {
-  bool alike = a->backend == b->backend;
-  for (int i = 0; i < NB_LINEARS; i++)
-    alike = alike && a->linear[i].out == b->linear[i].out && a->linear[i].in == b->linear[i].in;
-  for (int i = 0; i < NB_NORMS; i++) alike = alike && !a->norm[i] == !b->norm[i];
-  return alike;
+  if (a->backend != b->backend || a->modules.count != b->modules.count) return false;
+  for (int i = 0; i < a->modules.count; i++) {
+    const nb_module *p = &a->modules.items[i], *q = &b->modules.items[i];
+    if (p->role != q->role || p->expert != q->expert || p->out != q->out || p->in != q->in) return false;
+  }
+  return true;
 }
 
 static bool are_alike(const nb_model *a, const nb_model *b) {
-  const nb_config *p = &a->checkpoint.config, *q = &b->checkpoint.config;
-  if (p->num_hidden_layers != q->num_hidden_layers || p->vocab_size != q->vocab_size) return false;
-  for (int64_t i = 0; i < p->num_hidden_layers; i++) {
-    if (!is_alike(&a->blocks[i], &b->blocks[i])) return false;
+  const nb_model_stack *p = nb_model_last(a), *q = nb_model_last(b);
+  if (p->layers != q->layers || a->output_width != b->output_width) return false;
+  for (int64_t i = 0; i < p->layers; i++) {
+    if (!is_alike(&p->blocks[i], &q->blocks[i])) return false;
   }
   return true;
 }
@@ -42,7 +43,7 @@ static double mean_kl(const float *reference, const float *logits, int64_t token
 
 nibble_status nb_sensitivity_measure(nb_model *original, const nb_model *artifact, const int32_t *ids, int64_t tokens,
                                      float *reference, float *logits, nibble_behaviour *out, nibble_error *err) {
-  int64_t blocks = original->checkpoint.config.num_hidden_layers, vocab = original->checkpoint.config.vocab_size;
+  int64_t blocks = nb_model_last(original)->layers, vocab = original->output_width;
   if (!are_alike(original, artifact) || tokens < 1) return NIBBLE_OK;
   nb_session *session = NULL;
   int32_t *rows = nb_alloc((uint64_t)tokens, sizeof *rows);
@@ -54,10 +55,10 @@ nibble_status nb_sensitivity_measure(nb_model *original, const nb_model *artifac
     status = nb_session_create(original, &(nb_session_options){.sequences = 1, .capacity = tokens}, &session, err);
   if (status == NIBBLE_OK) status = run(session, ids, rows, tokens, reference, err);
   for (int64_t i = 0; status == NIBBLE_OK && i < blocks; i++) {
-    nb_block own = original->blocks[i];
-    original->blocks[i] = artifact->blocks[i];
+    nb_block *block = &nb_model_last(original)->blocks[i], own = *block;
+    *block = nb_model_last(artifact)->blocks[i];
     status = run(session, ids, rows, tokens, logits, err);
-    original->blocks[i] = own;
+    *block = own;
     if (status == NIBBLE_OK) out->block_sensitivity[i] = mean_kl(reference, logits, tokens, vocab);
   }
   if (status == NIBBLE_OK) out->sensitivity_count = blocks;

@@ -4,7 +4,7 @@
 #ifndef NB_VALIDATE_SENSITIVITY_H
 #define NB_VALIDATE_SENSITIVITY_H
 
-#include "runner/forward.h"
+#include "runner/session.h"
 
 /* Fills in block_sensitivity and sensitivity_count, which stays 0 where the blocks are of other shapes. `tokens` ids
  * are run; `reference` and `logits` are scratch of [tokens, vocab] each. The original's blocks are what they were

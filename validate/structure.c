@@ -6,9 +6,9 @@
 
 #include "base/checked.h"
 #include "base/str.h"
-#include "convert/conform.h"
+#include "convert/layout_gptq.h"
 #include "convert/layouts.h"
-#include "model/archs.h"
+#include "model/heads.h"
 #include "validate/scan.h"
 
 typedef struct look {
@@ -46,15 +46,13 @@ bool nb_module_skipped(const nb_config *config, const char *name, bool is_head) 
 }
 
 static void check_shape(look *l, const nb_model_tensor *want, const nb_tensor *have) {
-  nb_packed packed = {0};
-  bool is_packed = nb_layout_is_packed(l->checkpoint, have);
-  if (is_packed && nb_layout_describe(l->checkpoint, have, &packed, NULL, NULL) != NIBBLE_OK)
-    return; /* reported later */
-  int64_t logical[NB_MAX_DIMS] = {packed.rows, packed.cols};
-  int ndim = is_packed ? 2 : have->ndim;
-  if (!is_packed) memcpy(logical, have->shape, sizeof logical);
+  if (have->fault) return; /* reported later */
+  int64_t logical[NB_MAX_DIMS] = {0};
+  int ndim = have->layout ? 2 : have->ndim;
+  memcpy(logical, have->shape, sizeof logical);
+  if (have->layout) logical[0] = have->packed->rows, logical[1] = have->packed->cols;
   if (ndim == want->ndim && memcmp(logical, want->shape, (size_t)ndim * sizeof *logical) == 0) return;
-  char is[192], should[64];
+  char is[192], should[96];
   print_shape(is, sizeof is, logical, ndim);
   print_shape(should, sizeof should, want->shape, want->ndim);
   bool turned = ndim == 2 && want->ndim == 2 && logical[0] == want->shape[1] && logical[1] == want->shape[0];
@@ -65,64 +63,63 @@ static void check_shape(look *l, const nb_model_tensor *want, const nb_tensor *h
 /* GPTQ's config names what is packed by rules of its own, or not at all; then every linear layer is. */
 static bool packs_every_linear(const nb_config *config) {
   const cJSON *quant = nb_json_object(config->json, "quantization_config");
-  if (strcmp(config->quant.method, "bitsandbytes") == 0) return true;
-  if (strcmp(config->quant.method, "gptq") != 0) return false;
+  if (config->quant.is_bnb) return true;
+  if (!config->quant.is_gptq) return false;
   return !cJSON_HasObjectItem(quant, "dynamic") && !cJSON_HasObjectItem(quant, "modules_in_block_to_quantize");
 }
 
 static void check_format(look *l, const nb_model_tensor *want, const nb_tensor *have) {
   const nb_quant_config *quant = &l->checkpoint->config.quant;
-  bool packed = nb_layout_is_packed(l->checkpoint, have);
-  if (packed && (want->role == NB_ROLE_EMBEDDING || want->role == NB_ROLE_NORM || want->role == NB_ROLE_BIAS))
+  bool may_be_packed = nb_kind_is_linear(want->kind) && !want->is_bias && !(want->rule->stored & NB_KEEP_F32);
+  if (have->layout && !may_be_packed)
     nb_find(l->findings, NIBBLE_FAULT, "config", "wrong-tensor-packed", nb_place_tensor(have->name),
             "it is packed, but no linear layer's weight: nothing that loads this model expects that");
-  if (packed || have->is_blocks) return;
+  if (have->layout || have->is_blocks) return;
   if (!nb_dtype_is_float(have->dtype)) {
     nb_find(l->findings, NIBBLE_FAULT, "dtype", "wrong-dtype", nb_place_tensor(have->name),
             "its dtype is %s, which is no weight's", nb_dtype_name(have->dtype));
     return;
   }
-  bool linear = want->role == NB_ROLE_LINEAR || want->role == NB_ROLE_HEAD;
-  if (linear && quant->present && packs_every_linear(&l->checkpoint->config) &&
-      !nb_module_skipped(&l->checkpoint->config, have->name, want->role == NB_ROLE_HEAD))
+  bool head = want->kind == NB_KIND_HEAD, expected = may_be_packed && want->ndim == 2;
+  if (quant->is_bnb && want->kind == NB_KIND_EXPERT)
+    expected = false; /* bitsandbytes leaves them, as transformers does */
+  if (expected && quant->present && packs_every_linear(&l->checkpoint->config) &&
+      !nb_module_skipped(&l->checkpoint->config, have->name, head))
     nb_find(l->findings, NIBBLE_FAULT, "config", "forgotten-tensor", nb_place_tensor(have->name),
             "it is plain %s, but quantization_config does not list it among the modules that are not quantized",
             nb_dtype_name(have->dtype));
 }
 
-static nibble_status check_promised(look *l, nibble_error *err) {
+/* What loads the model takes two tensors that differ as they are; but the files contradict their config, and one of
+ * them is perhaps not what the model was. */
+static void check_tie(look *l) {
   const nb_checkpoint *c = l->checkpoint;
-  if (!c->config.arch) return NIBBLE_OK;
-  nb_model_tensors wanted;
-  nibble_status status = nb_model_tensors_list(&c->config, &wanted, err);
-  for (size_t i = 0; status == NIBBLE_OK && i < wanted.count; i++) {
-    const nb_model_tensor *want = &wanted.items[i];
-    const nb_tensor *have = NULL;
-    if ((status = nb_conform_find(c, want->name, &have, err)) != NIBBLE_OK) break;
+  if (c->config.head_differs && !c->config.tie_is_loose)
+    nb_find(l->findings, NIBBLE_FAULT, "shared", "tied-tensors-differ", nb_place_tensor(c->head->name),
+            "tie_word_embeddings says that it is the input embedding, but its bytes are others");
+}
+
+static void check_promised(look *l) {
+  const nb_checkpoint *c = l->checkpoint;
+  for (size_t i = 0; i < c->promised.count; i++) {
+    const nb_model_tensor *want = c->slots[i].wanted;
+    const nb_tensor *have = c->slots[i].tensor;
     if (have) {
       l->promised[have - c->tensors] = true;
       check_shape(l, want, have);
       check_format(l, want, have);
-    } else if (want->rule->when != NB_IF_POOLER) { /* transformers makes a new pooler where there is none */
+    } else if (!nb_model_tensor_is_optional(&c->config, want)) {
       nb_find(l->findings, NIBBLE_FAULT, "missing", "missing-tensor", nb_place_tensor(want->name),
               "a model of type '%s' has it, the files do not", c->config.model_type);
     }
   }
-  nb_model_tensors_free(&wanted);
-  return status;
+  if (!c->config.family && c->config.model_type && *c->config.model_type)
+    nb_find(l->findings, NIBBLE_WARNING, "family", "unknown-family", nb_place_tensor(""),
+            "the family of model_type '%s' is not known: which tensors it has, and which may be packed, is not checked",
+            c->config.model_type);
 }
 
 /* ---- what is left over ---- */
-
-/* Buffers that older versions of transformers saved and every version ignores. */
-static bool is_old_buffer(const char *name) {
-  static const char *const endings[] = {"rotary_emb.inv_freq", "position_ids", "attn.bias", "attn.masked_bias",
-                                        "rope_freqs.weight"};
-  for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-    if (nb_ends_with(name, endings[i])) return true;
-  }
-  return false;
-}
 
 static bool is_part_name(const char *name) {
   static const char *const parts[] = {".absmax",           ".quant_map",     ".nested_absmax",
@@ -137,15 +134,13 @@ static void check_left_over(look *l) {
   const nb_checkpoint *c = l->checkpoint;
   for (size_t i = 0; i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
-    if (l->promised[i] || nb_layout_is_part(c, t)) continue;
+    if (l->promised[i] || t->is_part) continue;
     if (is_part_name(t->name)) {
       nb_find(l->findings, NIBBLE_FAULT, "left-over", "part-without-weight", nb_place_tensor(t->name),
               "it is a part of a packed weight that is not there");
-    } else if (c->config.arch) {
-      /* The heads of encoders are many, and the table does not list them all. */
-      bool old = is_old_buffer(t->name), head = !c->config.arch->decoder;
-      bool tied = strcmp(t->name, "lm_head.weight") == 0 && c->config.tie_word_embeddings;
-      if (tied) continue; /* check_shared looks at it */
+    } else if (c->config.family && t != c->head) { /* of a tied head check_tie has told */
+      /* The heads of classes are many, and the rules do not list them all. */
+      bool old = t->id.role == NB_BUFFER, head = c->config.head->kind != NB_HEAD_LM;
       nb_find(l->findings,
               old    ? NIBBLE_NOTE
               : head ? NIBBLE_WARNING
@@ -196,32 +191,18 @@ static nibble_status check_values(look *l, const nb_tensor *t, nibble_error *err
     if (status != NIBBLE_OK) return status;
   }
   nb_place place = {t->name, -1, scan.not_finite.first, scan.not_finite.count};
-  nb_role role = nb_tensor_role(&c->config, t->name, t->ndim);
-  bool matrix = (role == NB_ROLE_LINEAR || role == NB_ROLE_EMBEDDING || role == NB_ROLE_HEAD) && t->count > 1;
+  nb_kind kind = nb_role_info(t->id.role)->kind;
+  bool matrix = (nb_kind_is_linear(kind) || kind == NB_KIND_EMBEDDING) && !t->id.is_bias && t->count > 1;
   if (scan.not_finite.count)
     nb_find(l->findings, NIBBLE_FAULT, "finite", "not-finite", place, "%lld of %lld elements are NaN or infinite",
             (long long)scan.not_finite.count, (long long)t->count);
-  if (scan.all_zero && (matrix || (role == NB_ROLE_NORM && nb_ends_with(t->name, ".weight")))) {
-    nb_find(l->findings, matrix && c->config.arch ? NIBBLE_FAULT : NIBBLE_WARNING, "values", "all-zero",
+  if (scan.all_zero && (matrix || (kind == NB_KIND_NORM && !t->id.is_bias))) {
+    nb_find(l->findings, matrix && c->config.family ? NIBBLE_FAULT : NIBBLE_WARNING, "values", "all-zero",
             nb_place_tensor(t->name), "every element is zero");
   } else if (scan.all_equal && matrix) {
     nb_find(l->findings, NIBBLE_FAULT, "values", "constant", nb_place_tensor(t->name), "every element is the same");
   }
   return NIBBLE_OK;
-}
-
-/* transformers gives a tied head the embedding's weights, whatever the file says: if they differ, one of them is not
- * what the model was. */
-static void check_shared(look *l) {
-  const nb_checkpoint *c = l->checkpoint;
-  const nb_tensor *head = nb_checkpoint_find(c, "lm_head.weight"), *embedding = NULL;
-  if (!head || !c->config.arch || !c->config.arch->decoder || !c->config.tie_word_embeddings) return;
-  if (nb_conform_find(c, "model.embed_tokens.weight", &embedding, NULL) != NIBBLE_OK || !embedding) return;
-  bool same = head->dtype == embedding->dtype && head->bytes == embedding->bytes &&
-              memcmp(nb_tensor_raw(c, head), nb_tensor_raw(c, embedding), (size_t)head->bytes) == 0;
-  if (same) return;
-  nb_find(l->findings, NIBBLE_FAULT, "shared", "tied-tensors-differ", nb_place_tensor(head->name),
-          "tie_word_embeddings says that it is '%s', but its bytes are others", embedding->name);
 }
 
 /* ---- quantization_config ---- */
@@ -240,11 +221,11 @@ static void check_quant_config(look *l) {
   for (size_t i = 0; i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
     nb_packed m;
-    if (nb_layout_is_part(c, t) || !nb_layout_is_packed(c, t)) continue;
+    if (t->is_part || !t->layout) continue;
     any = true;
     if (nb_layout_describe(c, t, &m, NULL, NULL) != NIBBLE_OK || !*format_flag(m.format)) continue;
     const char *name = nb_format_info(m.format)->name;
-    if (!q->present || strcmp(q->method, "bitsandbytes") != 0) {
+    if (!q->is_bnb) {
       nb_find(l->findings, NIBBLE_FAULT, "config", "no-quantization-config", nb_place_tensor(t->name),
               "weights are packed as %s, but config.json has no quantization_config that says so", name);
       return;
@@ -261,7 +242,7 @@ static void check_quant_config(look *l) {
       return;
     }
   }
-  if (!any && q->present && strcmp(q->method, "bitsandbytes") == 0)
+  if (!any && q->is_bnb)
     nb_find(l->findings, NIBBLE_FAULT, "config", "nothing-is-packed", nb_place_tensor(""),
             "config.json has a quantization_config, but no weight is packed");
 }
@@ -273,20 +254,19 @@ nibble_status nb_structure_check(const nb_checkpoint *c, const nibble_progress *
   if (!(l.promised = nb_alloc(c->tensor_count + 1, sizeof *l.promised)))
     return nb_fail_memory(err, c->tensor_count * sizeof *l.promised);
   for (size_t i = 0; i < c->tensor_count; i++) out->bytes += c->tensors[i].bytes;
-  nibble_status status = check_promised(&l, err);
-  if (status != NIBBLE_OK) goto done;
+  nibble_status status = NIBBLE_OK;
+  check_promised(&l);
   check_left_over(&l);
   check_quant_config(&l);
-  check_shared(&l);
+  check_tie(&l);
   for (size_t i = 0; status == NIBBLE_OK && i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
     nb_step(progress, t->name, l.bytes_done, out->bytes, "bytes");
     l.bytes_done += t->bytes;
-    if (nb_layout_is_part(c, t)) continue;
-    if (nb_layout_is_packed(c, t)) {
+    if (t->is_part) continue;
+    if (t->layout) {
       out->packed_weights++;
-      bool gptq = nb_ends_with(t->name, ".qweight");
-      status = (gptq ? nb_structure_gptq : nb_structure_packed)(c, t, findings, err);
+      status = (t->layout == &nb_layout_gptq ? nb_structure_gptq : nb_structure_packed)(c, t, findings, err);
     } else if (t->is_blocks || nb_dtype_is_float(t->dtype)) {
       bool named = t->is_blocks && nb_structure_blocks(c, t, findings);
       if (!named) status = check_values(&l, t, err);
@@ -296,7 +276,6 @@ nibble_status nb_structure_check(const nb_checkpoint *c, const nibble_progress *
   if (status == NIBBLE_OK && c->gguf) nb_structure_gguf_vocab(c, findings);
   if (status == NIBBLE_OK) status = nb_structure_vocab(c, findings, err);
   if (status == NIBBLE_OK && findings->failed) status = nb_fail_memory(err, sizeof(nibble_finding));
-done:
   free(l.promised);
   return status;
 }

@@ -148,7 +148,7 @@ void nb_structure_gguf_vocab(const nb_checkpoint *c, nb_findings *findings) {
   static const char *const ids[] = {"tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id",
                                     "tokenizer.ggml.padding_token_id", "tokenizer.ggml.unknown_token_id"};
   const nb_gguf_entry *tokens = nb_gguf_find(c->gguf, "tokenizer.ggml.tokens");
-  if (!c->config.arch) return;
+  if (!c->config.family) return;
   for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) check_id(c, ids[i], findings);
   if (tokens && tokens->is_array && tokens->count > (uint64_t)c->config.vocab_size)
     nb_find(findings, NIBBLE_FAULT, "vocabulary", "tokenizer-larger-than-embedding", nb_place_tensor(""),

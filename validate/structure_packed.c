@@ -212,7 +212,7 @@ static void find_codes(weight_look *l, const nb_codes_scan *s) {
   const char *unit = rows ? "rows" : "blocks";
   long long n = (long long)s->blocks;
   if (l->is_zero) {
-    bool fault = l->checkpoint->config.arch != NULL || !s->all_zero;
+    bool fault = l->checkpoint->config.family != NULL || !s->all_zero;
     nb_find(l->findings, fault ? NIBBLE_FAULT : NIBBLE_WARNING, s->all_zero ? "values" : "scale",
             s->all_zero ? "all-zero" : "scales-all-zero", nb_place_tensor(t->name),
             s->all_zero ? "every weight is zero" : "every scale is zero, the codes are not");

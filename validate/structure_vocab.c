@@ -57,7 +57,7 @@ static void judge(const nb_config *config, const char *name, const ids *v, nb_fi
   if (v->twice)
     nb_find(findings, NIBBLE_FAULT, "vocabulary", "token-id-twice", nb_place_tensor(""),
             "%s: %lld ids belong to two tokens; the first is that of '%s'", name, (long long)v->twice, v->twice_token);
-  if (!config->arch || v->highest < 0) return;
+  if (!config->family || v->highest < 0) return;
   if (v->highest >= config->vocab_size)
     nb_find(findings, NIBBLE_FAULT, "vocabulary", "tokenizer-larger-than-embedding", nb_place_tensor(""),
             "%s gives out ids up to %lld, but vocab_size is %lld: those have no embedding", name, (long long)v->highest,
@@ -70,7 +70,7 @@ static void judge(const nb_config *config, const char *name, const ids *v, nb_fi
 }
 
 static void check_special_ids(const nb_config *config, nb_findings *findings) {
-  if (!config->arch) return;
+  if (!config->family) return;
   if (config->bos_token_id >= config->vocab_size)
     nb_find(findings, NIBBLE_FAULT, "vocabulary", "special-id-out-of-range", nb_place_tensor(""),
             "config.json: bos_token_id is %lld, vocab_size %lld", (long long)config->bos_token_id,

@@ -7,7 +7,6 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
-#include "convert/conform.h"
 #include "kernels/cpu/errors.h"
 #include "kernels/gptq.h"
 #include "validate/causes.h"
@@ -331,22 +330,15 @@ static nibble_status compare(const nb_suspect *suspect, nb_findings *findings, n
   return NIBBLE_OK;
 }
 
-static nibble_status find_copy(const nb_checkpoint *artifact, const char *name, const nb_tensor **out,
-                               nibble_error *err) {
-  if (artifact->config.arch) return nb_conform_find(artifact, name, out, err);
-  *out = nb_layout_find(artifact, name);
-  return NIBBLE_OK;
-}
-
 /* One tensor of the original. Adds a row if the artifact has it in a shape that can be compared. */
 static nibble_status compare_tensor(const nb_checkpoint *artifact, const nb_checkpoint *original, const nb_tensor *t,
                                     nb_findings *findings, nb_weights *out, nibble_error *err) {
   nb_values values = {0}, copy = {0};
   const nb_tensor *have = NULL;
   nibble_status status = nb_values_open(original, t, &values, err);
-  if (status == NIBBLE_OK) status = find_copy(artifact, values.source.name, &have, err);
+  if (status == NIBBLE_OK) status = nb_checkpoint_counterpart(artifact, values.source.name, &t->id, &have, err);
   if (status != NIBBLE_OK || !have) {
-    bool tied = strcmp(t->name, "lm_head.weight") == 0 && artifact->config.tie_word_embeddings;
+    bool tied = t->id.role == NB_HEAD && artifact->config.tie_word_embeddings;
     if (status == NIBBLE_OK && !tied)
       nb_find(findings, NIBBLE_WARNING, "missing", "", nb_place_tensor(values.source.name),
               "the original has it, the artifact does not");
@@ -354,7 +346,7 @@ static nibble_status compare_tensor(const nb_checkpoint *artifact, const nb_chec
     return status;
   }
   nibble_error unreadable;
-  bool is_weight = nb_layout_is_packed(artifact, have) || have->is_blocks || nb_dtype_is_float(have->dtype);
+  bool is_weight = have->layout || have->is_blocks || nb_dtype_is_float(have->dtype);
   nibble_status opened = is_weight ? nb_values_open(artifact, have, &copy, &unreadable) : NIBBLE_BAD_INPUT;
   if (opened == NIBBLE_SYSTEM) {
     status = opened;
@@ -395,8 +387,8 @@ nibble_status nb_weights_compare(const nb_checkpoint *artifact, const nb_checkpo
     const nb_tensor *t = &original->tensors[i];
     nb_step(progress, t->name, done, total, "bytes");
     done += t->bytes;
-    bool is_weight = nb_layout_is_packed(original, t) || t->is_blocks || nb_dtype_is_float(t->dtype);
-    if (!is_weight || nb_layout_is_part(original, t)) continue;
+    bool is_weight = t->layout || t->is_blocks || nb_dtype_is_float(t->dtype);
+    if (!is_weight || t->is_part) continue;
     status = compare_tensor(artifact, original, t, findings, out, err);
   }
   if (status == NIBBLE_OK && findings->failed) status = nb_fail_memory(err, sizeof(nibble_finding));

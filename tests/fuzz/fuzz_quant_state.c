@@ -46,7 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   nb_checkpoint c;
   if (nb_checkpoint_open(path, &c, NULL) == NIBBLE_OK) {
     for (size_t i = 0; i < c.tensor_count; i++) {
-      if (!nb_layout_is_part(&c, &c.tensors[i])) read_weight(&c, &c.tensors[i]);
+      if (!c.tensors[i].is_part) read_weight(&c, &c.tensors[i]);
     }
     nb_checkpoint_close(&c);
   }
