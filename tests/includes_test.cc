@@ -4,7 +4,7 @@
 #include <map>
 #include <regex>
 
-#include "support.h"
+#include "tests/support.h"
 
 namespace {
 
@@ -20,8 +20,8 @@ TEST(Includes, GoOneWayOnly) {
   std::regex quoted("^\\s*#\\s*include\\s*\"([^\"]+)\"");
   int files = 0;
   for (auto &[folder, level] : kLevel) {
-    if (!fs::exists(fs::path(NIBBLE_SOURCE_DIR) / folder)) continue;
-    for (auto &entry : fs::recursive_directory_iterator(fs::path(NIBBLE_SOURCE_DIR) / folder)) {
+    if (!fs::exists(fs::path(kSourceDir) / folder)) continue;
+    for (auto &entry : fs::recursive_directory_iterator(fs::path(kSourceDir) / folder)) {
       std::string ending = entry.path().extension();
       if (ending != ".c" && ending != ".h" && ending != ".cu" && ending != ".cuh") continue;
       files++;
@@ -40,7 +40,7 @@ TEST(Includes, GoOneWayOnly) {
 
 TEST(Includes, CommandLineUsesThePublicHeaderOnly) {
   std::regex quoted("^\\s*#\\s*include\\s*\"([^\"]+)\"");
-  for (auto &entry : fs::directory_iterator(fs::path(NIBBLE_SOURCE_DIR) / "cli")) {
+  for (auto &entry : fs::directory_iterator(fs::path(kSourceDir) / "cli")) {
     std::ifstream in(entry.path());
     std::smatch match;
     for (std::string line; std::getline(in, line);) {
@@ -54,7 +54,7 @@ TEST(Includes, BaseAndKernelsNeedNothingButTheStandardLibrary) {
   std::regex angled("^\\s*#\\s*include\\s*<([^>]+)>");
   std::regex ours("(cjson|pcre2|utf8proc|xxhash|openssl|zlib|cblas|lapacke).*");
   for (std::string folder : {"base", "kernels"}) {
-    for (auto &entry : fs::recursive_directory_iterator(fs::path(NIBBLE_SOURCE_DIR) / folder)) {
+    for (auto &entry : fs::recursive_directory_iterator(fs::path(kSourceDir) / folder)) {
       std::ifstream in(entry.path());
       std::smatch match;
       for (std::string line; std::getline(in, line);) {

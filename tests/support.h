@@ -14,6 +14,10 @@
 #include <string>
 #include <vector>
 
+// Where things are: this repository, the program under test, the library that refuses memory (cli/fail_alloc.c), and a
+// CUDA module of another build (kernels/cuda/other_module.c).
+extern const char *const kSourceDir, *const kBinary, *const kFailAlloc, *const kOtherModule;
+
 class TempFolder {
  public:
   TempFolder() {
@@ -63,19 +67,19 @@ inline CommandResult Nibble(const std::string &args) {
   TempFolder folder;
   std::string out = folder / "out", err = folder / "err";
   std::string redirected = " >" + out + " 2>" + err + " </dev/null ";
-  int status = system((std::string(NIBBLE_BINARY) + redirected + args).c_str());
+  int status = system((std::string(kBinary) + redirected + args).c_str());
   int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return {code, ReadFile(out), ReadFile(err)};
 }
 
 // A file of tests/golden.
-inline std::string Golden(const std::string &name) { return std::string(NIBBLE_SOURCE_DIR) + "/tests/golden/" + name; }
+inline std::string Golden(const std::string &name) { return std::string(kSourceDir) + "/tests/golden/" + name; }
 
 // A file of the data folder shared beside the repository ($NIBBLE_SHARED, or ../shared); "" if it is not there, in
 // which case a test says that it skips.
 inline std::string Shared(const std::string &name) {
   const char *set = getenv("NIBBLE_SHARED");
-  std::string path = (set ? std::string(set) : std::string(NIBBLE_SOURCE_DIR) + "/../shared") + "/" + name;
+  std::string path = (set ? std::string(set) : std::string(kSourceDir) + "/../shared") + "/" + name;
   return std::filesystem::exists(path) ? path : "";
 }
 

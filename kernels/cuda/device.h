@@ -1,5 +1,5 @@
 /* What kernels use beside CUDA's own names: the few instructions that have no name in C, and a launch. Under nvcc they
- * are PTX; the tests' emulator (tests/cuda_emulator.h) gives the same names plain C++ bodies, and the kernels of this
+ * are PTX; the tests' emulator (tests/kernels/cuda/cuda_emulator.h) gives the same names plain C++ bodies, and the kernels of this
  * folder then run on the CPU, thread by thread. Pairs of 16-bit numbers are uint32_t, the first in the low half. */
 #ifndef NB_KERNELS_CUDA_DEVICE_H
 #define NB_KERNELS_CUDA_DEVICE_H
@@ -186,7 +186,7 @@ static inline void nb_launch_early(void (*kernel)(Args), dim3 blocks, int thread
   cudaLaunchKernelEx(&config, kernel, args);
 }
 #elif !defined(NB_TESTS_CUDA_EMULATOR_H)
-#error "for nvcc, or for C++ with tests/cuda_emulator.h included first"
+#error "for nvcc, or for C++ with tests/kernels/cuda/cuda_emulator.h included first"
 #endif
 
 /* ---- within a warp ---------------------------------------------------------------------------------------------- */

@@ -2,7 +2,7 @@
 """Makes tests/golden/bnb-0.50.2: what bitsandbytes 0.50.2 stores on the CPU for many small weights.
 
 Each case is quantized by Linear4bit or Linear8bitLt and read back from state_dict(), which is what save_pretrained
-writes. The weights are not stored: weights() below and its twin in tests/quantize_test.cc make them from integers.
+writes. The weights are not stored: weights() below and its twin in tests/kernels/quantize_test.cc make them from integers.
 One torch thread, because torch's mean over 32768 or more values depends on how many there are.
 
 usage: make_bnb.py OUT_FOLDER
