@@ -20,7 +20,18 @@ extern "C" {
 
 #pragma GCC visibility push(default)
 
-#define NIBBLE_VERSION "0.1.0"
+/* Of this header. The build reads the version here, and nowhere else. */
+#define NIBBLE_VERSION_MAJOR 0
+#define NIBBLE_VERSION_MINOR 1
+#define NIBBLE_VERSION_PATCH 0
+#define NIBBLE_VERSION_NUMBER (NIBBLE_VERSION_MAJOR * 10000 + NIBBLE_VERSION_MINOR * 100 + NIBBLE_VERSION_PATCH)
+#define NIBBLE_QUOTE_(x) #x
+#define NIBBLE_QUOTE(x) NIBBLE_QUOTE_(x)
+#define NIBBLE_VERSION \
+  NIBBLE_QUOTE(NIBBLE_VERSION_MAJOR) "." NIBBLE_QUOTE(NIBBLE_VERSION_MINOR) "." NIBBLE_QUOTE(NIBBLE_VERSION_PATCH)
+
+/* NIBBLE_VERSION of the library that is linked, which another header than this may have been made for. */
+const char *nibble_version(void);
 
 /* The values are the exit codes of the command line. */
 typedef enum nibble_status {
@@ -30,6 +41,9 @@ typedef enum nibble_status {
   NIBBLE_BAD_INPUT = 3,    /* a file is damaged, hostile, or of another kind */
   NIBBLE_SYSTEM = 4,       /* disk, memory or permission */
 } nibble_status;
+
+/* "ok", "check_failed", "usage", "bad_input" or "system"; "unknown" for a number that is no status. */
+const char *nibble_status_name(nibble_status status);
 
 enum { NIBBLE_MESSAGE_MAX = 1024 };
 

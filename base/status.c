@@ -5,6 +5,19 @@
 #include <stdio.h>
 #include <string.h>
 
+const char *nibble_version(void) { return NIBBLE_VERSION; }
+
+const char *nibble_status_name(nibble_status status) {
+  switch (status) {
+    case NIBBLE_OK: return "ok";
+    case NIBBLE_CHECK_FAILED: return "check_failed";
+    case NIBBLE_USAGE: return "usage";
+    case NIBBLE_BAD_INPUT: return "bad_input";
+    case NIBBLE_SYSTEM: return "system";
+  }
+  return "unknown";
+}
+
 /* A message is one line of text whatever a file's names hold: control bytes would let it draw on the terminal. */
 static void make_printable(char *s) {
   for (; *s; s++) {

@@ -47,6 +47,7 @@ foreach(folder ${NIBBLE_FOLDERS})
   list(APPEND NIBBLE_OBJECTS $<TARGET_OBJECTS:nb_${folder}>)
   if(folder STREQUAL kernels)
     # The library's door to the CUDA module, which is made of the other objects of base/ and kernels/ itself.
+    nibble_cuda_build(${PROJECT_SOURCE_DIR}/kernels/cuda/load.c)
     nibble_objects(nb_cuda_door kernels ${PROJECT_SOURCE_DIR}/kernels/cuda/load.c)
     list(APPEND NIBBLE_OBJECTS $<TARGET_OBJECTS:nb_cuda_door>)
     set(NIBBLE_KERNELS_OBJECTS ${NIBBLE_OBJECTS})

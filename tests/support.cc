@@ -5,3 +5,4 @@ const char *const kSourceDir = NIBBLE_SOURCE_DIR;
 const char *const kBinary = NIBBLE_BINARY;
 const char *const kFailAlloc = NIBBLE_FAIL_ALLOC;
 const char *const kOtherModule = NIBBLE_OTHER_MODULE;
+const char *const kOlderModule = NIBBLE_OLDER_MODULE;

@@ -14,9 +14,9 @@
 #include <string>
 #include <vector>
 
-// Where things are: this repository, the program under test, the library that refuses memory (cli/fail_alloc.c), and a
-// CUDA module of another build (kernels/cuda/other_module.c).
-extern const char *const kSourceDir, *const kBinary, *const kFailAlloc, *const kOtherModule;
+// Where things are: this repository, the program under test, the library that refuses memory (cli/fail_alloc.c), and
+// CUDA modules of other builds (kernels/cuda/other_module.c).
+extern const char *const kSourceDir, *const kBinary, *const kFailAlloc, *const kOtherModule, *const kOlderModule;
 
 class TempFolder {
  public:

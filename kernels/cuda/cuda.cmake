@@ -19,6 +19,7 @@ endif()
 
 if(NIBBLE_HAS_CUDA)
   file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.cu)
+  nibble_cuda_build(${CMAKE_CURRENT_LIST_DIR}/module.cu)
   add_library(nibble_cuda OBJECT ${cuda_sources})
   target_include_directories(nibble_cuda PRIVATE ${NIBBLE_CUDA_INCLUDES})
   target_compile_definitions(nibble_cuda PRIVATE _GNU_SOURCE)

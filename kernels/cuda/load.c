@@ -26,7 +26,7 @@ static void load(void) {
   }
   memcpy(&loaded.entry, &symbol, sizeof symbol); /* ISO C has no cast from data to function */
   const nb_cuda_module *module = loaded.entry(nb_threads());
-  if (module->bytes != sizeof *module || strcmp(module->version, NIBBLE_VERSION) != 0)
+  if (module->bytes != sizeof *module || strcmp(module->build, NB_CUDA_BUILD) != 0)
     snprintf(loaded.problem, sizeof loaded.problem, "%s is of another build of nibble", NB_CUDA_MODULE_FILE);
 }
 

@@ -7,7 +7,7 @@ extern "C" {
 static nb_cuda_module make_table(void) {
   nb_cuda_module t = {};
   t.bytes = sizeof t;
-  t.version = NIBBLE_VERSION;
+  t.build = NB_CUDA_BUILD;
   t.backend = nb_backend_cuda;
   t.free_bytes = nb_backend_cuda_free_bytes;
   t.quantizer_create = nb_cuda_quantizer_create;

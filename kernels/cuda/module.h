@@ -13,8 +13,9 @@ extern "C" {
 #include "kernels/cuda/quantize.h"
 
 typedef struct nb_cuda_module {
-  uint64_t bytes; /* of this struct, as the module knows it: with the version, tells a module of another build */
-  const char *version;
+  uint64_t bytes;    /* of this struct, as the module knows it: the rest is read only if that is right */
+  const char *build; /* NB_CUDA_BUILD, a hash of this header and all of ours that it includes (cmake/cuda_build.cmake):
+                        tells a module that would read the structs passed to it in another way */
   nb_backend *(*backend)(nibble_error *err);
   uint64_t (*free_bytes)(void);
   nibble_status (*quantizer_create)(nb_cuda_quantizer **out, nibble_error *err);

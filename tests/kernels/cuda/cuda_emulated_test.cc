@@ -656,8 +656,9 @@ TEST(Device, AModuleThatIsMissingOrOfAnotherBuildIsToldInOneLine) {
 #endif
   const std::string command = program + " logits " + Golden("tiny/llama-f32") + " --ids 1 --device cuda --out " +
                               (folder / "x") + " 2>" + (folder / "err");
-  for (bool is_there : {false, true}) {
-    if (is_there) std::filesystem::copy_file(kOtherModule, module);
+  const auto replace = std::filesystem::copy_options::overwrite_existing;
+  for (const char *is_there : {(const char *)nullptr, kOtherModule, kOlderModule}) {
+    if (is_there) std::filesystem::copy_file(is_there, module, replace);
     int status = system(command.c_str());
     std::string err = ReadFile(folder / "err");
     EXPECT_EQ(WEXITSTATUS(status), 4) << err;
