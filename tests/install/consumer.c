@@ -1,0 +1,27 @@
+/* What somebody else writes against the installed library: is it the header's version, and does it read a model?
+ * Compiled as C and as C++. */
+#include <nibble.h>
+#include <stdio.h>
+#include <string.h>
+
+int main(int argc, char **argv) {
+  if (argc != 2) return 2;
+  if (strcmp(nibble_version(), NIBBLE_VERSION) != 0 || NIBBLE_VERSION_NUMBER < 100) {
+    fprintf(stderr, "the library is %s, its header %s\n", nibble_version(), NIBBLE_VERSION);
+    return 1;
+  }
+  nibble_error err;
+  nibble_inspection *seen = NULL;
+  nibble_status status = nibble_inspect("/nowhere", &seen, &err);
+  if (status != NIBBLE_BAD_INPUT || strcmp(nibble_status_name(status), "bad_input") != 0) {
+    fprintf(stderr, "a model that is not there: %s\n", nibble_status_name(status));
+    return 1;
+  }
+  if (nibble_inspect(argv[1], &seen, &err) != NIBBLE_OK) {
+    fprintf(stderr, "%s\n", err.message);
+    return 1;
+  }
+  printf("nibble %s: %s, %zu tensors\n", nibble_version(), seen->architecture, seen->tensor_count);
+  nibble_inspection_free(seen);
+  return 0;
+}
