@@ -26,7 +26,8 @@ nibble_status nb_stage_begin(nb_stage *stage, const char *dst, bool force, nibbl
 nibble_status nb_stage_begin_file(nb_stage *stage, const char *dst, bool force, nibble_error *err);
 
 /* Syncs every file (unless `sync` is false), then puts the output in its place; with force an older output is
- * exchanged in one step and then removed. NIBBLE_BAD_INPUT if a mapped input changed meanwhile. The stage is over afterwards, also on failure (nothing is left behind). */
+ * exchanged in one step and then removed. NIBBLE_BAD_INPUT if a mapped input changed meanwhile. The stage is over
+ * afterwards, also on failure (nothing is left behind). */
 nibble_status nb_stage_commit(nb_stage *stage, bool sync, nibble_error *err);
 
 /* Removes DST.partial. Harmless on a zeroed or finished stage. */

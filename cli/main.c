@@ -53,7 +53,7 @@ static void bound_spinning(char **argv) {
 int main(int argc, char **argv) {
   bound_spinning(argv);
   prctl(PR_SET_NAME, "nibble"); /* started again, it would be "exe" in ps and top */
-  signal(SIGPIPE, SIG_IGN); /* a closed stdout is reported as an error, with its exit code */
+  signal(SIGPIPE, SIG_IGN);     /* a closed stdout is reported as an error, with its exit code */
   if (argc < 2) {
     usage(stderr);
     return NIBBLE_USAGE;

@@ -9,7 +9,8 @@
 
 typedef struct nb_packer nb_packer;
 
-/* Scratch memory for any number of tensors; they are quantized where nibble_set_device says. `progress` is told of every tensor: weights done of `total`. */
+/* Scratch memory for any number of tensors; they are quantized where nibble_set_device says. `progress` is told of
+ * every tensor: weights done of `total`. */
 nibble_status nb_packer_open(nb_writer *writer, const nibble_progress *progress, int64_t total, nb_packer **out,
                              nibble_error *err);
 void nb_packer_close(nb_packer *packer); /* NULL is fine */

@@ -1,6 +1,7 @@
 /* What kernels use beside CUDA's own names: the few instructions that have no name in C, and a launch. Under nvcc they
- * are PTX; the tests' emulator (tests/kernels/cuda/cuda_emulator.h) gives the same names plain C++ bodies, and the kernels of this
- * folder then run on the CPU, thread by thread. Pairs of 16-bit numbers are uint32_t, the first in the low half. */
+ * are PTX; the tests' emulator (tests/kernels/cuda/cuda_emulator.h) gives the same names plain C++ bodies, and the
+ * kernels of this folder then run on the CPU, thread by thread. Pairs of 16-bit numbers are uint32_t, the first in the
+ * low half. */
 #ifndef NB_KERNELS_CUDA_DEVICE_H
 #define NB_KERNELS_CUDA_DEVICE_H
 

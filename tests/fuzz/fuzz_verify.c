@@ -1,5 +1,5 @@
-/* A model folder of any bytes through `verify`: its structure, and every weight against itself. The input is config.json
- * up to the first NUL, tokenizer.json up to the second, and model.safetensors. */
+/* A model folder of any bytes through `verify`: its structure, and every weight against itself. The input is
+ * config.json up to the first NUL, tokenizer.json up to the second, and model.safetensors. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
