@@ -179,6 +179,15 @@ static nibble_status find_slot(const nb_checkpoint *c, const nb_identity *id, nb
   return NIBBLE_OK;
 }
 
+/* Of two spellings of one tensor the better is taken. */
+static void take(const nb_checkpoint *c, nb_slot *slot, nb_tensor *t) {
+  const nb_tensor *other = slot->tensor;
+  bool is_better = !other || t->id.spelling < other->id.spelling;
+  if (is_better) slot->tensor = t;
+  if (other && is_better) c->tensors[other - c->tensors].twin = t;
+  if (!is_better) t->twin = other;
+}
+
 static nibble_status fill_slots(nb_checkpoint *c, nibble_error *err) {
   for (size_t i = 0; i < c->promised.count; i++) {
     const char *name = c->promised.items[i].name;
@@ -187,12 +196,11 @@ static nibble_status fill_slots(nb_checkpoint *c, nibble_error *err) {
       return nb_fail_memory(err, c->promised.count * sizeof(nb_strmap_slot));
   }
   for (size_t i = 0; i < c->tensor_count; i++) {
-    const nb_tensor *t = &c->tensors[i];
-    nb_slot *slot;
+    nb_tensor *t = &c->tensors[i];
+    nb_slot *slot = NULL;
     nibble_status status = t->is_part ? NIBBLE_OK : find_slot(c, &t->id, &slot, err);
     if (status != NIBBLE_OK) return status;
-    if (t->is_part || !slot) continue;
-    if (!slot->tensor || t->id.spelling < slot->tensor->id.spelling) slot->tensor = t;
+    if (slot) take(c, slot, t);
   }
   for (size_t i = 0; i < c->promised.count; i++) {
     nb_slot *slot = &c->slots[i];

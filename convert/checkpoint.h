@@ -50,12 +50,13 @@ typedef struct nb_tensor {
   bool is_part; /* belongs to another tensor's packed weight: */
   nb_part_role part;
   const struct nb_tensor *main;
-  bool is_transposed;      /* lies as [in, out] where `shape` says [out, in]; is_strided, too */
-  const nb_layout *layout; /* of the packed weight whose main tensor this is; NULL: it is plain, or a part */
-  nb_packed *packed;       /* if layout: that weight's format and shape, without buffers; NULL: see fault */
-  nb_dtype source_dtype;   /* if layout: what the weight was before */
-  char *weight_name;       /* of that weight, where its layout calls the tensor something else; else NULL */
-  char *fault;             /* why the packed weight cannot be read; NULL: it can */
+  bool is_transposed;           /* lies as [in, out] where `shape` says [out, in]; is_strided, too */
+  const nb_layout *layout;      /* of the packed weight whose main tensor this is; NULL: it is plain, or a part */
+  nb_packed *packed;            /* if layout: that weight's format and shape, without buffers; NULL: see fault */
+  nb_dtype source_dtype;        /* if layout: what the weight was before */
+  char *weight_name;            /* of that weight, where its layout calls the tensor something else; else NULL */
+  const struct nb_tensor *twin; /* the one that was taken, where two are the same promised tensor in other spellings */
+  char *fault;                  /* why the packed weight cannot be read; NULL: it can */
 } nb_tensor;
 
 /* A tensor that the config promises, and the one that holds it. */

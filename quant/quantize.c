@@ -85,9 +85,29 @@ static nibble_status check_not_packed(const quantizer *q, nibble_error *err) {
   return NIBBLE_OK;
 }
 
+/* bitsandbytes packs the weights of nn.Linear, and transformers holds the experts of a layer in one parameter. */
+static void tell_of_experts(const quantizer *q) {
+  const nb_checkpoint *c = &q->checkpoint;
+  size_t count = 0;
+  uint64_t bytes = 0;
+  for (size_t i = 0; !q->is_gptq && i < c->tensor_count; i++) {
+    const nb_tensor *t = &c->tensors[i];
+    if (nb_role_info(t->id.role)->kind != NB_KIND_EXPERT || t->is_part) continue;
+    count++;
+    bytes += t->bytes;
+  }
+  if (!count) return;
+  nb_warn(
+      &q->options->progress,
+      "%zu matrices of experts, %.1f MB, stay as they are: bitsandbytes' layout has none (--method gptq and rtn pack "
+      "them)",
+      count, (double)bytes / 1e6);
+}
+
 static nibble_status open_source(quantizer *q, nibble_error *err) {
   const nibble_quantize_options *o = q->options;
   nb_checkpoint *c = &q->checkpoint;
+  nb_select_options choice = {o->include, o->exclude, q->is_gptq};
   nibble_status status = nb_checkpoint_open(o->src, c, err);
   if (status != NIBBLE_OK) return status;
   if (!c->config.json || !c->config.json->child)
@@ -106,7 +126,8 @@ static nibble_status open_source(quantizer *q, nibble_error *err) {
             "%s: the family of model_type \"%s\" is not known: every 2-D weight that is not named like an embedding, a "
             "norm or a head is taken for a linear layer's",
             o->src, c->config.model_type);
-  if ((status = nb_select(c, o->include, o->exclude, &q->selection, err)) != NIBBLE_OK) return status;
+  if ((status = nb_select(c, &choice, &q->selection, err)) != NIBBLE_OK) return status;
+  tell_of_experts(q);
   return check_not_packed(q, err);
 }
 
@@ -120,6 +141,8 @@ static nibble_status plan_tensor(quantizer *q, const nb_tensor *t, bool quantize
   if (status != NIBBLE_OK) return status;
   p->index = *next;
   if (!quantize) {
+    bool kept = t->id.rule && t->id.rule->stored & NB_KEEP_F32 && p->source.dtype == NB_F16;
+    if (kept && !q->is_gptq) p->source.dtype = NB_F32; /* as transformers' bitsandbytes quantizer saves it */
     ++*next;
     return nb_writer_declare(q->writer, p->source.name, p->source.dtype, p->source.shape, p->source.ndim, err);
   }
@@ -223,6 +246,7 @@ static nibble_status write_tensors(quantizer *q, nibble_error *err) {
     nb_pack_result packed;
     cJSON *details = NULL;
     status = nb_source_open(&q->checkpoint, p->source.tensor, &source, err);
+    if (!p->part_count) source.dtype = p->source.dtype;
     if (status == NIBBLE_OK && p->part_count && q->is_gptq)
       status =
           nb_gptq_method_write(&q->gptq, q->writer, &source, p->parts, p->part_count, p->index, &packed, &details, err);

@@ -40,8 +40,9 @@ static bool matches(const pattern *p, const char *name) {
 }
 
 /* The kind of a linear module's weight that a layout can pack, quantized or not; NB_KIND_OTHER for all else. */
-static nb_kind linear_kind(const nb_tensor *t) {
+static nb_kind linear_kind(const nb_tensor *t, bool experts) {
   nb_kind kind = nb_role_info(t->id.role)->kind;
+  if (kind == NB_KIND_EXPERT && !experts) return NB_KIND_OTHER;
   int ndim = t->layout ? 2 : t->ndim;
   bool kept = t->id.is_bias || (t->id.rule && t->id.rule->stored & NB_KEEP_F32);
   return ndim == 2 && !kept && nb_kind_is_linear(kind) ? kind : NB_KIND_OTHER;
@@ -65,7 +66,7 @@ typedef struct selector {
 static nibble_status choose(selector *s, size_t i, const char *name, nibble_error *err) {
   const nb_checkpoint *c = s->checkpoint;
   const nb_tensor *t = &c->tensors[i];
-  nb_kind kind = linear_kind(t);
+  nb_kind kind = linear_kind(t, s->out->experts);
   if (kind == NB_KIND_OTHER || t->count == 0) return NIBBLE_OK;
   /* transformers gives a tied head the embedding's weights, whatever the file says. */
   bool head = kind == NB_KIND_HEAD, tied = t == c->head && !c->config.head_differs;
@@ -99,14 +100,15 @@ static nibble_status check_use(const selector *s, const pattern *p, nibble_error
                  s->checkpoint->path);
 }
 
-nibble_status nb_select(const nb_checkpoint *c, const char *include, const char *exclude, nb_selection *out,
+nibble_status nb_select(const nb_checkpoint *c, const nb_select_options *options, nb_selection *out,
                         nibble_error *err) {
   selector s = {.checkpoint = c,
-                .include = {.option = "--include", .text = include},
-                .exclude = {.option = "--exclude", .text = exclude},
+                .include = {.option = "--include", .text = options->include},
+                .exclude = {.option = "--exclude", .text = options->exclude},
                 .out = out};
   *out = (nb_selection){.choices = nb_alloc(c->tensor_count ? c->tensor_count : 1, sizeof *out->choices),
-                        .is_default = true};
+                        .is_default = true,
+                        .experts = options->experts};
   nibble_status status = out->choices ? NIBBLE_OK : nb_fail_memory(err, c->tensor_count * sizeof *out->choices);
   if (status == NIBBLE_OK) status = compile(&s.include, err);
   if (status == NIBBLE_OK) status = compile(&s.exclude, err);
@@ -157,7 +159,7 @@ cJSON *nb_skip_modules(const nb_checkpoint *c, const nb_selection *selection) {
     if (selection->choices[i] == NB_CHOICE_DROP) continue;
     const nb_tensor *t = &c->tensors[i];
     if (t->id.role == NB_HEAD && !t->id.is_bias) head_named = true;
-    if (selection->choices[i] != NB_CHOICE_KEEP || linear_kind(t) == NB_KIND_OTHER) continue;
+    if (selection->choices[i] != NB_CHOICE_KEEP || linear_kind(t, selection->experts) == NB_KIND_OTHER) continue;
     ok = add_module(list, nb_tensor_weight_name(t));
   }
   if (ok && !head_named) ok = add_head(c, list);

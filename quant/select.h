@@ -14,14 +14,20 @@ typedef enum nb_choice {
 typedef struct nb_selection {
   nb_choice *choices; /* [tensor_count] */
   size_t quantized;   /* how many are to be quantized */
+  bool experts;       /* as it was asked for */
   bool is_default;    /* exactly what transformers quantizes by itself */
 } nb_selection;
+
+typedef struct nb_select_options {
+  const char *include, *exclude; /* or NULL */
+  bool experts;                  /* the layout packs the matrices of experts, too */
+} nb_select_options;
 
 /* By default every linear layer's weight (nb_tensor.id) is quantized. `include` and `exclude` are regular expressions
  * (PCRE2), searched anywhere in a tensor's name, or NULL: include adds output embeddings that are not tied, exclude
  * takes away and wins. NIBBLE_USAGE: an expression is malformed or matches no weight it could change. NIBBLE_BAD_INPUT:
  * a chosen weight is of no dtype that can be quantized, or there is none. Free with nb_selection_free. */
-nibble_status nb_select(const nb_checkpoint *checkpoint, const char *include, const char *exclude, nb_selection *out,
+nibble_status nb_select(const nb_checkpoint *checkpoint, const nb_select_options *options, nb_selection *out,
                         nibble_error *err);
 void nb_selection_free(nb_selection *selection);
 

@@ -130,6 +130,17 @@ static bool is_part_name(const char *name) {
   return strstr(name, ".quant_state.") != NULL;
 }
 
+/* A second copy of a tensor under another name, as older versions saved what is tied. */
+static void check_twin(look *l, const nb_tensor *t) {
+  const nb_checkpoint *c = l->checkpoint;
+  bool same = t->dtype == t->twin->dtype && t->bytes == t->twin->bytes &&
+              memcmp(nb_tensor_raw(c, t), nb_tensor_raw(c, t->twin), (size_t)t->bytes) == 0;
+  nb_find(l->findings, same ? NIBBLE_NOTE : NIBBLE_FAULT, "shared", same ? "" : "copies-differ",
+          nb_place_tensor(t->name),
+          same ? "a copy of '%s', which is what is read" : "it stands for the same as '%s', but its bytes are others",
+          t->twin->name);
+}
+
 static void check_left_over(look *l) {
   const nb_checkpoint *c = l->checkpoint;
   for (size_t i = 0; i < c->tensor_count; i++) {
@@ -138,6 +149,8 @@ static void check_left_over(look *l) {
     if (is_part_name(t->name)) {
       nb_find(l->findings, NIBBLE_FAULT, "left-over", "part-without-weight", nb_place_tensor(t->name),
               "it is a part of a packed weight that is not there");
+    } else if (t->twin) {
+      check_twin(l, t);
     } else if (c->config.family && t != c->head) { /* of a tied head check_tie has told */
       /* The heads of classes are many, and the rules do not list them all. */
       bool old = t->id.role == NB_BUFFER, head = c->config.head->kind != NB_HEAD_LM;
