@@ -3,11 +3,25 @@
 #include "model/family.h"
 
 /* A line a family; the rest is in its file. */
-extern const nb_family nb_family_bert, nb_family_llama, nb_family_mistral, nb_family_qwen2, nb_family_qwen3;
+/* clang-format off */
+extern const nb_family
+    nb_family_bert,
+    nb_family_gpt2,
+    nb_family_llama,
+    nb_family_mistral,
+    nb_family_qwen2,
+    nb_family_qwen3;
 
 const nb_family *const nb_families[] = {
-    &nb_family_bert, &nb_family_llama, &nb_family_mistral, &nb_family_qwen2, &nb_family_qwen3, NULL,
+    &nb_family_bert,
+    &nb_family_gpt2,
+    &nb_family_llama,
+    &nb_family_mistral,
+    &nb_family_qwen2,
+    &nb_family_qwen3,
+    NULL,
 };
+/* clang-format on */
 
 const nb_family *nb_family_by_model_type(const char *model_type) {
   for (const nb_family *const *f = nb_families; *f; f++) {
