@@ -10,7 +10,8 @@ extern const nb_family
     nb_family_llama,
     nb_family_mistral,
     nb_family_qwen2,
-    nb_family_qwen3;
+    nb_family_qwen3,
+    nb_family_t5;
 
 const nb_family *const nb_families[] = {
     &nb_family_bert,
@@ -19,6 +20,7 @@ const nb_family *const nb_families[] = {
     &nb_family_mistral,
     &nb_family_qwen2,
     &nb_family_qwen3,
+    &nb_family_t5,
     NULL,
 };
 /* clang-format on */
