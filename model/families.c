@@ -9,6 +9,7 @@ extern const nb_family
     nb_family_gpt2,
     nb_family_llama,
     nb_family_mistral,
+    nb_family_mixtral,
     nb_family_qwen2,
     nb_family_qwen3,
     nb_family_t5;
@@ -18,6 +19,7 @@ const nb_family *const nb_families[] = {
     &nb_family_gpt2,
     &nb_family_llama,
     &nb_family_mistral,
+    &nb_family_mixtral,
     &nb_family_qwen2,
     &nb_family_qwen3,
     &nb_family_t5,

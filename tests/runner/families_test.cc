@@ -16,7 +16,7 @@ extern "C" {
 namespace {
 
 // Golden models of a family are called by its name, and something that tells them apart.
-const char *const kFamilies[] = {"bert-", "gpt2-", "llama-", "mistral-", "qwen2-", "qwen3-", "t5-"};
+const char *const kFamilies[] = {"bert-", "gpt2-", "llama-", "mistral-", "mixtral-", "qwen2-", "qwen3-", "t5-"};
 
 std::vector<std::string> Names(const std::string &folder) {
   std::vector<std::string> names;
