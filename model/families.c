@@ -12,6 +12,7 @@ extern const nb_family
     nb_family_mixtral,
     nb_family_qwen2,
     nb_family_qwen3,
+    nb_family_qwen3_moe,
     nb_family_t5;
 
 const nb_family *const nb_families[] = {
@@ -22,6 +23,7 @@ const nb_family *const nb_families[] = {
     &nb_family_mixtral,
     &nb_family_qwen2,
     &nb_family_qwen3,
+    &nb_family_qwen3_moe,
     &nb_family_t5,
     NULL,
 };

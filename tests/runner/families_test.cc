@@ -24,7 +24,6 @@ std::vector<std::string> Names(const std::string &folder) {
     std::string name = entry.path().filename();
     bool known = std::any_of(std::begin(kFamilies), std::end(kFamilies),
                              [&](const char *family) { return name.rfind(family, 0) == 0; });
-    known = known && name.rfind("qwen3-moe", 0) != 0;
     if (known && entry.is_directory() && std::filesystem::exists(Golden(folder + "/" + name + ".safetensors")))
       names.push_back(name);
   }
