@@ -145,7 +145,10 @@ static nibble_status check_reach(const nb_gptq_method *m, nibble_error *err) {
   for (size_t i = 0; i < c->promised.count; i++)
     reached += is_reached(&c->slots[i]) && wants((void *)(uintptr_t)m, c->slots[i].tensor);
   if (reached == m->selection->quantized) return NIBBLE_OK;
-  return nb_fail(err, NIBBLE_USAGE, "--include: gptq calibrates the linear layers of blocks, no output embeddings");
+  if (m->options->include)
+    return nb_fail(err, NIBBLE_USAGE, "--include: gptq calibrates the linear layers of blocks, no output embeddings");
+  return nb_fail(err, NIBBLE_USAGE, "%s: gptq calibrates the linear layers of blocks; --exclude leaves out %zu others",
+                 c->path, m->selection->quantized - reached);
 }
 
 static nibble_status load_windows(nb_gptq_method *m, nibble_error *err) {

@@ -305,7 +305,7 @@ nibble_status nb_model_need_decoder(const nb_model *m, nibble_error *err) {
                      : !nb_model_last(m)->causal   ? "sees later tokens"
                                                    : NULL;
   if (!what) return NIBBLE_OK;
-  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: '%s' %s: text has no perplexity under it, and it writes none",
+  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: '%s' %s: this needs a model that scores next tokens, one after the other",
                  m->checkpoint.path, *c->architecture ? c->architecture : c->family->default_class, what);
 }
 

@@ -165,7 +165,9 @@ typedef struct hidden_run {
   forward f;
   nb_identity place; /* of the activation */
   output file;
-  int64_t first; /* token that the step under way begins with */
+  int64_t rows;   /* of the file */
+  int64_t first;  /* token that the step under way begins with, */
+  int64_t tokens; /* and how many it has */
   bool seen;
 } hidden_run;
 
@@ -174,22 +176,30 @@ static bool wants(void *ctx, const nb_point *point) {
   return p->role == point->role && p->layer == point->layer && p->stack == point->stack && p->expert == point->expert;
 }
 
+/* An expert sees the rows that have chosen it, cross-attention those of the encoder: all that is seen of these is seen
+ * at once, in one step. */
 static nibble_status see(void *ctx, const nb_point *point, const float *x, int64_t rows, int64_t cols,
                          nibble_error *err) {
   (void)point;
   hidden_run *run = ctx;
   const nibble_logits_options *o = run->f.options;
-  output_shape shape = {.ndim = 3, .rows = run->place.stack == 0 ? (int64_t)o->id_count : run->f.count, .width = cols};
+  bool every = run->tokens > 0 && rows == run->tokens;
+  output_shape shape = {.ndim = 3, .rows = every ? run->f.count : rows, .width = cols};
+  if (run->seen && !every)
+    return nb_fail(err, NIBBLE_USAGE, "%s: '%s' sees some of the tokens of each step; at most %d can be given",
+                   o->model, o->hook, STEP_TOKENS);
   nibble_status status = run->seen ? NIBBLE_OK : output_open(&run->file, o, o->hook, &shape, err);
+  run->rows = shape.rows;
   run->seen = true;
-  return status == NIBBLE_OK ? output_rows(&run->file, run->first, rows, x, err) : status;
+  return status == NIBBLE_OK ? output_rows(&run->file, every ? run->first : 0, rows, x, err) : status;
 }
 
 static nibble_status run_hidden(hidden_run *run, nibble_error *err) {
   const forward *f = &run->f;
   for (int64_t at = 0; at < f->count; at += f->step) {
     run->first = at;
-    nibble_status status = nb_session_step(f->session, f->ids + at, nb_min_i64(f->step, f->count - at), err);
+    run->tokens = nb_min_i64(f->step, f->count - at);
+    nibble_status status = nb_session_step(f->session, f->ids + at, run->tokens, err);
     if (status != NIBBLE_OK) return status;
     if (!run->seen) return no_activation(f->options, err);
   }
@@ -206,7 +216,7 @@ nibble_status nibble_hidden(const nibble_logits_options *options, nibble_logits_
   double start = nb_seconds();
   if ((status = forward_open(&run.f, &hook, err)) == NIBBLE_OK) status = run_hidden(&run, err);
   if (run.seen) status = output_close(&run.file, status, err);
-  *out = (nibble_logits_result){.ndim = 3, .shape = {1, run.f.count, run.file.width}, .seconds = nb_seconds() - start};
+  *out = (nibble_logits_result){.ndim = 3, .shape = {1, run.rows, run.file.width}, .seconds = nb_seconds() - start};
   forward_close(&run.f);
   return status;
 }

@@ -152,11 +152,80 @@ TEST(Forward, GptqModelsArtifactsGiveTheLogitsOfTheirDequantizedWeights) {
   }
 }
 
+// A decoder beside an encoder, in one step and token by token, after another text, and for two texts at once.
+TEST(Forward, ADecoderGoesOnFromItsEncoder) {
+  GoldenFile golden = ReadSafetensors(Tiny("t5-f32.safetensors"));
+  std::vector<int32_t> ids = Values<int32_t>(golden.tensors["ids"]),
+                       dec = Values<int32_t>(golden.tensors["decoder_ids"]);
+  std::vector<float> want = Values<float>(golden.tensors["logits"]);
+  Model model(Tiny("t5-f32"));
+  int64_t n = (int64_t)dec.size(), tokens = (int64_t)ids.size(), vocab = model.vocab();
+  for (int64_t sequences : {1, 2}) {
+    nb_session_options options = {};
+    options.sequences = sequences;
+    options.capacity = n;
+    options.encoder_capacity = tokens + 3;
+    nb_session *session = nullptr;
+    nibble_error err = {};
+    ASSERT_EQ(nb_session_create(model.get(), &options, &session, &err), NIBBLE_OK) << err.message;
+    EXPECT_EQ(nb_session_step(session, dec.data(), 1, &err), NIBBLE_USAGE) << "without the encoder's tokens";
+    std::vector<int32_t> other((size_t)(sequences * (tokens + 3)), 7), both, rows;
+    ASSERT_EQ(nb_session_encode(session, other.data(), tokens + 3, &err), NIBBLE_OK) << err.message;
+    for (int64_t s = 0; s < sequences; s++) both.insert(both.end(), ids.begin(), ids.end());
+    for (int64_t step : {n, (int64_t)1, (int64_t)5}) {
+      SCOPED_TRACE(step);
+      std::vector<float> got((size_t)(n * vocab));
+      ASSERT_EQ(nb_session_encode(session, both.data(), tokens, &err), NIBBLE_OK) << err.message;
+      for (int64_t at = 0; at < n; at += step) {
+        int64_t k = std::min(step, n - at);
+        std::vector<int32_t> part;
+        for (int64_t s = 0; s < sequences; s++) part.insert(part.end(), dec.begin() + at, dec.begin() + at + k);
+        ASSERT_EQ(nb_session_step(session, part.data(), k, &err), NIBBLE_OK) << err.message;
+        rows.clear();
+        for (int64_t t = 0; t < k; t++) rows.push_back((int32_t)((sequences - 1) * k + t));
+        ASSERT_EQ(nb_session_logits(session, rows.data(), k, &got[(size_t)(at * vocab)], &err), NIBBLE_OK);
+      }
+      EXPECT_LT(Difference(got, want), 1e-4);
+    }
+    nb_session_free(session);
+  }
+}
+
+// An expert sees the rows that have chosen it, cross-attention the encoder's, a hook of no module is told.
+TEST(Hidden, SeesTheInputOfAnyModuleOfAnyFamily) {
+  TempFolder folder;
+  const struct {
+    const char *model, *more, *hook;
+    int64_t rows, cols;  // rows 0: some
+  } cases[] = {{"gpt2-f32", "", "h.1.mlp.c_proj", 12, 144},
+               {"bert-mlm-f32", "", "encoder.layer.0.output.dense", 12, 44},
+               {"t5-f32", " --decoder-ids 0,3,4", "decoder.block.1.layer.1.EncDecAttention.k", 12, 24},
+               {"t5-f32", " --decoder-ids 0,3,4", "decoder.block.1.layer.1.EncDecAttention.o", 3, 18},
+               {"mixtral-f32", "", "layers.0.block_sparse_moe.experts.1.w2", 0, 20}};
+  for (const auto &c : cases) {
+    std::string name = std::string(c.hook) + ".input", out = folder / "x";
+    CommandResult r = Nibble("hidden " + Tiny(c.model) + " --force --ids 1,2,3,4,5,6,7,8,9,10,11,12 --hook " + name +
+                             c.more + " --out " + out);
+    ASSERT_EQ(r.code, 0) << r.err;
+    GoldenFile file = ReadSafetensors(out);
+    ASSERT_EQ(file.tensors.size(), 1u);
+    ASSERT_EQ(file.tensors.begin()->first, name);
+    std::vector<int64_t> shape = file.tensors[name].shape;
+    EXPECT_EQ(shape[2], c.cols) << name;
+    if (c.rows) EXPECT_EQ(shape[1], c.rows) << name;
+    EXPECT_EQ(file.tensors[name].bytes.size(), (size_t)(shape[1] * shape[2] * 4));
+  }
+  EXPECT_EQ(Nibble("hidden " + Tiny("gpt2-f32") + " --ids 1 --hook h.1.mlp.none.input --out " + (folder / "y")).code,
+            2);
+}
+
 INSTANTIATE_TEST_SUITE_P(Forward, TinyModel,
                          testing::Values("llama-f32", "llama-tied-biases-f16", "llama-head-dim-llama3-bf16",
                                          "llama-old-linear-bf16", "llama-old-llama3-bf16", "llama-mha-gelu-f16",
                                          "mistral-window-bf16", "qwen2-bf16", "qwen2-window-bf16", "qwen3-bf16",
-                                         "llama-nf4", "llama-nf4-double", "llama-fp4", "llama-int8"),
+                                         "gpt2-f32", "gpt2-switches-bf16", "mixtral-window-bf16",
+                                         "qwen3-moe-sparse-step-bf16", "llama-nf4", "llama-nf4-double", "llama-fp4",
+                                         "llama-int8"),
                          [](const auto &info) {
                            std::string name = info.param;
                            std::replace(name.begin(), name.end(), '-', '_');
