@@ -15,9 +15,9 @@ target_compile_definitions(nibble_flags INTERFACE _GNU_SOURCE _FILE_OFFSET_BITS=
 # A fused multiply-add where the source has two operations would change the quantizers' rounding.
 target_compile_options(nibble_flags INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:-ffp-contract=off -fno-math-errno>)
 if(NIBBLE_SANITIZE)
-  # -O1: kernels written in intrinsics are fifty times slower without it.
+  # -O1: kernels written in intrinsics are fifty times slower without it. -g1: a report names lines, and needs no more.
   target_compile_options(nibble_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=all
-                                                -fno-omit-frame-pointer -g $<$<COMPILE_LANGUAGE:C>:-O1>)
+                                                -fno-omit-frame-pointer -g1 $<$<COMPILE_LANGUAGE:C>:-O1>)
   target_link_options(nibble_flags INTERFACE -fsanitize=address,undefined)
 endif()
 
