@@ -419,8 +419,8 @@ static nibble_status measure(const model *m, const nb_gguf_tensor *t, nb_tensor 
   int64_t unit = 1, unit_bytes = (int64_t)nb_dtype_size(type->dtype), units, bytes;
   if (out->is_blocks) {
     const nb_format_row *info = nb_format_info(type->format);
-    unit = info->block_weights;
-    unit_bytes = info->block_bytes;
+    unit = info->block.weights;
+    unit_bytes = info->block.bytes;
     if (t->shape[t->ndim - 1] % unit != 0)
       return nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: tensor '%.*s': rows of %lld are no whole blocks of %s", path,
                      (int)t->name.length, t->name.data, (long long)t->shape[t->ndim - 1], type->name);

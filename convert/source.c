@@ -16,7 +16,7 @@ nibble_status nb_source_describe(const nb_checkpoint *c, const nb_tensor *t, nb_
   if (!t->layout) return NIBBLE_OK;
   const nb_packed m = *t->packed;
   out->is_packed = true;
-  out->dtype = m.format == NB_FORMAT_INT8 ? c->config.dtype : t->source_dtype;
+  out->dtype = nb_format_info(m.format)->scheme == NB_SCHEME_SYMMETRIC ? c->config.dtype : t->source_dtype;
   out->ndim = 2;
   out->shape[0] = m.rows;
   out->shape[1] = m.cols;

@@ -121,10 +121,12 @@ static void quantize_part(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   bench *b = ctx;
   /* Weights, codes, scales and sums lie one after the other in the arena. */
-  uint8_t *codes = b->arena + (int64_t)QUANTIZED * 2 + begin / 2;
-  float *absmax = (float *)(void *)(b->arena + (int64_t)QUANTIZED * 5 / 2) + begin / 64;
-  nb_block_sums *sums = (nb_block_sums *)(void *)(b->arena + (int64_t)QUANTIZED * 3) + begin / 64;
-  nb_quantize_4bit(NB_FORMAT_NF4, NB_BF16, b->arena + begin * 2, end - begin, 64, false, codes, absmax, sums);
+  nb_packed m = nb_packed_usual(NB_FORMAT_NF4, 1, QUANTIZED, 0, false);
+  nb_quantize_run run = {.dtype = NB_BF16, .src = b->arena + begin * 2, .count = end - begin};
+  run.codes = b->arena + (int64_t)QUANTIZED * 2 + begin / 2;
+  run.scales = (float *)(void *)(b->arena + (int64_t)QUANTIZED * 5 / 2) + begin / m.block_size;
+  run.sums = (nb_block_sums *)(void *)(b->arena + (int64_t)QUANTIZED * 3) + begin / m.block_size;
+  nb_quantize(&m, &run);
 }
 
 static void quantize_all(bench *b, void *arg) {
@@ -167,7 +169,7 @@ static void multiply(bench *b, void *arg) {
     a->w.absmax_codes = take(b, count / a->w.block_size);
     a->w.nested_absmax = take(b, nb_ceil_div(count / a->w.block_size, NESTED_BLOCK) * 4);
   }
-  if (nb_gptq_bits(a->w.format)) {
+  if (a->w.groups) {
     a->w.scales = take(b, a->w.groups * a->w.rows * 2);
     a->w.zeros = take(b, a->w.groups * a->w.rows);
   }
@@ -176,20 +178,11 @@ static void multiply(bench *b, void *arg) {
 
 static void measure_product(bench *b, nb_format format, bool double_quant, bool int8_activations, int64_t rows,
                             int64_t cols, int64_t n, const nibble_kernel_bench *machine, nibble_kernel_bench_row *out) {
-  product_arg a = {.w = {.format = format, .rows = rows, .cols = cols}, .n = n, .int8_activations = int8_activations};
-  if (format == NB_FORMAT_NF4 || format == NB_FORMAT_FP4) {
-    a.w.quant_map = format == NB_FORMAT_NF4 ? nb_nf4_map : nb_fp4_map;
-    a.w.block_size = 64;
-    a.w.nested_block_size = double_quant ? NESTED_BLOCK : 0;
-    a.w.nested_quant_map = (const float *)(const void *)b->arena;
-  }
-  if (format == NB_FORMAT_INT8) a.w.absmax = (const float *)(const void *)b->arena;
-  if (nb_gptq_bits(format)) {
-    a.w.group_size = GROUP;
-    a.w.groups = nb_ceil_div(cols, GROUP);
-    a.w.scale_dtype = NB_F16;
-    a.w.in_bands = true; /* as a model has them once it is loaded */
-  }
+  product_arg a = {.n = n, .int8_activations = int8_activations};
+  a.w = nb_packed_usual(format, rows, cols, 0, double_quant);
+  a.w.nested_quant_map = (const float *)(const void *)b->arena;
+  if (!a.w.block_size) a.w.absmax = a.w.nested_quant_map; /* int8: a scale a row */
+  a.w.in_bands = a.w.groups != 0;                         /* as a model has them once it is loaded */
   a.bytes = nb_packed_bytes(&a.w);
   a.product = (nb_product){.w = &a.w, .x = b->x, .ldx = cols, .y = b->y, .ldy = rows};
   *out = (nibble_kernel_bench_row){
@@ -221,10 +214,10 @@ static bool any_wanted(const nibble_kernel_bench_options *o) {
 
 static void measure_all(bench *b, const nibble_kernel_bench_options *o, nibble_kernel_bench *out) {
   for (int format = 0; format < NB_FORMAT_COUNT; format++) {
-    for (int nested = 0; nested <= (format == NB_FORMAT_NF4); nested++) {
+    for (int nested = 0; nested <= (nb_format_info((nb_format)format)->nested_footprint != NULL); nested++) {
       for (int shape = 0; shape < SHAPES; shape++) {
         int64_t rows = shapes[shape].rows, cols = shapes[shape].cols;
-        int block = nb_format_info((nb_format)format)->block_weights;
+        int block = nb_format_info((nb_format)format)->block.weights;
         if (block && cols % block) continue;
         for (int batch = 0; batch < BATCHES; batch++) {
           if (!wanted(o, (nb_format)format, shape, batch)) continue;

@@ -2,8 +2,13 @@
 
 #include <string.h>
 
+#include "base/checked.h"
 #include "kernels/gguf_blocks.h"
 #include "kernels/gptq.h"
+#include "kernels/q8.h"
+#include "kernels/quantize.h"
+
+enum { CODES = 16, NESTED_CODES = 256 };
 
 /* Quantiles of the normal distribution, 0 among them (arXiv:2305.14314, appendix E). */
 const float nb_nf4_map[16] = {
@@ -82,53 +87,113 @@ static void dequantize_int8(const nb_packed *m, int64_t row, int64_t rows, int64
   }
 }
 
+#define PLAIN(dtype) .scheme = NB_SCHEME_PLAIN, .plain = dtype, .dequantize = dequantize_plain
+#define CODEBOOK(map)                                                                                  \
+  .scheme = NB_SCHEME_CODEBOOK, .bits = 4, .plain = NB_U8, .dequantize = dequantize_4bit,              \
+  .quantize = nb_quantize_4bit, .codebook = map, .peak = 1, .usual_block = 64, .tiled = NB_TILED_LUT4, \
+  .q8 = &nb_q8_codebook
+#define BLOCKS(...) .scheme = NB_SCHEME_BLOCKS, .plain = NB_U8, .dequantize = nb_gguf_dequantize, .block = {__VA_ARGS__}
+#define AFFINE .scheme = NB_SCHEME_AFFINE, .plain = NB_I32, .dequantize = nb_gptq_dequantize, .usual_block = 128
+
 static const nb_format_row formats[NB_FORMAT_COUNT] = {
-    [NB_FORMAT_F32] = {"f32", 32, NB_F32, false, dequantize_plain, 0, 0},
-    [NB_FORMAT_F16] = {"f16", 16, NB_F16, false, dequantize_plain, 0, 0},
-    [NB_FORMAT_BF16] = {"bf16", 16, NB_BF16, false, dequantize_plain, 0, 0},
-    [NB_FORMAT_NF4] = {"nf4", 4, NB_U8, true, dequantize_4bit, 0, 0},
-    [NB_FORMAT_FP4] = {"fp4", 4, NB_U8, true, dequantize_4bit, 0, 0},
-    [NB_FORMAT_INT8] = {"int8", 8, NB_I8, true, dequantize_int8, 0, 0},
-    [NB_FORMAT_Q4_0] = {"q4_0", 4, NB_U8, true, nb_gguf_dequantize, 32, 18},
-    [NB_FORMAT_Q4_1] = {"q4_1", 4, NB_U8, true, nb_gguf_dequantize, 32, 20},
-    [NB_FORMAT_Q5_0] = {"q5_0", 5, NB_U8, true, nb_gguf_dequantize, 32, 22},
-    [NB_FORMAT_Q5_1] = {"q5_1", 5, NB_U8, true, nb_gguf_dequantize, 32, 24},
-    [NB_FORMAT_Q8_0] = {"q8_0", 8, NB_U8, true, nb_gguf_dequantize, 32, 34},
-    [NB_FORMAT_Q2_K] = {"q2_k", 2, NB_U8, true, nb_gguf_dequantize, 256, 84},
-    [NB_FORMAT_Q3_K] = {"q3_k", 3, NB_U8, true, nb_gguf_dequantize, 256, 110},
-    [NB_FORMAT_Q4_K] = {"q4_k", 4, NB_U8, true, nb_gguf_dequantize, 256, 144},
-    [NB_FORMAT_Q5_K] = {"q5_k", 5, NB_U8, true, nb_gguf_dequantize, 256, 176},
-    [NB_FORMAT_Q6_K] = {"q6_k", 6, NB_U8, true, nb_gguf_dequantize, 256, 210},
-    [NB_FORMAT_GPTQ2] = {"gptq2", 2, NB_I32, true, nb_gptq_dequantize, 0, 0},
-    [NB_FORMAT_GPTQ3] = {"gptq3", 3, NB_I32, true, nb_gptq_dequantize, 0, 0},
-    [NB_FORMAT_GPTQ4] = {"gptq4", 4, NB_I32, true, nb_gptq_dequantize, 0, 0},
-    [NB_FORMAT_GPTQ8] = {"gptq8", 8, NB_I32, true, nb_gptq_dequantize, 0, 0},
+    [NB_FORMAT_F32] = {"f32", PLAIN(NB_F32), .bits = 32, .footprint = "f32"},
+    [NB_FORMAT_F16] = {"f16", PLAIN(NB_F16), .bits = 16, .tiled = NB_TILED_F16, .footprint = "f16"},
+    [NB_FORMAT_BF16] = {"bf16", PLAIN(NB_BF16), .bits = 16, .tiled = NB_TILED_F16},
+    /* 16 values in whole steps: of all numbers of steps to 1 that a byte holds, the one that brings them closest,
+     * nearly 0.2% of the largest. With 127 instead, nf4's small values are off by 2 to 4%, all of a code alike, and
+     * perplexity rises by 1.3% instead of 0.15%. */
+    [NB_FORMAT_NF4] = {"nf4", CODEBOOK(nb_nf4_map), .q8_steps = 112.03f, .footprint = "nf4",
+                       .nested_footprint = "nf4-double-quant"},
+    [NB_FORMAT_FP4] = {"fp4", CODEBOOK(nb_fp4_map), .q8_steps = 120},
+    [NB_FORMAT_INT8] = {"int8", NB_SCHEME_SYMMETRIC, 8, NB_I8, dequantize_int8, nb_quantize_int8, .peak = 127,
+                        .tiled = NB_TILED_INT8, .llm_int8 = true, .q8 = &nb_q8_int8, .footprint = "int8"},
+    /* weights, bytes, weights a scale, where scale, minimum and codes lie, bytes of codes: ggml-common.h */
+    [NB_FORMAT_Q4_0] = {"q4_0", BLOCKS(32, 18, 32, 0, -1, 2, 16), .bits = 4, .q8 = &nb_q8_q4_0},
+    [NB_FORMAT_Q4_1] = {"q4_1", BLOCKS(32, 20, 32, 0, 2, 4, 16), .bits = 4},
+    [NB_FORMAT_Q5_0] = {"q5_0", BLOCKS(32, 22, 32, 0, -1, 6, 16), .bits = 5},
+    [NB_FORMAT_Q5_1] = {"q5_1", BLOCKS(32, 24, 32, 0, 2, 8, 16), .bits = 5},
+    [NB_FORMAT_Q8_0] = {"q8_0", BLOCKS(32, 34, 32, 0, -1, 2, 32), .bits = 8, .q8 = &nb_q8_q8_0},
+    [NB_FORMAT_Q2_K] = {"q2_k", BLOCKS(256, 84, 16, 80, 82, 16, 64), .bits = 2},
+    [NB_FORMAT_Q3_K] = {"q3_k", BLOCKS(256, 110, 16, 108, -1, 32, 64), .bits = 3},
+    [NB_FORMAT_Q4_K] = {"q4_k", BLOCKS(256, 144, 32, 0, 2, 16, 128), .bits = 4, .q8 = &nb_q8_q4_k},
+    [NB_FORMAT_Q5_K] = {"q5_k", BLOCKS(256, 176, 32, 0, 2, 48, 128), .bits = 5},
+    [NB_FORMAT_Q6_K] = {"q6_k", BLOCKS(256, 210, 16, 208, -1, 0, 128), .bits = 6, .q8 = &nb_q8_q6_k},
+    [NB_FORMAT_GPTQ2] = {"gptq2", AFFINE, .bits = 2, .q8 = &nb_q8_gptq},
+    [NB_FORMAT_GPTQ3] = {"gptq3", AFFINE, .bits = 3},
+    [NB_FORMAT_GPTQ4] = {"gptq4", AFFINE, .bits = 4, .tiled = NB_TILED_GPTQ4, .q8 = &nb_q8_gptq,
+                         .footprint = "gptq-4bit-g128"},
+    [NB_FORMAT_GPTQ8] = {"gptq8", AFFINE, .bits = 8, .tiled = NB_TILED_GPTQ8, .q8 = &nb_q8_gptq},
 };
 
 const nb_format_row *nb_format_info(nb_format format) { return &formats[format]; }
 
 bool nb_format_of_dtype(nb_dtype dtype, nb_format *out) {
   for (int i = 0; i < NB_FORMAT_COUNT; i++) {
-    if (!formats[i].is_packed && formats[i].plain == dtype) {
-      *out = (nb_format)i;
-      return true;
-    }
+    if (formats[i].scheme != NB_SCHEME_PLAIN || formats[i].plain != dtype) continue;
+    *out = (nb_format)i;
+    return true;
   }
   return false;
 }
 
-int64_t nb_packed_bytes(const nb_packed *m) {
-  int64_t count = m->rows * m->cols;
-  if (!formats[m->format].is_packed) return count * (int64_t)nb_dtype_size(formats[m->format].plain);
-  if (formats[m->format].block_weights)
-    return count / formats[m->format].block_weights * formats[m->format].block_bytes;
-  if (m->format == NB_FORMAT_INT8) return count + m->rows * 4;
-  int bits = nb_gptq_bits(m->format);
-  if (bits) {
-    int64_t group_words = nb_gptq_words(m->rows, bits) * 4 + m->rows * (int64_t)nb_dtype_size(m->scale_dtype);
-    return nb_gptq_words(m->cols, bits) * m->rows * 4 + m->groups * group_words + m->cols * 4;
+bool nb_format_named(const char *name, nb_format *out) {
+  for (int i = 0; i < NB_FORMAT_COUNT; i++) {
+    if (strcmp(formats[i].name, name) != 0) continue;
+    *out = (nb_format)i;
+    return true;
   }
-  int64_t blocks = (count + m->block_size - 1) / m->block_size, bytes = (count + 1) / 2 + 16 * 4;
-  if (!m->nested_block_size) return bytes + blocks * 4;
-  return bytes + blocks + (blocks + m->nested_block_size - 1) / m->nested_block_size * 4 + 256 * 4 + 4;
+  return false;
+}
+
+/* ---- sizes ------------------------------------------------------------------------------------------------------- */
+
+nb_packed nb_packed_usual(nb_format format, int64_t rows, int64_t cols, int64_t block, bool nested) {
+  const nb_format_row *info = &formats[format];
+  nb_packed m = {.format = format, .rows = rows, .cols = cols};
+  if (block == 0) block = info->usual_block;
+  if (info->scheme == NB_SCHEME_CODEBOOK) {
+    m.quant_map = info->codebook;
+    m.block_size = block;
+    m.nested_block_size = nested ? NB_NESTED_BLOCK_SIZE : 0;
+  } else if (info->scheme == NB_SCHEME_AFFINE) {
+    m.group_size = block;
+    m.groups = nb_ceil_div(cols, block);
+    m.scale_dtype = NB_F16;
+  }
+  return m;
+}
+
+int64_t nb_packed_unit(const nb_packed *m) {
+  if (m->block_size) return m->block_size;
+  if (m->groups && !m->g_idx) return m->group_size;
+  return m->cols;
+}
+
+int64_t nb_packed_code_bytes(const nb_packed *m) {
+  const nb_format_row *info = &formats[m->format];
+  int64_t count = m->rows * m->cols;
+  switch (info->scheme) {
+    case NB_SCHEME_BLOCKS: return count / info->block.weights * info->block.bytes;
+    case NB_SCHEME_AFFINE: return nb_gptq_words(m->cols, info->bits) * m->rows * 4;
+    case NB_SCHEME_CODEBOOK: return nb_ceil_div(count, 2);
+    default: return count * (int64_t)nb_dtype_size(info->plain);
+  }
+}
+
+/* Zero points count as files have them, packed like codes; the map of what group a column is in counts too. */
+int64_t nb_packed_bytes(const nb_packed *m) {
+  const nb_format_row *info = &formats[m->format];
+  int64_t bytes = nb_packed_code_bytes(m), blocks;
+  switch (info->scheme) {
+    case NB_SCHEME_SYMMETRIC: return bytes + m->rows * 4;
+    case NB_SCHEME_AFFINE:
+      return bytes + m->cols * 4 +
+             m->groups * (nb_gptq_words(m->rows, info->bits) * 4 + m->rows * (int64_t)nb_dtype_size(m->scale_dtype));
+    case NB_SCHEME_CODEBOOK:
+      blocks = nb_ceil_div(m->rows * m->cols, m->block_size);
+      bytes += CODES * 4;
+      if (!m->nested_block_size) return bytes + blocks * 4;
+      return bytes + blocks + nb_ceil_div(blocks, m->nested_block_size) * 4 + (NESTED_CODES + 1) * 4;
+    default: return bytes;
+  }
 }

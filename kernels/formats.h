@@ -68,19 +68,66 @@ typedef struct nb_packed {
 typedef void (*nb_dequantize_fn)(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
                                  int64_t stride);
 
+/* How a code and its scales make a weight. Formats of one scheme share their code; what else they differ in is data. */
+typedef enum nb_scheme {
+  NB_SCHEME_PLAIN,     /* the value itself, of a float dtype */
+  NB_SCHEME_CODEBOOK,  /* scale * codebook[code], two codes a byte */
+  NB_SCHEME_SYMMETRIC, /* scale * code / peak, a signed byte */
+  NB_SCHEME_AFFINE,    /* scale * (code - zero), packed into words */
+  NB_SCHEME_BLOCKS,    /* blocks that hold their own scales, each in its own way */
+} nb_scheme;
+
+/* How the products of a GPU have a weight: repacked into tiles (cuda/tiles.h). */
+typedef enum nb_tiled_kind {
+  NB_TILED_NONE,       /* stays as the source has it: an odd shape, or a format that is not made for speed */
+  NB_TILED_F16,        /* float16, or bfloat16 that was rounded to it */
+  NB_TILED_LUT4,       /* nf4, fp4: a float32 scale for each row of a tile */
+  NB_TILED_LUT4_TWICE, /* the same with double quantization */
+  NB_TILED_INT8,       /* stored with 128 added; a scale a row */
+  NB_TILED_GPTQ4,      /* a 16-bit scale and a zero point for each group and row, in one word */
+  NB_TILED_GPTQ8,
+  NB_TILED_COUNT
+} nb_tiled_kind;
+
+/* A block of NB_SCHEME_BLOCKS. Places count bytes from its start. */
+typedef struct nb_block_layout {
+  int weights, bytes;
+  int group;             /* weights that share one of its scales */
+  int scale, minimum;    /* where float16s lie: the scale, and the minimum; -1: none */
+  int codes, code_bytes; /* the codes' bytes, or where they are cut in two, those with the low bits */
+} nb_block_layout;
+
+struct nb_q8_form;
+struct nb_quantize_run;
+
+/* All that a format is. Adding one is adding its row in formats.c, and the kernels that the row names. */
 typedef struct nb_format_row {
-  const char *name;               /* "nf4", as --method and reports spell it */
-  double bits;                    /* a weight, without scales */
-  nb_dtype plain;                 /* the dtype of a format that is no more than that; else NB_U8 or NB_I8 */
-  bool is_packed;                 /* false: a plain dtype */
-  nb_dequantize_fn dequantize;    /* plain C; the fast ones are in kernels/cpu/kernels.h */
-  int block_weights, block_bytes; /* GGUF's: a block holds its own scales, cols is a multiple; else 0 */
+  const char *name; /* "nf4", as --method and reports spell it */
+  nb_scheme scheme;
+  int bits;                    /* a weight's code */
+  nb_dtype plain;              /* PLAIN: the values' dtype; else what codes are stored in */
+  nb_dequantize_fn dequantize; /* plain C, the specification; the fast ones are in kernels/cpu/kernels.h */
+  /* Rounds a run of weights (quantize.h); NULL: no weight can be rounded by itself. */
+  int64_t (*quantize)(const nb_packed *m, const struct nb_quantize_run *run);
+
+  const float *codebook; /* CODEBOOK: [16], the value of each code */
+  float peak;            /* what the largest weight of a block becomes; 1 or 127 */
+  int64_t usual_block;   /* weights that share a scale where nobody asks for another number; 0: there is no choice */
+  nb_block_layout block; /* BLOCKS; else zeros */
+  nb_tiled_kind tiled;   /* on a GPU; NONE: slow, or by way of float16 */
+  bool llm_int8;         /* has the product of int8.h */
+  const struct nb_q8_form *q8; /* products with activations in eight bits (q8.h); NULL: in float32 */
+  float q8_steps;              /* CODEBOOK: steps from 0 to 1 that the codebook is rounded to in those */
+
+  /* The name of its line in `memory`, and of another with double quantization; NULL: no such line. */
+  const char *footprint, *nested_footprint;
 } nb_format_row;
 
 const nb_format_row *nb_format_info(nb_format format);
 
-/* The format of a plain float dtype; false if there is none. */
+/* The format of a plain float dtype, or the format of that name; false if there is none. */
 bool nb_format_of_dtype(nb_dtype dtype, nb_format *out);
+bool nb_format_named(const char *name, nb_format *out);
 
 /* absmax of block b, whichever way it is stored (nf4, fp4). */
 static inline float nb_block_absmax(const nb_packed *m, int64_t block) {
@@ -90,7 +137,15 @@ static inline float nb_block_absmax(const nb_packed *m, int64_t block) {
   return m->nested_quant_map[m->absmax_codes[block]] * m->nested_absmax[nested] + m->nested_offset;
 }
 
-/* Bytes that the matrix's buffers take, scales and maps included. Looks at the shape only. */
+/* A matrix of the format as quantizers write it, still without buffers: its scales are of `block` weights each, or of
+ * the usual number if 0, and quantized themselves if `nested`. */
+nb_packed nb_packed_usual(nb_format format, int64_t rows, int64_t cols, int64_t block, bool nested);
+
+/* Weights that follow each other in a row, or in the flattened matrix, and share a scale. */
+int64_t nb_packed_unit(const nb_packed *m);
+
+/* Bytes that the matrix's codes take, and all of its buffers, scales and maps included. Look at the shape only. */
+int64_t nb_packed_code_bytes(const nb_packed *m);
 int64_t nb_packed_bytes(const nb_packed *m);
 
 /* The 16 values of nf4 and fp4 in code order, as bitsandbytes 0.50 writes them to quant_map. */

@@ -146,7 +146,7 @@ static const block_fn blocks_of[NB_FORMAT_COUNT] = {
 static void dequantize_tile(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
                             int64_t stride) {
   const nb_format_row *info = nb_format_info(m->format);
-  int64_t n = info->block_weights, row_bytes = m->cols / n * info->block_bytes;
+  int64_t n = info->block.weights, row_bytes = m->cols / n * info->block.bytes;
   block_fn dequantize = blocks_of[m->format];
   float edge[SUPER];
   for (int64_t r = 0; r < rows; r++) {
@@ -155,11 +155,11 @@ static void dequantize_tile(const nb_packed *m, int64_t row, int64_t rows, int64
     for (int64_t c = col, end = col + cols; c < end;) {
       int64_t b = c / n, inside = c % n, whole = (end - c) / n;
       if (inside == 0 && whole > 0) {
-        for (c += whole * n; whole > 0; whole--, b++, to += n) dequantize(blocks + b * info->block_bytes, to);
+        for (c += whole * n; whole > 0; whole--, b++, to += n) dequantize(blocks + b * info->block.bytes, to);
         continue;
       }
       int64_t take = n - inside < end - c ? n - inside : end - c;
-      dequantize(blocks + b * info->block_bytes, edge);
+      dequantize(blocks + b * info->block.bytes, edge);
       memcpy(to, edge + inside, (size_t)take * sizeof *to);
       to += take;
       c += take;

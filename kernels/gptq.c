@@ -4,20 +4,18 @@
 
 enum { WORD_BITS = 32 };
 
-static const nb_format formats_of_bits[] = {
-    [2] = NB_FORMAT_GPTQ2, [3] = NB_FORMAT_GPTQ3, [4] = NB_FORMAT_GPTQ4, [8] = NB_FORMAT_GPTQ8};
-
 bool nb_gptq_format(int64_t bits, nb_format *out) {
-  if (bits < 2 || bits > 8 || !formats_of_bits[bits]) return false;
-  *out = formats_of_bits[bits];
-  return true;
+  for (int i = 0; i < NB_FORMAT_COUNT; i++) {
+    if (nb_gptq_bits((nb_format)i) == 0 || nb_gptq_bits((nb_format)i) != bits) continue;
+    *out = (nb_format)i;
+    return true;
+  }
+  return false;
 }
 
 int nb_gptq_bits(nb_format format) {
-  for (int bits = 2; bits <= 8; bits++) {
-    if (formats_of_bits[bits] == format && format) return bits;
-  }
-  return 0;
+  const nb_format_row *info = nb_format_info(format);
+  return info->scheme == NB_SCHEME_AFFINE ? info->bits : 0;
 }
 
 int64_t nb_gptq_words(int64_t count, int bits) {

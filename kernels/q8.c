@@ -9,11 +9,9 @@
 #include "kernels/cpu/q8_cpu.h"
 #include "kernels/cpu/q8_round_body.h"
 #include "kernels/cpu/scratch.h"
-#include "kernels/gguf_parts.h"
 #include "kernels/gptq.h"
 
 enum {
-  MULTIPLE = 64,      /* columns: of the widest kernel */
   BAND = NB_Q8_PANEL, /* output features; a multiple of the rows that GPTQ's kernels take */
   PANEL_FROM = 32,    /* rows of x: fewer do not pay for turning the weights */
   SHARES = 12,        /* runs of bands a thread: as in decode.c */
@@ -25,110 +23,6 @@ const uint8_t nb_q8_words4[NB_Q8_BLOCK] = {0,  2,  4,  6,  1,  3,  5,  7,  8,  1
                                            16, 18, 20, 22, 17, 19, 21, 23, 24, 26, 28, 30, 25, 27, 29, 31};
 const uint8_t nb_q8_words2[NB_Q8_BLOCK] = {0,  4,  8,  12, 1,  5,  9,  13, 2,  6,  10, 14, 3,  7,  11, 15,
                                            16, 20, 24, 28, 17, 21, 25, 29, 18, 22, 26, 30, 19, 23, 27, 31};
-
-/* ---- what is multiplied ------------------------------------------------------------------------------------------ */
-
-static bool any_shape(const nb_packed *w) {
-  (void)w;
-  return true;
-}
-
-static bool blocks_hold_groups(const nb_packed *w) {
-  return w->block_size >= MULTIPLE && (w->block_size & (w->block_size - 1)) == 0;
-}
-
-static bool groups_in_order(const nb_packed *w) {
-  return !w->g_idx && w->group_size % NB_Q8_BLOCK == 0 && w->rows % 16 == 0;
-}
-
-static void weights_4bit(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
-  float steps = nb_q8_steps(w->format);
-  int64_t flat = row * w->cols + block * NB_Q8_BLOCK;
-  const uint8_t *at = (const uint8_t *)w->codes + flat / 2;
-  for (int j = 0; j < NB_Q8_BLOCK; j++) {
-    float value = w->quant_map[j % 2 ? at[j / 2] & 15 : at[j / 2] >> 4];
-    out->codes[j] = (int16_t)lrintf(fminf(fmaxf(value, -1), 1) * steps);
-  }
-  out->scales[0] = out->scales[1] = nb_block_absmax(w, flat / w->block_size) * (1 / steps);
-}
-
-static void weights_int8(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
-  const int8_t *at = (const int8_t *)w->codes + row * w->cols + block * NB_Q8_BLOCK;
-  for (int j = 0; j < NB_Q8_BLOCK; j++) out->codes[j] = at[j];
-  out->scales[0] = out->scales[1] = w->absmax[row] / 127.0f;
-}
-
-static const uint8_t *gguf_block(const nb_packed *w, int64_t row, int64_t block) {
-  const nb_format_row *info = nb_format_info(w->format);
-  int64_t each = info->block_weights / NB_Q8_BLOCK;
-  return (const uint8_t *)w->codes + (row * (w->cols / info->block_weights) + block / each) * info->block_bytes;
-}
-
-static void weights_q4_0(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
-  const uint8_t *at = gguf_block(w, row, block);
-  for (int j = 0; j < 16; j++) {
-    out->codes[j] = (int16_t)((at[2 + j] & 15) - 8);
-    out->codes[j + 16] = (int16_t)((at[2 + j] >> 4) - 8);
-  }
-  out->scales[0] = out->scales[1] = nb_half_at(at);
-}
-
-static void weights_q8_0(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
-  const uint8_t *at = gguf_block(w, row, block);
-  for (int j = 0; j < NB_Q8_BLOCK; j++) out->codes[j] = (int8_t)at[2 + j];
-  out->scales[0] = out->scales[1] = nb_half_at(at);
-}
-
-static void weights_q4_k(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
-  const uint8_t *at = gguf_block(w, row, block);
-  int part = (int)(block % 8), scale, minimum;
-  nb_scale_and_minimum(at + 4, part, &scale, &minimum);
-  for (int j = 0; j < NB_Q8_BLOCK; j++) out->codes[j] = at[16 + part / 2 * 32 + j] >> part % 2 * 4 & 15;
-  out->scales[0] = out->scales[1] = nb_half_at(at) * (float)scale;
-  out->minimum = nb_half_at(at + 2) * (float)minimum;
-}
-
-static void weights_q6_k(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
-  const uint8_t *at = gguf_block(w, row, block);
-  int part = (int)(block % 8), half = part / 4, quarter = part % 4;
-  const uint8_t *low = at + half * 64 + quarter % 2 * 32, *high = at + 128 + half * 32;
-  for (int j = 0; j < NB_Q8_BLOCK; j++) {
-    int code = (low[j] >> quarter / 2 * 4 & 15) | (high[j] >> quarter * 2 & 3) << 4;
-    out->codes[j] = (int16_t)(code - 32);
-  }
-  for (int j = 0; j < 2; j++) out->scales[j] = nb_half_at(at + 208) * (float)(int8_t)at[192 + part * 2 + j];
-}
-
-static void weights_gptq(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
-  int bits = nb_gptq_bits(w->format), codes = 32 / bits;
-  int64_t col = block * NB_Q8_BLOCK, group = col / w->group_size;
-  int64_t step, at = nb_gptq_at(w, row, nb_gptq_words(w->cols, bits), &step);
-  const uint32_t *words = (const uint32_t *)w->codes + at + col / codes * step;
-  for (int j = 0; j < NB_Q8_BLOCK; j++)
-    out->codes[j] = (int16_t)(words[j / codes * step] >> j % codes * bits & ((1u << bits) - 1));
-  out->scales[0] = out->scales[1] = nb_gptq_scale(w, group, row);
-  out->minimum = out->scales[0] * (float)nb_gptq_zero(w, group, row);
-}
-
-static const struct {
-  void (*weights)(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out); /* NULL: float32 */
-  bool (*fits)(const nb_packed *w); /* besides columns that are a multiple of 64 */
-} formats[NB_FORMAT_COUNT] = {
-    [NB_FORMAT_NF4] = {weights_4bit, blocks_hold_groups}, [NB_FORMAT_FP4] = {weights_4bit, blocks_hold_groups},
-    [NB_FORMAT_INT8] = {weights_int8, any_shape},         [NB_FORMAT_Q4_0] = {weights_q4_0, any_shape},
-    [NB_FORMAT_Q8_0] = {weights_q8_0, any_shape},         [NB_FORMAT_Q4_K] = {weights_q4_k, any_shape},
-    [NB_FORMAT_Q6_K] = {weights_q6_k, any_shape},         [NB_FORMAT_GPTQ2] = {weights_gptq, groups_in_order},
-    [NB_FORMAT_GPTQ4] = {weights_gptq, groups_in_order},  [NB_FORMAT_GPTQ8] = {weights_gptq, groups_in_order},
-};
-
-bool nb_q8_fits(const nb_packed *w) {
-  return formats[w->format].weights && w->cols % MULTIPLE == 0 && formats[w->format].fits(w);
-}
-
-void nb_q8_weights_at(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
-  out->minimum = 0;
-  formats[w->format].weights(w, row, block, out);
-}
 
 /* ---- kernels ----------------------------------------------------------------------------------------------------- */
 
@@ -361,7 +255,7 @@ bool nb_q8_matmul(const nb_product *products, int count, int64_t n) {
   bool ok = true;
   for (int i = 0; ok && i < count; i++) {
     const nb_product *p = &products[i];
-    if (!nb_format_info(p->w->format)->is_packed) {
+    if (nb_format_info(p->w->format)->scheme == NB_SCHEME_PLAIN) {
       nb_matmul_many(p, 1, n);
     } else if (!nb_q8_fits(p->w)) {
       ok = multiply_rounded(p, n);

@@ -22,18 +22,21 @@ static const nb_cpu_quantize *table(void) {
   return tables[isa];
 }
 
-/* Codes by ascending value. FP4 has two zeros: 0 takes what lies just below zero and zero itself, 8 what lies above. */
-static const uint8_t nf4_order[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-static const uint8_t fp4_order[16] = {11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3};
+/* Codes by ascending value; those of the same value in their own order: FP4 has two zeros, and 0 takes what lies just
+ * below zero and zero itself, 8 what lies above. */
+static void sort_codes(const float *map, int32_t codes[16]) {
+  for (int code = 0; code < 16; code++) {
+    int rank = code;
+    for (; rank > 0 && map[codes[rank - 1]] > map[code]; rank--) codes[rank] = codes[rank - 1];
+    codes[rank] = code;
+  }
+}
 
 /* A weight belongs to the value whose midpoints it lies between; on a midpoint, to the lower one. */
 void nb_quantize_levels(nb_format format, nb_levels *out) {
-  const float *map = format == NB_FORMAT_NF4 ? nb_nf4_map : nb_fp4_map;
-  const uint8_t *order = format == NB_FORMAT_NF4 ? nf4_order : fp4_order;
-  for (int rank = 0; rank < 16; rank++) {
-    out->codes[rank] = order[rank];
-    out->values[rank] = map[order[rank]];
-  }
+  const float *map = nb_format_info(format)->codebook;
+  sort_codes(map, out->codes);
+  for (int rank = 0; rank < 16; rank++) out->values[rank] = map[out->codes[rank]];
   for (int level = 0; level < 4; level++) {
     int step = 16 >> level;
     for (int i = 0; i < 8; i++) {
@@ -55,31 +58,38 @@ static int64_t first_bad(nb_dtype dtype, const void *src, int64_t n, bool half) 
   return -1;
 }
 
-int64_t nb_quantize_4bit(nb_format format, nb_dtype dtype, const void *src, int64_t n, int64_t block_size, bool nested,
-                         uint8_t *codes, float *absmax, nb_block_sums *sums) {
+int64_t nb_quantize_4bit(const nb_packed *m, const nb_quantize_run *run) {
   nb_levels levels;
-  nb_quantize_levels(format, &levels);
-  int64_t blocks = n / block_size, whole = blocks * block_size;
+  nb_quantize_levels(m->format, &levels);
+  nb_dtype dtype = run->dtype;
+  int64_t n = run->count, block_size = m->block_size, blocks = n / block_size, whole = blocks * block_size;
+  uint8_t *codes = run->codes;
   const nb_cpu_quantize *cpu = block_size % 32 == 0 ? table() : &nb_cpu_quantize_scalar;
-  const char *tail = (const char *)src + (size_t)whole * nb_dtype_size(dtype);
-  int64_t bad = cpu->blocks_4bit(&levels, dtype, src, blocks, block_size, nested, codes, absmax, sums);
-  if (bad >= 0) return first_bad(dtype, src, n, false);
+  const char *tail = (const char *)run->src + (size_t)whole * nb_dtype_size(dtype);
+  int64_t bad =
+      cpu->blocks_4bit(&levels, dtype, run->src, blocks, block_size, run->nested, codes, run->scales, run->sums);
+  if (bad >= 0) return first_bad(dtype, run->src, n, false);
   if (whole == n) return -1;
-  if (nb_tail_4bit(&levels, dtype, tail, n - whole, nested, codes + whole / 2, &absmax[blocks], &sums[blocks]))
+  if (nb_tail_4bit(&levels, dtype, tail, n - whole, run->nested, codes + whole / 2, &run->scales[blocks],
+                   &run->sums[blocks]))
     return -1;
   return whole + first_bad(dtype, tail, n - whole, false);
 }
 
-int64_t nb_quantize_int8(nb_dtype dtype, const void *src, int64_t rows, int64_t cols, int8_t *codes, float *scb,
-                         nb_block_sums *sums) {
+int64_t nb_quantize_int8(const nb_packed *m, const nb_quantize_run *run) {
   const nb_cpu_quantize *cpu = table();
-  size_t row_bytes = (size_t)cols * nb_dtype_size(dtype);
-  for (int64_t r = 0; r < rows; r++) {
-    const char *row = (const char *)src + (size_t)r * row_bytes;
-    if (!cpu->row_int8(dtype, row, cols, codes + r * cols, &scb[r], &sums[r]))
-      return r * cols + first_bad(dtype, row, cols, true);
+  int64_t cols = m->cols;
+  size_t row_bytes = (size_t)cols * nb_dtype_size(run->dtype);
+  for (int64_t r = 0; r < run->count / cols; r++) {
+    const char *row = (const char *)run->src + (size_t)r * row_bytes;
+    if (!cpu->row_int8(run->dtype, row, cols, (int8_t *)run->codes + r * cols, &run->scales[r], &run->sums[r]))
+      return r * cols + first_bad(run->dtype, row, cols, true);
   }
   return -1;
+}
+
+int64_t nb_quantize(const nb_packed *m, const nb_quantize_run *run) {
+  return nb_format_info(m->format)->quantize(m, run);
 }
 
 /* A weight is w = a v, its copy s m: w - s m = a (v - m) + (a - s) m. */

@@ -19,18 +19,28 @@ typedef struct nb_block_sums {
   float code_squares; /* m * m */
 } nb_block_sums;
 
-/* Quantizes n weights of dtype F32, F16 or BF16 to nf4 or fp4. Every block but the last is multiplied by the reciprocal
- * of its absmax; what is left of a last, shorter block is divided by it, so only the run at a matrix's end may have
- * one. block_size is even and at most NB_MAX_BLOCK_SIZE.
- * codes: U8 [ceil(n / 2)], absmax: [ceil(n / block_size)], sums: as absmax; `nested` asks for all four of them.
- * Returns -1, or the index of the first NaN or infinity, with nothing of use written. */
-int64_t nb_quantize_4bit(nb_format format, nb_dtype dtype, const void *src, int64_t n, int64_t block_size, bool nested,
-                         uint8_t *codes, float *absmax, nb_block_sums *sums);
+/* Weights to be quantized, and where to: whole blocks (rows for int8), so that only the run at a matrix's end may have
+ * a shorter one. */
+typedef struct nb_quantize_run {
+  nb_dtype dtype; /* F32, F16 or BF16 */
+  const void *src;
+  int64_t count;
+  bool nested;         /* asks for all four sums */
+  void *codes;         /* packed as the format has them */
+  float *scales;       /* [ceil(count / nb_packed_unit)] */
+  nb_block_sums *sums; /* as scales */
+} nb_quantize_run;
 
-/* Quantizes rows of `cols` weights to int8 by way of float16. codes: I8 [rows, cols], scb and sums: [rows].
- * Returns -1, or the index of the first value that is not finite in float16. */
-int64_t nb_quantize_int8(nb_dtype dtype, const void *src, int64_t rows, int64_t cols, int8_t *codes, float *scb,
-                         nb_block_sums *sums);
+/* Quantizes a run of m's weights; of m the format, the columns and the size of blocks are looked at. The format's row
+ * has to have a quantizer. Returns -1, or the index of the first weight that is not finite (in float16, for int8), with
+ * nothing of use written. */
+int64_t nb_quantize(const nb_packed *m, const nb_quantize_run *run);
+
+/* The quantizers of the rows in formats.c. Codebooks: every block but the last is multiplied by the reciprocal of its
+ * absmax; what is left of a last, shorter block is divided by it. A block is even and has at most NB_MAX_BLOCK_SIZE
+ * weights. int8 goes by way of float16. */
+int64_t nb_quantize_4bit(const nb_packed *m, const nb_quantize_run *run);
+int64_t nb_quantize_int8(const nb_packed *m, const nb_quantize_run *run);
 
 /* The error of a block whose scale in the end is `scale` where the codes were chosen by `absmax` (they differ with
  * double quantization only), and the sum of its weights' squares. */

@@ -213,24 +213,24 @@ static void fail_not_finite(stream *s, int64_t at) {
        &err);
 }
 
-static void quantize_band_4bit(stream *s, int64_t first, int64_t count, const void *weights, int thread) {
+static void quantize_band(stream *s, int64_t first, int64_t count, const void *weights, int thread) {
   nb_packer *p = s->packer;
   const nb_packed *m = s->target;
-  bool nested = m->nested_block_size > 0;
-  int64_t first_block = first / m->block_size, blocks = nb_ceil_div(count, m->block_size);
-  uint64_t bytes = (uint64_t)nb_ceil_div(count, 2);
-  float *absmax = (float *)p->absmax.data + first_block;
-  uint8_t *codes = grow(&p->threads[thread].codes, (uint64_t)s->band / 2, 1);
-  nb_block_sums *sums = nested ? (nb_block_sums *)p->sums.data + first_block
-                               : grow(&p->threads[thread].sums, (uint64_t)(s->band / m->block_size), sizeof *sums);
-  if (!codes || !sums) {
+  const nb_format_row *info = nb_format_info(m->format);
+  int64_t unit = nb_packed_unit(m), first_block = first / unit, blocks = nb_ceil_div(count, unit);
+  uint64_t bytes = (uint64_t)nb_ceil_div(count * info->bits, 8);
+  nb_quantize_run run = {.dtype = s->source->dtype, .src = weights, .count = count, .nested = m->nested_block_size > 0};
+  run.scales = (float *)p->absmax.data + first_block;
+  run.codes = grow(&p->threads[thread].codes, (uint64_t)nb_ceil_div(s->band * info->bits, 8), 1);
+  run.sums = run.nested ? (nb_block_sums *)p->sums.data + first_block
+                        : grow(&p->threads[thread].sums, (uint64_t)(s->band / unit), sizeof *run.sums);
+  if (!run.codes || !run.sums) {
     fail_memory(s, (uint64_t)s->band);
     return;
   }
   int64_t bad = -1;
   nibble_error err;
-  nibble_status status = nb_quantizers_4bit(&p->quantizers, thread, m->format, s->source->dtype, weights, count,
-                                            m->block_size, nested, codes, absmax, sums, &bad, &err);
+  nibble_status status = nb_quantizers_run(&p->quantizers, thread, m, &run, &bad, &err);
   fail(s, status, &err);
   if (status != NIBBLE_OK) return;
   if (bad >= 0) {
@@ -238,43 +238,15 @@ static void quantize_band_4bit(stream *s, int64_t first, int64_t count, const vo
     return;
   }
   double *pair = s->errors[first / s->band];
-  for (int64_t b = 0; b < blocks && !nested; b++) {
+  for (int64_t b = 0; b < blocks && !run.nested; b++) {
     double error, squares;
-    nb_block_error(&sums[b], absmax[b], absmax[b], &error, &squares);
+    float scale = run.scales[b] / info->peak;
+    nb_block_error(&run.sums[b], scale, scale, &error, &squares);
     pair[0] += error;
     pair[1] += squares;
   }
-  fail(s, nb_writer_write(p->writer, s->index, (uint64_t)first / 2, codes, bytes, &err), &err);
-}
-
-static void quantize_band_int8(stream *s, int64_t first, int64_t count, const void *weights, int thread) {
-  nb_packer *p = s->packer;
-  int64_t cols = s->target->cols, rows = count / cols, row = first / cols;
-  float *scb = (float *)p->absmax.data + row;
-  int8_t *codes = grow(&p->threads[thread].codes, (uint64_t)s->band, 1);
-  nb_block_sums *sums = grow(&p->threads[thread].sums, (uint64_t)(s->band / cols), sizeof *sums);
-  if (!codes || !sums) {
-    fail_memory(s, (uint64_t)s->band);
-    return;
-  }
-  int64_t bad = -1;
-  nibble_error err;
-  nibble_status status =
-      nb_quantizers_int8(&p->quantizers, thread, s->source->dtype, weights, rows, cols, codes, scb, sums, &bad, &err);
-  fail(s, status, &err);
-  if (status != NIBBLE_OK) return;
-  if (bad >= 0) {
-    fail_not_finite(s, first + bad);
-    return;
-  }
-  double *pair = s->errors[first / s->band];
-  for (int64_t r = 0; r < rows; r++) {
-    double error, squares;
-    nb_block_error(&sums[r], scb[r] / 127, scb[r] / 127, &error, &squares);
-    pair[0] += error;
-    pair[1] += squares;
-  }
-  fail(s, nb_writer_write(p->writer, s->index, (uint64_t)first, codes, (uint64_t)count, &err), &err);
+  uint64_t at = (uint64_t)(first * info->bits / 8);
+  fail(s, nb_writer_write(p->writer, s->index, at, run.codes, bytes, &err), &err);
 }
 
 /* ---- double quantization: absmax itself is quantized ---- */
@@ -343,7 +315,7 @@ static nibble_status write_part(nb_packer *p, const nb_part *part, size_t index,
     case NB_PART_ABSMAX: bytes = m->nested_block_size ? p->nested_codes.data : p->absmax.data; break;
     case NB_PART_NESTED_ABSMAX: bytes = p->nested_absmax.data; break;
     case NB_PART_NESTED_QUANT_MAP: bytes = nested->map; break;
-    case NB_PART_QUANT_MAP: bytes = m->format == NB_FORMAT_NF4 ? nb_nf4_map : nb_fp4_map; break;
+    case NB_PART_QUANT_MAP: bytes = nb_format_info(m->format)->codebook; break;
     case NB_PART_FORMAT: bytes = &row_major; break;
     case NB_PART_STATE:
       nb_layout_state_json(m, source_dtype, &state);
@@ -361,18 +333,16 @@ static nibble_status write_part(nb_packer *p, const nb_part *part, size_t index,
 
 nibble_status nb_pack_quantize(nb_packer *p, const nb_source *source, const nb_packed *target, const nb_part *parts,
                                int part_count, size_t index, nb_pack_result *out, nibble_error *err) {
-  bool int8 = target->format == NB_FORMAT_INT8;
   nb_packed m = *target;
   nested_job nested;
-  int64_t blocks = int8 ? m.rows : nb_ceil_div(source->count, m.block_size);
-  stream s = {
-      .packer = p, .source = source, .target = target, .index = index, .band = BAND, .hashing = ATOMIC_FLAG_INIT};
-  s.work = int8 ? quantize_band_int8 : quantize_band_4bit;
-  if (int8) s.band = nb_max_i64(BAND / m.cols, 1) * m.cols;
+  int64_t unit = nb_packed_unit(&m), blocks = nb_ceil_div(source->count, unit);
+  stream s = {.packer = p, .source = source, .target = target, .index = index, .hashing = ATOMIC_FLAG_INIT};
+  s.work = quantize_band;
+  s.band = nb_max_i64(BAND / unit, 1) * unit;
   if (!grow(&p->absmax, (uint64_t)blocks, sizeof(float)) ||
       (m.nested_block_size && !grow(&p->sums, (uint64_t)blocks, sizeof(nb_block_sums))))
     return nb_fail_memory(err, (size_t)blocks * sizeof(nb_block_sums));
-  nibble_status status = nb_writer_begin(p->writer, index, int8 ? source->count : nb_ceil_div(source->count, 2), err);
+  nibble_status status = nb_writer_begin(p->writer, index, nb_packed_code_bytes(&m), err);
   if (status == NIBBLE_OK) status = run(&s, out, err);
   if (status == NIBBLE_OK && m.nested_block_size) {
     status = quantize_absmax(p, source, blocks, &nested, out, err);

@@ -16,11 +16,6 @@
 #include "quant/select.h"
 #include "runner/device.h"
 
-static const struct {
-  const char *name;
-  nb_format format;
-} methods[] = {{"nf4", NB_FORMAT_NF4}, {"fp4", NB_FORMAT_FP4}, {"int8", NB_FORMAT_INT8}};
-
 /* A tensor of the output. */
 typedef struct plan {
   nb_tensor stored; /* of a copied tensor: as it lies in the source */
@@ -52,19 +47,19 @@ typedef struct quantizer {
 
 static nibble_status check_options(quantizer *q, nibble_error *err) {
   const nibble_quantize_options *o = q->options;
-  size_t i = 0, n = sizeof methods / sizeof *methods;
   if ((q->is_gptq = nb_gptq_method_is(o->method))) {
     nibble_status status = nb_gptq_method_check(o, err);
     bool computes_on_gpu = strcmp(o->method, "gptq") == 0;
     return status == NIBBLE_OK && !computes_on_gpu ? nb_device_allow_cpu(o->method, err) : status;
   }
-  while (i < n && (!o->method || strcmp(o->method, methods[i].name) != 0)) i++;
-  if (i == n)
+  /* The other methods are the formats that weights can be rounded to one by one. */
+  if (!o->method || !nb_format_named(o->method, &q->format) || !nb_format_info(q->format)->quantize)
     return nb_fail(err, NIBBLE_USAGE, "--method %s: nf4, fp4, int8, gptq or rtn is wanted", o->method ? o->method : "");
-  q->format = methods[i].format;
-  q->block_size = o->block_size ? o->block_size : 64;
-  if (q->format == NB_FORMAT_INT8 && (o->double_quant || o->block_size))
-    return nb_fail(err, NIBBLE_USAGE, "--double-quant and --block-size belong to nf4 and fp4, not to int8");
+  const nb_format_row *info = nb_format_info(q->format);
+  q->block_size = o->block_size ? o->block_size : info->usual_block;
+  if (!info->usual_block && (o->double_quant || o->block_size))
+    return nb_fail(err, NIBBLE_USAGE, "--double-quant and --block-size belong to nf4 and fp4, not to %s", info->name);
+  if (!info->usual_block) return NIBBLE_OK;
   bool power = q->block_size > 0 && (q->block_size & (q->block_size - 1)) == 0;
   if (!power || q->block_size < 32 || q->block_size > NB_MAX_BLOCK_SIZE)
     return nb_fail(err, NIBBLE_USAGE, "--block-size %lld: a power of two from 32 to %d is wanted",
@@ -149,9 +144,8 @@ static nibble_status plan_tensor(quantizer *q, const nb_tensor *t, bool quantize
   if (q->is_gptq) {
     if ((status = nb_gptq_method_target(&q->gptq, &p->source, &p->target, err)) != NIBBLE_OK) return status;
   } else {
-    p->target = (nb_packed){.format = q->format, .rows = p->source.shape[0], .cols = p->source.shape[1]};
-    if (q->format != NB_FORMAT_INT8) p->target.block_size = q->block_size;
-    if (q->options->double_quant) p->target.nested_block_size = NB_NESTED_BLOCK_SIZE;
+    p->target =
+        nb_packed_usual(q->format, p->source.shape[0], p->source.shape[1], q->block_size, q->options->double_quant);
   }
   p->part_count = nb_layout_parts(&p->target, p->source.dtype, p->source.name, p->parts);
   if (p->part_count < 0) return nb_fail_memory(err, sizeof p->parts);
@@ -266,7 +260,7 @@ static nibble_status write_tensors(quantizer *q, nibble_error *err) {
 
 /* As transformers 5.23 writes it: keys sorted, the ones that are not asked for at their defaults. */
 static cJSON *bitsandbytes_config(const quantizer *q) {
-  bool int8 = q->format == NB_FORMAT_INT8;
+  bool int8 = nb_format_info(q->format)->bits == 8;
   cJSON *json = cJSON_CreateObject();
   cJSON_AddBoolToObject(json, "_load_in_4bit", !int8);
   cJSON_AddBoolToObject(json, "_load_in_8bit", int8);
@@ -327,7 +321,7 @@ static nibble_status begin_manifest(quantizer *q, nibble_error *err) {
     return NIBBLE_OK;
   }
   bool ok = cJSON_AddStringToObject(settings, "method", o->method);
-  if (q->format != NB_FORMAT_INT8) {
+  if (q->block_size) {
     ok = ok && cJSON_AddNumberToObject(settings, "block_size", (double)q->block_size) &&
          cJSON_AddBoolToObject(settings, "double_quant", o->double_quant);
   }

@@ -23,27 +23,12 @@ static nibble_status of_thread(nb_quantizers *q, int thread, nibble_error *err) 
   return q->threads[thread] ? NIBBLE_OK : q->gpu->quantizer_create(&q->threads[thread], err);
 }
 
-nibble_status nb_quantizers_4bit(nb_quantizers *q, int thread, nb_format format, nb_dtype dtype, const void *src,
-                                 int64_t n, int64_t block_size, bool nested, uint8_t *codes, float *absmax,
-                                 nb_block_sums *sums, int64_t *bad, nibble_error *err) {
+nibble_status nb_quantizers_run(nb_quantizers *q, int thread, const nb_packed *m, const nb_quantize_run *run,
+                                int64_t *bad, nibble_error *err) {
   if (!q->gpu) {
-    *bad = nb_quantize_4bit(format, dtype, src, n, block_size, nested, codes, absmax, sums);
+    *bad = nb_quantize(m, run);
     return NIBBLE_OK;
   }
   nibble_status status = of_thread(q, thread, err);
-  if (status != NIBBLE_OK) return status;
-  return q->gpu->quantize_4bit(q->threads[thread], format, dtype, src, n, block_size, nested, codes, absmax, sums, bad,
-                               err);
-}
-
-nibble_status nb_quantizers_int8(nb_quantizers *q, int thread, nb_dtype dtype, const void *src, int64_t rows,
-                                 int64_t cols, int8_t *codes, float *scb, nb_block_sums *sums, int64_t *bad,
-                                 nibble_error *err) {
-  if (!q->gpu) {
-    *bad = nb_quantize_int8(dtype, src, rows, cols, codes, scb, sums);
-    return NIBBLE_OK;
-  }
-  nibble_status status = of_thread(q, thread, err);
-  if (status != NIBBLE_OK) return status;
-  return q->gpu->quantize_int8(q->threads[thread], dtype, src, rows, cols, codes, scb, sums, bad, err);
+  return status == NIBBLE_OK ? q->gpu->quantize(q->threads[thread], m, run, bad, err) : status;
 }

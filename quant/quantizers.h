@@ -15,12 +15,8 @@ typedef struct nb_quantizers {
 nibble_status nb_quantizers_open(int threads, nb_quantizers *out, nibble_error *err);
 void nb_quantizers_close(nb_quantizers *quantizers);
 
-/* As nb_quantize_4bit and nb_quantize_int8; what those return is *bad. `thread` is the caller's own number. */
-nibble_status nb_quantizers_4bit(nb_quantizers *quantizers, int thread, nb_format format, nb_dtype dtype,
-                                 const void *src, int64_t n, int64_t block_size, bool nested, uint8_t *codes,
-                                 float *absmax, nb_block_sums *sums, int64_t *bad, nibble_error *err);
-nibble_status nb_quantizers_int8(nb_quantizers *quantizers, int thread, nb_dtype dtype, const void *src, int64_t rows,
-                                 int64_t cols, int8_t *codes, float *scb, nb_block_sums *sums, int64_t *bad,
-                                 nibble_error *err);
+/* As nb_quantize; what that returns is *bad. `thread` is the caller's own number. */
+nibble_status nb_quantizers_run(nb_quantizers *quantizers, int thread, const nb_packed *m, const nb_quantize_run *run,
+                                int64_t *bad, nibble_error *err);
 
 #endif

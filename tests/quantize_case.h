@@ -30,13 +30,9 @@ inline Packed Quantize(nb_format format, const Case &c, bool nested = false) {
   bool int8 = format == NB_FORMAT_INT8;
   Packed p = {std::string((size_t)(int8 ? n : (n + 1) / 2), 'x'), std::vector<float>((size_t)(int8 ? c.rows : blocks)),
               std::vector<nb_block_sums>((size_t)(int8 ? c.rows : blocks)), 0};
-  if (int8) {
-    p.bad = nb_quantize_int8(c.dtype, c.source.data(), c.rows, c.cols, (int8_t *)&p.codes[0], p.scales.data(),
-                             p.sums.data());
-  } else {
-    p.bad = nb_quantize_4bit(format, c.dtype, c.source.data(), n, c.block, nested, (uint8_t *)&p.codes[0],
-                             p.scales.data(), p.sums.data());
-  }
+  nb_packed m = nb_packed_usual(format, c.rows, c.cols, c.block, nested);
+  nb_quantize_run run = {c.dtype, c.source.data(), n, nested, &p.codes[0], p.scales.data(), p.sums.data()};
+  p.bad = nb_quantize(&m, &run);
   return p;
 }
 

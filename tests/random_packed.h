@@ -24,7 +24,7 @@ struct RandomPacked {
     std::uniform_real_distribution<float> positive(0.01f, 1);
     m.format = format, m.rows = rows, m.cols = cols;
     int64_t count = rows * cols;
-    if (!nb_format_info(format)->is_packed) {
+    if (nb_format_info(format)->scheme == NB_SCHEME_PLAIN) {
       nb_dtype dtype = nb_format_info(format)->plain;
       std::vector<float> values(count);
       for (float &v : values) v = normal(rng);

@@ -126,7 +126,7 @@ static void try_shifts(nb_trials *t) {
   const nb_source *s = &t->suspect->copy->source;
   int64_t block = t->cols;
   if (s->is_packed && s->weight.packed.block_size) block = s->weight.packed.block_size;
-  if (!s->is_packed && s->tensor->is_blocks) block = nb_format_info(s->tensor->format)->block_weights;
+  if (!s->is_packed && s->tensor->is_blocks) block = nb_format_info(s->tensor->format)->block.weights;
   const int64_t shifts[] = {1, block, t->cols};
   for (int i = 0; i < 6; i++) {
     int64_t shift = i % 2 ? -shifts[i / 2] : shifts[i / 2];

@@ -33,7 +33,7 @@ static void try_scales(bnb *b, const char *cause, const char *text) {
 
 static void try_code_orders(bnb *b) {
   const uint8_t *codes = b->m.codes;
-  if (b->m.format == NB_FORMAT_INT8) {
+  if (!b->m.quant_map) {
     for (int64_t i = 0; i < b->code_bytes; i++) b->codes[i] = codes[i] ^ 0x80;
     try_codes(b, "codes-unsigned", "its codes are taken as 128 more than they are");
     return;
@@ -59,13 +59,15 @@ static void try_code_orders(bnb *b) {
 
 static void try_maps(bnb *b) {
   nb_packed m = b->m;
-  bool nf4 = m.format == NB_FORMAT_NF4;
-  m.quant_map = nf4 ? nb_fp4_map : nb_nf4_map;
-  nb_trial(b->trials, &(nb_reading){.packed = &m}, "map-of-other-format", "its codes are read as %s",
-           nf4 ? "fp4" : "nf4");
-  m.quant_map = nf4 ? nb_nf4_map : nb_fp4_map;
-  nb_trial(b->trials, &(nb_reading){.packed = &m}, "map-damaged", "its codes are read with the map of %s",
-           nf4 ? "nf4" : "fp4");
+  const nb_format_row *own = nb_format_info(m.format);
+  for (int f = 0; f < NB_FORMAT_COUNT; f++) {
+    const nb_format_row *other = nb_format_info((nb_format)f);
+    if (!other->codebook || other == own) continue;
+    m.quant_map = other->codebook;
+    nb_trial(b->trials, &(nb_reading){.packed = &m}, "map-of-other-format", "its codes are read as %s", other->name);
+  }
+  m.quant_map = own->codebook;
+  nb_trial(b->trials, &(nb_reading){.packed = &m}, "map-damaged", "its codes are read with the map of %s", own->name);
 }
 
 static void try_block_sizes(bnb *b) {
@@ -141,7 +143,7 @@ static char *name_of_same_scales(bnb *b) {
 /* The scales that the original's weights give; false without memory. */
 static bool true_scales(bnb *b, float *out) {
   const nb_values *v = b->trials->suspect->values;
-  int64_t count = v->source.count, unit = b->m.block_size ? b->m.block_size : b->m.cols;
+  int64_t count = v->source.count, unit = nb_packed_unit(&b->m);
   float *w = nb_alloc_aligned((uint64_t)unit, sizeof *w);
   bool ok = w != NULL;
   for (int64_t s = 0; ok && s < b->scales; s++) {
@@ -204,10 +206,8 @@ static void try_true_scales(bnb *b) {
 
 void nb_trials_bnb(nb_trials *trials) {
   bnb b = {.trials = trials, .m = trials->suspect->copy->source.weight.packed};
-  bool int8 = b.m.format == NB_FORMAT_INT8;
-  int64_t count = b.m.rows * b.m.cols;
-  b.scales = int8 ? b.m.rows : nb_ceil_div(count, b.m.block_size);
-  b.code_bytes = int8 ? count : nb_ceil_div(count, 2);
+  b.scales = nb_ceil_div(b.m.rows * b.m.cols, nb_packed_unit(&b.m));
+  b.code_bytes = nb_packed_code_bytes(&b.m);
   b.restored = nb_alloc((uint64_t)b.scales, sizeof(float));
   b.changed = nb_alloc((uint64_t)b.scales, sizeof(float));
   b.codes = nb_alloc((uint64_t)b.code_bytes, 1);
@@ -216,7 +216,7 @@ void nb_trials_bnb(nb_trials *trials) {
     b.m.absmax = b.restored;
     if (!trials->is_local) {
       try_code_orders(&b);
-      if (!int8) {
+      if (b.m.quant_map) {
         try_maps(&b);
         try_block_sizes(&b);
       }

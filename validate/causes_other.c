@@ -183,31 +183,37 @@ static void scale_of_next(uint8_t *block, const uint8_t *last, const uint8_t *ne
   memcpy(block, next, 2);
 }
 
+/* Of blocks that are a float16 and then the codes, two a byte or one. */
 static const struct {
-  nb_format format;
+  int bits;
   block_change change;
   const char *cause, *text;
 } block_mistakes[] = {
-    {NB_FORMAT_Q4_0, swap_nibbles, "nibbles-swapped", "the halves of every byte are swapped"},
-    {NB_FORMAT_Q4_0, part_pairs, "codes-in-pairs", "a byte's halves are neighbours, as in bitsandbytes"},
-    {NB_FORMAT_Q4_0, scale_of_last, "scales-shifted", "every scale is taken from the block before"},
-    {NB_FORMAT_Q4_0, scale_of_next, "scales-shifted", "every scale is taken from the next block"},
-    {NB_FORMAT_Q8_0, flip_signs, "codes-unsigned", "its codes are taken as 128 more than they are"},
-    {NB_FORMAT_Q8_0, scale_of_last, "scales-shifted", "every scale is taken from the block before"},
-    {NB_FORMAT_Q8_0, scale_of_next, "scales-shifted", "every scale is taken from the next block"},
+    {4, swap_nibbles, "nibbles-swapped", "the halves of every byte are swapped"},
+    {4, part_pairs, "codes-in-pairs", "a byte's halves are neighbours, as in bitsandbytes"},
+    {4, scale_of_last, "scales-shifted", "every scale is taken from the block before"},
+    {4, scale_of_next, "scales-shifted", "every scale is taken from the next block"},
+    {8, flip_signs, "codes-unsigned", "its codes are taken as 128 more than they are"},
+    {8, scale_of_last, "scales-shifted", "every scale is taken from the block before"},
+    {8, scale_of_next, "scales-shifted", "every scale is taken from the next block"},
 };
+
+static bool is_scale_and_codes(const nb_format_row *info) {
+  const nb_block_layout *l = &info->block;
+  return l->weights == 32 && l->codes == 2 && l->bytes == 2 + l->code_bytes && l->code_bytes == 4 * info->bits;
+}
 
 void nb_trials_gguf(nb_trials *t) {
   const nb_source *s = &t->suspect->copy->source;
   const nb_tensor *tensor = s->tensor;
   const nb_format_row *info = nb_format_info(tensor->format);
   const uint8_t *raw = nb_tensor_raw(s->checkpoint, tensor);
-  if (tensor->permute_heads || info->block_weights < 1) return; /* its rows lie in another order */
-  int64_t size = info->block_bytes, blocks = tensor->count / info->block_weights;
+  if (tensor->permute_heads || !is_scale_and_codes(info)) return; /* or its rows lie in another order */
+  int64_t size = info->block.bytes, blocks = tensor->count / info->block.weights;
   uint8_t *codes = nb_alloc_aligned((uint64_t)tensor->bytes, 1);
   nb_packed m = {.format = tensor->format, .rows = t->rows, .cols = t->cols, .codes = codes};
   for (size_t k = 0; codes && k < sizeof block_mistakes / sizeof *block_mistakes; k++) {
-    if (block_mistakes[k].format != tensor->format) continue;
+    if (block_mistakes[k].bits != info->bits) continue;
     memcpy(codes, raw, (size_t)tensor->bytes);
     for (int64_t b = 0; b < blocks; b++)
       block_mistakes[k].change(codes + b * size, raw + (b + blocks - 1) % blocks * size, raw + (b + 1) % blocks * size);
@@ -234,9 +240,10 @@ void nb_trials_plain(nb_trials *t) {
   nb_trial(t, &(nb_reading){.packed = &m}, "bytes-swapped", "the bytes of every value are swapped");
   if (size == 2) {
     memcpy(codes, view, (size_t)tensor->bytes);
-    m.format = m.format == NB_FORMAT_F16 ? NB_FORMAT_BF16 : NB_FORMAT_F16;
+    if (!nb_format_of_dtype(tensor->dtype == NB_F16 ? NB_BF16 : NB_F16, &m.format)) goto done;
     nb_trial(t, &(nb_reading){.packed = &m}, "dtype-confused", "its bits are read as %s",
              nb_format_info(m.format)->name);
   }
+done:
   free(codes);
 }

@@ -6,7 +6,6 @@
 
 #include "base/checked.h"
 #include "kernels/cpu/errors.h"
-#include "kernels/gguf_blocks.h"
 #include "kernels/gptq.h"
 #include "kernels/quantize.h"
 #include "quant/grid.h"
@@ -15,18 +14,6 @@ enum { PIECE = 4096 }; /* weights whose float sums keep six digits */
 
 /* Dynamic 8-bit codes lie at most this share of their block's absmax apart, near 1; half of it is the error. */
 static const double NESTED_ERROR = 0.008;
-
-/* GGUF's blocks as grids: bits and weights that share a scale. Their own scales are quantized, too. */
-static const struct {
-  nb_format format;
-  int bits, group;
-} gguf_grids[] = {
-    {NB_FORMAT_Q4_0, 4, 32}, {NB_FORMAT_Q4_1, 4, 32}, {NB_FORMAT_Q5_0, 5, 32}, {NB_FORMAT_Q5_1, 5, 32},
-    {NB_FORMAT_Q8_0, 8, 32}, {NB_FORMAT_Q2_K, 2, 16}, {NB_FORMAT_Q3_K, 3, 16}, {NB_FORMAT_Q4_K, 4, 32},
-    {NB_FORMAT_Q5_K, 5, 32}, {NB_FORMAT_Q6_K, 6, 16},
-};
-
-static bool is_4bit(const nb_packed *m) { return m && (m->format == NB_FORMAT_NF4 || m->format == NB_FORMAT_FP4); }
 
 static bool is_symmetric(const nb_config *config) {
   const cJSON *quant = nb_json_object(config->json, "quantization_config");
@@ -55,14 +42,11 @@ void nb_rounding_of(const nb_checkpoint *artifact, const nb_source *source, nb_r
     out->expectation = (nb_expectation){.factor = 1.6}; /* their quantizers search, and K-quants round their scales */
   }
   if (!m) return;
-  out->expectation = (nb_expectation){.factor = 1.1, .every_block = true};
-  if (is_4bit(m)) {
-    out->unit = m->block_size;
-    if (m->nested_block_size) {
-      out->expectation.factor = 1.2;
-      out->slack = nested_slack(m);
-    }
-  } else if (nb_gptq_bits(m->format)) {
+  if (nb_format_info(m->format)->quantize) {
+    out->expectation.factor = m->nested_block_size ? 1.2 : 1.1;
+    out->unit = nb_packed_unit(m);
+    if (m->nested_block_size) out->slack = nested_slack(m);
+  } else {
     /* GPTQ makes the weights' error larger so that the outputs' is smaller. */
     out->expectation = (nb_expectation){.factor = 3};
     if (!m->g_idx && m->cols % m->group_size == 0) out->unit = m->group_size;
@@ -92,24 +76,17 @@ void *nb_rounding_scratch(int64_t weights) {
   return s;
 }
 
-static bool errors_4bit(const nb_rounding *r, const float *w, int64_t count, scratch *s, double *errors) {
-  int64_t block = r->unit;
-  if (nb_quantize_4bit(r->packed->format, NB_F32, w, count, block, false, s->codes, s->scales, s->sums) >= 0)
-    return false;
-  for (int64_t b = 0; b < nb_ceil_div(count, block); b++) {
+/* Of a format whose quantizer rounds each weight to the nearest: its own. */
+static bool errors_of_quantizer(const nb_rounding *r, const float *w, int64_t count, scratch *s, double *errors) {
+  float peak = nb_format_info(r->packed->format)->peak;
+  nb_quantize_run run = {
+      .dtype = NB_F32, .src = w, .count = count, .codes = s->codes, .scales = s->scales, .sums = s->sums};
+  if (nb_quantize(r->packed, &run) >= 0) return false;
+  for (int64_t b = 0; b < nb_ceil_div(count, r->unit); b++) {
     double squares;
-    nb_block_error(&s->sums[b], s->scales[b], s->scales[b], &errors[b], &squares);
-    errors[b] += r->slack * (double)nb_min_i64(block, count - b * block);
-  }
-  return true;
-}
-
-static bool errors_int8(const float *w, int64_t count, int64_t cols, scratch *s, double *errors) {
-  int64_t rows = count / cols;
-  if (nb_quantize_int8(NB_F32, w, rows, cols, (int8_t *)s->codes, s->scales, s->sums) >= 0) return false;
-  for (int64_t row = 0; row < rows; row++) {
-    double squares, scale = s->scales[row] / 127;
-    nb_block_error(&s->sums[row], (float)scale, (float)scale, &errors[row], &squares);
+    float scale = s->scales[b] / peak;
+    nb_block_error(&s->sums[b], scale, scale, &errors[b], &squares);
+    errors[b] += r->slack * (double)nb_min_i64(r->unit, count - b * r->unit);
   }
   return true;
 }
@@ -204,14 +181,13 @@ void nb_rounding_groups(const nb_rounding *r, const float *w, const float *a, in
   }
 }
 
-static double gguf_row(nb_format format, const float *w, int64_t cols) {
+/* Their blocks as grids. That their own scales are quantized, too, is left to the factor. */
+static double blocks_row(nb_format format, const float *w, int64_t cols) {
+  const nb_format_row *info = nb_format_info(format);
+  nb_grid grid = {.bits = info->bits};
   double sum = 0;
-  for (size_t k = 0; k < sizeof gguf_grids / sizeof *gguf_grids; k++) {
-    if (gguf_grids[k].format != format) continue;
-    nb_grid grid = {.bits = gguf_grids[k].bits};
-    for (int64_t i = 0; i < cols; i += gguf_grids[k].group)
-      sum += grid_error(&grid, w + i, nb_min_i64(gguf_grids[k].group, cols - i));
-  }
+  for (int64_t i = 0; i < cols; i += info->block.group)
+    sum += grid_error(&grid, w + i, nb_min_i64(info->block.group, cols - i));
   return sum;
 }
 
@@ -245,14 +221,13 @@ static bool all_finite(const float *w, int64_t n) {
 bool nb_rounding_errors(const nb_rounding *r, const float *w, int64_t count, int64_t cols, void *memory,
                         double *errors) {
   scratch *s = memory;
-  if (is_4bit(r->packed)) return errors_4bit(r, w, count, s, errors);
-  if (r->packed && r->packed->format == NB_FORMAT_INT8) return errors_int8(w, count, cols, s, errors);
+  if (r->packed && nb_format_info(r->packed->format)->quantize) return errors_of_quantizer(r, w, count, s, errors);
   if (!all_finite(w, count)) return false;
   if (r->packed && r->unit < cols) return errors_gptq(r, w, count, errors);
   if (r->packed) order_columns(r->packed, s);
   for (int64_t row = 0; row < count / cols; row++) {
     const float *at = w + row * cols;
-    errors[row] = r->is_gguf  ? gguf_row(r->gguf, at, cols)
+    errors[row] = r->is_gguf  ? blocks_row(r->gguf, at, cols)
                   : r->packed ? gptq_row(r, at, s)
                               : plain_row(r->plain, at, cols, s);
   }

@@ -11,53 +11,51 @@
 #include "convert/layouts.h"
 #include "model/heads.h"
 
-/* Bytes of a quantized linear layer of [out, in]; the rest of the model stays in `plain_bytes` a parameter. */
-typedef struct footprint_row {
-  const char *format;
-  int plain_bytes;
-  int64_t (*linear_bytes)(int64_t out, int64_t in);
-} footprint_row;
+/* A line: linear layers in this format, all else in float16, or in the format itself if it is plain. */
+typedef struct footprint {
+  const char *name;
+  nb_format format;
+  bool nested;
+} footprint;
 
-enum { BNB_BLOCK = 64, NESTED_BLOCK = 256, GPTQ_GROUP = 128 };
+enum { MOST_FOOTPRINTS = 7, MOST_BITS = 32 }; /* "as stored" is the eighth of nibble_memory_result's rows */
 
-static int64_t f32_bytes(int64_t out, int64_t in) { return out * in * 4; }
-static int64_t f16_bytes(int64_t out, int64_t in) { return out * in * 2; }
-static int64_t int8_bytes(int64_t out, int64_t in) { return out * in + out * 4; }
+typedef struct footprints {
+  footprint lines[MOST_FOOTPRINTS];
+  int count;
+} footprints;
 
-static int64_t nf4_bytes(int64_t out, int64_t in) {
-  return nb_ceil_div(out * in, 2) + nb_ceil_div(out * in, BNB_BLOCK) * 4 + 16 * 4;
+/* Those that the formats name, from most bits to fewest. */
+static void list_footprints(footprints *out) {
+  for (int bits = MOST_BITS; bits > 0; bits--) {
+    for (int f = 0; f < NB_FORMAT_COUNT; f++) {
+      const nb_format_row *info = nb_format_info((nb_format)f);
+      const char *names[] = {info->footprint, info->nested_footprint};
+      for (int nested = 0; nested < 2; nested++) {
+        if (info->bits != bits || !names[nested] || out->count == MOST_FOOTPRINTS) continue;
+        out->lines[out->count++] = (footprint){names[nested], (nb_format)f, nested != 0};
+      }
+    }
+  }
 }
 
-static int64_t nf4_double_bytes(int64_t out, int64_t in) {
-  int64_t blocks = nb_ceil_div(out * in, BNB_BLOCK);
-  return nb_ceil_div(out * in, 2) + blocks + nb_ceil_div(blocks, NESTED_BLOCK) * 4 + (16 + 256 + 1) * 4;
-}
-
-static int64_t gptq_bytes(int64_t out, int64_t in) {
-  int64_t groups = nb_ceil_div(in, GPTQ_GROUP);
-  return nb_ceil_div(in, 8) * 4 * out + groups * nb_ceil_div(out, 8) * 4 + groups * out * 2 + in * 4;
-}
-
-static const footprint_row footprints[] = {
-    {"f32", 4, f32_bytes},
-    {"f16", 2, f16_bytes},
-    {"int8", 2, int8_bytes},
-    {"nf4", 2, nf4_bytes},
-    {"nf4-double-quant", 2, nf4_double_bytes},
-    {"gptq-4bit-g128", 2, gptq_bytes},
-};
-
-enum { FOOTPRINTS = sizeof footprints / sizeof *footprints };
-
-static void add_tensor(nibble_memory_result *out, const nb_rule *rule, nb_kind kind, const int64_t *shape, int ndim) {
+static void add_tensor(nibble_memory_result *out, const footprints *all, const nb_rule *rule, nb_kind kind,
+                       const int64_t *shape, int ndim) {
   int64_t count = 1;
   for (int i = 0; i < ndim; i++) count *= shape[i];
   bool kept = rule && rule->stored & NB_KEEP_F32;
   bool quantizable = (kind == NB_KIND_LINEAR || kind == NB_KIND_EXPERT) && ndim == 2 && !kept;
   out->parameters += count;
   if (quantizable) out->quantizable_parameters += count;
-  for (int f = 0; f < FOOTPRINTS; f++) {
-    int64_t bytes = quantizable ? footprints[f].linear_bytes(shape[0], shape[1]) : count * footprints[f].plain_bytes;
+  for (int f = 0; f < all->count; f++) {
+    const footprint *line = &all->lines[f];
+    const nb_format_row *info = nb_format_info(line->format);
+    nb_dtype rest = info->scheme == NB_SCHEME_PLAIN ? info->plain : NB_F16;
+    int64_t bytes = count * (int64_t)nb_dtype_size(rest);
+    if (quantizable) {
+      nb_packed m = nb_packed_usual(line->format, shape[0], shape[1], 0, line->nested);
+      bytes = nb_packed_bytes(&m);
+    }
     out->rows[f].weight_bytes += (uint64_t)bytes;
   }
 }
@@ -90,31 +88,34 @@ static nibble_status config_path(const char *model, char **out, nibble_error *er
 }
 
 /* By the config's table: what is not in the files (a head to be trained, say) counts as well. */
-static nibble_status add_promised(const nb_config *config, nibble_memory_result *out, nibble_error *err) {
+static nibble_status add_promised(const nb_config *config, const footprints *all, nibble_memory_result *out,
+                                  nibble_error *err) {
   nb_model_tensors tensors;
   nibble_status status = nb_model_tensors_list(config, &tensors, err);
   if (status != NIBBLE_OK) return status;
   for (size_t i = 0; i < tensors.count; i++) {
     const nb_model_tensor *t = &tensors.items[i];
-    add_tensor(out, t->rule, t->is_bias ? NB_KIND_OTHER : t->kind, t->shape, t->ndim);
+    add_tensor(out, all, t->rule, t->is_bias ? NB_KIND_OTHER : t->kind, t->shape, t->ndim);
   }
   nb_model_tensors_free(&tensors);
   return NIBBLE_OK;
 }
 
 /* For a family without a table: by the tensors themselves. */
-static void add_stored(const nb_checkpoint *checkpoint, nibble_memory_result *out) {
+static void add_stored(const nb_checkpoint *checkpoint, const footprints *all, nibble_memory_result *out) {
   for (size_t i = 0; i < checkpoint->tensor_count; i++) {
     const nb_tensor *t = &checkpoint->tensors[i];
     const int64_t logical[2] = {t->packed ? t->packed->rows : 0, t->packed ? t->packed->cols : 0};
     if (t->is_part) continue;
-    add_tensor(out, NULL, nb_role_info(t->id.role)->kind, t->packed ? logical : t->shape, t->packed ? 2 : t->ndim);
+    add_tensor(out, all, NULL, nb_role_info(t->id.role)->kind, t->packed ? logical : t->shape, t->packed ? 2 : t->ndim);
   }
 }
 
 nibble_status nibble_memory(const nibble_memory_options *options, nibble_memory_result *out, nibble_error *err) {
-  *out = (nibble_memory_result){.row_count = FOOTPRINTS, .batch = options->batch ? options->batch : 1};
-  for (int f = 0; f < FOOTPRINTS; f++) out->rows[f].format = footprints[f].format;
+  footprints all = {0};
+  list_footprints(&all);
+  *out = (nibble_memory_result){.row_count = (size_t)all.count, .batch = options->batch ? options->batch : 1};
+  for (int f = 0; f < all.count; f++) out->rows[f].format = all.lines[f].name;
   nb_config bare = {0};
   nb_checkpoint checkpoint = {0};
   const nb_config *config = &bare;
@@ -133,10 +134,10 @@ nibble_status nibble_memory(const nibble_memory_options *options, nibble_memory_
   snprintf(out->model_type, sizeof out->model_type, "%s", config->model_type);
   if (config->family) {
     out->ctx = options->ctx ? options->ctx : nb_min_i64(2048, config->max_position_embeddings);
-    if ((status = add_promised(config, out, err)) != NIBBLE_OK) goto done;
+    if ((status = add_promised(config, &all, out, err)) != NIBBLE_OK) goto done;
     add_state(config, out);
   } else if (checkpoint.tensor_count) {
-    add_stored(&checkpoint, out);
+    add_stored(&checkpoint, &all, out);
   } else {
     status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: no table for model_type \"%s\", and no weights to go by", path,
                      config->model_type);

@@ -152,7 +152,16 @@ typedef struct special {
 } special;
 
 static special special_of(nb_format format) {
-  return format == NB_FORMAT_NF4 ? (special){{0, 15}, {7, 7}} : (special){{3, 11}, {0, 8}};
+  const float *codebook = nb_format_info(format)->codebook;
+  special s = {{0}, {0}};
+  int peaks = 0, zeros = 0;
+  for (int code = 0; code < 16; code++) {
+    if (fabsf(codebook[code]) == 1) s.peak[peaks++ % 2] = (uint8_t)code;
+    if (codebook[code] == 0) s.zero[zeros++ % 2] = (uint8_t)code;
+  }
+  if (peaks == 1) s.peak[1] = s.peak[0];
+  if (zeros == 1) s.zero[1] = s.zero[0];
+  return s;
 }
 
 typedef struct block_look {

@@ -220,12 +220,6 @@ static nibble_status check_values(look *l, const nb_tensor *t, nibble_error *err
 
 /* ---- quantization_config ---- */
 
-static const char *format_flag(nb_format format) {
-  return format == NB_FORMAT_INT8                             ? "load_in_8bit"
-         : format == NB_FORMAT_NF4 || format == NB_FORMAT_FP4 ? "load_in_4bit"
-                                                              : "";
-}
-
 static void check_quant_config(look *l) {
   const nb_checkpoint *c = l->checkpoint;
   const nb_quant_config *q = &c->config.quant;
@@ -236,15 +230,17 @@ static void check_quant_config(look *l) {
     nb_packed m;
     if (t->is_part || !t->layout) continue;
     any = true;
-    if (nb_layout_describe(c, t, &m, NULL, NULL) != NIBBLE_OK || !*format_flag(m.format)) continue;
-    const char *name = nb_format_info(m.format)->name;
+    if (nb_layout_describe(c, t, &m, NULL, NULL) != NIBBLE_OK) continue;
+    const nb_format_row *info = nb_format_info(m.format);
+    if (info->scheme != NB_SCHEME_CODEBOOK && info->scheme != NB_SCHEME_SYMMETRIC) continue;
+    const char *name = info->name;
     if (!q->is_bnb) {
       nb_find(l->findings, NIBBLE_FAULT, "config", "no-quantization-config", nb_place_tensor(t->name),
               "weights are packed as %s, but config.json has no quantization_config that says so", name);
       return;
     }
-    bool flag = m.format == NB_FORMAT_INT8 ? q->load_in_8bit : q->load_in_4bit;
-    bool type = m.format == NB_FORMAT_INT8 || strcmp(q->quant_type, name) == 0;
+    bool flag = info->bits == 8 ? q->load_in_8bit : q->load_in_4bit;
+    bool type = !info->codebook || strcmp(q->quant_type, name) == 0;
     if (!flag || !type) {
       nb_find(l->findings, NIBBLE_FAULT, "config", "config-names-other-format", nb_place_tensor(t->name),
               "it is packed as %s, quantization_config says %s%s", name,

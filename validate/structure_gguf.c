@@ -10,21 +10,6 @@
 #include "validate/scan.h"
 #include "validate/structure.h"
 
-/* Where a block's float16 scale and its codes lie, in bytes. A second float16 (the minimum) has no say in whether the
- * codes mean anything, but must be finite, too. ggml-common.h */
-typedef struct block_layout {
-  nb_format format;
-  int scale, minimum; /* minimum -1: none */
-  int codes, code_bytes;
-} block_layout;
-
-static const block_layout layouts[] = {
-    {NB_FORMAT_Q4_0, 0, -1, 2, 16},    {NB_FORMAT_Q4_1, 0, 2, 4, 16},   {NB_FORMAT_Q5_0, 0, -1, 6, 16},
-    {NB_FORMAT_Q5_1, 0, 2, 8, 16},     {NB_FORMAT_Q8_0, 0, -1, 2, 32},  {NB_FORMAT_Q2_K, 80, 82, 16, 64},
-    {NB_FORMAT_Q3_K, 108, -1, 32, 64}, {NB_FORMAT_Q4_K, 0, 2, 16, 128}, {NB_FORMAT_Q5_K, 0, 2, 48, 128},
-    {NB_FORMAT_Q6_K, 208, -1, 0, 128},
-};
-
 enum { BAND = 1 << 14, MAX_BANDS = 1 << 9 }; /* blocks */
 
 typedef struct block_scan {
@@ -34,8 +19,7 @@ typedef struct block_scan {
 
 typedef struct block_job {
   const uint8_t *data;
-  const block_layout *layout;
-  int size; /* bytes of a block */
+  const nb_block_layout *layout;
   int64_t base;
   block_scan band[MAX_BANDS];
 } block_job;
@@ -67,10 +51,10 @@ static bool all_same(const uint8_t *p, int n) {
 static void scan_band(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   block_job *job = ctx;
-  const block_layout *l = job->layout;
+  const nb_block_layout *l = job->layout;
   block_scan s = {{0, -1}, {0, -1}, {0, -1}, true};
   for (int64_t i = job->base + begin; i < job->base + end; i++) {
-    const uint8_t *block = job->data + i * job->size;
+    const uint8_t *block = job->data + i * l->bytes;
     uint16_t scale = half_at(block, l->scale), minimum = half_at(block, l->minimum);
     bool same = all_same(block + l->codes, l->code_bytes), zero = (scale & 0x7fff) == 0;
     if (!is_finite(scale) || !is_finite(minimum)) tally(&s.not_finite, i);
@@ -81,12 +65,11 @@ static void scan_band(void *ctx, int64_t begin, int64_t end, int thread) {
   job->band[begin / BAND] = s;
 }
 
-static block_scan scan_blocks(const uint8_t *data, int64_t blocks, const block_layout *layout, int size) {
+static block_scan scan_blocks(const uint8_t *data, int64_t blocks, const nb_block_layout *layout) {
   block_job job;
   block_scan all = {{0, -1}, {0, -1}, {0, -1}, true};
   job.data = data;
   job.layout = layout;
-  job.size = size;
   for (job.base = 0; job.base < blocks; job.base += (int64_t)MAX_BANDS * BAND) {
     int64_t n = nb_min_i64((int64_t)MAX_BANDS * BAND, blocks - job.base);
     nb_parallel(n, BAND, scan_band, &job);
@@ -111,14 +94,10 @@ static void find(nb_findings *findings, nibble_severity severity, const char *ch
 enum { MOST_CONSTANT = 50 };
 
 bool nb_structure_blocks(const nb_checkpoint *c, const nb_tensor *t, nb_findings *findings) {
-  const block_layout *layout = NULL;
-  for (size_t i = 0; i < sizeof layouts / sizeof *layouts; i++) {
-    if (layouts[i].format == t->format) layout = &layouts[i];
-  }
-  const nb_format_row *info = nb_format_info(t->format);
-  if (!layout || info->block_weights < 1 || t->count < info->block_weights) return false;
-  int64_t blocks = t->count / info->block_weights;
-  block_scan s = scan_blocks(nb_tensor_raw(c, t), blocks, layout, info->block_bytes);
+  const nb_block_layout *layout = &nb_format_info(t->format)->block;
+  if (layout->weights < 1 || t->count < layout->weights) return false;
+  int64_t blocks = t->count / layout->weights;
+  block_scan s = scan_blocks(nb_tensor_raw(c, t), blocks, layout);
   find(findings, NIBBLE_FAULT, "scale", "scale-not-finite", t, &s.not_finite, blocks,
        "have a scale or minimum that is NaN or infinite");
   bool dead = s.unscaled.count == blocks;

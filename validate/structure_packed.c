@@ -112,8 +112,15 @@ static bool map_equals(const float *map, const float *known, int n, int step, in
   return true;
 }
 
-static void check_map(weight_look *l, nb_part_role role, const float *map, const float *known, int n,
-                      const float *other) {
+static bool is_others_map(const float *map, const float *known) {
+  for (int f = 0; f < NB_FORMAT_COUNT; f++) {
+    const float *other = nb_format_info((nb_format)f)->codebook;
+    if (other && other != known && map_equals(map, other, 16, 1, 0, 1)) return true;
+  }
+  return false;
+}
+
+static void check_map(weight_look *l, nb_part_role role, const float *map, const float *known, int n) {
   const nb_tensor *t = l->parts[role];
   if (!map || map_equals(map, known, n, 1, 0, 1)) return;
   nb_tally bad = {0, -1};
@@ -122,7 +129,7 @@ static void check_map(weight_look *l, nb_part_role role, const float *map, const
     if (bad.count++ == 0) bad.first = i;
   }
   const char *cause = "map-damaged";
-  if (other && map_equals(map, other, n, 1, 0, 1)) cause = "map-of-other-format";
+  if (role == NB_PART_QUANT_MAP && is_others_map(map, known)) cause = "map-of-other-format";
   if (map_equals(map, known, n, -1, n - 1, 1)) cause = "map-reversed";
   if (map_equals(map, known, n, 1, 0, -1)) cause = "map-negated";
   nb_find(l->findings, NIBBLE_FAULT, "map", cause, place_of(t, &bad, false),
@@ -161,7 +168,7 @@ static nibble_status check_nested(weight_look *l, nibble_error *err) {
   if (status != NIBBLE_OK) return status;
   float *known = l->dynamic_map; /* as bitsandbytes has it: damage to the file's own is reported, not followed */
   nb_dynamic_map(known);
-  check_map(l, NB_PART_NESTED_QUANT_MAP, map, known, 256, NULL);
+  check_map(l, NB_PART_NESTED_QUANT_MAP, map, known, 256);
   int64_t blocks = nb_ceil_div(m->rows * m->cols, m->block_size);
   float largest = 0; /* as double, gcc 12 for aarch64 would crash here */
   if (nested) {
@@ -208,7 +215,7 @@ static nibble_status check_scales(weight_look *l, nibble_error *err) {
 static void find_codes(weight_look *l, const nb_codes_scan *s) {
   const nb_tensor *t = l->main;
   static const char check[] = "codes";
-  bool rows = l->packed.format == NB_FORMAT_INT8;
+  bool rows = !nb_format_info(l->packed.format)->codebook;
   const char *unit = rows ? "rows" : "blocks";
   long long n = (long long)s->blocks;
   if (l->is_zero) {
@@ -257,10 +264,10 @@ static void check_codes(weight_look *l) {
   nb_codes_scan scan;
   m->codes = l->parts[NB_PART_CODES] ? nb_tensor_view(l->checkpoint, l->parts[NB_PART_CODES]) : NULL;
   if (!m->codes || (!m->absmax && !m->nested_block_size)) return;
-  if (m->format == NB_FORMAT_INT8) {
-    nb_scan_codes8(m, &scan);
-  } else {
+  if (nb_format_info(m->format)->codebook) {
     nb_scan_codes4(m, &scan);
+  } else {
+    nb_scan_codes8(m, &scan);
   }
   find_codes(l, &scan);
 }
@@ -316,12 +323,11 @@ nibble_status nb_structure_packed(const nb_checkpoint *checkpoint, const nb_tens
   }
   nb_packed *m = &l.packed;
   nibble_status status = gather_parts(&l, err);
-  if (status == NIBBLE_OK && m->format != NB_FORMAT_INT8) {
+  const float *codebook = nb_format_info(m->format)->codebook;
+  if (status == NIBBLE_OK && codebook) {
     const void *map;
-    bool nf4 = m->format == NB_FORMAT_NF4;
     status = part_view(&l, NB_PART_QUANT_MAP, &map, err);
-    if (status == NIBBLE_OK)
-      check_map(&l, NB_PART_QUANT_MAP, map, nf4 ? nb_nf4_map : nb_fp4_map, 16, nf4 ? nb_fp4_map : nb_nf4_map);
+    if (status == NIBBLE_OK) check_map(&l, NB_PART_QUANT_MAP, map, codebook, 16);
   } else if (status == NIBBLE_OK && l.parts[NB_PART_FORMAT]) {
     const uint8_t *order = nb_tensor_view(checkpoint, l.parts[NB_PART_FORMAT]);
     if (order && *order)

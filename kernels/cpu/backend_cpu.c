@@ -76,7 +76,7 @@ static nibble_status matrix_create(nb_backend *self, const nb_packed *packed, co
   nb_matrix *matrix = malloc(sizeof *matrix);
   if (!matrix) return nb_fail_memory(err, sizeof *matrix);
   *matrix = (nb_matrix){.packed = *packed,
-                        .llm_int8 = options->llm_int8 && packed->format == NB_FORMAT_INT8,
+                        .llm_int8 = options->llm_int8 && nb_format_info(packed->format)->llm_int8,
                         .int8_activations = options->int8_activations,
                         .threshold = options->int8_threshold > 0 ? options->int8_threshold : INFINITY};
   if (!options->as_it_lies && nb_gptq_repackable(packed) &&

@@ -16,7 +16,8 @@
 enum { Q_COLS = 4 * VF, Q_BLOCKS = Q_COLS / NB_Q8_BLOCK };
 
 typedef struct q8_tables {
-  vi map; /* nf4, fp4: the 16 values in whole steps plus 128, in each 128 bits */
+  vi map;     /* nf4, fp4: the 16 values in whole steps plus 128, in each 128 bits */
+  float step; /* what one of those is worth */
   int block_shift;
 } q8_tables;
 
@@ -79,7 +80,9 @@ static inline q8_tables make_tables(const nb_packed *w) {
   q8_tables t = {.map = vi_zero()};
   if (w->quant_map) {
     t.block_shift = __builtin_ctzll((unsigned long long)w->block_size);
-    t.map = vi_map(w->quant_map, nb_q8_steps(w->format));
+    float steps = nb_format_info(w->format)->q8_steps;
+    t.map = vi_map(w->quant_map, steps);
+    t.step = 1 / steps;
   }
   return t;
 }

@@ -58,7 +58,7 @@ static inline block32 block_4bit(const nb_packed *w, const q8_tables *t, int64_t
   int64_t flat = row * w->cols + block * NB_Q8_BLOCK;
   uint8x16_t v = vld1q_u8(bytes_at(w, flat / 2));
   int8x16_t map = vreinterpretq_s8_s32(t->map);
-  float scale = nb_block_absmax(w, flat >> t->block_shift) * (1 / nb_q8_steps(w->format));
+  float scale = nb_block_absmax(w, flat >> t->block_shift) * t->step;
   return (block32){
       {vqtbl1q_s8(map, vshrq_n_u8(v, 4)), vqtbl1q_s8(map, vandq_u8(v, vdupq_n_u8(15)))}, {scale, scale}, 0};
 }
@@ -165,7 +165,9 @@ static inline __attribute__((always_inline)) void dot_any(block_fn fn, bool halv
   q8_tables t = {.map = vi_zero()};
   if (w->quant_map) {
     t.block_shift = __builtin_ctzll((unsigned long long)w->block_size);
-    t.map = vi_map(w->quant_map, nb_q8_steps(w->format));
+    float steps = nb_format_info(w->format)->q8_steps;
+    t.map = vi_map(w->quant_map, steps);
+    t.step = 1 / steps;
   }
   switch (n) {
     case 1: dot_n(fn, halves, has_minimum, 1, w, &t, begin, end, x, out, ldout); break;

@@ -13,7 +13,7 @@ typedef struct nb_levels {
   int32_t codes[16]; /* by rank */
 } nb_levels;
 
-/* Those of nf4 or fp4. */
+/* Those of a format that has a codebook. */
 void nb_quantize_levels(nb_format format, nb_levels *out);
 
 typedef struct nb_cpu_quantize {

@@ -141,7 +141,7 @@ static nibble_status download(nb_backend *self, const nb_buffer *buffer, uint64_
 
 static nibble_status matrix_create(nb_backend *self, const nb_packed *packed, const nb_matrix_options *options,
                                    nb_matrix **out, nibble_error *err) {
-  if (options->llm_int8 && packed->format == NB_FORMAT_INT8)
+  if (options->llm_int8 && nb_format_info(packed->format)->llm_int8)
     return nb_fail(err, NIBBLE_USAGE, "LLM.int8's products run on the cpu only (--device cpu)");
   if (options->int8_activations)
     return nb_fail(err, NIBBLE_USAGE, "products with activations of eight bits run on the cpu only (--device cpu)");
@@ -276,7 +276,7 @@ static nibble_status matmul(nb_backend *self, const nb_layer_product *products, 
     layers[0] = layer_of(&products[i++]);
     int64_t cols = layers[0].w.packed.cols;
     bool ok = true, is_tiled = layers[0].w.tiles.kind != NB_TILED_NONE;
-    if (!is_tiled && (rows <= NB_PRODUCT_MAX_ROWS || layers[0].w.packed.format != NB_FORMAT_F32)) {
+    if (!is_tiled && (rows <= NB_PRODUCT_MAX_ROWS || nb_format_info(layers[0].w.packed.format)->plain != NB_F32)) {
       nb_product_plain(&b->ws, &layers[0], x->data, cols, rows);
     } else if (rows > NB_PRODUCT_MAX_ROWS) {
       ok = multiply_many(b, &layers[0], x->data, rows);

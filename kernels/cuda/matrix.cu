@@ -61,7 +61,7 @@ static void add_source(upload_job *job) {
     add(job, m->scales, m->groups * m->rows * (int64_t)nb_dtype_size(m->scale_dtype), &p->scales);
     add(job, m->zeros, m->groups * m->rows, (const void **)&p->zeros);
     if (m->g_idx) add(job, m->g_idx, m->cols * 4, (const void **)&p->g_idx);
-  } else if (m->format == NB_FORMAT_INT8) {
+  } else if (nb_format_info(m->format)->scheme == NB_SCHEME_SYMMETRIC) {
     add(job, m->codes, count, &p->codes);
     add(job, m->absmax, m->rows * 4, (const void **)&p->absmax);
   } else if (m->quant_map) {
@@ -168,7 +168,7 @@ nibble_status nb_matrix_upload(const nb_packed *m, cudaStream_t stream, nb_matri
   nb_matrix *matrix = (nb_matrix *)calloc(1, sizeof *matrix);
   if (!matrix) return nb_fail_memory(err, sizeof *matrix);
   matrix->w.packed = *m;
-  bool widened = nb_format_info(m->format)->block_weights != 0;
+  bool widened = nb_format_info(m->format)->scheme == NB_SCHEME_BLOCKS;
   nb_packed as_f16 = *m;
   if (widened) as_f16.format = NB_FORMAT_F16;
   upload_job job = {};

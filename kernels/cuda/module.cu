@@ -12,8 +12,7 @@ static nb_cuda_module make_table(void) {
   t.free_bytes = nb_backend_cuda_free_bytes;
   t.quantizer_create = nb_cuda_quantizer_create;
   t.quantizer_free = nb_cuda_quantizer_free;
-  t.quantize_4bit = nb_cuda_quantize_4bit;
-  t.quantize_int8 = nb_cuda_quantize_int8;
+  t.quantize = nb_cuda_quantize;
   t.gptq_begin = nb_cuda_gptq_begin;
   t.gptq_add = nb_cuda_gptq_add;
   t.gptq_sum = nb_cuda_gptq_sum;

@@ -20,11 +20,8 @@ typedef struct nb_cuda_module {
   uint64_t (*free_bytes)(void);
   nibble_status (*quantizer_create)(nb_cuda_quantizer **out, nibble_error *err);
   void (*quantizer_free)(nb_cuda_quantizer *quantizer);
-  nibble_status (*quantize_4bit)(nb_cuda_quantizer *q, nb_format format, nb_dtype dtype, const void *src, int64_t n,
-                                 int64_t block_size, bool nested, uint8_t *codes, float *absmax, nb_block_sums *sums,
-                                 int64_t *bad, nibble_error *err);
-  nibble_status (*quantize_int8)(nb_cuda_quantizer *q, nb_dtype dtype, const void *src, int64_t rows, int64_t cols,
-                                 int8_t *codes, float *scb, nb_block_sums *sums, int64_t *bad, nibble_error *err);
+  nibble_status (*quantize)(nb_cuda_quantizer *q, const nb_packed *m, const nb_quantize_run *run, int64_t *bad,
+                            nibble_error *err);
   nibble_status (*gptq_begin)(int64_t n, nibble_error *err);
   nibble_status (*gptq_add)(const float *x, int64_t rows, int64_t ldx, nibble_error *err);
   nibble_status (*gptq_sum)(float *out, nibble_error *err);

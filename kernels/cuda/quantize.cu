@@ -14,6 +14,7 @@ extern "C" {
 enum { THREADS = 128, GROUP = NB_SUM_LANES, GROUPS = THREADS / GROUP };
 
 typedef struct quantize_args {
+  bool has_levels; /* a codebook; else int8 */
   nb_levels levels;
   nb_dtype dtype;
   const void *src;
@@ -212,8 +213,9 @@ static nibble_status make_room(nb_cuda_quantizer *q, const layout *l, nibble_err
   return NIBBLE_OK;
 }
 
-static nibble_status run(nb_cuda_quantizer *q, void (*kernel)(quantize_args), quantize_args *a, const layout *l,
-                         const void *src, int64_t *bad, nibble_error *err) {
+static nibble_status run_kernel(nb_cuda_quantizer *q, quantize_args *a, const layout *l, const void *src, int64_t *bad,
+                                nibble_error *err) {
+  void (*kernel)(quantize_args) = a->has_levels ? quantize_4bit_kernel : quantize_int8_kernel;
   nibble_status status = make_room(q, l, err);
   if (status != NIBBLE_OK) return status;
   memcpy(q->host_weights, src, (size_t)l->weight_bytes);
@@ -237,30 +239,21 @@ static nibble_status run(nb_cuda_quantizer *q, void (*kernel)(quantize_args), qu
   return NIBBLE_OK;
 }
 
-static void take_results(const nb_cuda_quantizer *q, const layout *l, void *codes, float *absmax, nb_block_sums *sums) {
-  memcpy(absmax, q->host_results + l->absmax, (size_t)l->blocks * sizeof *absmax);
-  memcpy(sums, q->host_results + l->sums, (size_t)l->blocks * sizeof *sums);
-  memcpy(codes, q->host_results + l->codes, (size_t)l->code_bytes);
+static void take_results(const nb_cuda_quantizer *q, const layout *l, const nb_quantize_run *run) {
+  memcpy(run->scales, q->host_results + l->absmax, (size_t)l->blocks * sizeof *run->scales);
+  memcpy(run->sums, q->host_results + l->sums, (size_t)l->blocks * sizeof *run->sums);
+  memcpy(run->codes, q->host_results + l->codes, (size_t)l->code_bytes);
 }
 
-nibble_status nb_cuda_quantize_4bit(nb_cuda_quantizer *q, nb_format format, nb_dtype dtype, const void *src, int64_t n,
-                                    int64_t block_size, bool nested, uint8_t *codes, float *absmax, nb_block_sums *sums,
-                                    int64_t *bad, nibble_error *err) {
+nibble_status nb_cuda_quantize(nb_cuda_quantizer *q, const nb_packed *m, const nb_quantize_run *run, int64_t *bad,
+                               nibble_error *err) {
+  const nb_format_row *info = nb_format_info(m->format);
   quantize_args a = {};
-  nb_quantize_levels(format, &a.levels);
-  a.dtype = dtype, a.n = n, a.block_size = block_size, a.nested = nested;
-  layout l = lay_out(&a, (n + 1) / 2);
-  nibble_status status = run(q, quantize_4bit_kernel, &a, &l, src, bad, err);
-  if (status == NIBBLE_OK && *bad < 0) take_results(q, &l, codes, absmax, sums);
-  return status;
-}
-
-nibble_status nb_cuda_quantize_int8(nb_cuda_quantizer *q, nb_dtype dtype, const void *src, int64_t rows, int64_t cols,
-                                    int8_t *codes, float *scb, nb_block_sums *sums, int64_t *bad, nibble_error *err) {
-  quantize_args a = {};
-  a.dtype = dtype, a.n = rows * cols, a.block_size = cols;
-  layout l = lay_out(&a, rows * cols);
-  nibble_status status = run(q, quantize_int8_kernel, &a, &l, src, bad, err);
-  if (status == NIBBLE_OK && *bad < 0) take_results(q, &l, codes, scb, sums);
+  a.has_levels = info->scheme == NB_SCHEME_CODEBOOK;
+  if (a.has_levels) nb_quantize_levels(m->format, &a.levels);
+  a.dtype = run->dtype, a.n = run->count, a.block_size = nb_packed_unit(m), a.nested = run->nested;
+  layout l = lay_out(&a, nb_ceil_div(run->count * info->bits, 8));
+  nibble_status status = run_kernel(q, &a, &l, run->src, bad, err);
+  if (status == NIBBLE_OK && *bad < 0) take_results(q, &l, run);
   return status;
 }

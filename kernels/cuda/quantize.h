@@ -17,12 +17,9 @@ typedef struct nb_cuda_quantizer nb_cuda_quantizer;
 nibble_status nb_cuda_quantizer_create(nb_cuda_quantizer **out, nibble_error *err);
 void nb_cuda_quantizer_free(nb_cuda_quantizer *quantizer); /* NULL is fine */
 
-/* *bad: -1, or the first weight that is not finite. NIBBLE_SYSTEM without device memory, or if CUDA fails. */
-nibble_status nb_cuda_quantize_4bit(nb_cuda_quantizer *q, nb_format format, nb_dtype dtype, const void *src, int64_t n,
-                                    int64_t block_size, bool nested, uint8_t *codes, float *absmax, nb_block_sums *sums,
-                                    int64_t *bad, nibble_error *err);
-nibble_status nb_cuda_quantize_int8(nb_cuda_quantizer *q, nb_dtype dtype, const void *src, int64_t rows, int64_t cols,
-                                    int8_t *codes, float *scb, nb_block_sums *sums, int64_t *bad, nibble_error *err);
+/* As nb_quantize; what that returns is *bad. NIBBLE_SYSTEM without device memory, or if CUDA fails. */
+nibble_status nb_cuda_quantize(nb_cuda_quantizer *q, const nb_packed *m, const nb_quantize_run *run, int64_t *bad,
+                               nibble_error *err);
 
 #ifdef __cplusplus
 }

@@ -21,16 +21,10 @@ static bool fits_f16(const nb_packed *m) {
 }
 
 static nb_tiled_kind kind_of(const nb_packed *m) {
-  switch (m->format) {
-    case NB_FORMAT_F16: return NB_TILED_F16;
-    case NB_FORMAT_BF16: return fits_f16(m) ? NB_TILED_F16 : NB_TILED_NONE;
-    case NB_FORMAT_NF4:
-    case NB_FORMAT_FP4: return m->absmax ? NB_TILED_LUT4 : NB_TILED_LUT4_TWICE;
-    case NB_FORMAT_INT8: return NB_TILED_INT8;
-    case NB_FORMAT_GPTQ4: return NB_TILED_GPTQ4;
-    case NB_FORMAT_GPTQ8: return NB_TILED_GPTQ8;
-    default: return NB_TILED_NONE;
-  }
+  const nb_format_row *info = nb_format_info(m->format);
+  if (info->plain == NB_BF16 && !fits_f16(m)) return NB_TILED_NONE;
+  if (info->tiled == NB_TILED_LUT4 && !m->absmax) return NB_TILED_LUT4_TWICE;
+  return info->tiled;
 }
 
 static int unit_words_of(nb_tiled_kind kind) {
@@ -139,27 +133,30 @@ typedef struct pack_job {
   int64_t first;
 } pack_job;
 
-static uint32_t source_code(const nb_packed *m, int64_t row, int64_t col) {
+static uint32_t source_code(const nb_packed *m, const nb_format_row *info, int64_t row, int64_t col) {
   int64_t at = row * m->cols + col;
-  switch (m->format) {
-    case NB_FORMAT_NF4:
-    case NB_FORMAT_FP4: {
+  switch (info->scheme) {
+    case NB_SCHEME_CODEBOOK: {
       uint8_t byte = ((const uint8_t *)m->codes)[at >> 1];
       return at & 1 ? byte & 15u : (uint32_t)byte >> 4;
     }
-    case NB_FORMAT_INT8: return ((const uint8_t *)m->codes)[at] ^ 0x80u;
-    case NB_FORMAT_GPTQ4: return ((const uint32_t *)m->codes)[col / 8 * m->rows + row] >> col % 8 * 4 & 15u;
-    case NB_FORMAT_GPTQ8: return ((const uint32_t *)m->codes)[col / 4 * m->rows + row] >> col % 4 * 8 & 255u;
+    case NB_SCHEME_SYMMETRIC: return ((const uint8_t *)m->codes)[at] ^ 0x80u;
+    case NB_SCHEME_AFFINE: {
+      int each = 32 / info->bits; /* a power of two, or the format has no tiles */
+      return ((const uint32_t *)m->codes)[col / each * m->rows + row] >> col % each * info->bits &
+             ((1u << info->bits) - 1);
+    }
     default: {
       uint16_t bits;
       memcpy(&bits, (const char *)m->codes + at * 2, sizeof bits);
-      return m->format == NB_FORMAT_BF16 ? nb_f32_to_f16(nb_bf16_to_f32(bits)) : bits;
+      return info->plain == NB_BF16 ? nb_f32_to_f16(nb_bf16_to_f32(bits)) : bits;
     }
   }
 }
 
 static void pack_codes(const pack_job *job, int64_t row_tile) {
   const nb_tiles *t = job->t;
+  const nb_format_row *info = nb_format_info(job->m->format);
   int64_t words = nb_tiles_code_bytes(t) / (int64_t)sizeof(uint32_t);
   uint32_t *codes = job->codes + (row_tile - job->first) * words;
   memset(codes, 0, (size_t)words * sizeof *codes);
@@ -171,7 +168,7 @@ static void pack_codes(const pack_job *job, int64_t row_tile) {
       nb_unit_place p = nb_place_in_tile(r, (int)(c % NB_TILE_COLS));
       int shift, word = nb_unit_word(t->kind, p, &shift);
       codes[nb_word_index(t->unit_words, c / NB_TILE_COLS, p.slab, p.lane, word)] |=
-          source_code(job->m, first_row + r, col) << shift;
+          source_code(job->m, info, first_row + r, col) << shift;
     }
   }
 }

@@ -37,17 +37,6 @@ extern "C" {
 
 enum { NB_TILE_ROWS = 32, NB_TILE_COLS = 64, NB_TILE_SLABS = 2, NB_UNIT = 32 /* weights of a lane in a slab */ };
 
-typedef enum nb_tiled_kind {
-  NB_TILED_NONE,       /* stays as the source has it: an odd shape, or a format that is not made for speed */
-  NB_TILED_F16,        /* float16, or bfloat16 that was rounded to it */
-  NB_TILED_LUT4,       /* nf4, fp4: a float32 scale for each row of a tile */
-  NB_TILED_LUT4_TWICE, /* the same with double quantization */
-  NB_TILED_INT8,       /* stored with 128 added; a scale a row */
-  NB_TILED_GPTQ4,      /* a 16-bit scale and a zero point for each group and row, in one word */
-  NB_TILED_GPTQ8,
-  NB_TILED_COUNT
-} nb_tiled_kind;
-
 /* The layout of one matrix. */
 typedef struct nb_tiles {
   nb_tiled_kind kind;

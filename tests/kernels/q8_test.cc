@@ -35,7 +35,7 @@ struct Weight {
     if (!m.quant_map) m.block_size = 0;
     codes.resize(nb_packed_bytes(&m) + 64);
     for (uint8_t &c : codes) c = uint8_t(rng());
-    for (size_t b = 0; info->block_bytes && b < codes.size() / info->block_bytes; b++) SetScales(b * info->block_bytes);
+    for (size_t b = 0; info->block.bytes && b < codes.size() / info->block.bytes; b++) SetScales(b * info->block.bytes);
     for (int64_t i = 0; i < rows * (cols / 32 + 1); i++) absmax.push_back(positive(rng));
     for (int64_t i = 0; i < m.groups * rows; i++) {
       scales.push_back(positive(rng));
@@ -82,7 +82,7 @@ void Specified(const nb_packed &w, const float *x, double *y, double *size) {
 
 TEST(Q8, KernelsComputeWhatTheSpecificationSays) {
   for (nb_format format : kFormats) {
-    int64_t super = nb_format_info(format)->block_weights == 256 ? 256 : 64;
+    int64_t super = nb_format_info(format)->block.weights == 256 ? 256 : 64;
     for (int64_t rows : {16, 48, 112, 33, 5, 1}) {
       for (int64_t cols : {super, 3 * super, 9 * super}) {
         Weight w(format, rows, cols);
@@ -173,7 +173,7 @@ TEST(Q8, WeightsAreThoseOfTheFormat) {
 
 TEST(GgufKernels, MultiplyAsTheUnpackedWeightsDo) {
   for (nb_format format : {NB_FORMAT_Q4_0, NB_FORMAT_Q8_0, NB_FORMAT_Q4_K, NB_FORMAT_Q6_K}) {
-    int64_t block = nb_format_info(format)->block_weights;
+    int64_t block = nb_format_info(format)->block.weights;
     for (int64_t rows : {1, 2, 3, 63, 65, 127}) {
       for (int64_t cols : {block, 3 * block, 5 * block}) {
         Weight w(format, rows, cols);

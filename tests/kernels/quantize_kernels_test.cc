@@ -91,9 +91,9 @@ TEST(Quantize, ReadsUnalignedSources) {
       std::vector<uint8_t> codes(500);
       std::vector<float> absmax(16);
       std::vector<nb_block_sums> sums(16);
-      ASSERT_EQ(nb_quantize_4bit(NB_FORMAT_NF4, dtype, shifted.data() + 1, 1000, 64, false, codes.data(), absmax.data(),
-                                 sums.data()),
-                -1);
+      nb_packed m = nb_packed_usual(NB_FORMAT_NF4, 10, 100, 64, false);
+      nb_quantize_run run = {dtype, shifted.data() + 1, 1000, false, codes.data(), absmax.data(), sums.data()};
+      ASSERT_EQ(nb_quantize(&m, &run), -1);
       ExpectSame(Bytes(codes), want.codes, "codes");
     }
   });

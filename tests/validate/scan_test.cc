@@ -62,16 +62,11 @@ Matrix Quantized(nb_format format, int64_t rows, int64_t cols, int64_t block) {
   q.codes.resize((w.size() + 1) / 2);
   q.absmax.resize((w.size() + (size_t)block - 1) / (size_t)block);
   std::vector<nb_block_sums> sums(q.absmax.size());
-  EXPECT_EQ(nb_quantize_4bit(format, NB_F32, w.data(), (int64_t)w.size(), block, false, q.codes.data(), q.absmax.data(),
-                             sums.data()),
-            -1);
-  q.m.format = format;
-  q.m.rows = rows;
-  q.m.cols = cols;
-  q.m.block_size = block;
+  q.m = nb_packed_usual(format, rows, cols, block, false);
+  nb_quantize_run run = {NB_F32, w.data(), (int64_t)w.size(), false, q.codes.data(), q.absmax.data(), sums.data()};
+  EXPECT_EQ(nb_quantize(&q.m, &run), -1);
   q.m.codes = q.codes.data();
   q.m.absmax = q.absmax.data();
-  q.m.quant_map = format == NB_FORMAT_NF4 ? nb_nf4_map : nb_fp4_map;
   return q;
 }
 

@@ -19,7 +19,7 @@ enum { BAND = 1 << 17, BANDS = 2048, MOST_THREADS = 64, ROWS_OF_INT8 = 32, TOKEN
 static int64_t width = 4096, bands = BANDS;
 
 typedef struct quantize_job {
-  bool int8;
+  nb_packed m;
   const uint16_t *weights; /* [BAND], the same for every band: what is measured is not the reading */
   nb_cuda_quantizer *threads[MOST_THREADS];
   uint8_t *codes; /* [threads, BAND] */
@@ -37,12 +37,9 @@ static void quantize_bands(void *ctx, int64_t begin, int64_t end, int thread) {
     uint8_t *codes = job->codes + (int64_t)thread * BAND;
     float *absmax = job->absmax + thread * blocks;
     nb_block_sums *sums = job->sums + thread * blocks;
-    if (status == NIBBLE_OK && job->int8)
-      status = nb_cuda_quantize_int8(*q, NB_BF16, job->weights, ROWS_OF_INT8, BAND / ROWS_OF_INT8, (int8_t *)codes,
-                                     absmax, sums, &bad, NULL);
-    else if (status == NIBBLE_OK)
-      status = nb_cuda_quantize_4bit(*q, NB_FORMAT_NF4, NB_BF16, job->weights, BAND, 64, false, codes, absmax, sums,
-                                     &bad, NULL);
+    nb_quantize_run run = {.dtype = NB_BF16, .src = job->weights, .count = BAND};
+    run.codes = codes, run.scales = absmax, run.sums = sums;
+    if (status == NIBBLE_OK) status = nb_cuda_quantize(*q, &job->m, &run, &bad, NULL);
     if (status != NIBBLE_OK) job->failed = true;
   }
 }
@@ -65,7 +62,7 @@ static nibble_status time_quantizers(nibble_error *err) {
   }
   for (int int8 = 0; status == NIBBLE_OK && int8 < 2; int8++) {
     double best = 0;
-    job.int8 = int8;
+    job.m = nb_packed_usual(int8 ? NB_FORMAT_INT8 : NB_FORMAT_NF4, ROWS_OF_INT8, BAND / ROWS_OF_INT8, 0, false);
     for (int round = 0; round < 4; round++) { /* the first makes what is made on first use */
       double start = nb_seconds();
       nb_parallel(bands, 1, quantize_bands, &job);

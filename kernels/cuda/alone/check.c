@@ -238,7 +238,7 @@ void nb_check_products(nb_check *c) {
       nb_random_options o = formats[f];
       o.rows = c->small ? small[s][0] : large[s][0];
       o.cols = c->small ? small[s][1] : large[s][1];
-      int block = nb_format_info(o.format)->block_weights;
+      int block = nb_format_info(o.format)->block.weights;
       if (block) continue; /* random bits are no GGUF blocks: their scales may be NaN */
       check_rows(c, &o);
       for (int i = 0; i < counts; i++) check_product(c, &o, c->small ? few[i] : many[i]);

@@ -10,8 +10,7 @@
 #ifdef NIBBLE_EMULATED_CUDA
 #define nb_cuda_quantizer_create nb_emulated_cuda_quantizer_create
 #define nb_cuda_quantizer_free nb_emulated_cuda_quantizer_free
-#define nb_cuda_quantize_4bit nb_emulated_cuda_quantize_4bit
-#define nb_cuda_quantize_int8 nb_emulated_cuda_quantize_int8
+#define nb_cuda_quantize nb_emulated_cuda_quantize
 #endif
 #include "kernels/cuda/quantize.h"
 
@@ -47,7 +46,7 @@ static void free_result(result *r) {
 
 static bool same(const quantize_case *q, const result *a, const result *b) {
   size_t blocks = (size_t)nb_ceil_div(q->n, q->block_size);
-  size_t codes = (size_t)(q->format == NB_FORMAT_INT8 ? q->n : (q->n + 1) / 2);
+  size_t codes = (size_t)nb_ceil_div(q->n * nb_format_info(q->format)->bits, 8);
   if (a->bad != b->bad) return false;
   return a->bad >= 0 ||
          (memcmp(a->codes, b->codes, codes) == 0 && memcmp(a->scales, b->scales, blocks * sizeof *a->scales) == 0 &&
@@ -56,16 +55,12 @@ static bool same(const quantize_case *q, const result *a, const result *b) {
 
 static nibble_status quantize_both(nb_cuda_quantizer *on, const quantize_case *q, const void *src, result *cpu,
                                    result *gpu, nibble_error *err) {
-  if (q->format == NB_FORMAT_INT8) {
-    int64_t rows = q->n / q->block_size;
-    cpu->bad = nb_quantize_int8(q->dtype, src, rows, q->block_size, (int8_t *)cpu->codes, cpu->scales, cpu->sums);
-    return nb_cuda_quantize_int8(on, q->dtype, src, rows, q->block_size, (int8_t *)gpu->codes, gpu->scales, gpu->sums,
-                                 &gpu->bad, err);
-  }
-  cpu->bad =
-      nb_quantize_4bit(q->format, q->dtype, src, q->n, q->block_size, q->nested, cpu->codes, cpu->scales, cpu->sums);
-  return nb_cuda_quantize_4bit(on, q->format, q->dtype, src, q->n, q->block_size, q->nested, gpu->codes, gpu->scales,
-                               gpu->sums, &gpu->bad, err);
+  nb_packed m = nb_packed_usual(q->format, q->n / q->block_size, q->block_size, q->block_size, false);
+  nb_quantize_run run = {.dtype = q->dtype, .src = src, .count = q->n, .nested = q->nested};
+  run.codes = cpu->codes, run.scales = cpu->scales, run.sums = cpu->sums;
+  cpu->bad = nb_quantize(&m, &run);
+  run.codes = gpu->codes, run.scales = gpu->scales, run.sums = gpu->sums;
+  return nb_cuda_quantize(on, &m, &run, &gpu->bad, err);
 }
 
 static void check_case(nb_check *c, nb_cuda_quantizer *on, const quantize_case *q) {

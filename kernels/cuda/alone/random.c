@@ -63,7 +63,7 @@ static bool fill_4bit(nb_random_matrix *r, uint64_t *state, const nb_random_opti
   nb_packed *m = &r->m;
   int64_t count = m->rows * m->cols;
   m->block_size = o->block_size ? o->block_size : 64;
-  m->quant_map = m->format == NB_FORMAT_NF4 ? nb_nf4_map : nb_fp4_map;
+  m->quant_map = nb_format_info(m->format)->codebook;
   int64_t blocks = nb_ceil_div(count, m->block_size);
   if (!fill_bits(r, state, (count + 1) / 2, &m->codes)) return false;
   if (!o->double_quant) return fill_positive(r, state, blocks, 1, &m->absmax);
@@ -116,12 +116,12 @@ bool nb_random_create(const nb_random_options *o, uint64_t seed, nb_random_matri
   uint64_t state = seed * 1000003 + (uint64_t)(o->rows * 31 + o->cols);
   const nb_format_row *info = nb_format_info(o->format);
   bool ok;
-  if (!info->is_packed) {
+  if (info->scheme == NB_SCHEME_PLAIN) {
     ok = fill_plain(out, &state, info->plain);
-  } else if (o->format == NB_FORMAT_INT8) {
+  } else if (info->scheme == NB_SCHEME_SYMMETRIC) {
     ok = fill_bits(out, &state, o->rows * o->cols, &out->m.codes) &&
          fill_positive(out, &state, o->rows, 1, &out->m.absmax);
-  } else if (nb_gptq_bits(o->format)) {
+  } else if (info->scheme == NB_SCHEME_AFFINE) {
     ok = fill_gptq(out, &state, o);
   } else {
     ok = fill_4bit(out, &state, o);

@@ -59,8 +59,7 @@
 #define nb_backend_cuda_free_bytes nb_emulated_backend_cuda_free_bytes
 #define nb_cuda_quantizer_create nb_emulated_cuda_quantizer_create
 #define nb_cuda_quantizer_free nb_emulated_cuda_quantizer_free
-#define nb_cuda_quantize_4bit nb_emulated_cuda_quantize_4bit
-#define nb_cuda_quantize_int8 nb_emulated_cuda_quantize_int8
+#define nb_cuda_quantize nb_emulated_cuda_quantize
 
 #define __global__
 #define __device__
