@@ -29,7 +29,7 @@ static nibble_status need_part(const nb_checkpoint *checkpoint, const nb_tensor 
 
 /* A float32 part, aligned, every value finite. */
 static nibble_status load_floats(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut, const char *suffix,
-                                 int64_t count, nb_weight *weight, const float **out, nibble_error *err) {
+                                 int64_t count, nb_weight *weight, const void **out, nibble_error *err) {
   const nb_tensor *part;
   const void *values = NULL;
   nibble_status status = need_part(checkpoint, main, cut, suffix, NB_F32, count, &part, err);
@@ -37,7 +37,7 @@ static nibble_status load_floats(const nb_checkpoint *checkpoint, const nb_tenso
   if (status != NIBBLE_OK) return status;
   *out = values;
   for (int64_t i = 0; i < count; i++) {
-    if (isfinite((*out)[i])) continue;
+    if (isfinite(((const float *)values)[i])) continue;
     char what[64];
     snprintf(what, sizeof what, "is not finite at index %lld", (long long)i);
     return nb_tensor_fail(checkpoint, part, what, err);
@@ -91,23 +91,25 @@ static nibble_status parse_state_json(const char *where, const cJSON *json, nb_f
   if (status == NIBBLE_OK) status = nb_json_string(where, json, "dtype", &dtype, err);
   if (status == NIBBLE_OK) status = nb_json_string(where, json, "nested_dtype", &nested_dtype, err);
   if (status == NIBBLE_OK) status = nb_json_double(where, json, "nested_offset", &offset, err);
-  if (status == NIBBLE_OK) status = nb_json_need_int(where, json, "blocksize", 32, 4096, &out->block_size, err);
+  if (status == NIBBLE_OK) status = nb_json_need_int(where, json, "blocksize", 32, 4096, &out->scale.block_cols, err);
   if (status == NIBBLE_OK && nested)
-    status = nb_json_need_int(where, json, "nested_blocksize", 1, 1 << 20, &out->nested_block_size, err);
+    status = nb_json_need_int(where, json, "nested_blocksize", 1, 1 << 20, &out->second.block_cols, err);
   if (status == NIBBLE_OK) status = parse_shape(where, json, out, err);
   if (status != NIBBLE_OK) return status;
 
   if (strcmp(quant_type, nb_format_info(expected)->name) != 0)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"quant_type\" is \"%s\", the tensor's name says \"%s\"", where,
                    quant_type, nb_format_info(expected)->name);
-  if (out->block_size & (out->block_size - 1))
+  if (out->scale.block_cols & (out->scale.block_cols - 1))
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"blocksize\" %lld is not a power of two", where,
-                   (long long)out->block_size);
+                   (long long)out->scale.block_cols);
   nb_format plain;
   if (!nb_dtype_parse(dtype, source_dtype) || !nb_format_of_dtype(*source_dtype, &plain))
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"dtype\" is \"%s\", not float32, float16 or bfloat16", where, dtype);
-  out->nested_offset = (float)offset;
-  if (strcmp(nested_dtype, "float32") != 0 || !isfinite(out->nested_offset))
+  out->scale.offset = (float)offset;
+  out->scale.dtype = nested ? NB_U8 : NB_F32;
+  out->second.dtype = NB_F32;
+  if (strcmp(nested_dtype, "float32") != 0 || !isfinite(out->scale.offset))
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"nested_dtype\" and \"nested_offset\" must be float32", where);
   return NIBBLE_OK;
 }
@@ -152,11 +154,14 @@ static nibble_status load_nested_absmax(const nb_checkpoint *checkpoint, const n
   const nb_tensor *codes;
   nibble_status status = need_part(checkpoint, main, 0, ".absmax", NB_U8, blocks, &codes, err);
   if (status != NIBBLE_OK) return status;
-  m->absmax_codes = nb_tensor_view(checkpoint, codes);
-  int64_t nested_blocks = nb_ceil_div(blocks, m->nested_block_size);
-  status = load_floats(checkpoint, main, 0, ".nested_absmax", nested_blocks, out, &m->nested_absmax, err);
+  m->scale.data = nb_tensor_view(checkpoint, codes);
+  int64_t nested_blocks = nb_ceil_div(blocks, m->second.block_cols);
+  status = load_floats(checkpoint, main, 0, ".nested_absmax", nested_blocks, out, &m->second.data, err);
   if (status != NIBBLE_OK) return status;
-  return load_floats(checkpoint, main, 0, ".nested_quant_map", NESTED_CODES, out, &m->nested_quant_map, err);
+  const void *map = NULL;
+  status = load_floats(checkpoint, main, 0, ".nested_quant_map", NESTED_CODES, out, &map, err);
+  m->scale.codebook = map;
+  return status;
 }
 
 static nibble_status load_4bit(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out,
@@ -166,11 +171,13 @@ static nibble_status load_4bit(const nb_checkpoint *checkpoint, const nb_tensor 
   if (status != NIBBLE_OK) return status;
   m->codes = nb_tensor_view(checkpoint, main);
   if (!m->codes) return nb_tensor_fail(checkpoint, main, "cannot be packed in a file of this kind", err);
-  int64_t blocks = nb_ceil_div(m->rows * m->cols, m->block_size);
-  status = load_floats(checkpoint, main, 0, ".quant_map", CODES, out, &m->quant_map, err);
+  int64_t blocks = nb_ceil_div(m->rows * m->cols, m->scale.block_cols);
+  const void *map = NULL;
+  status = load_floats(checkpoint, main, 0, ".quant_map", CODES, out, &map, err);
+  m->codebook = map;
   if (status != NIBBLE_OK) return status;
-  if (m->nested_block_size) return load_nested_absmax(checkpoint, main, blocks, out, err);
-  return load_floats(checkpoint, main, 0, ".absmax", blocks, out, &m->absmax, err);
+  if (m->second.block_cols) return load_nested_absmax(checkpoint, main, blocks, out, err);
+  return load_floats(checkpoint, main, 0, ".absmax", blocks, out, &m->scale.data, err);
 }
 
 /* ---- int8 ---- */
@@ -188,7 +195,7 @@ static nibble_status describe_8bit(const nb_checkpoint *checkpoint, const nb_ten
                                    nb_dtype *source_dtype, nibble_error *err) {
   *source_dtype = NB_F16;
   if (main->shape[0] < 1 || main->shape[1] < 1) return nb_tensor_fail(checkpoint, main, "is empty", err);
-  *out = (nb_packed){.format = NB_FORMAT_INT8, .rows = main->shape[0], .cols = main->shape[1]};
+  *out = nb_packed_usual(NB_FORMAT_INT8, main->shape[0], main->shape[1], 0, false);
   return NIBBLE_OK;
 }
 
@@ -205,7 +212,7 @@ static nibble_status load_8bit(const nb_checkpoint *checkpoint, const nb_tensor 
   const uint8_t *value = format ? nb_tensor_view(checkpoint, format) : NULL;
   if (format && (!value || format->dtype != NB_U8 || format->count != 1 || *value != 0))
     return nb_tensor_fail(checkpoint, format, "is not 0 (row-major), the only int8 order there is today", err);
-  return load_floats(checkpoint, main, weight_length, "SCB", m->rows, out, &m->absmax, err);
+  return load_floats(checkpoint, main, weight_length, "SCB", m->rows, out, &m->scale.data, err);
 }
 
 /* ---- writing ---- */
@@ -224,13 +231,13 @@ static bool add_parts_8bit(const nb_packed *m, nb_dtype source_dtype, const char
 
 static bool add_parts_4bit(const nb_packed *m, nb_dtype source_dtype, const char *name, nb_part *out, int *n) {
   size_t whole = strlen(name);
-  int64_t count = m->rows * m->cols, blocks = nb_ceil_div(count, m->block_size);
-  bool nested = m->nested_block_size > 0;
+  int64_t count = m->rows * m->cols, blocks = nb_ceil_div(count, m->scale.block_cols);
+  bool nested = m->second.block_cols > 0;
   char state[64];
   snprintf(state, sizeof state, "%s%s", state_infix, nb_format_info(m->format)->name);
   /* The longest state: a plain one, or one whose offset is the longest float there is. */
   nb_packed longest = *m;
-  longest.nested_offset = -1.2345678e-38f;
+  longest.scale.offset = -1.2345678e-38f;
   nb_buf json = {0};
   nb_layout_state_json(&longest, source_dtype, &json);
   int64_t state_bytes = (int64_t)json.length + (nested ? 8 : 0);
@@ -243,7 +250,7 @@ static bool add_parts_4bit(const nb_packed *m, nb_dtype source_dtype, const char
   out[0].shape[1] = 1;
   ok = nb_part_add(out, n, NB_PART_ABSMAX, name, whole, ".absmax", nested ? NB_U8 : NB_F32, blocks);
   if (nested) {
-    int64_t nested_blocks = nb_ceil_div(blocks, m->nested_block_size);
+    int64_t nested_blocks = nb_ceil_div(blocks, m->second.block_cols);
     ok = ok && nb_part_add(out, n, NB_PART_NESTED_ABSMAX, name, whole, ".nested_absmax", NB_F32, nested_blocks);
     ok = ok && nb_part_add(out, n, NB_PART_NESTED_QUANT_MAP, name, whole, ".nested_quant_map", NB_F32, NESTED_CODES);
   }
@@ -269,12 +276,12 @@ static void append_python_float(nb_buf *out, double v) {
 
 void nb_layout_state_json(const nb_packed *m, nb_dtype source_dtype, nb_buf *out) {
   nb_buf_printf(out, "{\"quant_type\": \"%s\", \"blocksize\": %lld, \"dtype\": \"%s\", \"shape\": [%lld, %lld]",
-                nb_format_info(m->format)->name, (long long)m->block_size, nb_dtype_torch_name(source_dtype),
+                nb_format_info(m->format)->name, (long long)m->scale.block_cols, nb_dtype_torch_name(source_dtype),
                 (long long)m->rows, (long long)m->cols);
-  if (m->nested_block_size > 0) {
+  if (m->second.block_cols > 0) {
     nb_buf_printf(out, ", \"nested_blocksize\": %lld, \"nested_dtype\": \"float32\", \"nested_offset\": ",
-                  (long long)m->nested_block_size);
-    append_python_float(out, m->nested_offset);
+                  (long long)m->second.block_cols);
+    append_python_float(out, m->scale.offset);
   }
   nb_buf_puts(out, "}");
 }

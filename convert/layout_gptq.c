@@ -77,9 +77,10 @@ static nibble_status find_parts(const nb_checkpoint *c, const nb_tensor *main, g
   if (status == NIBBLE_OK) status = need_matrix(c, main, "scales", -1, m->rows, &p->scales, err);
   if (status != NIBBLE_OK) return status;
   m->groups = p->scales->shape[0];
-  m->scale_dtype = p->scales->dtype;
+  m->scale.dtype = p->scales->dtype;
   if (m->groups < 1 || m->groups > m->cols) return nb_tensor_fail(c, p->scales, "has no rows, or too many", err);
-  m->group_size = nb_ceil_div(m->cols, m->groups);
+  m->scale.block_rows = 1;
+  m->scale.block_cols = nb_ceil_div(m->cols, m->groups);
   int64_t words = nb_gptq_words(m->rows, nb_gptq_bits(m->format));
   return need_matrix(c, main, "qzeros", m->groups, words, &p->qzeros, err);
 }
@@ -89,7 +90,7 @@ static nibble_status describe(const nb_checkpoint *checkpoint, const nb_tensor *
   gptq_parts parts;
   nibble_status status = find_parts(checkpoint, main, &parts, err);
   *out = parts.packed;
-  *source_dtype = parts.packed.scale_dtype;
+  *source_dtype = parts.packed.scale.dtype;
   return status;
 }
 
@@ -98,7 +99,7 @@ static nibble_status load_groups(const nb_checkpoint *c, const gptq_parts *p, nb
   nb_packed *m = &out->packed;
   int64_t configured = c->config.quant.group_size;
   if (!p->g_idx) {
-    if (configured > 0 && nb_ceil_div(m->cols, configured) == m->groups) m->group_size = configured;
+    if (configured > 0 && nb_ceil_div(m->cols, configured) == m->groups) m->scale.block_cols = configured;
     return NIBBLE_OK;
   }
   const void *values = NULL;
@@ -118,7 +119,7 @@ static nibble_status load_groups(const nb_checkpoint *c, const gptq_parts *p, nb
     in_order = in_order && g_idx[i] == i / first;
   }
   if (in_order) {
-    m->group_size = first;
+    m->scale.block_cols = first;
   } else {
     m->g_idx = g_idx;
   }
@@ -146,9 +147,9 @@ static nibble_status load(const nb_checkpoint *checkpoint, const nb_tensor *main
   nibble_status status = find_parts(checkpoint, main, &parts, err);
   nb_packed *m = &out->packed;
   *m = parts.packed;
-  out->source_dtype = m->scale_dtype;
+  out->source_dtype = m->scale.dtype;
   if (status == NIBBLE_OK) status = nb_weight_view(checkpoint, main, out, &m->codes, err);
-  if (status == NIBBLE_OK) status = nb_weight_view(checkpoint, parts.scales, out, &m->scales, err);
+  if (status == NIBBLE_OK) status = nb_weight_view(checkpoint, parts.scales, out, &m->scale.data, err);
   if (status == NIBBLE_OK) status = load_groups(checkpoint, &parts, out, err);
   if (status == NIBBLE_OK) status = load_zeros(checkpoint, &parts, out, err);
   for (int64_t i = 0; status == NIBBLE_OK && i < m->groups * m->rows; i++) {
@@ -193,7 +194,7 @@ static bool add_parts(const nb_packed *m, nb_dtype source_dtype, const char *nam
   } parts[] = {
       {NB_PART_CODES, main_suffix, NB_I32, 2, nb_gptq_words(m->cols, bits), m->rows},
       {NB_PART_ZEROS, "qzeros", NB_I32, 2, m->groups, nb_gptq_words(m->rows, bits)},
-      {NB_PART_SCALES, "scales", m->scale_dtype, 2, m->groups, m->rows},
+      {NB_PART_SCALES, "scales", m->scale.dtype, 2, m->groups, m->rows},
       {NB_PART_G_IDX, "g_idx", NB_I32, 1, m->cols, 0},
   };
   for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {

@@ -78,8 +78,8 @@ nibble_status nb_weight_own(nb_weight *weight, uint64_t bytes, void **out, nibbl
 nibble_status nb_layout_describe(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_packed *out,
                                  nb_dtype *source_dtype, nibble_error *err);
 
-/* The tensors that weight `name` becomes in its format's layout. `packed` says format, shape, block_size and, if there
- * is double quantization, nested_block_size; for GPTQ groups and scale_dtype; its buffers are not looked at.
+/* The tensors that weight `name` becomes in its format's layout. `packed` says format, shape, how its scales lie and
+ * GPTQ's groups; its buffers are not looked at.
  * source_dtype is a word of a quant state. Returns how many, or -1 without memory. Free with nb_layout_parts_free. */
 int nb_layout_parts(const nb_packed *packed, nb_dtype source_dtype, const char *name, nb_part out[NB_MAX_PARTS]);
 void nb_layout_parts_free(nb_part *parts, int count);

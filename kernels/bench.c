@@ -124,8 +124,8 @@ static void quantize_part(void *ctx, int64_t begin, int64_t end, int thread) {
   nb_packed m = nb_packed_usual(NB_FORMAT_NF4, 1, QUANTIZED, 0, false);
   nb_quantize_run run = {.dtype = NB_BF16, .src = b->arena + begin * 2, .count = end - begin};
   run.codes = b->arena + (int64_t)QUANTIZED * 2 + begin / 2;
-  run.scales = (float *)(void *)(b->arena + (int64_t)QUANTIZED * 5 / 2) + begin / m.block_size;
-  run.sums = (nb_block_sums *)(void *)(b->arena + (int64_t)QUANTIZED * 3) + begin / m.block_size;
+  run.scales = (float *)(void *)(b->arena + (int64_t)QUANTIZED * 5 / 2) + begin / m.scale.block_cols;
+  run.sums = (nb_block_sums *)(void *)(b->arena + (int64_t)QUANTIZED * 3) + begin / m.scale.block_cols;
   nb_quantize(&m, &run);
 }
 
@@ -164,14 +164,13 @@ static void multiply(bench *b, void *arg) {
   product_arg *a = arg;
   int64_t count = a->w.rows * a->w.cols;
   a->w.codes = take(b, a->bytes);
-  if (a->w.block_size && !a->w.nested_block_size) a->w.absmax = take(b, count / a->w.block_size * 4);
-  if (a->w.nested_block_size) {
-    a->w.absmax_codes = take(b, count / a->w.block_size);
-    a->w.nested_absmax = take(b, nb_ceil_div(count / a->w.block_size, NESTED_BLOCK) * 4);
-  }
   if (a->w.groups) {
-    a->w.scales = take(b, a->w.groups * a->w.rows * 2);
+    a->w.scale.data = take(b, a->w.groups * a->w.rows * 2);
     a->w.zeros = take(b, a->w.groups * a->w.rows);
+  } else if (a->w.scale.block_cols) {
+    int64_t scales = count / a->w.scale.block_cols;
+    a->w.scale.data = take(b, scales * (int64_t)nb_dtype_size(a->w.scale.dtype));
+    if (a->w.second.block_cols) a->w.second.data = take(b, nb_ceil_div(scales, a->w.second.block_cols) * 4);
   }
   if (!a->int8_activations || !nb_q8_matmul(&a->product, 1, a->n)) nb_matmul_many(&a->product, 1, a->n);
 }
@@ -180,9 +179,8 @@ static void measure_product(bench *b, nb_format format, bool double_quant, bool 
                             int64_t cols, int64_t n, const nibble_kernel_bench *machine, nibble_kernel_bench_row *out) {
   product_arg a = {.n = n, .int8_activations = int8_activations};
   a.w = nb_packed_usual(format, rows, cols, 0, double_quant);
-  a.w.nested_quant_map = (const float *)(const void *)b->arena;
-  if (!a.w.block_size) a.w.absmax = a.w.nested_quant_map; /* int8: a scale a row */
-  a.w.in_bands = a.w.groups != 0;                         /* as a model has them once it is loaded */
+  a.w.scale.codebook = (const float *)(const void *)b->arena;
+  a.w.in_bands = a.w.groups != 0; /* as a model has them once it is loaded */
   a.bytes = nb_packed_bytes(&a.w);
   a.product = (nb_product){.w = &a.w, .x = b->x, .ldx = cols, .y = b->y, .ldy = rows};
   *out = (nibble_kernel_bench_row){

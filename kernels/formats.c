@@ -64,16 +64,16 @@ static void dequantize_4bit(const nb_packed *m, int64_t row, int64_t rows, int64
                             int64_t stride) {
   const uint8_t *codes = m->codes;
   for (int64_t r = 0; r < rows; r++) {
-    int64_t at = (row + r) * m->cols + col, block = at / m->block_size;
-    int64_t next_block = (block + 1) * m->block_size;
-    float scale = nb_block_absmax(m, block);
+    int64_t at = (row + r) * m->cols + col, block = at / m->scale.block_cols;
+    int64_t next_block = (block + 1) * m->scale.block_cols;
+    float scale = nb_block_scale(m, block);
     for (int64_t c = 0; c < cols; c++, at++) {
       if (at == next_block) {
-        scale = nb_block_absmax(m, ++block);
-        next_block += m->block_size;
+        scale = nb_block_scale(m, ++block);
+        next_block += m->scale.block_cols;
       }
       int code = at & 1 ? codes[at >> 1] & 15 : codes[at >> 1] >> 4;
-      out[r * stride + c] = m->quant_map[code] * scale;
+      out[r * stride + c] = m->codebook[code] * scale;
     }
   }
 }
@@ -82,7 +82,7 @@ static void dequantize_int8(const nb_packed *m, int64_t row, int64_t rows, int64
                             int64_t stride) {
   for (int64_t r = 0; r < rows; r++) {
     const int8_t *codes = (const int8_t *)m->codes + (row + r) * m->cols + col;
-    float scale = m->absmax[row + r] / 127.0f;
+    float scale = nb_row_scale(m, row + r);
     for (int64_t c = 0; c < cols; c++) out[r * stride + c] = (float)codes[c] * scale;
   }
 }
@@ -152,22 +152,19 @@ nb_packed nb_packed_usual(nb_format format, int64_t rows, int64_t cols, int64_t 
   nb_packed m = {.format = format, .rows = rows, .cols = cols};
   if (block == 0) block = info->usual_block;
   if (info->scheme == NB_SCHEME_CODEBOOK) {
-    m.quant_map = info->codebook;
-    m.block_size = block;
-    m.nested_block_size = nested ? NB_NESTED_BLOCK_SIZE : 0;
+    m.codebook = info->codebook;
+    m.scale = (nb_scales){.dtype = nested ? NB_U8 : NB_F32, .block_cols = block};
+    if (nested) m.second = (nb_scales){.dtype = NB_F32, .block_cols = NB_NESTED_BLOCK_SIZE};
+  } else if (info->scheme == NB_SCHEME_SYMMETRIC) {
+    m.scale = (nb_scales){.dtype = NB_F32, .block_rows = 1, .block_cols = cols};
   } else if (info->scheme == NB_SCHEME_AFFINE) {
-    m.group_size = block;
+    m.scale = (nb_scales){.dtype = NB_F16, .block_rows = 1, .block_cols = block};
     m.groups = nb_ceil_div(cols, block);
-    m.scale_dtype = NB_F16;
   }
   return m;
 }
 
-int64_t nb_packed_unit(const nb_packed *m) {
-  if (m->block_size) return m->block_size;
-  if (m->groups && !m->g_idx) return m->group_size;
-  return m->cols;
-}
+int64_t nb_packed_unit(const nb_packed *m) { return m->scale.block_cols && !m->g_idx ? m->scale.block_cols : m->cols; }
 
 int64_t nb_packed_code_bytes(const nb_packed *m) {
   const nb_format_row *info = &formats[m->format];
@@ -180,20 +177,23 @@ int64_t nb_packed_code_bytes(const nb_packed *m) {
   }
 }
 
+int64_t nb_scale_count(const nb_packed *m) {
+  const nb_scales *s = &m->scale;
+  if (!s->block_cols) return 0;
+  if (!s->block_rows) return nb_ceil_div(m->rows * m->cols, s->block_cols);
+  return nb_ceil_div(m->rows, s->block_rows) * (m->groups ? m->groups : nb_ceil_div(m->cols, s->block_cols));
+}
+
 /* Zero points count as files have them, packed like codes; the map of what group a column is in counts too. */
 int64_t nb_packed_bytes(const nb_packed *m) {
   const nb_format_row *info = &formats[m->format];
-  int64_t bytes = nb_packed_code_bytes(m), blocks;
-  switch (info->scheme) {
-    case NB_SCHEME_SYMMETRIC: return bytes + m->rows * 4;
-    case NB_SCHEME_AFFINE:
-      return bytes + m->cols * 4 +
-             m->groups * (nb_gptq_words(m->rows, info->bits) * 4 + m->rows * (int64_t)nb_dtype_size(m->scale_dtype));
-    case NB_SCHEME_CODEBOOK:
-      blocks = nb_ceil_div(m->rows * m->cols, m->block_size);
-      bytes += CODES * 4;
-      if (!m->nested_block_size) return bytes + blocks * 4;
-      return bytes + blocks + nb_ceil_div(blocks, m->nested_block_size) * 4 + (NESTED_CODES + 1) * 4;
-    default: return bytes;
-  }
+  int64_t scales = nb_scale_count(m), bytes = nb_packed_code_bytes(m) + scales * (int64_t)nb_dtype_size(m->scale.dtype);
+  if (info->codebook) bytes += CODES * (int64_t)sizeof(float);
+  if (m->second.block_cols)
+    bytes += nb_ceil_div(scales, m->second.block_cols) * (int64_t)nb_dtype_size(m->second.dtype) +
+             (NESTED_CODES + 1) * (int64_t)sizeof(float);
+  if (m->groups)
+    bytes +=
+        m->groups * nb_gptq_words(m->rows, info->bits) * (int64_t)sizeof(uint32_t) + m->cols * (int64_t)sizeof(int32_t);
+  return bytes;
 }

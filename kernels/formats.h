@@ -31,37 +31,44 @@ typedef enum nb_format {
   NB_FORMAT_COUNT
 } nb_format;
 
-/* A weight [rows, cols] = [out_features, in_features], row-major. The buffers are borrowed. */
+/* Scales: each is the factor of a block of the weights, [block_rows, block_cols], or of a run of the flattened matrix.
+ * Their order is the format's. */
+typedef struct nb_scales {
+  const void *data;
+  nb_dtype dtype;                 /* U8: codes, whose values are in `codebook` */
+  int64_t block_rows, block_cols; /* block_rows 0: runs of block_cols, which cross rows; the last may be shorter */
+  const float *codebook;          /* [256]; NULL: data has the values */
+  float offset;                   /* added to each after its own scale was applied */
+} nb_scales;
+
+/* A weight [rows, cols] = [out_features, in_features], row-major: a grid of codes, and scales for blocks of it. What a
+ * format has not stays zero. The buffers are borrowed.
+ *
+ *   format       codebook  scale                           second                 zeros
+ *   nf4, fp4     16        runs of block_cols, F32         -                      -
+ *    double      16        the same, U8 codes, an offset   runs of scales, F32    -
+ *   int8         -         [1, cols], F32                  -                      -
+ *   gptq         -         [1, group], a float dtype       -                      U8, as the scales
+ *   GGUF's       -         in the blocks of codes
+ *
+ * [128, 128] of fp8, [1, 32] with a codebook of mxfp4, [1, 16] with a second scale of nvfp4 are others of the kind. */
 typedef struct nb_packed {
   nb_format format;
   int64_t rows, cols;
-  const void *codes; /* f32, f16, bf16: the values; int8: I8 [rows, cols]; nf4, fp4: two codes a byte, the first in
-                        the high half, over the flattened matrix, U8 [ceil(rows*cols/2)]; GGUF: blocks, row by row,
-                        as the file has them; gptq: U32 words [ceil(cols*bits/32), rows] */
+  const void *codes;     /* f32, f16, bf16: the values; int8: I8 [rows, cols]; nf4, fp4: two codes a byte, the first in
+                            the high half, over the flattened matrix, U8 [ceil(rows*cols/2)]; GGUF: blocks, row by row,
+                            as the file has them; gptq: U32 words [ceil(cols*bits/32), rows] */
+  const float *codebook; /* [16], the value of each code */
+  nb_scales scale;
+  nb_scales second; /* of the scales; block_cols counts them. 0: none */
 
-  /* nf4, fp4: blocks of block_size weights run across rows; the last may be shorter. */
-  int64_t block_size;
-  const float *quant_map; /* [16], the value of each code */
-  const float *absmax;    /* [ceil(rows*cols/block_size)]; NULL with double quantization. int8: SCB, [rows] */
-
-  /* Double quantization: absmax[b] = quant_map8[absmax_codes[b]] * nested_absmax[b / nested_block_size] + offset. */
-  const uint8_t *absmax_codes;
-  const float *nested_quant_map; /* [256] */
-  const float *nested_absmax;    /* [ceil(blocks/nested_block_size)] */
-  int64_t nested_block_size;     /* 0: none */
-  float nested_offset;
-
-  /* gptq2 to gptq8: weight = scale * (code - zero). */
-  int64_t groups, group_size;
-  const int32_t *g_idx; /* [cols], each column's group; NULL: column / group_size, the last group may be shorter */
-  const void *scales;   /* [groups, rows] */
-  nb_dtype scale_dtype; /* a float dtype */
-  const uint8_t *zeros; /* [groups, rows] */
-
-  /* Words, scales and zeros lie as nb_gptq_repack puts them (gptq.h). */
-  bool in_bands;
-  const int32_t
-      *order; /* [cols]: column j is the layer's column order[j], to which nb_matmul picks its x; NULL: as is */
+  /* Groups of columns, of which each row has a scale and a zero point: weight = scale * (code - zero). */
+  int64_t groups;
+  const uint8_t *zeros; /* [groups, rows], as scale.data */
+  const int32_t *g_idx; /* [cols], each column's group; NULL: column / scale.block_cols, the last may be shorter */
+  const int32_t *order; /* [cols]: stored column j is input feature order[j], for which nb_matmul permutes x; NULL: all
+                           columns lie in their natural order */
+  bool in_bands;        /* words, scales and zeros lie as nb_gptq_repack puts them (gptq.h) */
 } nb_packed;
 
 /* Writes the tile [row, row+rows) x [col, col+cols) as float32 to out, `stride` floats from row to row. */
@@ -129,12 +136,18 @@ const nb_format_row *nb_format_info(nb_format format);
 bool nb_format_of_dtype(nb_dtype dtype, nb_format *out);
 bool nb_format_named(const char *name, nb_format *out);
 
-/* absmax of block b, whichever way it is stored (nf4, fp4). */
-static inline float nb_block_absmax(const nb_packed *m, int64_t block) {
-  if (m->absmax) return m->absmax[block];
+/* Scale number b of runs (nf4, fp4), whichever way it is stored. */
+static inline float nb_block_scale(const nb_packed *m, int64_t b) {
+  if (!m->second.block_cols) return ((const float *)m->scale.data)[b];
   /* bitsandbytes writes 256, and a division by a variable would show in a dot kernel. */
-  int64_t nested = m->nested_block_size == 256 ? block / 256 : block / m->nested_block_size;
-  return m->nested_quant_map[m->absmax_codes[block]] * m->nested_absmax[nested] + m->nested_offset;
+  int64_t above = m->second.block_cols == 256 ? b / 256 : b / m->second.block_cols;
+  return m->scale.codebook[((const uint8_t *)m->scale.data)[b]] * ((const float *)m->second.data)[above] +
+         m->scale.offset;
+}
+
+/* The factor of an int8 row's codes. */
+static inline float nb_row_scale(const nb_packed *m, int64_t row) {
+  return ((const float *)m->scale.data)[row] / 127.0f;
 }
 
 /* A matrix of the format as quantizers write it, still without buffers: its scales are of `block` weights each, or of
@@ -143,6 +156,9 @@ nb_packed nb_packed_usual(nb_format format, int64_t rows, int64_t cols, int64_t 
 
 /* Weights that follow each other in a row, or in the flattened matrix, and share a scale. */
 int64_t nb_packed_unit(const nb_packed *m);
+
+/* How many scales it has, those of scales left out; 0 where the codes hold them. */
+int64_t nb_scale_count(const nb_packed *m);
 
 /* Bytes that the matrix's codes take, and all of its buffers, scales and maps included. Look at the shape only. */
 int64_t nb_packed_code_bytes(const nb_packed *m);

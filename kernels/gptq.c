@@ -79,7 +79,7 @@ float nb_gptq_scale(const nb_packed *m, int64_t group, int64_t row) {
   int64_t step, at = nb_gptq_at(m, row, m->groups, &step);
   float scale;
   at += group * step;
-  nb_to_f32(m->scale_dtype, (const char *)m->scales + (size_t)at * nb_dtype_size(m->scale_dtype), 1, &scale);
+  nb_to_f32(m->scale.dtype, (const char *)m->scale.data + (size_t)at * nb_dtype_size(m->scale.dtype), 1, &scale);
   return scale;
 }
 

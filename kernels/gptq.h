@@ -60,7 +60,7 @@ bool nb_gptq_repackable(const nb_packed *w);
 bool nb_gptq_repack(const nb_packed *w, nb_packed *out, void **memory);
 
 static inline int64_t nb_gptq_group(const nb_packed *m, int64_t col) {
-  return m->g_idx ? m->g_idx[col] : col / m->group_size;
+  return m->g_idx ? m->g_idx[col] : col / m->scale.block_cols;
 }
 
 #endif

@@ -74,12 +74,12 @@ static void repack_words(void *ctx, int64_t begin, int64_t end, int thread) {
 }
 
 static void repack_groups(const nb_packed *from, const nb_packed *to) {
-  size_t size = nb_dtype_size(from->scale_dtype);
+  size_t size = nb_dtype_size(from->scale.dtype);
   for (int64_t row = 0; row < from->rows; row += NB_GPTQ_BAND) {
     int64_t width, at = nb_gptq_at(to, row, from->groups, &width);
     for (int64_t g = 0; g < from->groups; g++, at += width) {
-      memcpy((char *)to->scales + (size_t)at * size, (const char *)from->scales + (size_t)(g * from->rows + row) * size,
-             (size_t)width * size);
+      memcpy((char *)to->scale.data + (size_t)at * size,
+             (const char *)from->scale.data + (size_t)(g * from->rows + row) * size, (size_t)width * size);
       memcpy((uint8_t *)to->zeros + at, from->zeros + g * from->rows + row, (size_t)width);
     }
   }
@@ -119,20 +119,20 @@ static size_t whole_lines(int64_t bytes) { return ((size_t)bytes + 63) / 64 * 64
 bool nb_gptq_repack(const nb_packed *w, nb_packed *out, void **memory) {
   repack_job job = {.from = w, .to = out, .bits = nb_gptq_bits(w->format)};
   size_t codes = whole_lines(nb_gptq_words(w->cols, job.bits) * w->rows * (int64_t)sizeof(uint32_t));
-  size_t scales = whole_lines(w->groups * w->rows * (int64_t)nb_dtype_size(w->scale_dtype));
+  size_t scales = whole_lines(w->groups * w->rows * (int64_t)nb_dtype_size(w->scale.dtype));
   size_t zeros = whole_lines(w->groups * w->rows), columns = w->g_idx ? (size_t)w->cols * sizeof(int32_t) : 0;
   char *at = large_pages(codes + scales + zeros + 2 * columns);
   if (!at) return false;
   *out = *w;
   out->in_bands = true;
   out->codes = at;
-  out->scales = at += codes;
+  out->scale.data = at += codes;
   out->zeros = (const uint8_t *)(at += scales);
   if (w->g_idx) {
     int32_t *order = (int32_t *)(void *)(at + zeros);
     int64_t size = sort_columns(w, order);
     if (size > 0) {
-      out->group_size = size;
+      out->scale.block_cols = size;
       out->order = order;
       out->g_idx = NULL;
     } else {

@@ -73,8 +73,9 @@ static bool collect_outliers(int8_job *job) {
 /* Adds the float32 product of the outlier columns of w's row to sum[0, rows), for rows of x from `first` on. */
 static void add_outliers(const int8_job *job, int64_t row, int64_t first, int64_t rows, float *restrict sum) {
   const int8_t *codes = (const int8_t *)job->w->codes + row * job->w->cols;
+  float absmax = ((const float *)job->w->scale.data)[row];
   for (int64_t k = 0; k < job->outlier_count; k++) {
-    float w = (float)codes[job->outliers[k]] * job->w->absmax[row] * inverse_127;
+    float w = (float)codes[job->outliers[k]] * absmax * inverse_127;
     const float *restrict x = job->outlier_x + k * job->n + first;
     for (int64_t i = 0; i < rows; i++) sum[i] += x[i] * w;
   }
@@ -99,14 +100,14 @@ static void integer_tile(const int8_job *job, int64_t row, int64_t first, int64_
 /* Rows of w [row, row + NB_INT8_W_ROWS) with rows of x [first, first + rows), rows <= OUTLIER_ROWS. */
 static void product_tile(const int8_job *job, int64_t row, int64_t first, int64_t rows) {
   const nb_packed *w = job->w;
+  const float *absmax = w->scale.data;
   float result[NB_INT8_W_ROWS][OUTLIER_ROWS];
   for (int64_t at = 0; at < rows; at += NB_INT8_X_ROWS) {
     int64_t sums[NB_INT8_W_ROWS][NB_INT8_X_ROWS] = {{0}};
     integer_tile(job, row, first + at, sums);
     for (int i = 0; i < NB_INT8_W_ROWS && row + i < w->rows; i++) {
       for (int64_t j = 0; j < nb_min_i64(NB_INT8_X_ROWS, rows - at); j++)
-        result[i][at + j] =
-            (float)sums[i][j] * (job->absmax[first + at + j] * w->absmax[row + i]) * inverse_127_squared;
+        result[i][at + j] = (float)sums[i][j] * (job->absmax[first + at + j] * absmax[row + i]) * inverse_127_squared;
     }
   }
   for (int i = 0; i < NB_INT8_W_ROWS && row + i < w->rows; i++) {

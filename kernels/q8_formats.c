@@ -14,11 +14,11 @@ static bool any_shape(const nb_packed *w) {
 }
 
 static bool blocks_hold_groups(const nb_packed *w) {
-  return w->block_size >= MULTIPLE && (w->block_size & (w->block_size - 1)) == 0;
+  return w->scale.block_cols >= MULTIPLE && (w->scale.block_cols & (w->scale.block_cols - 1)) == 0;
 }
 
 static bool groups_in_order(const nb_packed *w) {
-  return !w->g_idx && w->group_size % NB_Q8_BLOCK == 0 && w->rows % 16 == 0;
+  return !w->g_idx && w->scale.block_cols % NB_Q8_BLOCK == 0 && w->rows % 16 == 0;
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
@@ -28,16 +28,16 @@ static void weights_4bit(const nb_packed *w, int64_t row, int64_t block, nb_q8_w
   int64_t flat = row * w->cols + block * NB_Q8_BLOCK;
   const uint8_t *at = (const uint8_t *)w->codes + flat / 2;
   for (int j = 0; j < NB_Q8_BLOCK; j++) {
-    float value = w->quant_map[j % 2 ? at[j / 2] & 15 : at[j / 2] >> 4];
+    float value = w->codebook[j % 2 ? at[j / 2] & 15 : at[j / 2] >> 4];
     out->codes[j] = (int16_t)lrintf(fminf(fmaxf(value, -1), 1) * steps);
   }
-  out->scales[0] = out->scales[1] = nb_block_absmax(w, flat / w->block_size) * (1 / steps);
+  out->scales[0] = out->scales[1] = nb_block_scale(w, flat / w->scale.block_cols) * (1 / steps);
 }
 
 static void weights_int8(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
   const int8_t *at = (const int8_t *)w->codes + row * w->cols + block * NB_Q8_BLOCK;
   for (int j = 0; j < NB_Q8_BLOCK; j++) out->codes[j] = at[j];
-  out->scales[0] = out->scales[1] = w->absmax[row] / 127.0f;
+  out->scales[0] = out->scales[1] = nb_row_scale(w, row);
 }
 
 static const uint8_t *gguf_block(const nb_packed *w, int64_t row, int64_t block) {
@@ -83,7 +83,7 @@ static void weights_q6_k(const nb_packed *w, int64_t row, int64_t block, nb_q8_w
 
 static void weights_gptq(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
   int bits = nb_gptq_bits(w->format), codes = 32 / bits;
-  int64_t col = block * NB_Q8_BLOCK, group = col / w->group_size;
+  int64_t col = block * NB_Q8_BLOCK, group = col / w->scale.block_cols;
   int64_t step, at = nb_gptq_at(w, row, nb_gptq_words(w->cols, bits), &step);
   const uint32_t *words = (const uint32_t *)w->codes + at + col / codes * step;
   for (int j = 0; j < NB_Q8_BLOCK; j++)

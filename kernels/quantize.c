@@ -62,7 +62,7 @@ int64_t nb_quantize_4bit(const nb_packed *m, const nb_quantize_run *run) {
   nb_levels levels;
   nb_quantize_levels(m->format, &levels);
   nb_dtype dtype = run->dtype;
-  int64_t n = run->count, block_size = m->block_size, blocks = n / block_size, whole = blocks * block_size;
+  int64_t n = run->count, block_size = m->scale.block_cols, blocks = n / block_size, whole = blocks * block_size;
   uint8_t *codes = run->codes;
   const nb_cpu_quantize *cpu = block_size % 32 == 0 ? table() : &nb_cpu_quantize_scalar;
   const char *tail = (const char *)run->src + (size_t)whole * nb_dtype_size(dtype);

@@ -231,9 +231,8 @@ nibble_status nb_gptq_method_target(const nb_gptq_method *m, const nb_source *so
                    "leaves it out)",
                    source->checkpoint->path, source->name, (long long)rows, (long long)cols, WORD_BITS);
   if (size <= 0 || size > cols) size = cols;
-  *out = (nb_packed){.format = m->format, .rows = rows, .cols = cols, .group_size = size};
-  out->groups = nb_ceil_div(cols, size);
-  out->scale_dtype = m->grid.bf16_scales ? NB_BF16 : NB_F16;
+  *out = nb_packed_usual(m->format, rows, cols, size, false);
+  out->scale.dtype = m->grid.bf16_scales ? NB_BF16 : NB_F16;
   return NIBBLE_OK;
 }
 

@@ -219,7 +219,7 @@ static void quantize_band(stream *s, int64_t first, int64_t count, const void *w
   const nb_format_row *info = nb_format_info(m->format);
   int64_t unit = nb_packed_unit(m), first_block = first / unit, blocks = nb_ceil_div(count, unit);
   uint64_t bytes = (uint64_t)nb_ceil_div(count * info->bits, 8);
-  nb_quantize_run run = {.dtype = s->source->dtype, .src = weights, .count = count, .nested = m->nested_block_size > 0};
+  nb_quantize_run run = {.dtype = s->source->dtype, .src = weights, .count = count, .nested = m->second.block_cols > 0};
   run.scales = (float *)p->absmax.data + first_block;
   run.codes = grow(&p->threads[thread].codes, (uint64_t)nb_ceil_div(s->band * info->bits, 8), 1);
   run.sums = run.nested ? (nb_block_sums *)p->sums.data + first_block
@@ -312,7 +312,7 @@ static nibble_status write_part(nb_packer *p, const nb_part *part, size_t index,
     case NB_PART_ZEROS:
     case NB_PART_SCALES:
     case NB_PART_G_IDX: return NIBBLE_OK;
-    case NB_PART_ABSMAX: bytes = m->nested_block_size ? p->nested_codes.data : p->absmax.data; break;
+    case NB_PART_ABSMAX: bytes = m->second.block_cols ? p->nested_codes.data : p->absmax.data; break;
     case NB_PART_NESTED_ABSMAX: bytes = p->nested_absmax.data; break;
     case NB_PART_NESTED_QUANT_MAP: bytes = nested->map; break;
     case NB_PART_QUANT_MAP: bytes = nb_format_info(m->format)->codebook; break;
@@ -340,13 +340,13 @@ nibble_status nb_pack_quantize(nb_packer *p, const nb_source *source, const nb_p
   s.work = quantize_band;
   s.band = nb_max_i64(BAND / unit, 1) * unit;
   if (!grow(&p->absmax, (uint64_t)blocks, sizeof(float)) ||
-      (m.nested_block_size && !grow(&p->sums, (uint64_t)blocks, sizeof(nb_block_sums))))
+      (m.second.block_cols && !grow(&p->sums, (uint64_t)blocks, sizeof(nb_block_sums))))
     return nb_fail_memory(err, (size_t)blocks * sizeof(nb_block_sums));
   nibble_status status = nb_writer_begin(p->writer, index, nb_packed_code_bytes(&m), err);
   if (status == NIBBLE_OK) status = run(&s, out, err);
-  if (status == NIBBLE_OK && m.nested_block_size) {
+  if (status == NIBBLE_OK && m.second.block_cols) {
     status = quantize_absmax(p, source, blocks, &nested, out, err);
-    m.nested_offset = nested.offset;
+    m.scale.offset = nested.offset;
   }
   for (int i = 0; status == NIBBLE_OK && i < part_count; i++)
     status = write_part(p, &parts[i], index + (size_t)i, &m, &nested, source->dtype, err);

@@ -151,7 +151,7 @@ static nibble_status plan_tensor(quantizer *q, const nb_tensor *t, bool quantize
   if (p->part_count < 0) return nb_fail_memory(err, sizeof p->parts);
   for (int i = 0; status == NIBBLE_OK && i < p->part_count; i++, ++*next) {
     const nb_part *part = &p->parts[i];
-    bool upto = part->role == NB_PART_STATE && p->target.nested_block_size;
+    bool upto = part->role == NB_PART_STATE && p->target.second.block_cols;
     status = upto ? nb_writer_declare_upto(q->writer, part->name, part->shape[0], err)
                   : nb_writer_declare(q->writer, part->name, part->dtype, part->shape, part->ndim, err);
   }
@@ -164,13 +164,13 @@ static void warn_of_short_groups(const quantizer *q) {
   size_t count = 0;
   for (size_t i = 0; i < q->plan_count; i++) {
     const plan *p = &q->plans[i];
-    if (!p->target.group_size || p->target.cols % p->target.group_size == 0) continue;
+    if (!p->target.groups || p->target.cols % p->target.scale.block_cols == 0) continue;
     if (count++ == 0) first = p;
   }
   if (!first) return;
   nb_warn(&q->options->progress,
           "the last group of %zu weights is shorter than %lld: their inputs are no multiple of it (%s: %lld)", count,
-          (long long)first->target.group_size, first->source.name, (long long)first->target.cols);
+          (long long)first->target.scale.block_cols, first->source.name, (long long)first->target.cols);
 }
 
 static nibble_status plan_output(quantizer *q, nibble_error *err) {

@@ -22,7 +22,7 @@ struct RandomPacked {
     std::mt19937 rng(seed + unsigned(rows * 131 + cols));
     std::normal_distribution<float> normal(0, 1);
     std::uniform_real_distribution<float> positive(0.01f, 1);
-    m.format = format, m.rows = rows, m.cols = cols;
+    m = nb_packed_usual(format, rows, cols, block_size, double_quant);
     int64_t count = rows * cols;
     if (nb_format_info(format)->scheme == NB_SCHEME_PLAIN) {
       nb_dtype dtype = nb_format_info(format)->plain;
@@ -37,24 +37,21 @@ struct RandomPacked {
     } else {
       codes.resize((count + 1) / 2);
       for (uint8_t &c : codes) c = uint8_t(rng());
-      m.quant_map = format == NB_FORMAT_NF4 ? nb_nf4_map : nb_fp4_map;
-      m.block_size = block_size;
       int64_t blocks = (count + block_size - 1) / block_size;
       if (double_quant) {
-        m.nested_block_size = 256;
-        m.nested_offset = 0.3f;
+        m.scale.offset = 0.3f;
         for (int64_t b = 0; b < blocks; b++) absmax_codes.push_back(uint8_t(rng()));
         for (int i = 0; i < 256; i++) nested_map.push_back(float(i - 127) / 128);
         for (int64_t b = 0; b < (blocks + 255) / 256; b++) nested_absmax.push_back(positive(rng) / 4);
-        m.absmax_codes = absmax_codes.data();
-        m.nested_quant_map = nested_map.data();
-        m.nested_absmax = nested_absmax.data();
+        m.scale.data = absmax_codes.data();
+        m.scale.codebook = nested_map.data();
+        m.second.data = nested_absmax.data();
       } else {
         for (int64_t b = 0; b < blocks; b++) absmax.push_back(positive(rng));
       }
     }
     m.codes = codes.data();
-    if (!absmax.empty()) m.absmax = absmax.data();
+    if (!absmax.empty()) m.scale.data = absmax.data();
   }
   RandomPacked(const RandomPacked &) = delete;
 };

@@ -125,7 +125,7 @@ static void try_row_orders(nb_trials *t) {
 static void try_shifts(nb_trials *t) {
   const nb_source *s = &t->suspect->copy->source;
   int64_t block = t->cols;
-  if (s->is_packed && s->weight.packed.block_size) block = s->weight.packed.block_size;
+  if (s->is_packed && !s->weight.packed.groups) block = nb_packed_unit(&s->weight.packed);
   if (!s->is_packed && s->tensor->is_blocks) block = nb_format_info(s->tensor->format)->block.weights;
   const int64_t shifts[] = {1, block, t->cols};
   for (int i = 0; i < 6; i++) {
@@ -176,7 +176,7 @@ static void choose_rows(nb_trials *t) {
   const nibble_weight_error *row = t->suspect->row;
   int64_t blocks = row->damaged_blocks, count = t->rows * t->cols;
   const nb_source *s = &t->suspect->copy->source;
-  int64_t unit = s->is_packed && s->weight.packed.block_size ? s->weight.packed.block_size : t->cols;
+  int64_t unit = s->is_packed ? nb_packed_unit(&s->weight.packed) : t->cols;
   bool groups =
       s->is_packed && s->weight.packed.groups; /* of GPTQ: where only few are damaged, weights.c has named it */
   if (!groups && blocks > 0 && 5 * blocks < nb_ceil_div(count, unit)) {

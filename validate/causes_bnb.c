@@ -25,7 +25,7 @@ static void try_codes(bnb *b, const char *cause, const char *text) {
 
 static void try_scales(bnb *b, const char *cause, const char *text) {
   nb_packed m = b->m;
-  m.absmax = b->changed;
+  m.scale.data = b->changed;
   nb_trial(b->trials, &(nb_reading){.packed = &m}, cause, "%s", text);
 }
 
@@ -33,7 +33,7 @@ static void try_scales(bnb *b, const char *cause, const char *text) {
 
 static void try_code_orders(bnb *b) {
   const uint8_t *codes = b->m.codes;
-  if (!b->m.quant_map) {
+  if (!b->m.codebook) {
     for (int64_t i = 0; i < b->code_bytes; i++) b->codes[i] = codes[i] ^ 0x80;
     try_codes(b, "codes-unsigned", "its codes are taken as 128 more than they are");
     return;
@@ -43,7 +43,7 @@ static void try_code_orders(bnb *b) {
   for (int64_t i = 0; i < b->code_bytes; i++) b->codes[i] = codes[i] ^ 0xff;
   try_codes(b, "codes-inverted", "every code is taken as 15 less it");
   /* GGUF: the low halves of a block's bytes are its first weights, the high halves the others. */
-  int64_t half = b->m.block_size / 2, whole = b->code_bytes / half;
+  int64_t half = b->m.scale.block_cols / 2, whole = b->code_bytes / half;
   memcpy(b->codes, codes, (size_t)b->code_bytes);
   for (int64_t block = 0; block < whole; block++) {
     for (int64_t i = 0; i < half; i++) {
@@ -63,19 +63,20 @@ static void try_maps(bnb *b) {
   for (int f = 0; f < NB_FORMAT_COUNT; f++) {
     const nb_format_row *other = nb_format_info((nb_format)f);
     if (!other->codebook || other == own) continue;
-    m.quant_map = other->codebook;
+    m.codebook = other->codebook;
     nb_trial(b->trials, &(nb_reading){.packed = &m}, "map-of-other-format", "its codes are read as %s", other->name);
   }
-  m.quant_map = own->codebook;
+  m.codebook = own->codebook;
   nb_trial(b->trials, &(nb_reading){.packed = &m}, "map-damaged", "its codes are read with the map of %s", own->name);
 }
 
 static void try_block_sizes(bnb *b) {
   nb_packed m = b->m;
-  for (m.block_size = 32; m.block_size <= NB_MAX_BLOCK_SIZE; m.block_size *= 2) {
-    if (m.block_size == b->m.block_size || nb_ceil_div(m.rows * m.cols, m.block_size) > b->scales) continue;
+  for (m.scale.block_cols = 32; m.scale.block_cols <= NB_MAX_BLOCK_SIZE; m.scale.block_cols *= 2) {
+    if (m.scale.block_cols == b->m.scale.block_cols || nb_ceil_div(m.rows * m.cols, m.scale.block_cols) > b->scales)
+      continue;
     nb_trial(b->trials, &(nb_reading){.packed = &m}, "block-size-wrong", "its blocks are of %lld weights",
-             (long long)m.block_size);
+             (long long)m.scale.block_cols);
   }
 }
 
@@ -92,11 +93,12 @@ static void try_shifted_scales(bnb *b) {
 }
 
 static void restore_scales(const nb_packed *m, int64_t count, float *out) {
-  for (int64_t i = 0; i < count; i++) out[i] = m->absmax ? m->absmax[i] : nb_block_absmax(m, i);
+  for (int64_t i = 0; i < count; i++) out[i] = nb_block_scale(m, i);
 }
 
 static bool is_alike(const bnb *b, const nb_packed *m) {
-  return m->format == b->m.format && m->rows == b->m.rows && m->cols == b->m.cols && m->block_size == b->m.block_size;
+  return m->format == b->m.format && m->rows == b->m.rows && m->cols == b->m.cols &&
+         m->scale.block_cols == b->m.scale.block_cols;
 }
 
 /* Of every other weight of the artifact that has as many. */
@@ -109,10 +111,10 @@ static void try_others_scales(bnb *b) {
     if (nb_values_open(c, t, &other, NULL) == NIBBLE_OK) {
       const nb_packed *m = &other.source.weight.packed;
       if (m->format == b->m.format && m->rows == b->m.rows && m->cols == b->m.cols &&
-          m->block_size == b->m.block_size) {
+          m->scale.block_cols == b->m.scale.block_cols) {
         nb_packed with = b->m;
         restore_scales(m, b->scales, b->changed);
-        with.absmax = b->changed;
+        with.scale.data = b->changed;
         nb_trial(b->trials, &(nb_reading){.packed = &with}, "scales-of-other-layer", "its scales are those of '%s'",
                  other.source.name);
       }
@@ -163,7 +165,7 @@ static void try_offset(bnb *b, const float *right) {
   shift /= (double)b->scales;
   for (int64_t i = 0; i < b->scales; i++) b->changed[i] = b->restored[i] + (float)shift;
   nb_packed m = b->m;
-  m.absmax = b->changed;
+  m.scale.data = b->changed;
   nb_trial(b->trials, &(nb_reading){.packed = &m}, "nested-offset-wrong", "nested_offset is %.6g more", shift);
 }
 
@@ -175,7 +177,7 @@ static void try_true_scales(bnb *b) {
     if (!same && wrong++ == 0) first = i;
   }
   nb_trials *t = b->trials;
-  if (b->m.absmax == b->restored && t->suspect->copy->source.weight.packed.nested_block_size && wrong) {
+  if (b->m.scale.data == b->restored && t->suspect->copy->source.weight.packed.second.block_cols && wrong) {
     float *right = nb_alloc((uint64_t)b->scales, sizeof *right);
     if (right) {
       memcpy(right, b->changed, (size_t)b->scales * sizeof *right);
@@ -188,7 +190,7 @@ static void try_true_scales(bnb *b) {
   if (isfinite(t->best)) return;
   nb_packed m = b->m;
   nb_fit fit;
-  m.absmax = b->changed;
+  m.scale.data = b->changed;
   if (nb_trial_read(t, &(nb_reading){.packed = &m}, &fit)) {
     char *same = t->is_local ? NULL : name_of_same_scales(b);
     if (same) {
@@ -213,10 +215,12 @@ void nb_trials_bnb(nb_trials *trials) {
   b.codes = nb_alloc((uint64_t)b.code_bytes, 1);
   if (b.restored && b.changed && b.codes) {
     restore_scales(&b.m, b.scales, b.restored);
-    b.m.absmax = b.restored;
+    b.m.scale.data = b.restored;
+    b.m.scale.dtype = NB_F32;
+    b.m.second = (nb_scales){0};
     if (!trials->is_local) {
       try_code_orders(&b);
-      if (b.m.quant_map) {
+      if (b.m.codebook) {
         try_maps(&b);
         try_block_sizes(&b);
       }

@@ -72,8 +72,8 @@ static void try_others_scales(nb_trials *t, const nb_packed *as_is) {
       const nb_packed *o = &other.source.weight.packed;
       if (o->format == as_is->format && o->rows == as_is->rows && o->groups == as_is->groups) {
         nb_packed m = *as_is;
-        m.scales = o->scales;
-        m.scale_dtype = o->scale_dtype;
+        m.scale.data = o->scale.data;
+        m.scale.dtype = o->scale.dtype;
         nb_trial(t, &(nb_reading){.packed = &m}, "scales-of-other-layer", "its scales are those of '%s'",
                  other.source.name);
       }
@@ -85,7 +85,7 @@ static void try_others_scales(nb_trials *t, const nb_packed *as_is) {
 /* The other weight of the artifact that has the very same scales, malloc'd; NULL if there is none. */
 static char *name_of_same_scales(const nb_trials *t, const nb_packed *m) {
   const nb_checkpoint *c = t->suspect->artifact;
-  size_t bytes = (size_t)(m->groups * m->rows) * nb_dtype_size(m->scale_dtype);
+  size_t bytes = (size_t)(m->groups * m->rows) * nb_dtype_size(m->scale.dtype);
   char *name = NULL;
   for (size_t i = 0; !name && i < c->tensor_count; i++) {
     const nb_tensor *tensor = &c->tensors[i];
@@ -94,8 +94,8 @@ static char *name_of_same_scales(const nb_trials *t, const nb_packed *m) {
     if (nb_values_open(c, tensor, &other, NULL) == NIBBLE_OK) {
       const nb_packed *o = &other.source.weight.packed;
       bool alike =
-          o->format == m->format && o->rows == m->rows && o->groups == m->groups && o->scale_dtype == m->scale_dtype;
-      if (alike && memcmp(o->scales, m->scales, bytes) == 0) name = strdup(other.source.name);
+          o->format == m->format && o->rows == m->rows && o->groups == m->groups && o->scale.dtype == m->scale.dtype;
+      if (alike && memcmp(o->scale.data, m->scale.data, bytes) == 0) name = strdup(other.source.name);
     }
     nb_values_close(&other);
   }

@@ -21,10 +21,10 @@ static bool is_symmetric(const nb_config *config) {
 }
 
 static double nested_slack(const nb_packed *m) {
-  int64_t blocks = nb_ceil_div(m->rows * m->cols, m->block_size);
+  int64_t blocks = nb_ceil_div(m->rows * m->cols, m->scale.block_cols);
+  const float *nested = m->second.data;
   float largest = 0; /* as double, gcc 12 for aarch64 would crash here */
-  for (int64_t i = 0; i < nb_ceil_div(blocks, m->nested_block_size); i++)
-    largest = fmaxf(largest, fabsf(m->nested_absmax[i]));
+  for (int64_t i = 0; i < nb_ceil_div(blocks, m->second.block_cols); i++) largest = fmaxf(largest, fabsf(nested[i]));
   double slack = NESTED_ERROR * (double)largest;
   return slack * slack;
 }
@@ -43,13 +43,13 @@ void nb_rounding_of(const nb_checkpoint *artifact, const nb_source *source, nb_r
   }
   if (!m) return;
   if (nb_format_info(m->format)->quantize) {
-    out->expectation.factor = m->nested_block_size ? 1.2 : 1.1;
+    out->expectation.factor = m->second.block_cols ? 1.2 : 1.1;
     out->unit = nb_packed_unit(m);
-    if (m->nested_block_size) out->slack = nested_slack(m);
+    if (m->second.block_cols) out->slack = nested_slack(m);
   } else {
     /* GPTQ makes the weights' error larger so that the outputs' is smaller. */
     out->expectation = (nb_expectation){.factor = 3};
-    if (!m->g_idx && m->cols % m->group_size == 0) out->unit = m->group_size;
+    if (!m->g_idx && m->cols % m->scale.block_cols == 0) out->unit = m->scale.block_cols;
     out->symmetric = is_symmetric(&artifact->config);
   }
 }
@@ -121,7 +121,7 @@ static int64_t gather(const nb_packed *m, const scratch *s, int64_t g, const flo
     for (int64_t i = 0; i < n; i++) out[i] = w[s->order[first + i]];
     return n;
   }
-  int64_t first = g * m->group_size, n = nb_max_i64(0, nb_min_i64(m->group_size, m->cols - first));
+  int64_t first = g * m->scale.block_cols, n = nb_max_i64(0, nb_min_i64(m->scale.block_cols, m->cols - first));
   if (n) memcpy(out, w + first, (size_t)n * sizeof *w);
   return n;
 }

@@ -251,8 +251,8 @@ static void judge_block(nb_codes_scan *out, const block_look *b, int64_t block, 
 
 /* 1 where the parts of double quantization are not all there. */
 static float scale_of(const nb_packed *m, int64_t block) {
-  if (!m->absmax && !(m->absmax_codes && m->nested_absmax && m->nested_quant_map)) return 1;
-  return nb_block_absmax(m, block);
+  bool is_whole = m->scale.data && (!m->second.block_cols || (m->second.data && m->scale.codebook));
+  return is_whole ? nb_block_scale(m, block) : 1;
 }
 
 static void codes4_band(void *ctx, int64_t begin, int64_t end, int thread) {
@@ -264,13 +264,13 @@ static void codes4_band(void *ctx, int64_t begin, int64_t end, int thread) {
   int64_t total = m->rows * m->cols;
   const uint8_t *codes = m->codes, first = codes[0];
   for (int64_t block = job->base + begin; block < job->base + end; block++) {
-    int64_t at = block * m->block_size, n = nb_min_i64(m->block_size, total - at);
-    bool whole = n == m->block_size;
+    int64_t at = block * m->scale.block_cols, n = nb_min_i64(m->scale.block_cols, total - at);
+    bool whole = n == m->scale.block_cols;
     const uint8_t *p = codes + at / 2;
     block_look b = whole ? look4(p, n / 2, job->s) : look4_tail(p, n, job->s);
     float scale = scale_of(m, block);
     /* A restored scale is never quite zero: a block of zeros has one too. */
-    if (!m->absmax && !b.not_zero) b.peaks = 1;
+    if ((m->second.block_cols || !m->scale.data) && !b.not_zero) b.peaks = 1;
     judge_block(out, &b, block, n, whole, scale);
     if (b.high || (p[0] ^ first) >> 4) out->high_half_equal = false;
     if (b.low || ((p[0] ^ first) & 15 && n > 1)) out->low_half_equal = false;
@@ -279,10 +279,10 @@ static void codes4_band(void *ctx, int64_t begin, int64_t end, int thread) {
 
 void nb_scan_codes4(const nb_packed *m, nb_codes_scan *out) {
   codes_job job;
-  int64_t blocks = nb_ceil_div(m->rows * m->cols, m->block_size);
+  int64_t blocks = nb_ceil_div(m->rows * m->cols, m->scale.block_cols);
   job.m = m;
   job.s = special_of(m->format);
-  job.band = nb_max_i64(1, BAND / m->block_size);
+  job.band = nb_max_i64(1, BAND / m->scale.block_cols);
   *out = codes_none();
   for (job.base = 0; job.base < blocks; job.base += MAX_BANDS * job.band) {
     int64_t n = nb_min_i64(MAX_BANDS * job.band, blocks - job.base);
@@ -329,7 +329,7 @@ static void codes8_band(void *ctx, int64_t begin, int64_t end, int thread) {
     row_look look = {0};
     for (int64_t i = 0; i < m->cols; i += CHUNK) look8(p + i, nb_min_i64(CHUNK, m->cols - i), p[0], &look);
     block_look b = {.peaks = look.peaks + look.lowest, .not_zero = look.any != 0, .constant = look.differ == 0};
-    judge_block(out, &b, row, m->cols, m->cols > 1, m->absmax[row]);
+    judge_block(out, &b, row, m->cols, m->cols > 1, nb_block_scale(m, row));
     if (look.lowest) tally(&out->below_lowest, row);
     if (look.differ || p[0] != codes[0]) out->all_equal = false;
   }
@@ -350,15 +350,13 @@ void nb_scan_codes8(const nb_packed *m, nb_codes_scan *out) {
 
 /* ---- scales ---- */
 
-static double scale_at(const nb_packed *m, int64_t i) { return m->absmax ? m->absmax[i] : nb_block_absmax(m, i); }
-
 void nb_scan_scales(const nb_packed *m, int64_t count, double tolerance, nb_scales_scan *out) {
   nb_tally none = {0, -1};
   *out = (nb_scales_scan){.count = count, .not_finite = none, .negative = none, .zero = none, .far = none};
   double sum = 0;
   int64_t above = 0;
   for (int64_t i = 0; i < count; i++) {
-    double s = scale_at(m, i);
+    double s = nb_block_scale(m, i);
     if (!isfinite(s)) {
       tally(&out->not_finite, i);
     } else if (s < -tolerance) {
@@ -374,7 +372,7 @@ void nb_scan_scales(const nb_packed *m, int64_t count, double tolerance, nb_scal
   }
   if (above) out->mean_log2 = sum / (double)above;
   for (int64_t i = 0; above >= LEAST_SCALES && i < count; i++) {
-    double s = scale_at(m, i);
+    double s = nb_block_scale(m, i);
     int exponent;
     if (!isfinite(s) || s <= tolerance) continue;
     frexp(s, &exponent);

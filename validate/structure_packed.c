@@ -44,11 +44,11 @@ static void wrong_part(weight_look *l, const nb_part *want, const nb_tensor *hav
   int64_t n = 1, other = 0;
   for (int i = 0; i < want->ndim; i++) n *= want->shape[i];
   bool dtype = have->dtype == want->dtype && !have->is_blocks;
-  if (want->role == NB_PART_ABSMAX && l->packed.block_size && dtype) other = block_size_of(l, have->count);
+  if (want->role == NB_PART_ABSMAX && !l->packed.scale.block_rows && dtype) other = block_size_of(l, have->count);
   if (other) {
     nb_find(l->findings, NIBBLE_FAULT, "part", "block-size-wrong", nb_place_tensor(have->name),
             "it has %lld scales, as blocks of %lld give; the quant state says blocks of %lld, which give %lld",
-            (long long)have->count, (long long)other, (long long)l->packed.block_size, (long long)n);
+            (long long)have->count, (long long)other, (long long)l->packed.scale.block_cols, (long long)n);
   } else {
     nb_find(l->findings, NIBBLE_FAULT, "part", dtype ? "part-of-wrong-size" : "part-of-wrong-dtype",
             nb_place_tensor(have->name), "it has %lld elements of %s, not %lld of %s", (long long)have->count,
@@ -73,8 +73,8 @@ static nibble_status gather_parts(weight_look *l, nibble_error *err) {
     int64_t n = 1;
     for (int d = 0; d < want->ndim; d++) n *= want->shape[d];
     /* bnb_4bit_quant_storage puts the same codes under another dtype; a state is as long as its text. */
-    bool same = want->role == NB_PART_CODES && l->packed.block_size ? have->bytes == (uint64_t)n
-                : want->role == NB_PART_STATE                       ? have->dtype == NB_U8
+    bool same = want->role == NB_PART_CODES && !l->packed.scale.block_rows ? have->bytes == (uint64_t)n
+                : want->role == NB_PART_STATE                              ? have->dtype == NB_U8
                                               : have->dtype == want->dtype && have->count == n && !have->is_blocks;
     if (same) {
       l->parts[want->role] = have;
@@ -169,24 +169,24 @@ static nibble_status check_nested(weight_look *l, nibble_error *err) {
   float *known = l->dynamic_map; /* as bitsandbytes has it: damage to the file's own is reported, not followed */
   nb_dynamic_map(known);
   check_map(l, NB_PART_NESTED_QUANT_MAP, map, known, 256);
-  int64_t blocks = nb_ceil_div(m->rows * m->cols, m->block_size);
+  int64_t blocks = nb_ceil_div(m->rows * m->cols, m->scale.block_cols);
   float largest = 0; /* as double, gcc 12 for aarch64 would crash here */
   if (nested) {
     nb_scales_scan scan;
-    nb_packed as_scales = {.absmax = nested};
+    nb_packed as_scales = {.scale = {.data = nested, .dtype = NB_F32}};
     const nb_tensor *t = l->parts[NB_PART_NESTED_ABSMAX];
     nb_scan_scales(&as_scales, t->count, 0, &scan);
     scan.zero.count = 0; /* blocks that are all of the mean scale */
     find_scales(l, t, &scan);
     for (int64_t i = 0; i < t->count; i++) largest = fmaxf(largest, fabsf(((const float *)nested)[i]));
   }
-  if (!(m->nested_offset > 0))
-    nb_find(l->findings, m->nested_offset < 0 ? NIBBLE_FAULT : NIBBLE_WARNING, "scale", "nested-offset-lost",
-            nb_place_tensor(l->main->name), "nested_offset, the mean of all scales, is %g", (double)m->nested_offset);
+  if (!(m->scale.offset > 0))
+    nb_find(l->findings, m->scale.offset < 0 ? NIBBLE_FAULT : NIBBLE_WARNING, "scale", "nested-offset-lost",
+            nb_place_tensor(l->main->name), "nested_offset, the mean of all scales, is %g", (double)m->scale.offset);
   if (nested && map && codes) {
-    m->absmax_codes = codes;
-    m->nested_absmax = nested;
-    m->nested_quant_map = known;
+    m->scale.data = codes;
+    m->second.data = nested;
+    m->scale.codebook = known;
     nb_scales_scan scan;
     nb_scan_scales(m, blocks, NESTED_STEP * (double)largest, &scan);
     scan.not_finite.count = 0; /* named with nested_absmax */
@@ -198,11 +198,11 @@ static nibble_status check_nested(weight_look *l, nibble_error *err) {
 
 static nibble_status check_scales(weight_look *l, nibble_error *err) {
   nb_packed *m = &l->packed;
-  if (m->nested_block_size) return check_nested(l, err);
+  if (m->second.block_cols) return check_nested(l, err);
   const void *absmax = NULL;
   nibble_status status = part_view(l, NB_PART_ABSMAX, &absmax, err);
   if (status != NIBBLE_OK || !absmax) return status;
-  m->absmax = absmax;
+  m->scale.data = absmax;
   nb_scales_scan scan;
   const nb_tensor *t = l->parts[NB_PART_ABSMAX];
   nb_scan_scales(m, t->count, 0, &scan);
@@ -263,7 +263,7 @@ static void check_codes(weight_look *l) {
   nb_packed *m = &l->packed;
   nb_codes_scan scan;
   m->codes = l->parts[NB_PART_CODES] ? nb_tensor_view(l->checkpoint, l->parts[NB_PART_CODES]) : NULL;
-  if (!m->codes || (!m->absmax && !m->nested_block_size)) return;
+  if (!m->codes || (!m->scale.data && !m->second.block_cols)) return;
   if (nb_format_info(m->format)->codebook) {
     nb_scan_codes4(m, &scan);
   } else {

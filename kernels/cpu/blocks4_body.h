@@ -8,14 +8,16 @@
 #include "base/checked.h"
 
 /* True if rows are whole blocks and blocks are whole groups, as in any ordinary model. */
-static bool fits_4bit(const nb_packed *w) { return w->block_size % NB_GROUP4 == 0 && w->cols % w->block_size == 0; }
+static bool fits_4bit(const nb_packed *w) {
+  return w->scale.block_cols % NB_GROUP4 == 0 && w->cols % w->scale.block_cols == 0;
+}
 
 /* n rows of x against `rows` rows of weights from `row` on, both constants: each block is summed, then scaled. */
 static inline __attribute__((always_inline)) void dot_rows_4bit(int n, int rows, const nb_packed *w, int64_t row,
                                                                 const tables4 *tables, const float *x, int64_t ldx,
                                                                 float *out, int64_t ldout) {
   const uint8_t *codes = (const uint8_t *)w->codes + row * w->cols / 2;
-  int64_t blocks = w->cols / w->block_size, first = row * blocks;
+  int64_t blocks = w->cols / w->scale.block_cols, first = row * blocks;
   vf sum[DOT_ROWS][NB_DOT_MAX];
   for (int r = 0; r < rows; r++) {
     for (int i = 0; i < n; i++) sum[r][i] = vf_zero();
@@ -25,7 +27,7 @@ static inline __attribute__((always_inline)) void dot_rows_4bit(int n, int rows,
     for (int r = 0; r < rows; r++) {
       for (int i = 0; i < n; i++) part[r][i] = vf_zero();
     }
-    for (int64_t g = 0; g < w->block_size; g += NB_GROUP4, codes += NB_GROUP4 / 2, x += NB_GROUP4) {
+    for (int64_t g = 0; g < w->scale.block_cols; g += NB_GROUP4, codes += NB_GROUP4 / 2, x += NB_GROUP4) {
       for (int r = 0; r < rows; r++) {
         vf weight[NB_GROUP4 / VF];
         __builtin_prefetch(codes + r * w->cols / 2 + NB_AHEAD);
@@ -38,7 +40,7 @@ static inline __attribute__((always_inline)) void dot_rows_4bit(int n, int rows,
       }
     }
     for (int r = 0; r < rows; r++) {
-      vf scale = vf_set1(nb_block_absmax(w, first + r * blocks + b));
+      vf scale = vf_set1(nb_block_scale(w, first + r * blocks + b));
       for (int i = 0; i < n; i++) sum[r][i] = vf_fma(part[r][i], scale, sum[r][i]);
     }
   }
@@ -50,7 +52,7 @@ static inline __attribute__((always_inline)) void dot_rows_4bit(int n, int rows,
 /* DOT_ROWS rows at a time where sums and weights fit the registers: more rows in flight hide each other's latency. */
 static inline __attribute__((always_inline)) void dot_n_4bit(int n, const nb_packed *w, int64_t begin, int64_t end,
                                                              const float *x, int64_t ldx, float *out, int64_t ldout) {
-  tables4 tables = make_tables4(w->quant_map);
+  tables4 tables = make_tables4(w->codebook);
   const int together = n == 1 ? DOT_ROWS : (DOT_ROWS + 1) / 2;
   int64_t r = begin;
   for (; r + together <= end; r += together) {
@@ -72,17 +74,17 @@ static void dot_4bit(const nb_packed *w, int64_t begin, int64_t end, const float
 /* A run of codes begins and ends with a row, a block or in the middle of a byte: those ends are done one by one. */
 static void dequantize_4bit(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
                             int64_t stride) {
-  tables4 tables = make_tables4(m->quant_map);
+  tables4 tables = make_tables4(m->codebook);
   const uint8_t *codes = m->codes;
   for (int64_t r = 0; r < rows; r++, out += stride) {
     int64_t start = (row + r) * m->cols + col, end = start + cols, at = start;
-    for (int64_t block = at / m->block_size; at < end; block++) {
-      int64_t stop = nb_min_i64(end, (block + 1) * m->block_size);
-      float scale = nb_block_absmax(m, block);
-      if (at & 1) out[at - start] = m->quant_map[codes[at >> 1] & 15] * scale, at++;
+    for (int64_t block = at / m->scale.block_cols; at < end; block++) {
+      int64_t stop = nb_min_i64(end, (block + 1) * m->scale.block_cols);
+      float scale = nb_block_scale(m, block);
+      if (at & 1) out[at - start] = m->codebook[codes[at >> 1] & 15] * scale, at++;
       for (; at + NB_STEP4 <= stop; at += NB_STEP4) unpack_32(codes + (at >> 1), &tables, scale, out + (at - start));
       for (; at < stop; at++) {
-        out[at - start] = m->quant_map[at & 1 ? codes[at >> 1] & 15 : codes[at >> 1] >> 4] * scale;
+        out[at - start] = m->codebook[at & 1 ? codes[at >> 1] & 15 : codes[at >> 1] >> 4] * scale;
       }
     }
   }

@@ -28,7 +28,7 @@ static inline __m256i nibbles(const uint8_t *at) {
 static inline __m256i above_zero(__m256i v) { return _mm256_xor_si256(v, _mm256_set1_epi8(INT8_MIN)); }
 
 static inline block32 block_int8(const nb_packed *w, int64_t row, int64_t block, const uint8_t *at) {
-  float scale = w->absmax[row] / 127.0f;
+  float scale = nb_row_scale(w, row);
   return (block32){above_zero(_mm256_loadu_si256((const __m256i *)(at + block * 32))), {scale, scale}, 0};
 }
 

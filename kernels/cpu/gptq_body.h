@@ -28,7 +28,7 @@ static inline __attribute__((always_inline)) gptq_rows rows_at(const nb_packed *
   gptq_rows rows;
   rows.words = (const uint32_t *)m->codes + nb_gptq_at(m, row, nb_gptq_words(m->cols, bits), &rows.step);
   int64_t at = nb_gptq_at(m, row, m->groups, &rows.step);
-  rows.scales = (const char *)m->scales + at * (m->scale_dtype == NB_F32 ? 4 : 2);
+  rows.scales = (const char *)m->scale.data + at * (m->scale.dtype == NB_F32 ? 4 : 2);
   rows.zeros = m->zeros + at;
   return rows;
 }
@@ -37,8 +37,8 @@ static inline group_params load_params(const nb_packed *m, const gptq_rows *rows
   int64_t at = group * rows->step + v * VF;
   const uint16_t *scales = (const uint16_t *)(const void *)rows->scales + at;
   group_params p = {.zero = vu_to_f32(vu_load_u8(rows->zeros + at))};
-  p.scale = m->scale_dtype == NB_F16    ? vf_load_f16(scales)
-            : m->scale_dtype == NB_BF16 ? vf_load_bf16(scales)
+  p.scale = m->scale.dtype == NB_F16    ? vf_load_f16(scales)
+            : m->scale.dtype == NB_BF16 ? vf_load_bf16(scales)
                                         : vf_load((const float *)(const void *)rows->scales + at);
   return p;
 }
@@ -118,7 +118,7 @@ static inline __attribute__((always_inline)) void columns_bits(const nb_packed *
       float *to = out + c * stride + r;
 #pragma GCC unroll 32
       for (int i = 0; i < CHUNK_COLS; i++) {
-        if (m->g_idx || i == 0 || m->group_size % CHUNK_COLS != 0) {
+        if (m->g_idx || i == 0 || m->scale.block_cols % CHUNK_COLS != 0) {
           int64_t g = nb_gptq_group(m, col + c + i);
           if (g != group) p = load_params(m, &from, group = g, 0);
         }
@@ -159,7 +159,7 @@ static inline __attribute__((always_inline)) void dot_rows_gptq(const nb_packed 
     load_chunk(&rows, bits, col, 0, v);
 #pragma GCC unroll 32
     for (int c = 0; c < CHUNK_COLS; c++) {
-      if (m->g_idx || c == 0 || m->group_size % CHUNK_COLS != 0) {
+      if (m->g_idx || c == 0 || m->scale.block_cols % CHUNK_COLS != 0) {
         int64_t g = nb_gptq_group(m, col + c);
         if (g != group) p = load_params(m, &rows, group = g, 0);
       }
@@ -198,8 +198,8 @@ static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packe
     for (int i = 0; i < n; i++) sums[i][v] = vf_zero();
   }
   for (int64_t col = 0, group = -1; col < m->cols; col += CHUNK_COLS) {
-    if (col / m->group_size != group) {
-      group = col / m->group_size;
+    if (col / m->scale.block_cols != group) {
+      group = col / m->scale.block_cols;
       for (int v = 0; v < vectors; v++) {
         p[v] = load_params(m, &rows, group, v);
         p[v].zero = vf_sub(vf_set1(middle), p[v].zero);
@@ -238,7 +238,7 @@ static inline __attribute__((always_inline)) void dot_n_gptq(const nb_packed *m,
                                                              int64_t ldout) {
   const int together = n == 1 ? GPTQ_VECTORS : GPTQ_VECTORS / 2;
   int64_t r = begin;
-  if (!m->g_idx && m->group_size % CHUNK_COLS == 0) {
+  if (!m->g_idx && m->scale.block_cols % CHUNK_COLS == 0) {
     for (; r + together * VF <= end; r += together * VF)
       dot_groups_gptq(m, bits, n, together, r, x, ldx, out + r - begin, ldout);
     for (; r < end; r += VF) dot_groups_gptq(m, bits, n, 1, r, x, ldx, out + r - begin, ldout);

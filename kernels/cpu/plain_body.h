@@ -59,7 +59,7 @@ static inline __attribute__((always_inline)) void dot_rows(load_fn load, size_t 
       case 3: dot_row(load, size, 3, row, w->cols, x, ldx, sums); break;
       default: dot_row(load, size, 4, row, w->cols, x, ldx, sums); break;
     }
-    float scale = w->format == NB_FORMAT_INT8 ? w->absmax[r] / 127.0f : 1;
+    float scale = w->scale.data ? nb_row_scale(w, r) : 1;
     for (int64_t i = 0; i < n; i++) out[i * ldout + r - begin] = sums[i] * scale;
   }
 }
@@ -86,7 +86,7 @@ static inline __attribute__((always_inline)) void dequantize_rows(load_fn load, 
                                                                   float *out, int64_t stride) {
   for (int64_t r = 0; r < rows; r++, out += stride) {
     const char *at = (const char *)m->codes + (size_t)((row + r) * m->cols + col) * size;
-    vf scale = vf_set1(m->format == NB_FORMAT_INT8 ? m->absmax[row + r] / 127.0f : 1);
+    vf scale = vf_set1(m->scale.data ? nb_row_scale(m, row + r) : 1);
     int64_t c = 0;
     for (; c + VF <= cols; c += VF) vf_store(out + c, vf_mul(load(at + (size_t)c * size), scale));
     if (c < cols)

@@ -78,10 +78,10 @@ static inline __attribute__((always_inline)) void q8_n(const q8_format f, int n,
 
 static inline q8_tables make_tables(const nb_packed *w) {
   q8_tables t = {.map = vi_zero()};
-  if (w->quant_map) {
-    t.block_shift = __builtin_ctzll((unsigned long long)w->block_size);
+  if (w->codebook) {
+    t.block_shift = __builtin_ctzll((unsigned long long)w->scale.block_cols);
     float steps = nb_format_info(w->format)->q8_steps;
-    t.map = vi_map(w->quant_map, steps);
+    t.map = vi_map(w->codebook, steps);
     t.step = 1 / steps;
   }
   return t;
@@ -102,10 +102,10 @@ static inline __attribute__((always_inline)) void q8_dot(const q8_format f, cons
 /* ---- GPTQ: lanes are rows of weights, 4 columns a word of bytes -------------------------------------------------- */
 
 static inline vf gptq_scales(const nb_packed *w, int64_t at) {
-  const uint16_t *halves = (const uint16_t *)w->scales + at;
-  return w->scale_dtype == NB_F16    ? vf_load_f16(halves)
-         : w->scale_dtype == NB_BF16 ? vf_load_bf16(halves)
-                                     : vf_load((const float *)w->scales + at);
+  const uint16_t *halves = (const uint16_t *)w->scale.data + at;
+  return w->scale.dtype == NB_F16    ? vf_load_f16(halves)
+         : w->scale.dtype == NB_BF16 ? vf_load_bf16(halves)
+                                     : vf_load((const float *)w->scale.data + at);
 }
 
 /* n rows of x against `vectors` * VF rows of weights, constants all. */
@@ -123,7 +123,7 @@ static inline __attribute__((always_inline)) void q8_gptq_rows(int bits, int n, 
     scale[v] = zero[v] = vf_zero();
   }
   for (int64_t block = 0, group = -1; block < x->blocks; block++) {
-    int64_t g = block * NB_Q8_BLOCK / w->group_size;
+    int64_t g = block * NB_Q8_BLOCK / w->scale.block_cols;
     if (g != group) {
       group = g;
       for (int v = 0; v < vectors; v++) {

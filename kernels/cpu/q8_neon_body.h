@@ -58,7 +58,7 @@ static inline block32 block_4bit(const nb_packed *w, const q8_tables *t, int64_t
   int64_t flat = row * w->cols + block * NB_Q8_BLOCK;
   uint8x16_t v = vld1q_u8(bytes_at(w, flat / 2));
   int8x16_t map = vreinterpretq_s8_s32(t->map);
-  float scale = nb_block_absmax(w, flat >> t->block_shift) * t->step;
+  float scale = nb_block_scale(w, flat >> t->block_shift) * t->step;
   return (block32){
       {vqtbl1q_s8(map, vshrq_n_u8(v, 4)), vqtbl1q_s8(map, vandq_u8(v, vdupq_n_u8(15)))}, {scale, scale}, 0};
 }
@@ -70,7 +70,7 @@ static inline block32 plain_codes(const uint8_t *at, float scale) {
 
 static inline block32 block_int8(const nb_packed *w, const q8_tables *t, int64_t row, int64_t block) {
   (void)t;
-  return plain_codes(bytes_at(w, row * w->cols + block * NB_Q8_BLOCK), w->absmax[row] / 127.0f);
+  return plain_codes(bytes_at(w, row * w->cols + block * NB_Q8_BLOCK), nb_row_scale(w, row));
 }
 
 static inline block32 block_q8_0(const nb_packed *w, const q8_tables *t, int64_t row, int64_t block) {
@@ -163,10 +163,10 @@ static inline __attribute__((always_inline)) void dot_any(block_fn fn, bool halv
                                                           const nb_packed *w, int64_t begin, int64_t end,
                                                           const nb_q8_x *x, int64_t n, float *out, int64_t ldout) {
   q8_tables t = {.map = vi_zero()};
-  if (w->quant_map) {
-    t.block_shift = __builtin_ctzll((unsigned long long)w->block_size);
+  if (w->codebook) {
+    t.block_shift = __builtin_ctzll((unsigned long long)w->scale.block_cols);
     float steps = nb_format_info(w->format)->q8_steps;
-    t.map = vi_map(w->quant_map, steps);
+    t.map = vi_map(w->codebook, steps);
     t.step = 1 / steps;
   }
   switch (n) {

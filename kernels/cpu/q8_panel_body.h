@@ -124,7 +124,7 @@ static inline __attribute__((always_inline)) void pack_gptq(int bits, const nb_p
         vi_store(to, panel_codes(vu_and(vu_shift_right(v, field * bits), mask), wide));
     }
     for (int64_t block = 0; block < w->cols / NB_Q8_BLOCK; block++) {
-      int64_t from = at + block * NB_Q8_BLOCK / w->group_size * step + r;
+      int64_t from = at + block * NB_Q8_BLOCK / w->scale.block_cols * step + r;
       vf scale = gptq_scales(w, from), zero = vu_to_f32(vu_load_u8(w->zeros + from));
       vf_store(out->scales + block * NB_Q8_PANEL + r, scale);
       vf_store(out->minima + block * NB_Q8_PANEL + r, vf_mul(scale, vf_sub(vf_set1(wide ? WIDE_LESS : 0), zero)));

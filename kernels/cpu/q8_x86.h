@@ -28,7 +28,7 @@ static inline void unpack_4bit(const nb_packed *w, const q8_tables *t, int64_t r
   const uint8_t *at = (const uint8_t *)w->codes + flat / 2;
   __builtin_prefetch(at + NB_AHEAD);
   *codes = vi_lookup(t->map, vi_high_low(at));
-  *scale = vf_set1(nb_block_absmax(w, flat >> t->block_shift) * t->step);
+  *scale = vf_set1(nb_block_scale(w, flat >> t->block_shift) * t->step);
   *minimum = vf_zero();
 }
 static inline void unpack_int8(const nb_packed *w, const q8_tables *t, int64_t row, int64_t step, vi *codes, vf *scale,

@@ -38,40 +38,26 @@ static void add(upload_job *job, const void *source, int64_t bytes, const void *
 static void add_maps(upload_job *job) {
   const nb_packed *m = job->m;
   nb_device_matrix *w = &job->matrix->w;
-  if (!m->quant_map) return;
-  nb_from_f32(NB_F16, m->quant_map, 16, w->values);
-  add(job, m->quant_map, 16 * sizeof(float), (const void **)&w->quant_map);
-  if (m->absmax) return;
-  memcpy(job->matrix->nested_map, m->nested_quant_map, sizeof job->matrix->nested_map);
-  int64_t blocks = nb_ceil_div(m->rows * m->cols, m->block_size);
-  add(job, m->nested_quant_map, 256 * sizeof(float), (const void **)&w->nested_map);
-  add(job, m->nested_absmax, nb_ceil_div(blocks, m->nested_block_size) * 4, (const void **)&w->nested_absmax);
-  w->nested_offset = m->nested_offset;
+  if (!m->codebook) return;
+  nb_from_f32(NB_F16, m->codebook, 16, w->values);
+  add(job, m->codebook, 16 * sizeof(float), (const void **)&w->quant_map);
+  if (!m->second.block_cols) return;
+  memcpy(job->matrix->nested_map, m->scale.codebook, sizeof job->matrix->nested_map);
+  int64_t blocks = nb_ceil_div(m->rows * m->cols, m->scale.block_cols);
+  add(job, m->scale.codebook, 256 * sizeof(float), (const void **)&w->nested_map);
+  add(job, m->second.data, nb_ceil_div(blocks, m->second.block_cols) * 4, (const void **)&w->nested_absmax);
+  w->nested_offset = m->scale.offset;
 }
 
 /* The source's own buffers, for a matrix without tiles. */
 static void add_source(upload_job *job) {
   const nb_packed *m = job->m;
   nb_packed *p = &job->matrix->w.packed;
-  int64_t count = m->rows * m->cols;
-  int bits = nb_gptq_bits(m->format);
-  job->matrix->w.gptq_bits = bits;
-  if (bits) {
-    add(job, m->codes, nb_gptq_words(m->cols, bits) * m->rows * 4, &p->codes);
-    add(job, m->scales, m->groups * m->rows * (int64_t)nb_dtype_size(m->scale_dtype), &p->scales);
-    add(job, m->zeros, m->groups * m->rows, (const void **)&p->zeros);
-    if (m->g_idx) add(job, m->g_idx, m->cols * 4, (const void **)&p->g_idx);
-  } else if (nb_format_info(m->format)->scheme == NB_SCHEME_SYMMETRIC) {
-    add(job, m->codes, count, &p->codes);
-    add(job, m->absmax, m->rows * 4, (const void **)&p->absmax);
-  } else if (m->quant_map) {
-    int64_t blocks = nb_ceil_div(count, m->block_size);
-    add(job, m->codes, (count + 1) / 2, &p->codes);
-    if (m->absmax) add(job, m->absmax, blocks * 4, (const void **)&p->absmax);
-    if (!m->absmax) add(job, m->absmax_codes, blocks, (const void **)&p->absmax_codes);
-  } else {
-    add(job, m->codes, count * (int64_t)nb_dtype_size(nb_format_info(m->format)->plain), &p->codes);
-  }
+  job->matrix->w.gptq_bits = nb_gptq_bits(m->format);
+  add(job, m->codes, nb_packed_code_bytes(m), &p->codes);
+  add(job, m->scale.data, nb_scale_count(m) * (int64_t)nb_dtype_size(m->scale.dtype), &p->scale.data);
+  if (m->zeros) add(job, m->zeros, nb_scale_count(m), (const void **)&p->zeros);
+  if (m->g_idx) add(job, m->g_idx, m->cols * 4, (const void **)&p->g_idx);
 }
 
 static nibble_status copy(upload_job *job, const void *to, const void *from, uint64_t bytes, nibble_error *err) {
@@ -159,9 +145,9 @@ static nibble_status upload_tiled(upload_job *job, bool widened, nibble_error *e
 
 /* The pointers of a copy that has no tiles are those of the device. */
 static void point_packed(nb_device_matrix *w) {
-  w->packed.quant_map = w->quant_map;
-  w->packed.nested_quant_map = w->nested_map;
-  w->packed.nested_absmax = w->nested_absmax;
+  w->packed.codebook = w->quant_map;
+  w->packed.scale.codebook = w->nested_map;
+  w->packed.second.data = w->nested_absmax;
 }
 
 nibble_status nb_matrix_upload(const nb_packed *m, cudaStream_t stream, nb_matrix **out, nibble_error *err) {

@@ -7,8 +7,9 @@ enum { WARPS = 8, X_ROWS = 8 };
 /* ---- single weights --------------------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ float block_scale(const nb_packed &m, int64_t block) {
-  if (m.absmax) return m.absmax[block];
-  return fmaf(m.nested_quant_map[m.absmax_codes[block]], m.nested_absmax[block / m.nested_block_size], m.nested_offset);
+  if (!m.second.block_cols) return ((const float *)m.scale.data)[block];
+  uint8_t code = ((const uint8_t *)m.scale.data)[block];
+  return fmaf(m.scale.codebook[code], ((const float *)m.second.data)[block / m.second.block_cols], m.scale.offset);
 }
 
 /* Code number i of a stream of `bits` wide fields in words that lie `step` apart (gptq.h). */
@@ -22,10 +23,10 @@ static __device__ __forceinline__ uint32_t gptq_code(const uint32_t *words, int6
 
 static __device__ __forceinline__ float gptq_value(const nb_device_matrix &w, int64_t row, int64_t col) {
   const nb_packed &m = w.packed;
-  int64_t at = (m.g_idx ? m.g_idx[col] : col / m.group_size) * m.rows + row;
+  int64_t at = (m.g_idx ? m.g_idx[col] : col / m.scale.block_cols) * m.rows + row;
   int code = (int)gptq_code((const uint32_t *)m.codes + row, m.rows, col, w.gptq_bits);
-  float scale = m.scale_dtype == NB_F32 ? ((const float *)m.scales)[at]
-                                        : nb_scale_bits(((const uint16_t *)m.scales)[at], m.scale_dtype == NB_BF16);
+  float scale = m.scale.dtype == NB_F32 ? ((const float *)m.scale.data)[at]
+                                        : nb_scale_bits(((const uint16_t *)m.scale.data)[at], m.scale.dtype == NB_BF16);
   return scale * (float)(code - (int)m.zeros[at]);
 }
 
@@ -38,10 +39,10 @@ static __device__ __forceinline__ float source_value(const nb_device_matrix &w, 
     case NB_FORMAT_F32: return ((const float *)m.codes)[at];
     case NB_FORMAT_F16: return nb_half_to_float(((const uint16_t *)m.codes)[at]);
     case NB_FORMAT_BF16: return nb_bits_float((uint32_t)((const uint16_t *)m.codes)[at] << 16);
-    case NB_FORMAT_INT8: return (float)((const int8_t *)m.codes)[at] * (m.absmax[row] / 127.0f);
+    case NB_FORMAT_INT8: return (float)((const int8_t *)m.codes)[at] * (((const float *)m.scale.data)[row] / 127.0f);
     default: {
       uint32_t byte = ((const uint8_t *)m.codes)[at >> 1];
-      return m.quant_map[at & 1 ? byte & 15u : byte >> 4] * block_scale(m, at / m.block_size);
+      return m.codebook[at & 1 ? byte & 15u : byte >> 4] * block_scale(m, at / m.scale.block_cols);
     }
   }
 }

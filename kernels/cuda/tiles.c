@@ -23,7 +23,7 @@ static bool fits_f16(const nb_packed *m) {
 static nb_tiled_kind kind_of(const nb_packed *m) {
   const nb_format_row *info = nb_format_info(m->format);
   if (info->plain == NB_BF16 && !fits_f16(m)) return NB_TILED_NONE;
-  if (info->tiled == NB_TILED_LUT4 && !m->absmax) return NB_TILED_LUT4_TWICE;
+  if (info->tiled == NB_TILED_LUT4 && m->second.block_cols) return NB_TILED_LUT4_TWICE;
   return info->tiled;
 }
 
@@ -40,7 +40,7 @@ static int unit_words_of(nb_tiled_kind kind) {
 
 /* Most columns that any group has. */
 static int64_t widest_group(const nb_packed *m) {
-  if (!m->g_idx) return nb_min_i64(m->group_size, m->cols);
+  if (!m->g_idx) return nb_min_i64(m->scale.block_cols, m->cols);
   int64_t widest = 0;
   for (int64_t g = 0; g < m->groups; g++) {
     int64_t count = 0;
@@ -61,8 +61,8 @@ static bool is_in_order(const nb_packed *m, const nb_tiles *t) {
 
 /* Groups are padded to whole tiles; where that would add more than a quarter, the matrix stays as it is. */
 static bool plan_gptq(const nb_packed *m, nb_tiles *t) {
-  if (m->scale_dtype != NB_F16 && m->scale_dtype != NB_BF16) return false;
-  t->scale_is_bf16 = m->scale_dtype == NB_BF16;
+  if (m->scale.dtype != NB_F16 && m->scale.dtype != NB_BF16) return false;
+  t->scale_is_bf16 = m->scale.dtype == NB_BF16;
   t->groups = m->groups;
   t->group_tiles = nb_max_i64(1, nb_ceil_div(widest_group(m), NB_TILE_COLS));
   t->reordered = !is_in_order(m, t);
@@ -72,9 +72,9 @@ static bool plan_gptq(const nb_packed *m, nb_tiles *t) {
 }
 
 static bool plan_blocks(const nb_packed *m, nb_tiles *t) {
-  if (m->block_size % NB_TILE_COLS != 0 || m->cols % m->block_size != 0) return false;
-  t->block_tiles = m->block_size / NB_TILE_COLS;
-  return m->absmax || m->nested_block_size == 256;
+  if (m->scale.block_cols % NB_TILE_COLS != 0 || m->cols % m->scale.block_cols != 0) return false;
+  t->block_tiles = m->scale.block_cols / NB_TILE_COLS;
+  return !m->second.block_cols || m->second.block_cols == 256;
 }
 
 bool nb_tiles_plan(const nb_packed *m, nb_tiles *out) {
@@ -176,7 +176,7 @@ static void pack_codes(const pack_job *job, int64_t row_tile) {
 /* A group's scale in the low half of a word, its zero point in the high. */
 static uint32_t group_word(const nb_packed *m, int64_t group, int64_t row) {
   uint16_t scale;
-  memcpy(&scale, (const char *)m->scales + (group * m->rows + row) * 2, sizeof scale);
+  memcpy(&scale, (const char *)m->scale.data + (group * m->rows + row) * 2, sizeof scale);
   return scale | (uint32_t)m->zeros[group * m->rows + row] << 16;
 }
 
@@ -192,15 +192,15 @@ static void pack_scales(const pack_job *job, int64_t row_tile) {
       case NB_TILED_LUT4:
       case NB_TILED_LUT4_TWICE:
         for (int64_t c = 0; c < t->col_tiles; c++) {
-          int64_t block = (row * t->cols + c * NB_TILE_COLS) / m->block_size;
-          if (m->absmax) {
-            ((float *)at)[c * NB_TILE_ROWS + slot] = m->absmax[block];
+          int64_t block = (row * t->cols + c * NB_TILE_COLS) / m->scale.block_cols;
+          if (!m->second.block_cols) {
+            ((float *)at)[c * NB_TILE_ROWS + slot] = ((const float *)m->scale.data)[block];
           } else {
-            ((uint8_t *)at)[c * NB_TILE_ROWS + slot] = m->absmax_codes[block];
+            ((uint8_t *)at)[c * NB_TILE_ROWS + slot] = ((const uint8_t *)m->scale.data)[block];
           }
         }
         break;
-      case NB_TILED_INT8: ((float *)at)[r] = m->absmax[row] / 127.0f; break;
+      case NB_TILED_INT8: ((float *)at)[r] = nb_row_scale(m, row); break;
       case NB_TILED_GPTQ4:
       case NB_TILED_GPTQ8:
         for (int64_t g = 0; g < t->groups; g++) ((uint32_t *)at)[g * NB_TILE_ROWS + slot] = group_word(m, g, row);

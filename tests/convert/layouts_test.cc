@@ -22,9 +22,9 @@ nb_packed Packed(nb_format format, int64_t rows, int64_t cols, int64_t nested = 
   m.format = format;
   m.rows = rows;
   m.cols = cols;
-  m.block_size = 64;
-  m.nested_block_size = nested;
-  m.nested_offset = offset;
+  m.scale.block_cols = 64;
+  m.second.block_cols = nested;
+  m.scale.offset = offset;
   return m;
 }
 
@@ -77,9 +77,9 @@ TEST(QuantState, ComesBackFromItsText) {
   EXPECT_EQ(dtype, NB_F16);
   EXPECT_EQ(back.rows, 257);
   EXPECT_EQ(back.cols, 31);
-  EXPECT_EQ(back.block_size, 64);
-  EXPECT_EQ(back.nested_block_size, 256);
-  EXPECT_EQ(back.nested_offset, 0.0375f);
+  EXPECT_EQ(back.scale.block_cols, 64);
+  EXPECT_EQ(back.second.block_cols, 256);
+  EXPECT_EQ(back.scale.offset, 0.0375f);
 }
 
 TEST(QuantState, RefusesWhatBitsandbytesCannotHaveWritten) {
@@ -136,7 +136,7 @@ TEST(Layout, NamesThePartsOfAPackedWeight) {
   const int64_t rows[] = {(257 * 31 + 1) / 2, 125, 1, 256, 16};
   for (int i = 0; i < n; i++) EXPECT_STREQ(parts[i].name, names[i]);
   for (int i = 0; i < 5; i++) EXPECT_EQ(parts[i].shape[0], rows[i]) << names[i];
-  m.nested_offset = -0x1.234567p-120f;
+  m.scale.offset = -0x1.234567p-120f;
   EXPECT_LE((int64_t)State(m, NB_BF16).size(), parts[5].shape[0]);
   nb_layout_parts_free(parts, n);
 

@@ -53,11 +53,12 @@ void ExpectReadsGolden(const std::string &method) {
     if (method == "int8") {
       std::vector<float> got = Dequantize(w.packed);
       const int8_t *codes = (const int8_t *)file.tensors.at(name).bytes.data();
+      const float *scb = (const float *)w.packed.scale.data;
       for (size_t i = 0; i < got.size(); i++)
-        ASSERT_FLOAT_EQ(got[i], (float)codes[i] * w.packed.absmax[i / (size_t)cols] / 127) << i;
+        ASSERT_FLOAT_EQ(got[i], (float)codes[i] * scb[i / (size_t)cols] / 127) << i;
     } else {
       EXPECT_STREQ(nb_dtype_torch_name(w.source_dtype), cJSON_GetObjectItem(row, "dtype")->valuestring);
-      EXPECT_EQ(w.packed.block_size, Int(row, "block_size"));
+      EXPECT_EQ(w.packed.scale.block_cols, Int(row, "block_size"));
       std::string bytes = Bytes(Dequantize(w.packed));
       EXPECT_EQ((int64_t)crc32(0, (const Bytef *)bytes.data(), (uInt)bytes.size()), Int(row, "dequantized_crc32"));
       nb_buf state = {};

@@ -17,7 +17,7 @@ static void parse_state(const char *text, size_t n) {
   nb_layout_state_json(&m, dtype, &json);
   /* What we write of a state, we read. */
   if (nb_bnb_state_parse("fuzz", json.data, json.length, NB_FORMAT_NF4, &again, &dtype, NULL) != NIBBLE_OK) abort();
-  if (again.rows != m.rows || again.cols != m.cols || again.nested_offset != m.nested_offset) abort();
+  if (again.rows != m.rows || again.cols != m.cols || again.scale.offset != m.scale.offset) abort();
   nb_buf_free(&json);
 }
 

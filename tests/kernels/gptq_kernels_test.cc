@@ -25,7 +25,7 @@ struct RandomGptq {
   RandomGptq(int bits, int64_t rows, int64_t cols, int64_t group_size, Columns columns, nb_dtype scale_dtype) {
     std::mt19937 rng(unsigned(bits * 1000 + rows * 7 + cols));
     nb_gptq_format(bits, &m.format);
-    m.rows = rows, m.cols = cols, m.group_size = group_size, m.groups = (cols + group_size - 1) / group_size;
+    m.rows = rows, m.cols = cols, m.scale.block_cols = group_size, m.groups = (cols + group_size - 1) / group_size;
     words.resize(nb_gptq_words(cols, bits) * rows);
     for (uint32_t &w : words) w = rng();
     std::vector<float> values(m.groups * rows);
@@ -35,7 +35,8 @@ struct RandomGptq {
     for (size_t i = 0; i < values.size(); i++) zeros.push_back(uint8_t(rng() % (1u << bits)));
     for (int64_t c = 0; c < cols; c++) g_idx.push_back(int32_t(columns == kUneven ? rng() % m.groups : c / group_size));
     if (columns == kShuffled) std::shuffle(g_idx.begin(), g_idx.end(), rng);
-    m.codes = words.data(), m.scales = scales.data(), m.zeros = zeros.data(), m.scale_dtype = scale_dtype;
+    m.codes = words.data(), m.scale.data = scales.data(), m.zeros = zeros.data(), m.scale.dtype = scale_dtype;
+    m.scale.block_rows = 1;
     if (columns != kInOrder) m.g_idx = g_idx.data();
   }
   RandomGptq(const RandomGptq &) = delete;
@@ -92,7 +93,7 @@ TEST(GptqKernels, RepackingMovesWeightsAndChangesNone) {
         ASSERT_EQ(got[row * m.cols + c], want[row * m.cols + from]) << "row " << row << " column " << c;
       }
     }
-    for (int64_t c = 0; r.m.order && c < m.cols; c++) ASSERT_EQ(m.g_idx[r.m.order[c]], c / r.m.group_size);
+    for (int64_t c = 0; r.m.order && c < m.cols; c++) ASSERT_EQ(m.g_idx[r.m.order[c]], c / r.m.scale.block_cols);
   });
 }
 
@@ -102,9 +103,9 @@ TEST(GptqKernels, ShuffledGroupsOfFullSizeAreSorted) {
   EXPECT_TRUE(sorted.m.order && !sorted.m.g_idx);
   // A reader cannot tell the size of shuffled groups from their number where the last is short.
   RandomGptq unsized(4, 64, 576, 128, kShuffled, NB_F16);
-  unsized.m.group_size = 116;
+  unsized.m.scale.block_cols = 116;
   Repacked sized(unsized.m);
-  EXPECT_TRUE(sized.m.order && sized.m.group_size == 128);
+  EXPECT_TRUE(sized.m.order && sized.m.scale.block_cols == 128);
   EXPECT_TRUE(kept.m.in_bands && !kept.m.order && kept.m.g_idx);
 }
 

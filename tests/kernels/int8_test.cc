@@ -76,12 +76,9 @@ TEST(Int8, MultipliesAsBitsandbytesDefinesIt) {
       for (int outlier_every : {0, 40, 1}) {
         SCOPED_TRACE(std::string(nb_isa_name((nb_isa)isa)) + ", outliers " + std::to_string(outlier_every));
         Problem p = Make(s[0], s[1], s[2], outlier_every);
-        nb_packed w = {};
-        w.format = NB_FORMAT_INT8;
-        w.rows = p.rows;
-        w.cols = p.cols;
+        nb_packed w = nb_packed_usual(NB_FORMAT_INT8, p.rows, p.cols, 0, false);
         w.codes = p.codes.data();
-        w.absmax = p.scb.data();
+        w.scale.data = p.scb.data();
         std::vector<float> want = Reference(p, 6), got((size_t)(p.n * p.rows), 1.0f);
         ASSERT_TRUE(nb_int8_matmul(&w, p.x.data(), p.cols, p.n, 6, p.bias.data(), true, got.data(), p.rows));
         float largest = 1;
@@ -96,12 +93,9 @@ TEST(Int8, MultipliesAsBitsandbytesDefinesIt) {
 
 TEST(Int8, AThresholdOfInfinityLeavesNoOutliers) {
   Problem p = Make(4, 50, 3, 5);
-  nb_packed w = {};
-  w.format = NB_FORMAT_INT8;
-  w.rows = 4;
-  w.cols = 50;
+  nb_packed w = nb_packed_usual(NB_FORMAT_INT8, 4, 50, 0, false);
   w.codes = p.codes.data();
-  w.absmax = p.scb.data();
+  w.scale.data = p.scb.data();
   std::vector<float> want = Reference(p, INFINITY), got(12);
   ASSERT_TRUE(nb_int8_matmul(&w, p.x.data(), 50, 3, INFINITY, p.bias.data(), false, got.data(), 4));
   for (size_t i = 0; i < 12; i++) EXPECT_NEAR(got[i], want[i], 1e-4) << i;

@@ -13,13 +13,9 @@ int main(void) {
   for (int i = 0; i < ROWS * COLS / 2; i++) codes[i] = (uint8_t)(i * 37);
   for (int i = 0; i < ROWS * COLS / 64; i++) absmax[i] = 0.5f + (float)i;
   for (int i = 0; i < COLS; i++) x[i] = (float)(i % 7 - 3);
-  nb_packed w = {.format = NB_FORMAT_NF4,
-                 .rows = ROWS,
-                 .cols = COLS,
-                 .codes = codes,
-                 .block_size = 64,
-                 .quant_map = nb_nf4_map,
-                 .absmax = absmax};
+  nb_packed w = nb_packed_usual(NB_FORMAT_NF4, ROWS, COLS, 64, false);
+  w.codes = codes;
+  w.scale.data = absmax;
   nb_matmul(&w, x, COLS, 1, y, ROWS);
   for (int r = 0; r < ROWS; r++) {
     double sum = 0, size = 0;

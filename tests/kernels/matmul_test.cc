@@ -68,7 +68,7 @@ struct Reference {
         double got = p.y[i * p.ldy + r], want = y[i * rows + r];
         if (std::abs(got - want) <= 1e-5 * size[i * rows + r]) continue;
         FAIL() << nb_format_info(p.w->format)->name << " [" << rows << ", " << p.w->cols << "] n " << n << " block "
-               << p.w->block_size << ": row " << i << ", feature " << r << ": " << got << ", should be " << want;
+               << p.w->scale.block_cols << ": row " << i << ", feature " << r << ": " << got << ", should be " << want;
       }
     }
   }

@@ -26,13 +26,9 @@ struct Weight {
     std::mt19937 rng(unsigned(format * 977 + rows * 31 + cols));
     std::uniform_real_distribution<float> positive(0.01f, 1);
     const nb_format_row *info = nb_format_info(format);
-    m.format = format, m.rows = rows, m.cols = cols;
-    m.block_size = 64, m.group_size = 64, m.groups = (cols + 63) / 64, m.scale_dtype = NB_F32;
-    if (format == NB_FORMAT_NF4 || format == NB_FORMAT_FP4)
-      m.quant_map = format == NB_FORMAT_NF4 ? nb_nf4_map : nb_fp4_map;
+    m = nb_packed_usual(format, rows, cols, 64, false);
+    m.scale.dtype = NB_F32;
     int bits = nb_gptq_bits(format);
-    if (!bits) m.groups = m.group_size = 0;
-    if (!m.quant_map) m.block_size = 0;
     codes.resize(nb_packed_bytes(&m) + 64);
     for (uint8_t &c : codes) c = uint8_t(rng());
     for (size_t b = 0; info->block.bytes && b < codes.size() / info->block.bytes; b++) SetScales(b * info->block.bytes);
@@ -41,7 +37,7 @@ struct Weight {
       scales.push_back(positive(rng));
       zeros.push_back(uint8_t(rng() % (1u << bits)));
     }
-    m.codes = codes.data(), m.absmax = absmax.data(), m.scales = scales.data(), m.zeros = zeros.data();
+    m.codes = codes.data(), m.scale.data = bits ? scales.data() : absmax.data(), m.zeros = zeros.data();
   }
   Weight(const Weight &) = delete;
 
@@ -164,7 +160,7 @@ TEST(Q8, WeightsAreThoseOfTheFormat) {
         nb_q8_weights block;
         nb_q8_weights_at(&w.m, r, c / 32, &block);
         double got = double(block.scales[c % 32 / 16]) * block.codes[c % 32] - block.minimum, want = dense[r * 512 + c];
-        double off = w.m.quant_map ? 0.5001 * block.scales[0] : 1e-5 * (std::abs(want) + block.minimum);
+        double off = w.m.codebook ? 0.5001 * block.scales[0] : 1e-5 * (std::abs(want) + block.minimum);
         ASSERT_LE(std::abs(got - want), off) << nb_format_info(format)->name << " row " << r << " column " << c;
       }
     }

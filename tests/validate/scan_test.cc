@@ -66,7 +66,7 @@ Matrix Quantized(nb_format format, int64_t rows, int64_t cols, int64_t block) {
   nb_quantize_run run = {NB_F32, w.data(), (int64_t)w.size(), false, q.codes.data(), q.absmax.data(), sums.data()};
   EXPECT_EQ(nb_quantize(&q.m, &run), -1);
   q.m.codes = q.codes.data();
-  q.m.absmax = q.absmax.data();
+  q.m.scale.data = q.absmax.data();
   return q;
 }
 

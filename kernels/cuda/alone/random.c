@@ -62,17 +62,20 @@ static bool fill_plain(nb_random_matrix *r, uint64_t *state, nb_dtype dtype) {
 static bool fill_4bit(nb_random_matrix *r, uint64_t *state, const nb_random_options *o) {
   nb_packed *m = &r->m;
   int64_t count = m->rows * m->cols;
-  m->block_size = o->block_size ? o->block_size : 64;
-  m->quant_map = nb_format_info(m->format)->codebook;
-  int64_t blocks = nb_ceil_div(count, m->block_size);
+  int64_t blocks = nb_ceil_div(count, m->scale.block_cols);
   if (!fill_bits(r, state, (count + 1) / 2, &m->codes)) return false;
-  if (!o->double_quant) return fill_positive(r, state, blocks, 1, &m->absmax);
-  m->nested_block_size = 256;
-  m->nested_offset = 0.3f;
+  const float *values = NULL;
+  if (!o->double_quant) {
+    bool ok = fill_positive(r, state, blocks, 1, &values);
+    m->scale.data = values;
+    return ok;
+  }
+  m->scale.offset = 0.3f;
   const void *codes = NULL;
-  bool ok = fill_bits(r, state, blocks, &codes) && fill_positive(r, state, 256, 0.5f, &m->nested_quant_map) &&
-            fill_positive(r, state, nb_ceil_div(blocks, 256), 0.25f, &m->nested_absmax);
-  m->absmax_codes = codes;
+  bool ok = fill_bits(r, state, blocks, &codes) && fill_positive(r, state, 256, 0.5f, &m->scale.codebook) &&
+            fill_positive(r, state, nb_ceil_div(blocks, 256), 0.25f, &values);
+  m->scale.data = codes;
+  m->second.data = values;
   return ok;
 }
 
@@ -88,9 +91,7 @@ static void shuffle(uint64_t *state, int32_t *values, int64_t n) {
 static bool fill_gptq(nb_random_matrix *r, uint64_t *state, const nb_random_options *o) {
   nb_packed *m = &r->m;
   int bits = nb_gptq_bits(m->format);
-  m->group_size = o->group_size ? o->group_size : 128;
-  m->groups = nb_ceil_div(m->cols, m->group_size);
-  m->scale_dtype = o->bf16 ? NB_BF16 : NB_F16;
+  m->scale.dtype = o->bf16 ? NB_BF16 : NB_F16;
   int64_t scales = m->groups * m->rows;
   uint16_t *scale = own(r, scales * 2);
   uint8_t *zeros = own(r, scales);
@@ -100,27 +101,29 @@ static bool fill_gptq(nb_random_matrix *r, uint64_t *state, const nb_random_opti
     scale[i] = o->bf16 ? nb_f32_to_bf16(v) : nb_f32_to_f16(v);
     zeros[i] = (uint8_t)(nb_random_next(state) & ((1u << bits) - 1));
   }
-  m->scales = scale;
+  m->scale.data = scale;
   m->zeros = zeros;
   if (!o->act_order) return true;
   int32_t *g_idx = own(r, m->cols * (int64_t)sizeof *g_idx);
   if (!g_idx) return false;
-  for (int64_t c = 0; c < m->cols; c++) g_idx[c] = (int32_t)(c / m->group_size);
+  for (int64_t c = 0; c < m->cols; c++) g_idx[c] = (int32_t)(c / m->scale.block_cols);
   shuffle(state, g_idx, m->cols);
   m->g_idx = g_idx;
   return true;
 }
 
 bool nb_random_create(const nb_random_options *o, uint64_t seed, nb_random_matrix *out) {
-  *out = (nb_random_matrix){.m = {.format = o->format, .rows = o->rows, .cols = o->cols}};
+  int64_t block = o->block_size ? o->block_size : o->group_size;
+  *out = (nb_random_matrix){.m = nb_packed_usual(o->format, o->rows, o->cols, block, o->double_quant)};
   uint64_t state = seed * 1000003 + (uint64_t)(o->rows * 31 + o->cols);
   const nb_format_row *info = nb_format_info(o->format);
+  const float *scb = NULL;
   bool ok;
   if (info->scheme == NB_SCHEME_PLAIN) {
     ok = fill_plain(out, &state, info->plain);
   } else if (info->scheme == NB_SCHEME_SYMMETRIC) {
-    ok = fill_bits(out, &state, o->rows * o->cols, &out->m.codes) &&
-         fill_positive(out, &state, o->rows, 1, &out->m.absmax);
+    ok = fill_bits(out, &state, o->rows * o->cols, &out->m.codes) && fill_positive(out, &state, o->rows, 1, &scb);
+    out->m.scale.data = scb;
   } else if (info->scheme == NB_SCHEME_AFFINE) {
     ok = fill_gptq(out, &state, o);
   } else {

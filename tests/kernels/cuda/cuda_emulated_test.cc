@@ -35,9 +35,9 @@ namespace {
 // The weight as the tensor cores see it: values of nf4 and fp4 are rounded before they are scaled.
 std::vector<float> Weights(nb_packed m) {
   float rounded[16];
-  if (m.quant_map) {
-    for (int i = 0; i < 16; i++) rounded[i] = F16(m.quant_map[i]);
-    m.quant_map = rounded;
+  if (m.codebook) {
+    for (int i = 0; i < 16; i++) rounded[i] = F16(m.codebook[i]);
+    m.codebook = rounded;
   }
   std::vector<float> out((size_t)(m.rows * m.cols));
   nb_format_info(m.format)->dequantize(&m, 0, m.rows, 0, m.cols, out.data(), m.cols);

@@ -30,7 +30,7 @@ struct RandomGptq {
     std::mt19937 rng(seed + unsigned(rows * 31 + cols));
     std::uniform_real_distribution<float> positive(0.01f, 1);
     nb_gptq_format(bits, &m.format);
-    m.rows = rows, m.cols = cols, m.group_size = group_size, m.groups = nb_ceil_div(cols, group_size);
+    m.rows = rows, m.cols = cols, m.scale.block_cols = group_size, m.groups = nb_ceil_div(cols, group_size);
     codes.resize((size_t)(rows * cols));
     for (uint8_t &c : codes) c = uint8_t(rng() & ((1u << bits) - 1));
     words.resize((size_t)(nb_gptq_words(cols, bits) * rows));
@@ -44,8 +44,8 @@ struct RandomGptq {
       std::shuffle(g_idx.begin(), g_idx.end(), rng);
       m.g_idx = g_idx.data();
     }
-    m.codes = words.data(), m.zeros = zeros.data(), m.scales = scales.data();
-    m.scale_dtype = bf16 ? NB_BF16 : NB_F16;
+    m.codes = words.data(), m.zeros = zeros.data(), m.scale.data = scales.data();
+    m.scale.dtype = bf16 ? NB_BF16 : NB_F16, m.scale.block_rows = 1;
   }
   RandomGptq(const RandomGptq &) = delete;
 };
@@ -68,9 +68,9 @@ struct OnDevice {
     w.codes = codes.data(), w.scales = scales.data();
     if (t.reordered) w.order = order.data();
     w.packed = m;
-    w.quant_map = m.quant_map, w.nested_map = m.nested_quant_map, w.nested_absmax = m.nested_absmax;
-    w.nested_offset = m.nested_offset;
-    if (m.quant_map) nb_from_f32(NB_F16, m.quant_map, 16, w.values);
+    w.quant_map = m.codebook, w.nested_map = m.scale.codebook, w.nested_absmax = (const float *)m.second.data;
+    w.nested_offset = m.scale.offset;
+    if (m.codebook) nb_from_f32(NB_F16, m.codebook, 16, w.values);
   }
   OnDevice(const OnDevice &) = delete;
 };
