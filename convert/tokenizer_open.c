@@ -6,7 +6,6 @@
 
 #include "base/stage.h"
 #include "base/str.h"
-#include "convert/gguf.h"
 
 static nibble_status load_from(const char *folder, nb_tokenizer **out, nibble_error *err) {
   char *path = nb_path_join(folder, "tokenizer.json");
@@ -19,10 +18,10 @@ static nibble_status load_from(const char *folder, nb_tokenizer **out, nibble_er
 nibble_status nb_tokenizer_of(const nb_checkpoint *checkpoint, nb_tokenizer **out, nibble_error *err) {
   *out = NULL;
   if (!checkpoint->gguf) return load_from(checkpoint->folder, out, err);
-  nb_buf text = {0};
-  nibble_status status = nb_gguf_tokenizer_json(checkpoint, &text, err);
-  if (status == NIBBLE_OK) status = nb_tokenizer_parse(checkpoint->path, text.data, text.length, out, err);
-  nb_buf_free(&text);
+  nb_tokenizer_spec spec;
+  nibble_status status = nb_gguf_tokenizer(checkpoint->gguf, &spec, err);
+  if (status == NIBBLE_OK) status = nb_tokenizer_make(checkpoint->path, &spec, out, err);
+  nb_tokenizer_spec_free(&spec);
   return status;
 }
 

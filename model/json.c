@@ -158,11 +158,11 @@ nibble_status nb_json_last_wins(cJSON *json, nibble_error *err) {
 
 const nb_json_layout nb_json_indented = {.newline = "\n", .outer = "", .indent = "  ", .comma = ",", .colon = ": "};
 
-void nb_json_put_string(nb_buf *buf, const char *text) {
+void nb_json_put_text(nb_buf *buf, const char *text, size_t n) {
   static const char shortcuts[] = "\"\"\\\\\bb\ff\nn\rr\tt"; /* pairs: the character, what follows its backslash */
-  const char *end = text + strlen(text);
+  const char *end = text + n;
   nb_buf_puts(buf, "\"");
-  for (size_t n; text < end; text += n) {
+  for (; text < end; text += n) {
     utf8proc_int32_t code;
     utf8proc_ssize_t length = utf8proc_iterate((const utf8proc_uint8_t *)text, end - text, &code);
     const char *pair = shortcuts;
@@ -179,6 +179,8 @@ void nb_json_put_string(nb_buf *buf, const char *text) {
   }
   nb_buf_puts(buf, "\"");
 }
+
+void nb_json_put_string(nb_buf *buf, const char *text) { nb_json_put_text(buf, text, strlen(text)); }
 
 /* As few digits as give the same number again; cJSON stops at 15, which a float's double does not survive. */
 static void format_number(char text[40], double v) {

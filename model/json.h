@@ -42,12 +42,26 @@ void nb_json_put(nb_buf *buf, const cJSON *value, const nb_json_layout *layout);
 /* Appends a string in quotes, escaped; each byte that is no UTF-8 (names of files may have such) becomes U+FFFD. */
 void nb_json_put_string(nb_buf *buf, const char *text);
 
+/* The same for text[0, n), which may hold NULs. */
+void nb_json_put_text(nb_buf *buf, const char *text, size_t n);
+
 /* Writes `json` to a file, indented, with a newline at the end. */
 nibble_status nb_json_save(const char *path, const cJSON *json, nibble_error *err);
 
 /* Adds a number that is printed as Python prints a float: 10000.0, where cJSON_AddNumberToObject gives 10000. It is for
  * printing only. False without memory. */
 bool nb_json_add_float(cJSON *object, const char *key, double value);
+
+/* Makes an object. `members` lists its keys, each with a letter that says what its argument is:
+ *   s const char *    b bool    i int    z none: null    o cJSON *, which the object takes over
+ *   nb_json_make("type:s pattern:o invert:b", "Split", nb_json_make("Regex:s", regex), false)
+ * NULL, with every `o` deleted, if there is no memory or an `o` or `s` is NULL. */
+cJSON *nb_json_make(const char *members, ...);
+
+/* Take `item` over into a list, or into an object under `key`, which is returned. NULL, with both deleted, if there is
+ * no memory or one of them is NULL: only the last of a chain needs a look. */
+cJSON *nb_json_push(cJSON *list, cJSON *item);
+cJSON *nb_json_put_in(cJSON *object, const char *key, cJSON *item);
 
 nibble_status nb_json_int(const char *where, const cJSON *object, const char *key, int64_t min, int64_t max,
                           int64_t *out, nibble_error *err);

@@ -1,34 +1,23 @@
 /* Byte-pair encoding of one word (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909): of all neighbouring pairs
  * that have a merge, the one of the lowest rank is joined, the leftmost first, until none is left. Short words rescan
  * their pairs, which is fastest; long ones keep them in a heap, so that a word of n symbols costs n log n. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-#define XXH_INLINE_ALL
-#include <xxhash.h>
+#include <sys/random.h>
 
 #include "base/checked.h"
 #include "base/utf8.h"
-#include "tokenizer/parts.h"
+#include "model/json.h"
+#include "tokenizer/bytes.h"
+#include "tokenizer/model.h"
 
-enum {
-  SHORT_WORD = 24,        /* symbols up to which rescanning beats the heap */
-  CACHED_WORD = 64,       /* bytes: longer words hardly come twice */
-  CACHED_WORDS = 1 << 15, /* words after which the cache is emptied */
-};
+enum { SHORT_WORD = 24 }; /* symbols up to which rescanning beats the heap */
 
-typedef struct cache_slot {
-  uint32_t hash; /* 0: free */
-  uint32_t text, ids;
-  uint16_t text_length, id_count;
-} cache_slot;
-
-struct nb_word_cache {
-  cache_slot *slots;      /* hash table, at most half full */
-  size_t capacity, count; /* a power of two, or 0 */
-  nb_buf text;
-  nb_ids ids;
-};
+typedef struct pair {
+  int32_t left, right; /* ids; left is -1 in a free slot */
+  int32_t rank, merged;
+} pair;
 
 typedef struct symbol {
   int32_t id, previous, next; /* neighbours by index; -1 at the ends. id is -1 once merged into the left one */
@@ -38,148 +27,113 @@ typedef struct candidate {
   int32_t rank, at, merged;
 } candidate;
 
-struct nb_bpe_scratch {
-  nb_ids initial;
+typedef struct bpe {
+  const nb_vocab *vocab;
+  pair *pairs; /* hash table, at most half full; NULL: no merges */
+  size_t capacity;
+  uint64_t seed;                   /* of the hash table: nobody can prepare a file that makes it slow */
+  int32_t byte_ids[256];           /* id of a byte's character; -1: none */
+  int32_t fallback_ids[256];       /* id of "<0xHH>"; -1: none */
+  char *unknown, *prefix, *suffix; /* unk_token, NULL: none; continuing_subword_prefix, end_of_word_suffix, "": none */
+  int32_t unknown_id;              /* -1: not in the vocabulary */
+  bool fuse_unknown, byte_fallback, ignore_merges;
+
+  nb_buf chars; /* scratch, as what follows */
   symbol *symbols;
   size_t symbol_capacity;
   candidate *heap;
-  size_t heap_length, heap_capacity;
-  nb_buf chars;
-};
+  size_t heap_length;
+} bpe;
 
-/* --- the byte-level alphabet --- */
+/* --- opening --- */
 
-/* The 188 bytes that are printable in Latin-1 stand for themselves, the others for U+0100 and up, in order. */
-static bool stands_for_itself(unsigned byte) {
-  return (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte != 0xad);
-}
-
-size_t nb_byte_char(unsigned char byte, char out[2]) {
-  uint32_t code = byte;
-  if (!stands_for_itself(byte)) code = 0x100u + (byte <= 0x20 ? byte : byte <= 0xa0 ? byte - 0x7fu + 0x21u : 0x43u);
-  char four[4];
-  size_t length = nb_utf8_encode(code, four);
-  memcpy(out, four, 2);
-  return length;
-}
-
-int nb_char_byte(uint32_t code) {
-  if (code < 0x100) return stands_for_itself(code) ? (int)code : -1;
-  uint32_t k = code - 0x100;
-  return k <= 0x20 ? (int)k : k <= 0x42 ? (int)(k - 0x21 + 0x7f) : k == 0x43 ? 0xad : -1;
-}
-
-void nb_bytes_to_chars(const char *text, size_t n, nb_buf *out) {
-  for (size_t i = 0; i < n; i++) {
-    char two[2];
-    nb_buf_append(out, two, nb_byte_char((unsigned char)text[i], two));
-  }
-}
-
-/* --- merges --- */
-
-static nb_merge *merge_slot(const nb_bpe *bpe, int32_t left, int32_t right) {
+static pair *pair_slot(const bpe *b, int32_t left, int32_t right) {
   uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-  uint64_t hash = (key ^ bpe->seed) * 0x9e3779b97f4a7c15u;
+  uint64_t hash = (key ^ b->seed) * 0x9e3779b97f4a7c15u;
   hash ^= hash >> 32;
-  hash *= 0xd6e8feb86659fd93u | bpe->seed << 1;
-  for (size_t i = hash >> 32 & (bpe->merge_capacity - 1);; i = (i + 1) & (bpe->merge_capacity - 1)) {
-    nb_merge *slot = &bpe->merges[i];
+  hash *= 0xd6e8feb86659fd93u | b->seed << 1;
+  for (size_t i = hash >> 32 & (b->capacity - 1);; i = (i + 1) & (b->capacity - 1)) {
+    pair *slot = &b->pairs[i];
     if (slot->left < 0 || (slot->left == left && slot->right == right)) return slot;
   }
 }
 
-static bool resize_merges(nb_bpe *bpe, size_t capacity) {
-  nb_bpe bigger = {.merge_capacity = capacity, .seed = bpe->seed};
-  bigger.merges = malloc(capacity * sizeof *bigger.merges);
-  if (!bigger.merges) return false;
-  for (size_t i = 0; i < capacity; i++) bigger.merges[i].left = -1;
-  for (size_t i = 0; i < bpe->merge_capacity; i++) {
-    const nb_merge *merge = &bpe->merges[i];
-    if (merge->left >= 0) *merge_slot(&bigger, merge->left, merge->right) = *merge;
-  }
-  free(bpe->merges);
-  bpe->merges = bigger.merges;
-  bpe->merge_capacity = capacity;
-  return true;
-}
-
-bool nb_bpe_add_merge(nb_bpe *bpe, nb_merge merge) {
-  if (2 * bpe->merge_count >= bpe->merge_capacity) {
-    size_t capacity = bpe->merge_capacity * 2;
-    if (capacity == 0) capacity = 1024;
-    while (capacity < 2 * bpe->model_count) capacity *= 2; /* about as many merges as tokens */
-    if (!resize_merges(bpe, capacity)) return false;
-  }
-  nb_merge *slot = merge_slot(bpe, merge.left, merge.right);
-  bpe->merge_count += slot->left < 0;
-  *slot = merge;
-  return true;
-}
-
-static const nb_merge *find_merge(const nb_bpe *bpe, int32_t left, int32_t right) {
-  if (bpe->merge_count == 0) return NULL;
-  const nb_merge *slot = merge_slot(bpe, left, right);
+static const pair *find_pair(const bpe *b, int32_t left, int32_t right) {
+  if (!b->pairs) return NULL;
+  const pair *slot = pair_slot(b, left, right);
   return slot->left < 0 ? NULL : slot;
 }
 
-bool nb_bpe_set_token(nb_bpe *bpe, int32_t id, const char *text, size_t n) {
-  if (id >= bpe->token_capacity) {
-    int32_t capacity = bpe->token_capacity ? bpe->token_capacity : 1024;
-    while (capacity <= id) capacity *= 2;
-    nb_token *tokens = calloc((size_t)capacity, sizeof *tokens); /* pages that stay zero cost nothing */
-    if (!tokens) return false;
-    if (bpe->token_count > 0) memcpy(tokens, bpe->tokens, (size_t)bpe->token_count * sizeof *tokens);
-    free(bpe->tokens);
-    bpe->tokens = tokens;
-    bpe->token_capacity = capacity;
+static nibble_status index_merges(const char *where, bpe *b, const nb_merges *merges, nibble_error *err) {
+  if (merges->count == 0) return NIBBLE_OK;
+  if (merges->count > INT32_MAX) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: too many merges", where);
+  b->capacity = 1;
+  while (b->capacity < 2 * merges->count) b->capacity *= 2;
+  b->pairs = nb_alloc(b->capacity, sizeof *b->pairs);
+  if (!b->pairs) return nb_fail_memory(err, b->capacity * sizeof *b->pairs);
+  for (size_t i = 0; i < b->capacity; i++) b->pairs[i].left = -1;
+  for (size_t i = 0; i < merges->count; i++) {
+    const nb_merge *m = &merges->list[i];
+    *pair_slot(b, m->left, m->right) = (pair){m->left, m->right, (int32_t)i, m->whole};
   }
-  if (id >= bpe->token_count) bpe->token_count = id + 1;
-  bpe->tokens[id] = (nb_token){.text = text, .length = (uint32_t)n};
-  return true;
+  return NIBBLE_OK;
 }
 
-static int32_t find_id(const nb_bpe *bpe, const char *text, size_t n) {
-  int64_t id;
-  return nb_strmap_find(&bpe->ids, text, n, &id) ? (int32_t)id : -1;
+/* Copies the string under `key`; *out is NULL where it is absent. */
+static nibble_status read_string(const char *where, const cJSON *model, const char *key, char **out,
+                                 nibble_error *err) {
+  const char *text = NULL;
+  nibble_status status = nb_json_string(where, model, key, &text, err);
+  if (status != NIBBLE_OK || !text) return status;
+  *out = strdup(text);
+  return *out ? NIBBLE_OK : nb_fail_memory(err, strlen(text));
 }
 
-nibble_status nb_bpe_finish(nb_bpe *bpe, nibble_error *err) {
-  char name[8];
+static nibble_status read_settings(const char *where, const cJSON *model, bpe *b, nibble_error *err) {
+  double dropout = 0;
+  nibble_status status = nb_json_double(where, model, "dropout", &dropout, err);
+  if (status == NIBBLE_OK && dropout != 0)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: a model with dropout gives other ids each time", where);
+  if (status == NIBBLE_OK) status = nb_json_bool(where, model, "fuse_unk", &b->fuse_unknown, err);
+  if (status == NIBBLE_OK) status = nb_json_bool(where, model, "byte_fallback", &b->byte_fallback, err);
+  if (status == NIBBLE_OK) status = nb_json_bool(where, model, "ignore_merges", &b->ignore_merges, err);
+  if (status == NIBBLE_OK) status = read_string(where, model, "unk_token", &b->unknown, err);
+  if (status == NIBBLE_OK) status = read_string(where, model, "continuing_subword_prefix", &b->prefix, err);
+  if (status == NIBBLE_OK) status = read_string(where, model, "end_of_word_suffix", &b->suffix, err);
+  if (status == NIBBLE_OK && !b->prefix && !(b->prefix = strdup(""))) return nb_fail_memory(err, 1);
+  if (status == NIBBLE_OK && !b->suffix && !(b->suffix = strdup(""))) return nb_fail_memory(err, 1);
+  return status;
+}
+
+static nibble_status open_bpe(const char *where, const nb_tokenizer_spec *spec, const nb_vocab *vocab, void **out,
+                              nibble_error *err) {
+  bpe *b = *out = calloc(1, sizeof *b);
+  if (!b) return nb_fail_memory(err, sizeof *b);
+  b->vocab = vocab;
+  if (getrandom(&b->seed, sizeof b->seed, 0) < 0) return nb_fail_errno(err, "no random numbers");
+  nibble_status status = read_settings(where, nb_json_object(spec->parts, "model"), b, err);
+  if (status == NIBBLE_OK) status = index_merges(where, b, &spec->merges, err);
+  if (status != NIBBLE_OK) return status;
+  char name[16];
   for (unsigned byte = 0; byte < 256; byte++) {
-    bpe->byte_ids[byte] = find_id(bpe, name, nb_byte_char((unsigned char)byte, name));
-    static const char hex[] = "0123456789ABCDEF";
-    char code[6] = {'<', '0', 'x', hex[byte >> 4], hex[byte & 15], '>'};
-    bpe->fallback_ids[byte] = find_id(bpe, code, sizeof code);
+    b->byte_ids[byte] = nb_vocab_id(vocab, name, nb_byte_char((unsigned char)byte, name));
+    snprintf(name, sizeof name, "<0x%02X>", byte);
+    b->fallback_ids[byte] = nb_vocab_id(vocab, name, 6);
   }
-  bpe->unknown_id = bpe->unknown ? find_id(bpe, bpe->unknown, strlen(bpe->unknown)) : -1;
-  bpe->cache = calloc(1, sizeof *bpe->cache);
-  bpe->scratch = calloc(1, sizeof *bpe->scratch);
-  return bpe->cache && bpe->scratch ? NIBBLE_OK : nb_fail_memory(err, sizeof *bpe->scratch);
+  b->unknown_id = b->unknown ? nb_vocab_id(vocab, b->unknown, strlen(b->unknown)) : -1;
+  return NIBBLE_OK;
 }
 
-void nb_bpe_free(nb_bpe *bpe) {
-  nb_strmap_free(&bpe->ids);
-  free(bpe->tokens);
-  free(bpe->arena);
-  free(bpe->merges);
-  free(bpe->unknown);
-  free(bpe->prefix);
-  free(bpe->suffix);
-  if (bpe->cache) {
-    free(bpe->cache->slots);
-    nb_buf_free(&bpe->cache->text);
-    nb_ids_free(&bpe->cache->ids);
-    free(bpe->cache);
-  }
-  if (bpe->scratch) {
-    nb_ids_free(&bpe->scratch->initial);
-    free(bpe->scratch->symbols);
-    free(bpe->scratch->heap);
-    nb_buf_free(&bpe->scratch->chars);
-    free(bpe->scratch);
-  }
-  *bpe = (nb_bpe){0};
+static void close_bpe(void *model) {
+  bpe *b = model;
+  free(b->pairs);
+  free(b->unknown);
+  free(b->prefix);
+  free(b->suffix);
+  nb_buf_free(&b->chars);
+  free(b->symbols);
+  free(b->heap);
+  free(b);
 }
 
 /* --- from a word to its first symbols --- */
@@ -187,85 +141,82 @@ void nb_bpe_free(nb_bpe *bpe) {
 static void put(nb_ids *ids, int32_t id) { nb_ids_append(ids, &id, 1); }
 
 typedef struct speller {
-  nb_bpe *bpe;
+  bpe *b;
   nb_ids *ids;
-  size_t pending; /* unknown tokens not yet put: the reference puts them before the next known character */
+  bool pending; /* an unknown token not yet put: the reference puts it before the next known character */
+  nibble_error *err;
 } speller;
 
-static nibble_status unknown_char(speller *s, const char *text, size_t n, nibble_error *err) {
-  nb_bpe *bpe = s->bpe;
-  if (bpe->byte_fallback) {
+static nibble_status unknown_char(speller *s, nb_str text) {
+  bpe *b = s->b;
+  if (b->byte_fallback) {
     size_t have = 0;
-    while (have < n && bpe->fallback_ids[(unsigned char)text[have]] >= 0) have++;
-    if (have == n) {
-      for (size_t i = 0; i < n; i++) put(s->ids, bpe->fallback_ids[(unsigned char)text[i]]);
+    while (have < text.length && b->fallback_ids[(unsigned char)text.data[have]] >= 0) have++;
+    if (have == text.length) {
+      for (size_t i = 0; i < have; i++) put(s->ids, b->fallback_ids[(unsigned char)text.data[i]]);
       return NIBBLE_OK;
     }
   }
-  if (!bpe->unknown) return NIBBLE_OK; /* dropped, as the reference does */
-  if (bpe->unknown_id < 0)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "the text has a character without a token, and unk_token '%s' is no token",
-                   bpe->unknown);
-  if (s->pending && !bpe->fuse_unknown) put(s->ids, bpe->unknown_id);
-  s->pending = 1;
+  if (!b->unknown) return NIBBLE_OK; /* dropped, as the reference does */
+  if (b->unknown_id < 0)
+    return nb_fail(s->err, NIBBLE_BAD_INPUT, "the text has a character without a token, and unk_token '%s' is no token",
+                   b->unknown);
+  if (s->pending && !b->fuse_unknown) put(s->ids, b->unknown_id);
+  s->pending = true;
   return NIBBLE_OK;
 }
 
 /* A character of the word, with what its place in the word adds to it. */
-static nibble_status spell_char(speller *s, const char *text, size_t n, bool first, bool last, nibble_error *err) {
-  nb_bpe *bpe = s->bpe;
-  const char *prefix = first ? "" : bpe->prefix, *suffix = last ? bpe->suffix : "";
+static nibble_status spell_char(speller *s, nb_str text, bool first, bool last) {
+  bpe *b = s->b;
+  const char *prefix = first ? "" : b->prefix, *suffix = last ? b->suffix : "";
   if (prefix[0] || suffix[0]) {
-    nb_buf *whole = &bpe->scratch->chars;
-    whole->length = 0;
-    nb_buf_puts(whole, prefix);
-    nb_buf_append(whole, text, n);
-    nb_buf_puts(whole, suffix);
-    if (whole->failed) return nb_fail_memory(err, n);
-    text = whole->data;
-    n = whole->length;
+    b->chars.length = 0;
+    nb_buf_puts(&b->chars, prefix);
+    nb_buf_append(&b->chars, text.data, text.length);
+    nb_buf_puts(&b->chars, suffix);
+    if (b->chars.failed) return nb_fail_memory(s->err, text.length);
+    text = (nb_str){b->chars.data, b->chars.length};
   }
-  int32_t id = find_id(bpe, text, n);
-  if (id < 0) return unknown_char(s, text, n, err);
-  if (s->pending) put(s->ids, bpe->unknown_id);
-  s->pending = 0;
+  int32_t id = nb_vocab_id(b->vocab, text.data, text.length);
+  if (id < 0) return unknown_char(s, text);
+  if (s->pending) put(s->ids, b->unknown_id);
+  s->pending = false;
   put(s->ids, id);
   return NIBBLE_OK;
 }
 
-static nibble_status spell(nb_bpe *bpe, const char *word, size_t n, bool raw, nb_ids *ids, nibble_error *err) {
-  speller s = {.bpe = bpe, .ids = ids};
-  ids->length = 0;
-  bool affixes = bpe->prefix[0] || bpe->suffix[0];
+static nibble_status spell(bpe *b, const nb_word *word, nb_ids *ids, nibble_error *err) {
+  speller s = {.b = b, .ids = ids, .err = err};
+  bool affixes = b->prefix[0] || b->suffix[0];
   nibble_status status = NIBBLE_OK;
   size_t length = 1;
-  for (size_t i = 0; i < n && status == NIBBLE_OK; i += length) {
-    if (raw && !affixes && !s.pending && bpe->byte_ids[(unsigned char)word[i]] >= 0) {
-      put(ids, bpe->byte_ids[(unsigned char)word[i]]);
+  for (size_t i = 0; i < word->n && status == NIBBLE_OK; i += length) {
+    unsigned char byte = (unsigned char)word->text[i];
+    if (word->raw && !affixes && !s.pending && b->byte_ids[byte] >= 0) {
+      put(ids, b->byte_ids[byte]);
       continue;
     }
     char two[2];
-    const char *text = word + i;
-    size_t bytes;
-    if (raw) {
-      bytes = nb_byte_char((unsigned char)word[i], two);
-      text = two;
+    nb_str text = {two, 0};
+    if (word->raw) {
+      text.length = nb_byte_char(byte, two);
     } else {
-      nb_utf8_decode(text, &length);
-      bytes = length;
+      nb_utf8_decode(word->text + i, &length);
+      text = (nb_str){word->text + i, length};
     }
-    status = spell_char(&s, text, bytes, i == 0, i + length == n, err);
+    status = spell_char(&s, text, i == 0, i + length == word->n);
   }
-  if (s.pending) put(ids, bpe->unknown_id);
+  if (s.pending) put(ids, b->unknown_id);
   return status;
 }
 
 /* --- merging --- */
 
-static size_t merge_short(const nb_bpe *bpe, int32_t *ids, size_t n) {
+static size_t merge_short(const bpe *b, int32_t *ids, size_t n) {
   int32_t ranks[SHORT_WORD], merged[SHORT_WORD];
   for (size_t i = 0; i + 1 < n; i++) {
-    const nb_merge *merge = find_merge(bpe, ids[i], ids[i + 1]);
+    const pair *merge = find_pair(b, ids[i], ids[i + 1]);
     ranks[i] = merge ? merge->rank : INT32_MAX;
     merged[i] = merge ? merge->merged : -1;
   }
@@ -283,7 +234,7 @@ static size_t merge_short(const nb_bpe *bpe, int32_t *ids, size_t n) {
       memmove(merged + best, merged + best + 1, (n - best - 1) * sizeof *merged);
     }
     for (size_t i = best > 0 ? best - 1 : 0; i <= best && i + 1 < n; i++) {
-      const nb_merge *merge = find_merge(bpe, ids[i], ids[i + 1]);
+      const pair *merge = find_pair(b, ids[i], ids[i + 1]);
       ranks[i] = merge ? merge->rank : INT32_MAX;
       merged[i] = merge ? merge->merged : -1;
     }
@@ -293,162 +244,98 @@ static size_t merge_short(const nb_bpe *bpe, int32_t *ids, size_t n) {
 
 static bool before(candidate a, candidate b) { return a.rank != b.rank ? a.rank < b.rank : a.at < b.at; }
 
-static void push(struct nb_bpe_scratch *s, candidate c) {
-  size_t i = s->heap_length++;
-  while (i > 0 && before(c, s->heap[(i - 1) / 2])) {
-    s->heap[i] = s->heap[(i - 1) / 2];
+static void push(bpe *b, candidate c) {
+  size_t i = b->heap_length++;
+  while (i > 0 && before(c, b->heap[(i - 1) / 2])) {
+    b->heap[i] = b->heap[(i - 1) / 2];
     i = (i - 1) / 2;
   }
-  s->heap[i] = c;
+  b->heap[i] = c;
 }
 
-static candidate pop(struct nb_bpe_scratch *s) {
-  candidate top = s->heap[0], last = s->heap[--s->heap_length];
+static candidate pop(bpe *b) {
+  candidate top = b->heap[0], last = b->heap[--b->heap_length];
   size_t i = 0, child;
-  while ((child = 2 * i + 1) < s->heap_length) {
-    if (child + 1 < s->heap_length && before(s->heap[child + 1], s->heap[child])) child++;
-    if (!before(s->heap[child], last)) break;
-    s->heap[i] = s->heap[child];
+  while ((child = 2 * i + 1) < b->heap_length) {
+    if (child + 1 < b->heap_length && before(b->heap[child + 1], b->heap[child])) child++;
+    if (!before(b->heap[child], last)) break;
+    b->heap[i] = b->heap[child];
     i = child;
   }
-  s->heap[i] = last;
+  b->heap[i] = last;
   return top;
 }
 
 /* Each of n symbols is put once and each of at most n - 1 merges puts two more. */
-static bool reserve_long(struct nb_bpe_scratch *s, size_t n) {
-  s->heap_length = 0;
-  if (s->symbol_capacity >= n) return true;
-  free(s->symbols);
-  free(s->heap);
-  s->symbols = nb_alloc(n, sizeof *s->symbols);
-  s->heap = nb_alloc(n, 3 * sizeof *s->heap);
-  s->symbol_capacity = s->symbols && s->heap ? n : 0;
-  return s->symbol_capacity > 0;
+static bool reserve_long(bpe *b, size_t n) {
+  b->heap_length = 0;
+  if (b->symbol_capacity >= n) return true;
+  free(b->symbols);
+  free(b->heap);
+  b->symbols = nb_alloc(n, sizeof *b->symbols);
+  b->heap = nb_alloc(n, 3 * sizeof *b->heap);
+  b->symbol_capacity = b->symbols && b->heap ? n : 0;
+  return b->symbol_capacity > 0;
 }
 
-static void consider(const nb_bpe *bpe, int32_t at) {
-  struct nb_bpe_scratch *s = bpe->scratch;
-  if (at < 0 || s->symbols[at].next < 0) return;
-  const nb_merge *merge = find_merge(bpe, s->symbols[at].id, s->symbols[s->symbols[at].next].id);
-  if (merge) push(s, (candidate){.rank = merge->rank, .at = at, .merged = merge->merged});
+static void consider(bpe *b, int32_t at) {
+  if (at < 0 || b->symbols[at].next < 0) return;
+  const pair *merge = find_pair(b, b->symbols[at].id, b->symbols[b->symbols[at].next].id);
+  if (merge) push(b, (candidate){.rank = merge->rank, .at = at, .merged = merge->merged});
 }
 
-static nibble_status merge_long(const nb_bpe *bpe, int32_t *ids, size_t *count, nibble_error *err) {
-  struct nb_bpe_scratch *s = bpe->scratch;
-  int32_t n = (int32_t)*count;
-  if (!reserve_long(s, *count)) return nb_fail_memory(err, *count * (sizeof(symbol) + 3 * sizeof(candidate)));
+static nibble_status merge_long(bpe *b, nb_ids *ids, nibble_error *err) {
+  int32_t n = (int32_t)ids->length;
+  if (!reserve_long(b, ids->length)) return nb_fail_memory(err, ids->length * (sizeof(symbol) + 3 * sizeof(candidate)));
   for (int32_t i = 0; i < n; i++) {
-    s->symbols[i] = (symbol){.id = ids[i], .previous = i - 1, .next = i + 1 < n ? i + 1 : -1};
+    b->symbols[i] = (symbol){.id = ids->data[i], .previous = i - 1, .next = i + 1 < n ? i + 1 : -1};
   }
-  for (int32_t i = 0; i < n; i++) consider(bpe, i);
-  while (s->heap_length > 0) {
-    candidate top = pop(s);
-    symbol *left = &s->symbols[top.at];
+  for (int32_t i = 0; i < n; i++) consider(b, i);
+  while (b->heap_length > 0) {
+    candidate top = pop(b);
+    symbol *left = &b->symbols[top.at];
     if (left->id < 0 || left->next < 0) continue;
-    symbol *right = &s->symbols[left->next];
-    const nb_merge *merge = find_merge(bpe, left->id, right->id);
+    symbol *right = &b->symbols[left->next];
+    const pair *merge = find_pair(b, left->id, right->id);
     if (!merge || merge->merged != top.merged) continue; /* a neighbour has changed since it was put */
     left->id = top.merged;
     right->id = -1;
     left->next = right->next;
-    if (left->next >= 0) s->symbols[left->next].previous = top.at;
-    consider(bpe, left->previous);
-    consider(bpe, top.at);
+    if (left->next >= 0) b->symbols[left->next].previous = top.at;
+    consider(b, left->previous);
+    consider(b, top.at);
   }
-  *count = 0;
-  for (int32_t i = 0; i >= 0; i = s->symbols[i].next) ids[(*count)++] = s->symbols[i].id;
+  ids->length = 0;
+  for (int32_t i = 0; i >= 0; i = b->symbols[i].next) ids->data[ids->length++] = b->symbols[i].id;
   return NIBBLE_OK;
 }
 
-/* --- the cache --- */
-
-/* The slot of a word, or a free one. */
-static cache_slot *cache_slot_of(const struct nb_word_cache *cache, const char *word, size_t n, uint32_t hash) {
-  for (size_t i = hash & (cache->capacity - 1);; i = (i + 1) & (cache->capacity - 1)) {
-    cache_slot *slot = &cache->slots[i];
-    if (slot->hash == 0) return slot;
-    if (slot->hash == hash && slot->text_length == n && memcmp(cache->text.data + slot->text, word, n) == 0)
-      return slot;
-  }
+/* The id of a whole word; -1 if it is no token. */
+static nibble_status find_word(bpe *b, const nb_word *word, int32_t *id, nibble_error *err) {
+  b->chars.length = 0;
+  if (word->raw)
+    nb_bytes_to_chars(word->text, word->n, &b->chars);
+  else
+    nb_buf_append(&b->chars, word->text, word->n);
+  if (b->chars.failed) return nb_fail_memory(err, word->n);
+  *id = nb_vocab_id(b->vocab, b->chars.data, b->chars.length);
+  return NIBBLE_OK;
 }
 
-/* Makes room for one more word: by more slots, or by forgetting all words. */
-static bool cache_make_room(struct nb_word_cache *cache) {
-  if (cache->count >= CACHED_WORDS) {
-    memset(cache->slots, 0, cache->capacity * sizeof *cache->slots);
-    cache->count = cache->text.length = cache->ids.length = 0;
-  }
-  if (2 * cache->count < cache->capacity) return true;
-  struct nb_word_cache bigger = *cache;
-  bigger.capacity = cache->capacity ? 2 * cache->capacity : 256;
-  bigger.slots = calloc(bigger.capacity, sizeof *bigger.slots);
-  if (!bigger.slots) return false;
-  for (size_t i = 0; i < cache->capacity; i++) {
-    const cache_slot *slot = &cache->slots[i];
-    if (slot->hash == 0) continue;
-    *cache_slot_of(&bigger, cache->text.data + slot->text, slot->text_length, slot->hash) = *slot;
-  }
-  free(cache->slots);
-  *cache = bigger;
-  return true;
-}
-
-/* Without memory the word is just not remembered. */
-static void cache_add(struct nb_word_cache *cache, uint32_t hash, const char *word, size_t n, const nb_ids *ids) {
-  if (!cache_make_room(cache)) return;
-  cache_slot slot = {.hash = hash,
-                     .text = (uint32_t)cache->text.length,
-                     .ids = (uint32_t)cache->ids.length,
-                     .text_length = (uint16_t)n,
-                     .id_count = (uint16_t)ids->length};
-  nb_buf_append(&cache->text, word, n);
-  nb_ids_append(&cache->ids, ids->data, ids->length);
-  if (cache->text.failed || cache->ids.failed) return;
-  *cache_slot_of(cache, word, n, hash) = slot;
-  cache->count++;
-}
-
-static nibble_status encode_word(nb_bpe *bpe, const char *word, size_t n, bool raw, nb_ids *ids, nibble_error *err) {
-  if (bpe->ignore_merges) {
-    nb_buf *chars = &bpe->scratch->chars;
-    chars->length = 0;
-    if (raw)
-      nb_bytes_to_chars(word, n, chars);
-    else
-      nb_buf_append(chars, word, n);
-    if (chars->failed) return nb_fail_memory(err, n);
-    int32_t id = find_id(bpe, chars->data, chars->length);
-    if (id >= 0) {
-      ids->length = 0;
-      put(ids, id);
-      return ids->failed ? nb_fail_memory(err, n) : NIBBLE_OK;
-    }
-  }
-  nibble_status status = spell(bpe, word, n, raw, ids, err);
+static nibble_status encode_bpe(void *model, const nb_word *word, nb_ids *ids, nibble_error *err) {
+  bpe *b = model;
+  int32_t id = -1;
+  nibble_status status = b->ignore_merges ? find_word(b, word, &id, err) : NIBBLE_OK;
+  if (status == NIBBLE_OK && id >= 0)
+    put(ids, id);
+  else if (status == NIBBLE_OK)
+    status = spell(b, word, ids, err);
+  if (status == NIBBLE_OK && ids->failed) status = nb_fail_memory(err, word->n * sizeof *ids->data);
   if (status != NIBBLE_OK) return status;
-  if (ids->failed) return nb_fail_memory(err, n * sizeof *ids->data);
-  if (ids->length > SHORT_WORD) return merge_long(bpe, ids->data, &ids->length, err);
-  ids->length = merge_short(bpe, ids->data, ids->length);
+  if (ids->length > SHORT_WORD) return merge_long(b, ids, err);
+  ids->length = merge_short(b, ids->data, ids->length);
   return NIBBLE_OK;
 }
 
-nibble_status nb_bpe_word(nb_bpe *bpe, const char *word, size_t n, bool raw, nb_ids *ids, nibble_error *err) {
-  struct nb_word_cache *cache = bpe->cache;
-  bool cached = n <= CACHED_WORD;
-  uint32_t hash = 0;
-  if (cached) {
-    hash = (uint32_t)XXH3_64bits_withSeed(word, n, bpe->seed) | 1u << 31; /* never 0, which marks a free slot */
-    const cache_slot *slot = cache->capacity ? cache_slot_of(cache, word, n, hash) : NULL;
-    if (slot && slot->hash) {
-      if (slot->id_count > 0) nb_ids_append(ids, cache->ids.data + slot->ids, slot->id_count);
-      return NIBBLE_OK;
-    }
-  }
-  nb_ids *fresh = &bpe->scratch->initial;
-  nibble_status status = encode_word(bpe, word, n, raw, fresh, err);
-  if (status != NIBBLE_OK) return status;
-  if (cached) cache_add(cache, hash, word, n, fresh);
-  nb_ids_append(ids, fresh->data, fresh->length);
-  return NIBBLE_OK;
-}
+const nb_token_model_kind nb_bpe = {
+    .type = "BPE", .has_merges = true, .open = open_bpe, .encode = encode_bpe, .close = close_bpe};

@@ -6,12 +6,37 @@
 
 #include "base/utf8.h"
 #include "model/json.h"
-#include "tokenizer/parts.h"
+#include "tokenizer/bytes.h"
+#include "tokenizer/steps.h"
+#include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
 
 enum {
   MAX_DECOMPOSED = 32, /* code points that one becomes; 18 is Unicode's longest */
   FLUSH = 1 << 12,     /* code points after which a run is composed at the next safe place */
+};
+
+/* One step's work on one text. */
+typedef struct job {
+  nb_buf *out;    /* what becomes of the text */
+  bool *at_start; /* as nb_normalize's */
+  nibble_error *err;
+} job;
+
+typedef struct step step;
+typedef nibble_status (*run_fn)(const step *s, nb_str text, job *j);
+
+struct step {
+  run_fn run;
+  int form;         /* options of utf8proc */
+  bool left, right; /* Strip: at which ends */
+  nb_regex *regex;  /* Replace: what */
+  char *text;       /* Replace: by what; Prepend: what */
+};
+
+struct nb_normalizer {
+  step steps[NB_MAX_STEPS];
+  int count;
 };
 
 typedef struct run {
@@ -20,88 +45,6 @@ typedef struct run {
   int options;
   nb_buf *out;
 } run;
-
-/* --- parsing --- */
-
-static nibble_status parse_step(const char *where, const cJSON *json, nb_normalizer *out, int depth, nibble_error *err);
-
-static nibble_status parse_sequence(const char *where, const cJSON *json, nb_normalizer *out, int depth,
-                                    nibble_error *err) {
-  const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, "normalizers");
-  if (!cJSON_IsArray(list) || depth > NB_MAX_STEPS)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: normalizer Sequence has no list \"normalizers\"", where);
-  nibble_status status = NIBBLE_OK;
-  for (const cJSON *item = list->child; item && status == NIBBLE_OK; item = item->next)
-    status = parse_step(where, item, out, depth + 1, err);
-  return status;
-}
-
-/* Fills what a kind of step needs beyond its row. */
-static nibble_status parse_details(const char *where, const cJSON *json, nb_normal_step *step, nibble_error *err) {
-  nibble_status status = NIBBLE_OK;
-  switch (step->kind) {
-    case NB_NORMAL_STRIP:
-      status = nb_json_bool(where, json, "strip_left", &step->left, err);
-      return status == NIBBLE_OK ? nb_json_bool(where, json, "strip_right", &step->right, err) : status;
-    case NB_NORMAL_REPLACE:
-      status = nb_part_pattern(where, "normalizer Replace", json, &step->regex, err);
-      return status == NIBBLE_OK
-                 ? nb_part_string(where, "normalizer", json, "content", NB_MAX_CONTENT, &step->text, err)
-                 : status;
-    case NB_NORMAL_PREPEND:
-      return nb_part_string(where, "normalizer", json, "prepend", NB_MAX_CONTENT, &step->text, err);
-    case NB_NORMAL_FORM:
-    case NB_NORMAL_LOWER:
-    case NB_NORMAL_BYTES: return NIBBLE_OK;
-  }
-  return status;
-}
-
-static nibble_status parse_step(const char *where, const cJSON *json, nb_normalizer *out, int depth,
-                                nibble_error *err) {
-  static const struct {
-    const char *type;
-    nb_normal_step step;
-  } rows[] = {
-      {"NFC", {.kind = NB_NORMAL_FORM, .compose = true}},
-      {"NFD", {.kind = NB_NORMAL_FORM}},
-      {"NFKC", {.kind = NB_NORMAL_FORM, .compose = true, .compat = true}},
-      {"NFKD", {.kind = NB_NORMAL_FORM, .compat = true}},
-      {"Lowercase", {.kind = NB_NORMAL_LOWER}},
-      {"Strip", {.kind = NB_NORMAL_STRIP}},
-      {"Replace", {.kind = NB_NORMAL_REPLACE}},
-      {"Prepend", {.kind = NB_NORMAL_PREPEND}},
-      {"ByteLevel", {.kind = NB_NORMAL_BYTES}},
-  };
-  const char *type = nb_part_type(where, "normalizer", json, err);
-  if (!type) return NIBBLE_BAD_INPUT;
-  if (strcmp(type, "Sequence") == 0) return parse_sequence(where, json, out, depth, err);
-  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-    if (strcmp(type, rows[i].type) != 0) continue;
-    if (out->count == NB_MAX_STEPS)
-      return nb_fail(err, NIBBLE_BAD_INPUT, "%s: normalizer has more than %d steps", where, NB_MAX_STEPS);
-    nb_normal_step *step = &out->steps[out->count++];
-    *step = rows[i].step;
-    return parse_details(where, json, step, err);
-  }
-  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: normalizer '%s' is not supported", where, type);
-}
-
-nibble_status nb_normalizer_parse(const char *where, const cJSON *json, nb_normalizer *out, nibble_error *err) {
-  *out = (nb_normalizer){0};
-  if (!json || cJSON_IsNull(json)) return NIBBLE_OK;
-  nibble_status status = parse_step(where, json, out, 0, err);
-  if (status != NIBBLE_OK) nb_normalizer_free(out);
-  return status;
-}
-
-void nb_normalizer_free(nb_normalizer *normalizer) {
-  for (int i = 0; i < normalizer->count; i++) {
-    nb_regex_free(normalizer->steps[i].regex);
-    free(normalizer->steps[i].text);
-  }
-  *normalizer = (nb_normalizer){0};
-}
 
 /* --- normalization forms (Unicode Standard Annex 15) --- */
 
@@ -177,11 +120,11 @@ static void collect(run *r, uint32_t code) {
 }
 
 /* ASCII is the same in every form and is copied, but for the last character before others: a mark may follow it. */
-static void form(const nb_normal_step *step, const char *text, size_t n, nb_buf *out) {
-  run r = {.options = UTF8PROC_STABLE | (step->compose ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
-                      (step->compat ? UTF8PROC_COMPAT : 0),
-           .out = out};
-  size_t done = 0, i = 0, length = 0;
+static nibble_status form(const step *s, nb_str whole, job *j) {
+  nb_buf *out = j->out;
+  run r = {.options = UTF8PROC_STABLE | s->form, .out = out};
+  const char *text = whole.data;
+  size_t n = whole.length, done = 0, i = 0, length = 0;
   while (i < n && !out->failed) {
     if ((unsigned char)text[i] < 0x80) {
       i++;
@@ -204,87 +147,143 @@ static void form(const nb_normal_step *step, const char *text, size_t n, nb_buf 
   }
   nb_buf_append(out, text + done, n - done);
   free(r.codes);
+  return NIBBLE_OK;
 }
 
 /* --- the other steps --- */
 
-static void lower(const char *text, size_t n, nb_buf *out) {
+static nibble_status lower(const step *s, nb_str text, job *j) {
+  (void)s;
   size_t length;
-  for (size_t i = 0; i < n; i += length) {
+  for (size_t i = 0; i < text.length; i += length) {
     uint32_t codes[2];
-    int count = nb_lower(nb_utf8_decode(text + i, &length), codes);
+    int count = nb_lower(nb_utf8_decode(text.data + i, &length), codes);
     for (int k = 0; k < count; k++) {
       char bytes[4];
-      nb_buf_append(out, bytes, nb_utf8_encode(codes[k], bytes));
+      nb_buf_append(j->out, bytes, nb_utf8_encode(codes[k], bytes));
     }
   }
+  return NIBBLE_OK;
 }
 
-static void strip(const nb_normal_step *step, const char *text, size_t n, nb_buf *out, bool *at_start) {
+static nibble_status strip(const step *s, nb_str text, job *j) {
   size_t begin = 0, end = 0, length;
-  bool leading = step->left;
-  for (size_t i = 0; i < n; i += length) {
-    if (!nb_is_space(nb_utf8_decode(text + i, &length))) {
+  bool leading = s->left;
+  for (size_t i = 0; i < text.length; i += length) {
+    if (!nb_is_space(nb_utf8_decode(text.data + i, &length))) {
       end = i + length;
       leading = false;
     }
     if (leading) begin = i + length;
   }
-  if (begin > 0) *at_start = false;
-  if (!step->right) end = n;
-  if (begin < end) nb_buf_append(out, text + begin, end - begin);
+  if (begin > 0) *j->at_start = false;
+  if (!s->right) end = text.length;
+  if (begin < end) nb_buf_append(j->out, text.data + begin, end - begin);
+  return NIBBLE_OK;
 }
 
-static nibble_status replace(const nb_normal_step *step, const char *text, size_t n, nb_buf *out, nibble_error *err) {
+static nibble_status replace(const step *s, nb_str text, job *j) {
   nb_buf shadow = {0};
-  const char *subject = text;
-  if (!nb_regex_is_literal(step->regex) && nb_needs_shadow(text, n)) {
-    nb_make_shadow(text, n, &shadow);
-    if (shadow.failed) return nb_fail_memory(err, n);
+  const char *subject = text.data;
+  if (!nb_regex_is_literal(s->regex) && nb_needs_shadow(text.data, text.length)) {
+    nb_make_shadow(text.data, text.length, &shadow);
+    if (shadow.failed) return nb_fail_memory(j->err, text.length);
     subject = shadow.data;
   }
-  nb_regex_cursor cursor = {0};
-  size_t done = 0, begin, end;
-  bool found;
-  nibble_status status;
-  while ((status = nb_regex_next(step->regex, subject, n, &cursor, &found, &begin, &end, err)) == NIBBLE_OK && found) {
-    nb_buf_append(out, text + done, begin - done);
-    nb_buf_puts(out, step->text);
-    done = end;
-  }
-  nb_buf_append(out, text + done, n - done);
+  nibble_status status = nb_regex_replace(s->regex, text, subject, s->text, j->out, j->err);
   nb_buf_free(&shadow);
   return status;
 }
 
-static nibble_status apply(const nb_normal_step *step, const char *text, size_t n, nb_buf *out, bool *at_start,
-                           nibble_error *err) {
-  switch (step->kind) {
-    case NB_NORMAL_FORM: form(step, text, n, out); break;
-    case NB_NORMAL_LOWER: lower(text, n, out); break;
-    case NB_NORMAL_STRIP: strip(step, text, n, out, at_start); break;
-    case NB_NORMAL_REPLACE: return replace(step, text, n, out, err);
-    case NB_NORMAL_PREPEND:
-      nb_buf_puts(out, step->text);
-      nb_buf_append(out, text, n);
-      break;
-    case NB_NORMAL_BYTES: nb_bytes_to_chars(text, n, out); break;
-  }
+static nibble_status prepend(const step *s, nb_str text, job *j) {
+  nb_buf_puts(j->out, s->text);
+  nb_buf_append(j->out, text.data, text.length);
   return NIBBLE_OK;
 }
 
-nibble_status nb_normalize(const nb_normalizer *normalizer, nb_buf *text, nb_buf *other, bool *at_start,
+static nibble_status bytes(const step *s, nb_str text, job *j) {
+  (void)s;
+  nb_bytes_to_chars(text.data, text.length, j->out);
+  return NIBBLE_OK;
+}
+
+nibble_status nb_normalize(const nb_normalizer *normalizer, nb_buf *text, nb_buf *scratch, bool *at_start,
                            nibble_error *err) {
-  for (int i = 0; i < normalizer->count && text->length > 0; i++) {
-    other->length = 0;
-    nibble_status status = apply(&normalizer->steps[i], text->data, text->length, other, at_start, err);
+  for (int i = 0; normalizer && i < normalizer->count && text->length > 0; i++) {
+    const step *s = &normalizer->steps[i];
+    scratch->length = 0;
+    nibble_status status = s->run(s, (nb_str){text->data, text->length}, &(job){scratch, at_start, err});
     if (status != NIBBLE_OK) return status;
-    if (other->failed) return nb_fail_memory(err, text->length);
-    if (other->length > NB_TEXT_MAX)
+    if (scratch->failed) return nb_fail_memory(err, text->length);
+    if (scratch->length > NB_TEXT_MAX)
       return nb_fail(err, NIBBLE_BAD_INPUT, "the normalized text has more than %d bytes", NB_TEXT_MAX);
     nb_buf swapped = *text;
-    *text = *other;
-    *other = swapped;
+    *text = *scratch;
+    *scratch = swapped;
   }
   return text->failed ? nb_fail_memory(err, text->length) : NIBBLE_OK;
+}
+
+/* --- reading --- */
+
+static nibble_status read_strip(const nb_step_reader *r, const cJSON *json, step *s) {
+  nibble_status status = nb_json_bool(r->where, json, "strip_left", &s->left, r->err);
+  return status == NIBBLE_OK ? nb_json_bool(r->where, json, "strip_right", &s->right, r->err) : status;
+}
+
+static nibble_status read_replace(const nb_step_reader *r, const cJSON *json, step *s) {
+  nibble_status status = nb_step_pattern(r, json, &s->regex);
+  return status == NIBBLE_OK ? nb_step_string(r, json, "content", NB_MAX_CONTENT, &s->text) : status;
+}
+
+static nibble_status read_prepend(const nb_step_reader *r, const cJSON *json, step *s) {
+  return nb_step_string(r, json, "prepend", NB_MAX_CONTENT, &s->text);
+}
+
+static const struct {
+  const char *type;
+  step step;                                                                  /* as far as the type says */
+  nibble_status (*read)(const nb_step_reader *r, const cJSON *json, step *s); /* the rest; NULL: there is none */
+} types[] = {
+    {"NFC", {.run = form, .form = UTF8PROC_COMPOSE}, NULL},
+    {"NFD", {.run = form, .form = UTF8PROC_DECOMPOSE}, NULL},
+    {"NFKC", {.run = form, .form = UTF8PROC_COMPOSE | UTF8PROC_COMPAT}, NULL},
+    {"NFKD", {.run = form, .form = UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT}, NULL},
+    {"Lowercase", {.run = lower}, NULL},
+    {"Strip", {.run = strip}, read_strip},
+    {"Replace", {.run = replace}, read_replace},
+    {"Prepend", {.run = prepend}, read_prepend},
+    {"ByteLevel", {.run = bytes}, NULL},
+};
+
+static nibble_status add(const nb_step_reader *r, const cJSON *json, void *ctx) {
+  nb_normalizer *out = ctx;
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+    if (strcmp(r->type, types[i].type) != 0) continue;
+    nibble_status status = nb_step_room(r, out->count);
+    if (status != NIBBLE_OK) return status;
+    step *s = &out->steps[out->count++];
+    *s = types[i].step;
+    return types[i].read ? types[i].read(r, json, s) : NIBBLE_OK;
+  }
+  return nb_step_unknown(r);
+}
+
+nibble_status nb_normalizer_read(const char *where, const cJSON *json, nb_normalizer **out, nibble_error *err) {
+  const nb_step_reader r = {.where = where, .name = "normalizer", .list = "normalizers", .err = err};
+  *out = calloc(1, sizeof **out);
+  if (!*out) return nb_fail_memory(err, sizeof **out);
+  nibble_status status = nb_steps_each(&r, json, add, *out);
+  if (status == NIBBLE_OK && (*out)->count > 0) return NIBBLE_OK;
+  nb_normalizer_free(*out);
+  *out = NULL;
+  return status;
+}
+
+void nb_normalizer_free(nb_normalizer *normalizer) {
+  for (int i = 0; normalizer && i < normalizer->count; i++) {
+    nb_regex_free(normalizer->steps[i].regex);
+    free(normalizer->steps[i].text);
+  }
+  free(normalizer);
 }

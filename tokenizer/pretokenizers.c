@@ -1,12 +1,13 @@
-/* Pre-tokenizers: a text cut into the words that the model sees one by one. Every pre-tokenizer of the reference is a
- * row or two of four kinds of step. The steps run depth first, a piece at a time, so that no list of pieces is ever
- * built; the pieces come out in the text's order all the same. */
+/* Pre-tokenizers: a text cut into the words that the model sees one by one. Every type of the reference is a step or
+ * two of two kinds: a cut at the matches of a pattern or class, and a rewriting. The steps run depth first, a piece at
+ * a time, so that no list of pieces is ever built; the pieces come out in the text's order all the same. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/utf8.h"
 #include "model/json.h"
-#include "tokenizer/parts.h"
+#include "tokenizer/bytes.h"
+#include "tokenizer/steps.h"
 #include "tokenizer/unicode.h"
 
 /* GPT-2's pattern, which ByteLevel splits by. */
@@ -16,195 +17,38 @@
   "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}]+|" \
   "[^\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}\\s]+"
 
-typedef struct parser {
-  const char *where;
-  nb_pre_tokenizer *out;
-  nibble_error *err;
-} parser;
-
-static nibble_status add_step(parser *p, nb_pre_step step) {
-  if (p->out->count == NB_MAX_STEPS) {
-    nb_regex_free(step.regex);
-    free(step.replacement);
-    return nb_fail(p->err, NIBBLE_BAD_INPUT, "%s: pre_tokenizer has more than %d steps", p->where, NB_MAX_STEPS);
-  }
-  p->out->steps[p->out->count++] = step;
-  return NIBBLE_OK;
-}
-
-static nibble_status add_pattern(parser *p, const char *pattern, bool literal, nb_behavior behavior, bool invert) {
-  nb_pre_step step = {.kind = NB_PRE_SPLIT, .behavior = behavior, .invert = invert};
-  nibble_status status = nb_regex_compile(p->where, pattern, literal, &step.regex, p->err);
-  return status == NIBBLE_OK ? add_step(p, step) : status;
-}
-
-static nibble_status add_class(parser *p, bool (*is_in_class)(uint32_t), nb_behavior behavior) {
-  return add_step(p, (nb_pre_step){.kind = NB_PRE_SPLIT, .is_in_class = is_in_class, .behavior = behavior});
-}
-
-static nibble_status read_behavior(parser *p, const cJSON *json, const char *type, nb_behavior *out) {
-  static const char *const names[] = {[NB_REMOVED] = "Removed",
-                                      [NB_ISOLATED] = "Isolated",
-                                      [NB_MERGED_WITH_PREVIOUS] = "MergedWithPrevious",
-                                      [NB_MERGED_WITH_NEXT] = "MergedWithNext",
-                                      [NB_CONTIGUOUS] = "Contiguous"};
-  const char *name = names[*out];
-  nibble_status status = nb_json_string(p->where, json, "behavior", &name, p->err);
-  if (status != NIBBLE_OK) return status;
-  for (int i = 0; i <= NB_CONTIGUOUS; i++) {
-    if (strcmp(name, names[i]) != 0) continue;
-    *out = (nb_behavior)i;
-    return NIBBLE_OK;
-  }
-  return nb_fail(p->err, NIBBLE_BAD_INPUT, "%s: pre_tokenizer %s has the unknown behavior '%s'", p->where, type, name);
-}
-
-static nibble_status parse_byte_level(parser *p, const cJSON *json) {
-  bool space = true, regex = true;
-  nibble_status status = nb_json_bool(p->where, json, "add_prefix_space", &space, p->err);
-  if (status == NIBBLE_OK) status = nb_json_bool(p->where, json, "use_regex", &regex, p->err);
-  if (status == NIBBLE_OK && space) status = add_step(p, (nb_pre_step){.kind = NB_PRE_SPACE});
-  if (status == NIBBLE_OK && regex) status = add_pattern(p, GPT2_PATTERN, false, NB_ISOLATED, false);
-  return status == NIBBLE_OK ? add_step(p, (nb_pre_step){.kind = NB_PRE_BYTES}) : status;
-}
-
-static nibble_status parse_split(parser *p, const cJSON *json) {
-  nb_pre_step step = {.kind = NB_PRE_SPLIT, .behavior = NB_ISOLATED};
-  if (!cJSON_HasObjectItem(json, "behavior"))
-    return nb_fail(p->err, NIBBLE_BAD_INPUT, "%s: pre_tokenizer Split has no \"behavior\"", p->where);
-  nibble_status status = read_behavior(p, json, "Split", &step.behavior);
-  if (status == NIBBLE_OK) status = nb_json_bool(p->where, json, "invert", &step.invert, p->err);
-  if (status == NIBBLE_OK) status = nb_part_pattern(p->where, "pre_tokenizer Split", json, &step.regex, p->err);
-  return status == NIBBLE_OK ? add_step(p, step) : status;
-}
-
-static nibble_status parse_digits(parser *p, const cJSON *json) {
-  bool individual = false;
-  nibble_status status = nb_json_bool(p->where, json, "individual_digits", &individual, p->err);
-  return status == NIBBLE_OK ? add_class(p, nb_is_numeric, individual ? NB_ISOLATED : NB_CONTIGUOUS) : status;
-}
-
-static nibble_status parse_punctuation(parser *p, const cJSON *json) {
-  nb_behavior behavior = NB_ISOLATED;
-  nibble_status status = read_behavior(p, json, "Punctuation", &behavior);
-  return status == NIBBLE_OK ? add_class(p, nb_is_punct, behavior) : status;
-}
-
-static nibble_status parse_whitespace(parser *p, const cJSON *json) {
-  (void)json;
-  return add_pattern(p, WORD_PATTERN, false, NB_REMOVED, true);
-}
-
-static nibble_status parse_whitespace_split(parser *p, const cJSON *json) {
-  (void)json;
-  return add_class(p, nb_is_space, NB_REMOVED);
-}
-
-static nibble_status parse_bert(parser *p, const cJSON *json) {
-  nibble_status status = parse_whitespace_split(p, json);
-  return status == NIBBLE_OK ? add_class(p, nb_is_punct, NB_ISOLATED) : status;
-}
-
-static nibble_status parse_delimiter(parser *p, const cJSON *json) {
-  char *text;
-  nibble_status status = nb_part_char(p->where, "pre_tokenizer", json, "delimiter", &text, p->err);
-  if (status != NIBBLE_OK) return status;
-  status = add_pattern(p, text, true, NB_REMOVED, false);
-  free(text);
-  return status;
-}
-
-static nibble_status parse_metaspace(parser *p, const cJSON *json) {
-  nb_pre_step step = {.kind = NB_PRE_METASPACE};
-  const char *scheme = "always";
-  bool split = true, prefix = true;
-  nibble_status status = nb_json_string(p->where, json, "prepend_scheme", &scheme, p->err);
-  if (status == NIBBLE_OK) status = nb_json_bool(p->where, json, "split", &split, p->err);
-  if (status == NIBBLE_OK) status = nb_json_bool(p->where, json, "add_prefix_space", &prefix, p->err);
-  if (status != NIBBLE_OK) return status;
-  static const char *const schemes[] = {[NB_NEVER] = "never", [NB_FIRST] = "first", [NB_ALWAYS] = "always"};
-  int i = 0;
-  while (i <= NB_ALWAYS && strcmp(scheme, schemes[i]) != 0) i++;
-  if (i > NB_ALWAYS)
-    return nb_fail(p->err, NIBBLE_BAD_INPUT, "%s: Metaspace has the unknown prepend_scheme '%s'", p->where, scheme);
-  step.prepend = prefix ? (unsigned)i : NB_NEVER;
-  status = nb_part_char(p->where, "pre_tokenizer", json, "replacement", &step.replacement, p->err);
-  if (status != NIBBLE_OK) return status;
-  const char *replacement = step.replacement; /* owned by the step from here */
-  status = add_step(p, step);
-  return status == NIBBLE_OK && split ? add_pattern(p, replacement, true, NB_MERGED_WITH_NEXT, false) : status;
-}
-
-static nibble_status parse_step(parser *p, const cJSON *json, int depth);
-
-static nibble_status parse_sequence(parser *p, const cJSON *json, int depth) {
-  const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, "pretokenizers"), *item;
-  if (!cJSON_IsArray(list))
-    return nb_fail(p->err, NIBBLE_BAD_INPUT, "%s: pre_tokenizer Sequence has no list \"pretokenizers\"", p->where);
-  nibble_status status = NIBBLE_OK;
-  for (item = list->child; item && status == NIBBLE_OK; item = item->next) status = parse_step(p, item, depth + 1);
-  return status;
-}
-
-static nibble_status parse_step(parser *p, const cJSON *json, int depth) {
-  static const struct {
-    const char *type;
-    nibble_status (*parse)(parser *, const cJSON *);
-  } rows[] = {
-      {"ByteLevel", parse_byte_level},  {"Split", parse_split},
-      {"Digits", parse_digits},         {"Punctuation", parse_punctuation},
-      {"Whitespace", parse_whitespace}, {"WhitespaceSplit", parse_whitespace_split},
-      {"BertPreTokenizer", parse_bert}, {"CharDelimiterSplit", parse_delimiter},
-      {"Metaspace", parse_metaspace},
-  };
-  const char *type = nb_part_type(p->where, "pre_tokenizer", json, p->err);
-  if (!type) return NIBBLE_BAD_INPUT;
-  if (strcmp(type, "Sequence") == 0) {
-    if (depth >= NB_MAX_STEPS)
-      return nb_fail(p->err, NIBBLE_BAD_INPUT, "%s: pre_tokenizer sequences are nested too deeply", p->where);
-    return parse_sequence(p, json, depth);
-  }
-  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-    if (strcmp(type, rows[i].type) == 0) return rows[i].parse(p, json);
-  }
-  return nb_fail(p->err, NIBBLE_BAD_INPUT, "%s: pre_tokenizer '%s' is not supported", p->where, type);
-}
-
-nibble_status nb_pre_tokenizer_parse(const char *where, const cJSON *json, nb_pre_tokenizer *out, nibble_error *err) {
-  *out = (nb_pre_tokenizer){0};
-  if (!json || cJSON_IsNull(json)) return NIBBLE_OK;
-  nibble_status status = parse_step(&(parser){.where = where, .out = out, .err = err}, json, 0);
-  if (status != NIBBLE_OK) {
-    nb_pre_tokenizer_free(out);
-  } else if (out->count > 0 && out->steps[out->count - 1].kind == NB_PRE_BYTES) {
-    out->raw = true; /* the usual case: the last step's characters need never be written */
-    out->count--;
-  }
-  return status;
-}
-
-void nb_pre_tokenizer_free(nb_pre_tokenizer *pre) {
-  for (int i = 0; i < pre->count; i++) {
-    nb_regex_free(pre->steps[i].regex);
-    free(pre->steps[i].replacement);
-    nb_buf_free(&pre->steps[i].text);
-    nb_buf_free(&pre->steps[i].shadow);
-  }
-  *pre = (nb_pre_tokenizer){0};
-}
-
-/* --- running --- */
+/* What becomes of a match, as the reference calls it. */
+typedef enum behavior { REMOVED, ISOLATED, MERGED_WITH_PREVIOUS, MERGED_WITH_NEXT, CONTIGUOUS } behavior;
 
 typedef struct piece {
-  const char *text, *shadow; /* the same where no code point needs a stand-in */
+  const char *text, *shadow; /* the same where no code point needs a stand-in (tokenizer/unicode.h) */
   size_t n;
   bool at_start; /* it begins the whole input */
 } piece;
 
+typedef struct step step;
+struct step {
+  bool (*rewrite)(step *s, piece whole); /* puts what becomes of a piece into `text`, false if it stays; NULL: a cut */
+  nb_regex *regex;                       /* cut: at the matches of this pattern, */
+  bool (*is_in_class)(uint32_t code);    /* or at the characters of this class */
+  behavior behavior;
+  bool invert;                           /* what is between the matches is the match */
+  char *replacement;                     /* Metaspace: written for a space */
+  enum { NEVER, FIRST, ALWAYS } prepend; /* Metaspace: and before which pieces */
+  nb_buf text, shadow;                   /* of the piece that was rewritten last */
+};
+
+struct nb_pre_tokenizer {
+  step steps[NB_MAX_STEPS];
+  int count;
+  bool raw; /* words are handed on as bytes, whose characters the model wants */
+};
+
+/* --- cutting --- */
+
 typedef struct run {
   nb_pre_tokenizer *pre;
-  nb_word_fn word;
-  void *ctx;
+  nb_word_sink sink;
   nibble_error *err;
 } run;
 
@@ -215,7 +59,7 @@ typedef struct cutter {
   run *r;
   int next; /* step for what is cut out */
   piece whole;
-  nb_behavior behavior;
+  behavior behavior;
   size_t begin, end; /* the range not yet passed on, */
   bool pending;      /* if there is one */
   bool was_match;    /* the range before was a match */
@@ -233,11 +77,11 @@ static nibble_status pass_on(cutter *c) {
 static nibble_status feed(cutter *c, size_t begin, size_t end, bool is_match) {
   bool join = false;
   switch (c->behavior) {
-    case NB_REMOVED:
-    case NB_ISOLATED: break;
-    case NB_CONTIGUOUS: join = is_match == c->was_match; break;
-    case NB_MERGED_WITH_PREVIOUS: join = is_match && !c->was_match; break;
-    case NB_MERGED_WITH_NEXT: join = !is_match && c->was_match; break;
+    case REMOVED:
+    case ISOLATED: break;
+    case CONTIGUOUS: join = is_match == c->was_match; break;
+    case MERGED_WITH_PREVIOUS: join = is_match && !c->was_match; break;
+    case MERGED_WITH_NEXT: join = !is_match && c->was_match; break;
   }
   c->was_match = is_match;
   if (join && c->pending) {
@@ -247,108 +91,264 @@ static nibble_status feed(cutter *c, size_t begin, size_t end, bool is_match) {
   nibble_status status = pass_on(c);
   c->begin = begin;
   c->end = end;
-  c->pending = c->behavior != NB_REMOVED || !is_match;
+  c->pending = c->behavior != REMOVED || !is_match;
   return status;
 }
 
-static nibble_status cut_by_pattern(cutter *c, const nb_pre_step *step) {
-  nb_regex_cursor cursor = {0};
-  const char *text = nb_regex_is_literal(step->regex) ? c->whole.text : c->whole.shadow;
-  size_t done = 0, begin, end;
-  bool found;
-  for (;;) {
-    nibble_status status = nb_regex_next(step->regex, text, c->whole.n, &cursor, &found, &begin, &end, c->r->err);
-    if (status != NIBBLE_OK || !found) {
-      if (status == NIBBLE_OK && done < c->whole.n) status = feed(c, done, c->whole.n, step->invert);
-      return status;
-    }
-    if (done < begin) status = feed(c, done, begin, step->invert);
-    if (status == NIBBLE_OK) status = feed(c, begin, end, !step->invert);
+static nibble_status cut_by_pattern(cutter *c, const step *s) {
+  nb_search search = {.text = nb_regex_is_literal(s->regex) ? c->whole.text : c->whole.shadow, .n = c->whole.n};
+  size_t done = 0;
+  nibble_status status;
+  while ((status = nb_regex_next(s->regex, &search, c->r->err)) == NIBBLE_OK && search.found) {
+    if (done < search.begin) status = feed(c, done, search.begin, s->invert);
+    if (status == NIBBLE_OK) status = feed(c, search.begin, search.end, !s->invert);
     if (status != NIBBLE_OK) return status;
-    done = end;
+    done = search.end;
   }
+  return status == NIBBLE_OK && done < c->whole.n ? feed(c, done, c->whole.n, s->invert) : status;
 }
 
-static nibble_status cut_by_class(cutter *c, const nb_pre_step *step) {
+static nibble_status cut_by_class(cutter *c, const step *s) {
   size_t done = 0, length;
   nibble_status status = NIBBLE_OK;
   for (size_t i = 0; i < c->whole.n && status == NIBBLE_OK; i += length) {
-    if (!step->is_in_class(nb_utf8_decode(c->whole.text + i, &length))) continue;
+    if (!s->is_in_class(nb_utf8_decode(c->whole.text + i, &length))) continue;
     if (done < i) status = feed(c, done, i, false);
     if (status == NIBBLE_OK) status = feed(c, i, i + length, true);
     done = i + length;
   }
-  if (status == NIBBLE_OK && done < c->whole.n) status = feed(c, done, c->whole.n, false);
-  return status;
+  return status == NIBBLE_OK && done < c->whole.n ? feed(c, done, c->whole.n, false) : status;
 }
 
 static nibble_status cut(run *r, int k, piece whole) {
-  const nb_pre_step *step = &r->pre->steps[k];
-  cutter c = {.r = r, .next = k + 1, .whole = whole, .behavior = step->behavior};
-  nibble_status status = step->regex ? cut_by_pattern(&c, step) : cut_by_class(&c, step);
+  const step *s = &r->pre->steps[k];
+  cutter c = {.r = r, .next = k + 1, .whole = whole, .behavior = s->behavior};
+  nibble_status status = s->regex ? cut_by_pattern(&c, s) : cut_by_class(&c, s);
   return status == NIBBLE_OK ? pass_on(&c) : status;
 }
+
+/* --- rewriting --- */
 
 static bool begins_with(piece whole, const char *text) {
   size_t n = strlen(text);
   return whole.n >= n && memcmp(whole.text, text, n) == 0;
 }
 
-/* The text that a step other than a cut makes of a piece. */
-static void rewrite(nb_pre_step *step, piece whole) {
-  nb_buf *out = &step->text;
-  out->length = 0;
-  switch (step->kind) {
-    case NB_PRE_SPACE:
-      nb_buf_puts(out, " ");
-      nb_buf_append(out, whole.text, whole.n);
-      break;
-    case NB_PRE_BYTES: nb_bytes_to_chars(whole.text, whole.n, out); break;
-    case NB_PRE_METASPACE: {
-      bool has = whole.text[0] == ' ' || begins_with(whole, step->replacement);
-      if (!has && (step->prepend == NB_ALWAYS || (step->prepend == NB_FIRST && whole.at_start)))
-        nb_buf_puts(out, step->replacement);
-      for (size_t i = 0; i < whole.n;) {
-        const char *space = memchr(whole.text + i, ' ', whole.n - i);
-        size_t end = space ? (size_t)(space - whole.text) : whole.n;
-        nb_buf_append(out, whole.text + i, end - i);
-        if (space) nb_buf_puts(out, step->replacement);
-        i = end + (space != NULL);
-      }
-      break;
-    }
-    case NB_PRE_SPLIT: break;
+static bool prepend_space(step *s, piece whole) {
+  if (begins_with(whole, " ")) return false;
+  nb_buf_puts(&s->text, " ");
+  nb_buf_append(&s->text, whole.text, whole.n);
+  return true;
+}
+
+static bool write_bytes(step *s, piece whole) {
+  nb_bytes_to_chars(whole.text, whole.n, &s->text);
+  return true;
+}
+
+static bool write_metaspace(step *s, piece whole) {
+  bool has = whole.text[0] == ' ' || begins_with(whole, s->replacement);
+  if (!has && (s->prepend == ALWAYS || (s->prepend == FIRST && whole.at_start))) nb_buf_puts(&s->text, s->replacement);
+  for (size_t i = 0; i < whole.n;) {
+    const char *space = memchr(whole.text + i, ' ', whole.n - i);
+    size_t end = space ? (size_t)(space - whole.text) : whole.n;
+    nb_buf_append(&s->text, whole.text + i, end - i);
+    if (space) nb_buf_puts(&s->text, s->replacement);
+    i = end + (space != NULL);
   }
+  return true;
 }
 
 static nibble_status run_step(run *r, int k, piece whole) {
-  if (k == r->pre->count) return r->word(r->ctx, whole.text, whole.n, r->err);
-  nb_pre_step *step = &r->pre->steps[k];
-  if (step->kind == NB_PRE_SPLIT) return cut(r, k, whole);
-  if (step->kind == NB_PRE_SPACE && begins_with(whole, " ")) return run_step(r, k + 1, whole);
-  rewrite(step, whole);
-  whole.text = whole.shadow = step->text.data;
-  whole.n = step->text.length;
-  if (!step->text.failed && nb_needs_shadow(whole.text, whole.n)) {
-    nb_make_shadow(whole.text, whole.n, &step->shadow);
-    whole.shadow = step->shadow.data;
+  if (k == r->pre->count)
+    return r->sink.take(r->sink.ctx, &(nb_word){.text = whole.text, .n = whole.n, .raw = r->pre->raw}, r->err);
+  step *s = &r->pre->steps[k];
+  if (!s->rewrite) return cut(r, k, whole);
+  s->text.length = 0;
+  if (!s->rewrite(s, whole)) return run_step(r, k + 1, whole);
+  whole.text = whole.shadow = s->text.data;
+  whole.n = s->text.length;
+  if (!s->text.failed && nb_needs_shadow(whole.text, whole.n)) {
+    nb_make_shadow(whole.text, whole.n, &s->shadow);
+    whole.shadow = s->shadow.data;
   }
-  if (step->text.failed || step->shadow.failed) return nb_fail_memory(r->err, whole.n);
+  if (s->text.failed || s->shadow.failed) return nb_fail_memory(r->err, whole.n);
   return run_step(r, k + 1, whole);
 }
 
-nibble_status nb_pre_tokenize(nb_pre_tokenizer *pre, const char *text, size_t n, bool at_start, nb_word_fn word,
-                              void *ctx, nibble_error *err) {
-  if (n == 0) return NIBBLE_OK;
-  run r = {.pre = pre, .word = word, .ctx = ctx, .err = err};
-  piece whole = {.text = text, .shadow = text, .n = n, .at_start = at_start};
+nibble_status nb_pre_tokenize(nb_pre_tokenizer *pre, nb_str text, bool at_start, nb_word_sink sink, nibble_error *err) {
+  if (text.length == 0) return NIBBLE_OK;
+  run r = {.pre = pre, .sink = sink, .err = err};
+  piece whole = {.text = text.data, .shadow = text.data, .n = text.length, .at_start = at_start};
   nb_buf shadow = {0};
-  if (pre->count > 0 && nb_needs_shadow(text, n)) {
-    nb_make_shadow(text, n, &shadow);
-    if (shadow.failed) return nb_fail_memory(err, n);
+  if (pre->count > 0 && nb_needs_shadow(text.data, text.length)) {
+    nb_make_shadow(text.data, text.length, &shadow);
+    if (shadow.failed) return nb_fail_memory(err, text.length);
     whole.shadow = shadow.data;
   }
   nibble_status status = run_step(&r, 0, whole);
   nb_buf_free(&shadow);
   return status;
+}
+
+/* --- reading --- */
+
+/* Takes over the step's pattern and text, also when it fails. */
+static nibble_status add_step(const nb_step_reader *r, nb_pre_tokenizer *out, step s) {
+  nibble_status status = nb_step_room(r, out->count);
+  if (status == NIBBLE_OK) {
+    out->steps[out->count++] = s;
+  } else {
+    nb_regex_free(s.regex);
+    free(s.replacement);
+  }
+  return status;
+}
+
+static nibble_status add_pattern(const nb_step_reader *r, nb_pre_tokenizer *out, const char *pattern, bool literal,
+                                 step s) {
+  nibble_status status = nb_regex_compile(r->where, pattern, literal, &s.regex, r->err);
+  return status == NIBBLE_OK ? add_step(r, out, s) : status;
+}
+
+/* *out becomes the index of the string under `key` among names[0, count); it stays where the key is absent. */
+static nibble_status read_name(const nb_step_reader *r, const cJSON *json, const char *key, const char *const names[],
+                               int count, int *out) {
+  const char *name = names[*out];
+  nibble_status status = nb_json_string(r->where, json, key, &name, r->err);
+  if (status != NIBBLE_OK) return status;
+  for (*out = 0; *out < count; ++*out) {
+    if (strcmp(name, names[*out]) == 0) return NIBBLE_OK;
+  }
+  return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s %s has the unknown %s '%s'", r->where, r->name, r->type, key, name);
+}
+
+static nibble_status read_behavior(const nb_step_reader *r, const cJSON *json, behavior *out) {
+  static const char *const names[] = {[REMOVED] = "Removed",
+                                      [ISOLATED] = "Isolated",
+                                      [MERGED_WITH_PREVIOUS] = "MergedWithPrevious",
+                                      [MERGED_WITH_NEXT] = "MergedWithNext",
+                                      [CONTIGUOUS] = "Contiguous"};
+  int index = ISOLATED;
+  nibble_status status = read_name(r, json, "behavior", names, sizeof names / sizeof *names, &index);
+  *out = (behavior)index;
+  return status;
+}
+
+static nibble_status read_byte_level(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
+  bool space = true, regex = true;
+  nibble_status status = nb_json_bool(r->where, json, "add_prefix_space", &space, r->err);
+  if (status == NIBBLE_OK) status = nb_json_bool(r->where, json, "use_regex", &regex, r->err);
+  if (status == NIBBLE_OK && space) status = add_step(r, out, (step){.rewrite = prepend_space});
+  if (status == NIBBLE_OK && regex) status = add_pattern(r, out, GPT2_PATTERN, false, (step){.behavior = ISOLATED});
+  return status == NIBBLE_OK ? add_step(r, out, (step){.rewrite = write_bytes}) : status;
+}
+
+static nibble_status read_split(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
+  step s = {0};
+  if (!cJSON_HasObjectItem(json, "behavior"))
+    return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s %s has no \"behavior\"", r->where, r->name, r->type);
+  nibble_status status = read_behavior(r, json, &s.behavior);
+  if (status == NIBBLE_OK) status = nb_json_bool(r->where, json, "invert", &s.invert, r->err);
+  if (status == NIBBLE_OK) status = nb_step_pattern(r, json, &s.regex);
+  return status == NIBBLE_OK ? add_step(r, out, s) : status;
+}
+
+static nibble_status read_digits(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
+  bool individual = false;
+  nibble_status status = nb_json_bool(r->where, json, "individual_digits", &individual, r->err);
+  if (status != NIBBLE_OK) return status;
+  return add_step(r, out, (step){.is_in_class = nb_is_numeric, .behavior = individual ? ISOLATED : CONTIGUOUS});
+}
+
+static nibble_status read_punctuation(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
+  step s = {.is_in_class = nb_is_punct};
+  nibble_status status = read_behavior(r, json, &s.behavior);
+  return status == NIBBLE_OK ? add_step(r, out, s) : status;
+}
+
+static nibble_status read_whitespace(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
+  (void)json;
+  return add_pattern(r, out, WORD_PATTERN, false, (step){.behavior = REMOVED, .invert = true});
+}
+
+static nibble_status read_whitespace_split(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
+  (void)json;
+  return add_step(r, out, (step){.is_in_class = nb_is_space, .behavior = REMOVED});
+}
+
+static nibble_status read_bert(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
+  nibble_status status = read_whitespace_split(r, json, out);
+  return status == NIBBLE_OK ? add_step(r, out, (step){.is_in_class = nb_is_punct, .behavior = ISOLATED}) : status;
+}
+
+static nibble_status read_delimiter(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
+  char *text;
+  nibble_status status = nb_step_char(r, json, "delimiter", &text);
+  if (status == NIBBLE_OK) status = add_pattern(r, out, text, true, (step){.behavior = REMOVED});
+  free(text);
+  return status;
+}
+
+static nibble_status read_metaspace(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
+  static const char *const schemes[] = {[NEVER] = "never", [FIRST] = "first", [ALWAYS] = "always"};
+  step s = {.rewrite = write_metaspace};
+  bool split = true, prefix = true;
+  int scheme = ALWAYS;
+  nibble_status status = read_name(r, json, "prepend_scheme", schemes, sizeof schemes / sizeof *schemes, &scheme);
+  if (status == NIBBLE_OK) status = nb_json_bool(r->where, json, "split", &split, r->err);
+  if (status == NIBBLE_OK) status = nb_json_bool(r->where, json, "add_prefix_space", &prefix, r->err);
+  if (status == NIBBLE_OK) status = nb_step_char(r, json, "replacement", &s.replacement);
+  if (status != NIBBLE_OK) return status;
+  s.prepend = prefix ? (unsigned)scheme : NEVER;
+  const char *replacement = s.replacement; /* the step's from here */
+  status = add_step(r, out, s);
+  if (status != NIBBLE_OK || !split) return status;
+  return add_pattern(r, out, replacement, true, (step){.behavior = MERGED_WITH_NEXT});
+}
+
+static const struct {
+  const char *type;
+  nibble_status (*read)(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out);
+} types[] = {
+    {"ByteLevel", read_byte_level},  {"Split", read_split},
+    {"Digits", read_digits},         {"Punctuation", read_punctuation},
+    {"Whitespace", read_whitespace}, {"WhitespaceSplit", read_whitespace_split},
+    {"BertPreTokenizer", read_bert}, {"CharDelimiterSplit", read_delimiter},
+    {"Metaspace", read_metaspace},
+};
+
+static nibble_status add(const nb_step_reader *r, const cJSON *json, void *ctx) {
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+    if (strcmp(r->type, types[i].type) == 0) return types[i].read(r, json, ctx);
+  }
+  return nb_step_unknown(r);
+}
+
+nibble_status nb_pre_tokenizer_read(const char *where, const cJSON *json, nb_pre_tokenizer **out, nibble_error *err) {
+  const nb_step_reader r = {.where = where, .name = "pre_tokenizer", .list = "pretokenizers", .err = err};
+  nb_pre_tokenizer *pre = calloc(1, sizeof *pre);
+  *out = NULL;
+  if (!pre) return nb_fail_memory(err, sizeof *pre);
+  nibble_status status = nb_steps_each(&r, json, add, pre);
+  if (status != NIBBLE_OK) {
+    nb_pre_tokenizer_free(pre);
+    return status;
+  }
+  if (pre->count > 0 && pre->steps[pre->count - 1].rewrite == write_bytes) {
+    pre->raw = true; /* the usual case: the last step's characters need never be written */
+    pre->count--;
+  }
+  *out = pre;
+  return NIBBLE_OK;
+}
+
+void nb_pre_tokenizer_free(nb_pre_tokenizer *pre) {
+  for (int i = 0; pre && i < pre->count; i++) {
+    nb_regex_free(pre->steps[i].regex);
+    free(pre->steps[i].replacement);
+    nb_buf_free(&pre->steps[i].text);
+    nb_buf_free(&pre->steps[i].shadow);
+  }
+  free(pre);
 }

@@ -100,33 +100,45 @@ void nb_regex_free(nb_regex *regex) {
 
 bool nb_regex_is_literal(const nb_regex *regex) { return regex->literal; }
 
-nibble_status nb_regex_next(const nb_regex *regex, const char *text, size_t n, nb_regex_cursor *cursor, bool *found,
-                            size_t *begin, size_t *end, nibble_error *err) {
-  *found = false;
-  while (cursor->at <= n) {
-    PCRE2_SPTR subject = (PCRE2_SPTR)text;
+nibble_status nb_regex_next(const nb_regex *regex, nb_search *s, nibble_error *err) {
+  s->found = false;
+  while (s->at <= s->n) {
+    PCRE2_SPTR subject = (PCRE2_SPTR)s->text;
     int count = regex->jit
-                    ? pcre2_jit_match(regex->code, subject, n, cursor->at, 0, regex->data, regex->context)
-                    : pcre2_match(regex->code, subject, n, cursor->at, PCRE2_NO_UTF_CHECK, regex->data, regex->context);
+                    ? pcre2_jit_match(regex->code, subject, s->n, s->at, 0, regex->data, regex->context)
+                    : pcre2_match(regex->code, subject, s->n, s->at, PCRE2_NO_UTF_CHECK, regex->data, regex->context);
     if (count == PCRE2_ERROR_NOMATCH) return NIBBLE_OK;
     if (count < 0)
       return nb_fail(err, NIBBLE_BAD_INPUT, "the tokenizer's pattern '%s' costs too much on this text (PCRE2 error %d)",
                      regex->shown, count);
     const PCRE2_SIZE *pair = pcre2_get_ovector_pointer(regex->data);
-    if (pair[0] >= pair[1] && cursor->matched && cursor->last_end == pair[1]) {
+    if (pair[0] >= pair[1] && s->matched && s->end == pair[1]) {
       size_t step = 1;
-      if (cursor->at < n) nb_utf8_decode(text + cursor->at, &step);
-      cursor->at += step;
+      if (s->at < s->n) nb_utf8_decode(s->text + s->at, &step);
+      s->at += step;
       continue;
     }
     /* \K in a lookahead could put the start behind the end. */
-    if (pair[0] > pair[1] || pair[1] < cursor->at)
+    if (pair[0] > pair[1] || pair[1] < s->at)
       return nb_fail(err, NIBBLE_BAD_INPUT, "the tokenizer's pattern '%s' matches backwards", regex->shown);
-    *found = true;
-    *begin = pair[0];
-    *end = pair[1];
-    *cursor = (nb_regex_cursor){.at = pair[1], .matched = true, .last_end = pair[1]};
+    s->found = s->matched = true;
+    s->begin = pair[0];
+    s->end = s->at = pair[1];
     return NIBBLE_OK;
   }
   return NIBBLE_OK;
+}
+
+nibble_status nb_regex_replace(const nb_regex *regex, nb_str text, const char *subject, const char *by, nb_buf *out,
+                               nibble_error *err) {
+  nb_search search = {.text = subject, .n = text.length};
+  size_t done = 0;
+  nibble_status status;
+  while ((status = nb_regex_next(regex, &search, err)) == NIBBLE_OK && search.found) {
+    nb_buf_append(out, text.data + done, search.begin - done);
+    nb_buf_puts(out, by);
+    done = search.end;
+  }
+  nb_buf_append(out, text.data + done, text.length - done);
+  return status;
 }

@@ -6,6 +6,7 @@
 
 #include "base/buf.h"
 #include "base/status.h"
+#include "base/str.h"
 
 typedef struct nb_regex nb_regex;
 
@@ -13,20 +14,26 @@ typedef struct nb_regex nb_regex;
 nibble_status nb_regex_compile(const char *where, const char *pattern, bool literal, nb_regex **out, nibble_error *err);
 void nb_regex_free(nb_regex *regex);
 
-/* True if it must be matched against the text itself, not its shadow. */
+/* True if it must be matched against the text itself, not its shadow (tokenizer/unicode.h). */
 bool nb_regex_is_literal(const nb_regex *regex);
 
-/* Where a search over one text stands; zero it first. */
-typedef struct nb_regex_cursor {
-  size_t at;
-  bool matched;    /* there was a match, */
-  size_t last_end; /* which ended here */
-} nb_regex_cursor;
+/* A search for all matches in text[0, n), valid UTF-8. Set `text` and `n`, leave the rest zero. */
+typedef struct nb_search {
+  const char *text;
+  size_t n;
+  size_t begin, end; /* the match that was found last, */
+  bool found;        /* if there is one */
+  size_t at;         /* where the search goes on */
+  bool matched;      /* there was a match before */
+} nb_search;
 
-/* The next match in text[0, n), valid UTF-8: *found, *begin and *end are set. An empty match right behind the one
- * before does not count, as in the reference. NIBBLE_BAD_INPUT if it costs too much. */
-nibble_status nb_regex_next(const nb_regex *regex, const char *text, size_t n, nb_regex_cursor *cursor, bool *found,
-                            size_t *begin, size_t *end, nibble_error *err);
+/* Finds the next match. An empty one right behind the one before does not count, as in the reference.
+ * NIBBLE_BAD_INPUT if it costs too much. */
+nibble_status nb_regex_next(const nb_regex *regex, nb_search *search, nibble_error *err);
+
+/* Appends `text` with `by` in place of every match in `subject`: the text itself or its shadow, which is as long. */
+nibble_status nb_regex_replace(const nb_regex *regex, nb_str text, const char *subject, const char *by, nb_buf *out,
+                               nibble_error *err);
 
 /* Appends the PCRE2 form of an Oniguruma pattern to *out; for nb_regex_compile and its tests. */
 nibble_status nb_regex_translate(const char *where, const char *pattern, nb_buf *out, nibble_error *err);

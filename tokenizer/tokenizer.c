@@ -3,8 +3,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/stage.h"
 #include "base/utf8.h"
-#include "tokenizer/parts.h"
+#include "model/json.h"
+#include "tokenizer/added.h"
+#include "tokenizer/model.h"
+#include "tokenizer/spec.h"
+#include "tokenizer/steps.h"
+
+struct nb_tokenizer {
+  nb_vocab vocab;
+  nb_token_model *model;
+  nb_added *added;
+  nb_normalizer *normalizer; /* NULL: none */
+  nb_pre_tokenizer *pre;
+  nb_decoder *decoder;              /* NULL: none */
+  nb_ids template;                  /* the post-processor's; empty: the text's ids alone */
+  nb_buf repaired, normal, scratch; /* of encode */
+};
 
 void nb_ids_append(nb_ids *ids, const int32_t *more, size_t n) {
   if (ids->failed || n == 0) return;
@@ -29,13 +45,69 @@ void nb_ids_free(nb_ids *ids) {
   *ids = (nb_ids){0};
 }
 
+/* --- opening --- */
+
+nibble_status nb_tokenizer_make(const char *where, nb_tokenizer_spec *spec, nb_tokenizer **out, nibble_error *err) {
+  *out = NULL;
+  nb_tokenizer *t = calloc(1, sizeof *t);
+  if (!t) return nb_fail_memory(err, sizeof *t);
+  t->vocab = spec->vocab;
+  spec->vocab = (nb_vocab){0};
+  const cJSON *parts = spec->parts;
+  nibble_status status = nb_token_model_open(where, spec, &t->vocab, &t->model, err);
+  const cJSON *part = cJSON_GetObjectItemCaseSensitive(parts, "normalizer");
+  if (status == NIBBLE_OK) status = nb_normalizer_read(where, part, &t->normalizer, err);
+  part = cJSON_GetObjectItemCaseSensitive(parts, "pre_tokenizer");
+  if (status == NIBBLE_OK) status = nb_pre_tokenizer_read(where, part, &t->pre, err);
+  part = cJSON_GetObjectItemCaseSensitive(parts, "post_processor");
+  if (status == NIBBLE_OK) status = nb_post_read(where, part, &t->template, err);
+  part = cJSON_GetObjectItemCaseSensitive(parts, "decoder");
+  if (status == NIBBLE_OK) status = nb_decoder_read(where, part, &t->decoder, err);
+  part = cJSON_GetObjectItemCaseSensitive(parts, "added_tokens");
+  if (status == NIBBLE_OK) status = nb_added_read(where, part, t->normalizer, &t->vocab, &t->added, err);
+  if (status == NIBBLE_OK)
+    *out = t;
+  else
+    nb_tokenizer_close(t);
+  return status;
+}
+
+nibble_status nb_tokenizer_parse(const char *where, const char *text, size_t n, nb_tokenizer **out, nibble_error *err) {
+  *out = NULL;
+  nb_tokenizer_spec spec;
+  nibble_status status = nb_tokenizer_spec_read(where, text, n, &spec, err);
+  if (status == NIBBLE_OK) status = nb_tokenizer_make(where, &spec, out, err);
+  nb_tokenizer_spec_free(&spec);
+  return status;
+}
+
+nibble_status nb_tokenizer_load(const char *path, nb_tokenizer **out, nibble_error *err) {
+  enum { MAX_FILE = 256 << 20 };
+  char *text;
+  size_t n;
+  *out = NULL;
+  nibble_status status = nb_read_file(path, MAX_FILE, &text, &n, err);
+  if (status != NIBBLE_OK) return status;
+  status = nb_tokenizer_parse(path, text, n, out, err);
+  free(text);
+  return status;
+}
+
+void nb_tokenizer_spec_free(nb_tokenizer_spec *spec) {
+  nb_vocab_free(&spec->vocab);
+  nb_merges_free(&spec->merges);
+  cJSON_Delete(spec->parts);
+  *spec = (nb_tokenizer_spec){0};
+}
+
 void nb_tokenizer_close(nb_tokenizer *t) {
   if (!t) return;
-  nb_bpe_free(&t->bpe);
-  nb_normalizer_free(&t->normalizer);
-  nb_pre_tokenizer_free(&t->pre);
-  nb_decoder_free(&t->decoder);
-  nb_added_free(t);
+  nb_token_model_close(t->model);
+  nb_added_free(t->added);
+  nb_vocab_free(&t->vocab);
+  nb_normalizer_free(t->normalizer);
+  nb_pre_tokenizer_free(t->pre);
+  nb_decoder_free(t->decoder);
   nb_ids_free(&t->template);
   nb_buf_free(&t->repaired);
   nb_buf_free(&t->normal);
@@ -52,19 +124,19 @@ typedef struct encoder {
   bool at_start;    /* text[0] is the input's first character */
 } encoder;
 
-static nibble_status encode_word(void *ctx, const char *word, size_t n, nibble_error *err) {
+static nibble_status encode_word(void *ctx, const nb_word *word, nibble_error *err) {
   encoder *e = ctx;
-  return nb_bpe_word(&e->t->bpe, word, n, e->t->pre.raw, e->ids, err);
+  return nb_token_model_encode(e->t->model, word, e->ids, err);
 }
 
 /* A part of the normalized text. */
 static nibble_status encode_normalized(void *ctx, size_t begin, size_t end, int32_t id, nibble_error *err) {
   encoder *e = ctx;
-  if (id >= 0) {
-    nb_ids_append(e->ids, &id, 1);
-    return NIBBLE_OK;
-  }
-  return nb_pre_tokenize(&e->t->pre, e->text + begin, end - begin, e->at_start && begin == 0, encode_word, e, err);
+  if (id < 0)
+    return nb_pre_tokenize(e->t->pre, (nb_str){e->text + begin, end - begin}, e->at_start && begin == 0,
+                           (nb_word_sink){encode_word, e}, err);
+  nb_ids_append(e->ids, &id, 1);
+  return NIBBLE_OK;
 }
 
 /* A part of the text as given. */
@@ -77,27 +149,26 @@ static nibble_status encode_verbatim(void *ctx, size_t begin, size_t end, int32_
   nb_tokenizer *t = e->t;
   encoder inner = {.t = t, .ids = e->ids, .text = e->text + begin, .at_start = begin == 0};
   size_t n = end - begin;
-  if (t->normalizer.count > 0) {
+  if (t->normalizer) {
     t->normal.length = 0;
     nb_buf_append(&t->normal, e->text + begin, n);
-    nibble_status status = nb_normalize(&t->normalizer, &t->normal, &t->scratch, &inner.at_start, err);
+    nibble_status status = nb_normalize(t->normalizer, &t->normal, &t->scratch, &inner.at_start, err);
     if (status != NIBBLE_OK) return status;
     inner.text = t->normal.data;
     n = t->normal.length;
   }
-  return nb_added_cut(t, &t->normalized, inner.text, n, encode_normalized, &inner, err);
+  return nb_added_cut(t->added, true, (nb_str){inner.text, n}, (nb_cut_sink){encode_normalized, &inner}, err);
 }
 
-static nibble_status encode_text(nb_tokenizer *t, const char *text, size_t n, nb_ids *ids, nibble_error *err) {
-  if (nb_utf8_valid(text, n) < n) {
+static nibble_status encode_text(nb_tokenizer *t, nb_str text, nb_ids *ids, nibble_error *err) {
+  if (nb_utf8_valid(text.data, text.length) < text.length) {
     t->repaired.length = 0;
-    nb_utf8_repair(text, n, &t->repaired);
-    if (t->repaired.failed) return nb_fail_memory(err, n);
-    text = t->repaired.data;
-    n = t->repaired.length;
+    nb_utf8_repair(text.data, text.length, &t->repaired);
+    if (t->repaired.failed) return nb_fail_memory(err, text.length);
+    text = (nb_str){t->repaired.data, t->repaired.length};
   }
-  encoder e = {.t = t, .ids = ids, .text = text, .at_start = true};
-  return nb_added_cut(t, &t->verbatim, text, n, encode_verbatim, &e, err);
+  encoder e = {.t = t, .ids = ids, .text = text.data, .at_start = true};
+  return nb_added_cut(t->added, false, text, (nb_cut_sink){encode_verbatim, &e}, err);
 }
 
 nibble_status nb_tokenizer_encode(nb_tokenizer *t, const char *text, size_t n, int flags, nb_ids *ids,
@@ -106,11 +177,11 @@ nibble_status nb_tokenizer_encode(nb_tokenizer *t, const char *text, size_t n, i
     return nb_fail(err, NIBBLE_BAD_INPUT, "a text of %zu bytes is longer than the %d allowed", n, NB_TEXT_MAX);
   size_t before = ids->length, pieces = t->template.length;
   nibble_status status = NIBBLE_OK;
-  if (pieces == 0) status = encode_text(t, text, n, ids, err);
+  if (pieces == 0) status = encode_text(t, (nb_str){text, n}, ids, err);
   for (size_t i = 0; i < pieces && status == NIBBLE_OK; i++) {
     int32_t id = t->template.data[i];
     if (id < 0)
-      status = encode_text(t, text, n, ids, err);
+      status = encode_text(t, (nb_str){text, n}, ids, err);
     else if (flags & NB_ADD_SPECIAL)
       nb_ids_append(ids, &id, 1);
   }
@@ -127,30 +198,27 @@ nibble_status nb_tokenizer_decode(const nb_tokenizer *t, const int32_t *ids, siz
   if (!tokens) return nb_fail_memory(err, n * sizeof *tokens);
   size_t count = 0;
   for (size_t i = 0; i < n; i++) {
-    if (ids[i] < 0 || ids[i] >= t->bpe.token_count) continue;
-    const nb_token *token = &t->bpe.tokens[ids[i]];
+    if (ids[i] < 0 || ids[i] >= t->vocab.count) continue;
+    const nb_token *token = &t->vocab.tokens[ids[i]];
     if (token->text && !(token->special && flags & NB_SKIP_SPECIAL)) tokens[count++] = *token;
   }
-  nibble_status status = nb_decode_tokens(&t->decoder, tokens, count, text, err);
+  nibble_status status = nb_decode_tokens(t->decoder, tokens, count, text, err);
   free(tokens);
   return status;
 }
 
-int32_t nb_tokenizer_vocab_size(const nb_tokenizer *t) { return t->bpe.token_count; }
+int32_t nb_tokenizer_vocab_size(const nb_tokenizer *t) { return t->vocab.count; }
 
-int32_t nb_tokenizer_id(const nb_tokenizer *t, const char *token, size_t n) {
-  int64_t id;
-  return nb_strmap_find(&t->bpe.ids, token, n, &id) ? (int32_t)id : -1;
-}
+int32_t nb_tokenizer_id(const nb_tokenizer *t, const char *token, size_t n) { return nb_vocab_id(&t->vocab, token, n); }
 
 const char *nb_tokenizer_token(const nb_tokenizer *t, int32_t id, size_t *n) {
-  if (id < 0 || id >= t->bpe.token_count || !t->bpe.tokens[id].text) return NULL;
-  *n = t->bpe.tokens[id].length;
-  return t->bpe.tokens[id].text;
+  if (id < 0 || id >= t->vocab.count || !t->vocab.tokens[id].text) return NULL;
+  *n = t->vocab.tokens[id].length;
+  return t->vocab.tokens[id].text;
 }
 
 bool nb_tokenizer_is_special(const nb_tokenizer *t, int32_t id) {
-  return id >= 0 && id < t->bpe.token_count && t->bpe.tokens[id].special;
+  return id >= 0 && id < t->vocab.count && t->vocab.tokens[id].special;
 }
 
 /* --- one id after the other --- */

@@ -1,7 +1,13 @@
-/* Text to token ids and back, as Hugging Face's `tokenizers` does it from the same tokenizer.json: added tokens are
- * cut out of the text, what lies between is normalized and pre-tokenized into words, each word goes through BPE, and
- * the post-processor's template puts special tokens around the ids. Parts of a tokenizer.json that nibble does not
- * know are refused by name when it is opened: ids are either the reference's or there are none.
+/* Text to token ids and back, as Hugging Face's `tokenizers` does it from the same tokenizer.json:
+ *
+ *   text ──► added tokens cut out ──► normalizer ──► pre-tokenizer ──► model ──► post-processor ──► ids
+ *            (added.h)                (what lies     (words)           (ids)     (special tokens
+ *                                      between)                                   around them)
+ *   ids ──► vocabulary ──► decoder ──► text
+ *
+ * A reader makes a specification of a file (spec.h), and a tokenizer is made of that. The steps (steps.h) and the
+ * models (model.h) are tables of types; what has no row is refused by name at opening, so that ids never differ from
+ * the reference.
  *
  *   nb_tokenizer *tokenizer;
  *   nb_tokenizer_load("model-folder/tokenizer.json", &tokenizer, err);
@@ -33,7 +39,7 @@ void nb_ids_free(nb_ids *ids);
  * something unknown. Close with nb_tokenizer_close. A MODEL's is opened by convert/tokenizer_open.h. */
 nibble_status nb_tokenizer_parse(const char *where, const char *text, size_t n, nb_tokenizer **out, nibble_error *err);
 
-/* Opens the tokenizer.json at `path`. */
+/* Opens a tokenizer.json of at most 256 MiB. */
 nibble_status nb_tokenizer_load(const char *path, nb_tokenizer **out, nibble_error *err);
 
 void nb_tokenizer_close(nb_tokenizer *tokenizer);

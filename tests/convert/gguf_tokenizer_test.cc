@@ -10,6 +10,7 @@
 extern "C" {
 #include "convert/gguf.h"
 #include "convert/sidefiles.h"
+#include "convert/tokenizer_open.h"
 #include "model/json.h"
 }
 
@@ -87,6 +88,36 @@ TEST(GgufTokenizer, AddsBeginAndEndWhereTheFileSaysSo) {
             R"([{"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"<tag>","type_id":0}}])");
 }
 
+// What the metadata describe is opened without a tokenizer.json in between, and gives the ids of the one written.
+TEST(GgufTokenizer, GivesTheIdsOfTheTokenizerJsonThatItBecomes) {
+  const std::string files[] = {ReadFile(Golden("gguf/tiny.gguf")), ReadFile(Golden("gguf/spm.gguf")),
+                               ByteLevel("llama-bpe").Build(), ByteLevel("default").Build()};
+  std::string text = ReadFile(Golden("tokenizer/hard.txt")) + " a b ab<tag>ab<s>";
+  for (const std::string &bytes : files) {
+    nb_mapfile map = {(const uint8_t *)bytes.data(), bytes.size()};
+    nb_gguf *gguf = nullptr;
+    nb_tokenizer_spec spec;
+    nb_tokenizer *direct = nullptr, *written = nullptr;
+    nibble_error err = {};
+    ASSERT_EQ(nb_gguf_parse("m.gguf", &map, &gguf, &err), NIBBLE_OK) << err.message;
+    ASSERT_EQ(nb_gguf_tokenizer(gguf, &spec, &err), NIBBLE_OK) << err.message;
+    ASSERT_EQ(nb_tokenizer_make("m.gguf", &spec, &direct, &err), NIBBLE_OK) << err.message;
+    nb_tokenizer_spec_free(&spec);
+    nb_gguf_free(gguf);
+    std::string json = Tokenizer(bytes);
+    ASSERT_EQ(nb_tokenizer_parse("written", json.data(), json.size(), &written, &err), NIBBLE_OK) << err.message;
+    nb_ids a = {}, b = {};
+    EXPECT_EQ(nb_tokenizer_encode(direct, text.data(), text.size(), NB_ADD_SPECIAL, &a, &err), NIBBLE_OK);
+    EXPECT_EQ(nb_tokenizer_encode(written, text.data(), text.size(), NB_ADD_SPECIAL, &b, &err), NIBBLE_OK);
+    EXPECT_GT(a.length, 4u);
+    EXPECT_EQ(std::vector<int32_t>(a.data, a.data + a.length), std::vector<int32_t>(b.data, b.data + b.length));
+    nb_ids_free(&a);
+    nb_ids_free(&b);
+    nb_tokenizer_close(direct);
+    nb_tokenizer_close(written);
+  }
+}
+
 TEST(GgufTokenizer, DerivesSentencePieceMergesAsTransformersDoes) {
   Json json(Tokenizer(ReadFile(Golden("gguf/spm.gguf")))), golden(ReadFile(Golden("gguf/spm_merges.json")));
   EXPECT_EQ(json.Part({"model", "merges"}), golden.Part({"merges"}));
@@ -114,6 +145,7 @@ TEST(GgufTokenizer, RefusesWhatItCannotConvert) {
       {"tokenizer.ggml.merges", TextsValue({"ab"}), "merge 0, 'ab'"},
       {"tokenizer.ggml.merges", TextsValue({"b a"}), "merge 0, 'b a'"},
       {"tokenizer.ggml.bos_token_id", U32Value(6), "bos_token_id"},
+      {"tokenizer.ggml.tokens", TextsValue({std::string("<s\0>", 4), "<tag>", "a", "b", "ab", "x"}), "token 0"},
   };
   for (const Case &c : cases) {
     GgufFile f = ByteLevel("smollm");

@@ -15,6 +15,7 @@ extern "C" {
 
 #include "base/utf8.h"
 #include "convert/tokenizer_open.h"
+#include "model/json.h"
 #include "runner/text.h"
 }
 
@@ -232,6 +233,42 @@ TEST_F(GoldenTokenizer, DecodesAsTheReferenceDoes) {
   }
 }
 
+// A specification is read and written by the same file format: what was written is read again as it was.
+TEST_F(GoldenTokenizer, SurvivesBeingWrittenAgain) {
+  std::vector<std::string> lines = Lines(*hard_);
+  for (const char *base : {"bytes", "chars", "llama3"}) {
+    std::string text = ReadFile(Golden("tokenizer/" + std::string(base) + ".json")), written[2];
+    for (std::string &out : written) {
+      nb_tokenizer_spec spec;
+      nb_buf buf = {};
+      nibble_error err;
+      ASSERT_EQ(nb_tokenizer_spec_read(base, text.data(), text.size(), &spec, &err), NIBBLE_OK) << err.message;
+      nb_tokenizer_spec_write(&spec, &buf);
+      text = out = std::string(buf.data, buf.length);
+      nb_buf_free(&buf);
+      nb_tokenizer_spec_free(&spec);
+    }
+    EXPECT_EQ(written[0], written[1]) << base;
+    nb_tokenizer *t = nullptr;
+    nibble_error err;
+    ASSERT_EQ(nb_tokenizer_parse(base, text.data(), text.size(), &t, &err), NIBBLE_OK) << err.message;
+    Tokenizer again(t), first = Open(Golden("tokenizer/" + std::string(base) + ".json"));
+    for (const std::string &line : lines) EXPECT_EQ(Show(Encode(again, line)), Show(Encode(first, line))) << line;
+  }
+}
+
+TEST(Json, MakesAnObjectOrNothing) {
+  Json json(
+      nb_json_make("a:s b:b c:i d:z e:o", "x\"", true, -3, nb_json_push(cJSON_CreateArray(), cJSON_CreateNull())));
+  nb_buf text = {};
+  nb_json_put(&text, json.get(), 0);
+  EXPECT_STREQ(text.data,
+               "{\n  \"a\": \"x\\\"\",\n  \"b\": true,\n  \"c\": -3,\n  \"d\": null,\n  \"e\": [\n    null\n  ]\n}");
+  nb_buf_free(&text);
+  EXPECT_EQ(nb_json_make("a:o b:o", nullptr, cJSON_CreateNull()), nullptr);
+  EXPECT_EQ(nb_json_push(nullptr, cJSON_CreateNull()), nullptr);
+}
+
 // ---- what no reference can say ------------------------------------------------------------------------------------
 
 // A small tokenizer.json around `model` and other parts.
@@ -246,6 +283,12 @@ Tokenizer ParseTokenizer(const std::string &json, std::string *message = nullptr
   nibble_status status = nb_tokenizer_parse("it", json.data(), json.size(), &t, &err);
   if (message) *message = status == NIBBLE_BAD_INPUT ? err.message : "status " + std::to_string(status);
   return Tokenizer(t);
+}
+
+std::string Repeated(const std::string &item, int times) {
+  std::string out = item;
+  while (--times > 0) out += "," + item;
+  return out;
 }
 
 TEST(Tokenizer, RefusesWhatItCannotReadOrDoesNotKnowByName) {
@@ -290,6 +333,12 @@ TEST(Tokenizer, RefusesWhatItCannotReadOrDoesNotKnowByName) {
       {Minimal(R"("vocab":{"a":0},"merges":[])", R"("normalizer":{"type":"Precompiled"},)"),
        "normalizer 'Precompiled'"},
       {Minimal(R"("vocab":{"a":0},"merges":[])", R"("decoder":{"type":"WordPiece"},)"), "decoder 'WordPiece'"},
+      {Minimal(R"("vocab":{"a":0},"merges":[])",
+               R"("pre_tokenizer":{"type":"Split","behavior":"Odd","invert":false,"pattern":{"String":"a"}},)"),
+       "pre_tokenizer Split has the unknown behavior 'Odd'"},
+      {Minimal(R"("vocab":{"a":0},"merges":[])", R"("pre_tokenizer":{"type":"Sequence","pretokenizers":[)" +
+                                                     Repeated(R"({"type":"BertPreTokenizer"})", 17) + "]},"),
+       "pre_tokenizer has more than 32 steps"},
       {Minimal(R"("vocab":{"a":0},"merges":[])", R"("post_processor":{"type":"Sequence"},)"),
        "post_processor 'Sequence'"},
       {Minimal(R"("vocab":{"a":0},"merges":[])",

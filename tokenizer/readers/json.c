@@ -1,19 +1,14 @@
-/* A tokenizer.json into a tokenizer. Nearly all of such a file is the model's vocabulary and merges, hundreds of
+/* A tokenizer.json into a specification. Nearly all of such a file is the model's vocabulary and merges, hundreds of
  * thousands of small values; building a cJSON tree of them would take longer than everything else together. They are
  * therefore read straight from the text, and cJSON gets the file without them. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
-#include "base/stage.h"
+#include "base/checked.h"
 #include "base/utf8.h"
 #include "model/json.h"
-#include "tokenizer/parts.h"
-
-enum {
-  MAX_FILE = 256 << 20,
-  MAX_TEMPLATE = 256, /* pieces: each may be the whole text again */
-};
+#include "tokenizer/model.h"
+#include "tokenizer/spec.h"
 
 typedef struct span {
   size_t begin, end; /* bytes of the text; begin is 0 where it was not found */
@@ -115,8 +110,7 @@ static nibble_status find_tables(reader *r, span *vocab, span *merges) {
 static int32_t hex4(const char *hex) {
   int32_t code = 0;
   for (int i = 0; i < 4; i++) {
-    char c = hex[i];
-    int digit = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10 : -1;
+    int digit = nb_hex_digit(hex[i]);
     if (digit < 0) return -1;
     code = code << 4 | digit;
   }
@@ -176,26 +170,11 @@ static nibble_status read_id(reader *r, int32_t *id) {
   return NIBBLE_OK;
 }
 
-static nibble_status add_token(reader *r, nb_bpe *bpe, const char *text, size_t n, int32_t id) {
-  int shown = n < 60 ? (int)n : 60;
-  if (id < bpe->token_count && bpe->tokens[id].text)
-    return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: two tokens have the id %d, the second is '%.*s'", r->where, id, shown,
-                   text);
-  switch (nb_strmap_add(&bpe->ids, text, n, id)) {
-    case NB_STRMAP_EXISTS:
-      return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: the token '%.*s' is there twice", r->where, shown, text);
-    case NB_STRMAP_NO_MEMORY: return nb_fail_memory(r->err, n);
-    case NB_STRMAP_ADDED: break;
-  }
-  bpe->model_count++;
-  return nb_bpe_set_token(bpe, id, text, n) ? NIBBLE_OK : nb_fail_memory(r->err, (size_t)id * sizeof(nb_token));
-}
-
-static nibble_status read_vocab(reader *r, span vocab, nb_bpe *bpe) {
-  r->at = vocab.begin;
-  r->n = vocab.end;
-  char *out = bpe->arena = malloc(vocab.end - vocab.begin + 1);
-  if (!out) return nb_fail_memory(r->err, vocab.end - vocab.begin);
+static nibble_status read_vocab(reader *r, span table, nb_vocab *vocab) {
+  r->at = table.begin;
+  r->n = table.end;
+  char *out = vocab->texts = malloc(table.end - table.begin + 1);
+  if (!out) return nb_fail_memory(r->err, table.end - table.begin);
   if (!take(r, '{')) return bad(r, "model.vocab is not an object");
   if (take(r, '}')) return NIBBLE_OK;
   do {
@@ -205,304 +184,100 @@ static nibble_status read_vocab(reader *r, span vocab, nb_bpe *bpe) {
     long length = unescape(r, key, out);
     if (length < 0) return bad(r, "model.vocab has a damaged string");
     nibble_status status = read_id(r, &id);
-    if (status == NIBBLE_OK) status = add_token(r, bpe, out, (size_t)length, id);
+    if (status == NIBBLE_OK) status = nb_vocab_add(vocab, r->where, id, (nb_str){out, (size_t)length}, r->err);
     if (status != NIBBLE_OK) return status;
     out += length;
   } while (take(r, ','));
   return take(r, '}') && r->at == r->n ? NIBBLE_OK : bad(r, "model.vocab is not valid JSON");
 }
 
-static nibble_status add_merge(reader *r, nb_bpe *bpe, const char *left, size_t a, const char *right, size_t b,
-                               nb_buf *whole, int32_t rank) {
-  int64_t left_id, right_id, merged;
-  size_t skip = strlen(bpe->prefix);
-  bool found = nb_strmap_find(&bpe->ids, left, a, &left_id) && nb_strmap_find(&bpe->ids, right, b, &right_id);
-  if (found && b >= skip) {
-    whole->length = 0;
-    nb_buf_append(whole, left, a);
-    nb_buf_append(whole, right + skip, b - skip);
-    if (whole->failed) return nb_fail_memory(r->err, a + b);
-    found = nb_strmap_find(&bpe->ids, whole->data, whole->length, &merged);
-  } else {
-    found = false;
-  }
-  if (!found)
-    return nb_fail(r->err, NIBBLE_BAD_INPUT,
-                   "%s: merge %d of '%.*s' and '%.*s' names a token that is not in model.vocab", r->where, rank,
-                   (int)(a < 60 ? a : 60), left, (int)(b < 60 ? b : 60), right);
-  nb_merge merge = {.left = (int32_t)left_id, .right = (int32_t)right_id, .rank = rank, .merged = (int32_t)merged};
-  return nb_bpe_add_merge(bpe, merge) ? NIBBLE_OK : nb_fail_memory(r->err, bpe->merge_count * sizeof merge);
+static nibble_status add_merge(reader *r, nb_tokenizer_spec *spec, nb_str left, nb_str right) {
+  bool known;
+  nibble_status status = nb_merges_add(&spec->merges, &spec->vocab, left, right, &known, r->err);
+  if (status != NIBBLE_OK || known) return status;
+  return nb_fail(r->err, NIBBLE_BAD_INPUT,
+                 "%s: merge %zu of '%.*s' and '%.*s' names a token that is not in model.vocab", r->where,
+                 spec->merges.count, (int)nb_min_i64((int64_t)left.length, 60), left.data,
+                 (int)nb_min_i64((int64_t)right.length, 60), right.data);
 }
 
 /* One merge, ["a", "b"] or "a b", which has room in `text`. */
-static nibble_status read_merge(reader *r, nb_bpe *bpe, char *text, nb_buf *whole, int32_t *rank) {
+static nibble_status read_merge(reader *r, nb_tokenizer_spec *spec, char *text) {
   span first, second;
   bool pair = take(r, '[');
   if (!skip_string(r, &first)) return bad(r, "model.merges is not valid JSON");
-  long a = unescape(r, first, text), b = 0;
-  char *right;
-  if (pair) {
-    if (!take(r, ',') || !skip_string(r, &second) || !take(r, ']')) return bad(r, "a merge is not a pair of strings");
-    right = text + (a < 0 ? 0 : a);
-    b = unescape(r, second, right);
-    if (a < 0 || b < 0) return bad(r, "model.merges has a damaged string");
-  } else {
-    if (a < 0) return bad(r, "model.merges has a damaged string");
-    if (a >= 8 && memcmp(text, "#version", 8) == 0) return NIBBLE_OK; /* left from merges.txt */
-    right = memchr(text, ' ', (size_t)a);
-    if (!right || memchr(right + 1, ' ', (size_t)(text + a - right - 1))) return bad(r, "a merge is not two tokens");
-    b = text + a - ++right;
-    a -= b + 1;
-  }
-  if (*rank == INT32_MAX) return bad(r, "too many merges");
-  return add_merge(r, bpe, text, (size_t)a, right, (size_t)b, whole, (*rank)++);
+  long a = unescape(r, first, text);
+  if (pair && (!take(r, ',') || !skip_string(r, &second) || !take(r, ']')))
+    return bad(r, "a merge is not a pair of strings");
+  long b = pair && a >= 0 ? unescape(r, second, text + a) : 0;
+  if (a < 0 || b < 0) return bad(r, "model.merges has a damaged string");
+  if (pair) return add_merge(r, spec, (nb_str){text, (size_t)a}, (nb_str){text + a, (size_t)b});
+  if (a >= 8 && memcmp(text, "#version", 8) == 0) return NIBBLE_OK; /* left from merges.txt */
+  const char *space = memchr(text, ' ', (size_t)a), *end = text + a;
+  if (!space || memchr(space + 1, ' ', (size_t)(end - space - 1))) return bad(r, "a merge is not two tokens");
+  return add_merge(r, spec, (nb_str){text, (size_t)(space - text)}, (nb_str){space + 1, (size_t)(end - space - 1)});
 }
 
-static nibble_status read_merges(reader *r, span merges, nb_bpe *bpe) {
-  r->at = merges.begin;
-  r->n = merges.end;
+static nibble_status read_merges(reader *r, span table, nb_tokenizer_spec *spec) {
+  r->at = table.begin;
+  r->n = table.end;
   if (!take(r, '[')) return bad(r, "model.merges is not a list");
   if (take(r, ']')) return NIBBLE_OK;
-  nb_buf whole = {0};
-  char *text = malloc(merges.end - merges.begin);
-  nibble_status status = text ? NIBBLE_OK : nb_fail_memory(r->err, merges.end - merges.begin);
-  int32_t rank = 0;
+  char *text = malloc(table.end - table.begin);
+  nibble_status status = text ? NIBBLE_OK : nb_fail_memory(r->err, table.end - table.begin);
   do {
-    if (status == NIBBLE_OK) status = read_merge(r, bpe, text, &whole, &rank);
+    if (status == NIBBLE_OK) status = read_merge(r, spec, text);
   } while (status == NIBBLE_OK && take(r, ','));
   if (status == NIBBLE_OK && (!take(r, ']') || r->at != r->n)) status = bad(r, "model.merges is not valid JSON");
   free(text);
-  nb_buf_free(&whole);
   return status;
 }
 
-/* --- parts that cJSON has read --- */
-
-const char *nb_part_type(const char *where, const char *part, const cJSON *json, nibble_error *err) {
-  const cJSON *type = cJSON_IsObject(json) ? cJSON_GetObjectItemCaseSensitive(json, "type") : NULL;
-  if (cJSON_IsString(type)) return type->valuestring;
-  nb_fail(err, NIBBLE_BAD_INPUT, "%s: a %s has no \"type\"", where, part);
-  return NULL;
-}
-
-nibble_status nb_part_pattern(const char *where, const char *part, const cJSON *json, nb_regex **out,
-                              nibble_error *err) {
-  const cJSON *pattern = nb_json_object(json, "pattern");
-  const cJSON *text = cJSON_GetObjectItemCaseSensitive(pattern, "String");
-  const cJSON *regex = cJSON_GetObjectItemCaseSensitive(pattern, "Regex");
-  if (cJSON_IsString(text)) return nb_regex_compile(where, text->valuestring, true, out, err);
-  if (cJSON_IsString(regex)) return nb_regex_compile(where, regex->valuestring, false, out, err);
-  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: %s has no \"pattern\" of a String or a Regex", where, part);
-}
-
-nibble_status nb_part_string(const char *where, const char *part, const cJSON *json, const char *key, size_t limit,
-                             char **out, nibble_error *err) {
-  *out = NULL;
-  const cJSON *text = cJSON_GetObjectItemCaseSensitive(json, key);
-  if (!cJSON_IsString(text)) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: %s has no string \"%s\"", where, part, key);
-  if (strlen(text->valuestring) > limit)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: %s has a \"%s\" of %zu bytes, more than the %zu allowed", where, part,
-                   key, strlen(text->valuestring), limit);
-  *out = strdup(text->valuestring);
-  return *out ? NIBBLE_OK : nb_fail_memory(err, strlen(text->valuestring));
-}
-
-nibble_status nb_part_char(const char *where, const char *part, const cJSON *json, const char *key, char **out,
-                           nibble_error *err) {
-  nibble_status status = nb_part_string(where, part, json, key, 4, out, err);
-  if (status != NIBBLE_OK) return status;
-  size_t length = 0;
-  if (**out) nb_utf8_decode(*out, &length);
-  if (length > 0 && (*out)[length] == 0) return NIBBLE_OK;
-  free(*out);
-  *out = NULL;
-  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: %s has a \"%s\" that is not one character", where, part, key);
-}
-
-static nibble_status optional_string(const char *where, const cJSON *model, const char *key, char **out,
-                                     nibble_error *err) {
-  const char *text = NULL;
-  nibble_status status = nb_json_string(where, model, key, &text, err);
-  if (status != NIBBLE_OK || !text) return status;
-  *out = strdup(text);
-  return *out ? NIBBLE_OK : nb_fail_memory(err, strlen(text));
-}
-
-static nibble_status read_model(const char *where, const cJSON *model, nb_bpe *bpe, nibble_error *err) {
-  if (!cJSON_IsObject(model)) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"model\" is missing", where);
-  const char *type = "BPE";
-  nibble_status status = nb_json_string(where, model, "type", &type, err);
-  if (status == NIBBLE_OK && strcmp(type, "BPE") != 0)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: model type '%s' is not supported, only BPE is", where, type);
-  double dropout = 0;
-  if (status == NIBBLE_OK) status = nb_json_double(where, model, "dropout", &dropout, err);
-  if (status == NIBBLE_OK && dropout != 0)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: a model with dropout gives other ids each time", where);
-  static const struct {
-    const char *key;
-    size_t field;
-  } bools[] = {{"fuse_unk", offsetof(nb_bpe, fuse_unknown)},
-               {"byte_fallback", offsetof(nb_bpe, byte_fallback)},
-               {"ignore_merges", offsetof(nb_bpe, ignore_merges)}},
-    strings[] = {{"unk_token", offsetof(nb_bpe, unknown)},
-                 {"continuing_subword_prefix", offsetof(nb_bpe, prefix)},
-                 {"end_of_word_suffix", offsetof(nb_bpe, suffix)}};
-  for (size_t i = 0; i < 3 && status == NIBBLE_OK; i++) {
-    status = nb_json_bool(where, model, bools[i].key, (bool *)((char *)bpe + bools[i].field), err);
-    if (status == NIBBLE_OK)
-      status = optional_string(where, model, strings[i].key, (char **)((char *)bpe + strings[i].field), err);
-  }
-  if (status == NIBBLE_OK && !bpe->prefix && !(bpe->prefix = strdup(""))) return nb_fail_memory(err, 1);
-  if (status == NIBBLE_OK && !bpe->suffix && !(bpe->suffix = strdup(""))) return nb_fail_memory(err, 1);
-  return status;
-}
-
-/* --- post-processors --- */
-
-static nibble_status template_id(const char *where, const cJSON *json, nb_ids *out, nibble_error *err) {
-  if (!cJSON_IsNumber(json) || !(json->valuedouble >= 0 && json->valuedouble < NB_MAX_ID))
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: post_processor has an id that is none", where);
-  if (out->length >= MAX_TEMPLATE)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: post_processor has more than %d pieces", where, MAX_TEMPLATE);
-  int32_t id = (int32_t)json->valuedouble;
-  nb_ids_append(out, &id, 1);
-  return NIBBLE_OK;
-}
-
-static nibble_status template_piece(const char *where, const cJSON *piece, const cJSON *specials, nb_ids *out,
-                                    nibble_error *err) {
-  const cJSON *special = nb_json_object(piece, "SpecialToken"), *sequence = nb_json_object(piece, "Sequence");
-  const char *name = "";
-  nibble_status status = nb_json_string(where, special ? special : sequence, "id", &name, err);
-  if (status != NIBBLE_OK) return status;
-  if (sequence && strcmp(name, "A") == 0 && out->length < MAX_TEMPLATE) {
-    nb_ids_append(out, &(int32_t){-1}, 1);
-    return NIBBLE_OK;
-  }
-  const cJSON *ids = special ? cJSON_GetObjectItemCaseSensitive(nb_json_object(specials, name), "ids") : NULL;
-  if (!cJSON_IsArray(ids))
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: post_processor has a piece '%s' that it does not define", where, name);
-  for (const cJSON *id = ids->child; id && status == NIBBLE_OK; id = id->next)
-    status = template_id(where, id, out, err);
-  return status;
-}
-
-static nibble_status read_template(const char *where, const cJSON *json, nb_ids *out, nibble_error *err) {
-  const cJSON *single = cJSON_GetObjectItemCaseSensitive(json, "single");
-  if (!cJSON_IsArray(single)) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: post_processor has no \"single\"", where);
-  if (out->length > 0) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: post_processor has two templates", where);
-  nibble_status status = NIBBLE_OK;
-  for (const cJSON *piece = single->child; piece && status == NIBBLE_OK; piece = piece->next)
-    status = template_piece(where, piece, nb_json_object(json, "special_tokens"), out, err);
-  if (status == NIBBLE_OK && out->length == 0)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: post_processor has an empty template", where);
-  return status;
-}
-
-/* RobertaProcessing and BertProcessing: "cls" and "sep", each [token, id], around the text. */
-static nibble_status read_cls_sep(const char *where, const cJSON *json, nb_ids *out, nibble_error *err) {
-  const cJSON *cls = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(json, "cls"), 1);
-  const cJSON *sep = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(json, "sep"), 1);
-  if (out->length > 0) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: post_processor has two templates", where);
-  nibble_status status = template_id(where, cls, out, err);
-  nb_ids_append(out, &(int32_t){-1}, 1);
-  return status == NIBBLE_OK ? template_id(where, sep, out, err) : status;
-}
-
-static nibble_status read_post(const char *where, const cJSON *json, nb_ids *out, int depth, nibble_error *err) {
-  if (!json || cJSON_IsNull(json)) return NIBBLE_OK;
-  const char *type = nb_part_type(where, "post_processor", json, err);
-  if (!type) return NIBBLE_BAD_INPUT;
-  if (strcmp(type, "ByteLevel") == 0) return NIBBLE_OK; /* moves offsets, not ids */
-  if (strcmp(type, "TemplateProcessing") == 0) return read_template(where, json, out, err);
-  if (strcmp(type, "RobertaProcessing") == 0 || strcmp(type, "BertProcessing") == 0)
-    return read_cls_sep(where, json, out, err);
-  const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, "processors");
-  if (strcmp(type, "Sequence") != 0 || !cJSON_IsArray(list) || depth > NB_MAX_STEPS)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: post_processor '%s' is not supported", where, type);
-  nibble_status status = NIBBLE_OK;
-  for (const cJSON *item = list->child; item && status == NIBBLE_OK; item = item->next)
-    status = read_post(where, item, out, depth + 1, err);
-  return status;
-}
-
-/* --- the whole --- */
-
-/* The text without the two tables. */
-static void cut_tables(const char *text, size_t n, span vocab, span merges, nb_buf *out) {
+/* The text with a 0 for each table, as a tree without the tables' members. */
+static nibble_status parse_rest(reader *r, span vocab, span merges, cJSON **out) {
   span first = vocab.begin < merges.begin ? vocab : merges, second = vocab.begin < merges.begin ? merges : vocab;
-  nb_buf_append(out, text, first.begin);
-  nb_buf_puts(out, "0");
-  nb_buf_append(out, text + first.end, second.begin - first.end);
-  nb_buf_puts(out, "0");
-  nb_buf_append(out, text + second.end, n - second.end);
-}
-
-static nibble_status build(reader *r, span vocab, span merges, const cJSON *json, nb_tokenizer *t) {
-  const char *where = r->where;
-  nibble_error *err = r->err;
-  const char *version = "1.0";
-  nibble_status status = nb_json_string(where, json, "version", &version, err);
-  if (status == NIBBLE_OK && strcmp(version, "1.0") != 0)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: version '%s' is unknown", where, version);
-  if (status == NIBBLE_OK) status = read_model(where, cJSON_GetObjectItemCaseSensitive(json, "model"), &t->bpe, err);
-  if (status == NIBBLE_OK) status = read_vocab(r, vocab, &t->bpe);
-  if (status == NIBBLE_OK) status = read_merges(r, merges, &t->bpe);
-  if (status == NIBBLE_OK) status = nb_bpe_finish(&t->bpe, err);
-  const cJSON *normalizer = cJSON_GetObjectItemCaseSensitive(json, "normalizer");
-  if (status == NIBBLE_OK) status = nb_normalizer_parse(where, normalizer, &t->normalizer, err);
-  const cJSON *pre = cJSON_GetObjectItemCaseSensitive(json, "pre_tokenizer");
-  if (status == NIBBLE_OK) status = nb_pre_tokenizer_parse(where, pre, &t->pre, err);
-  const cJSON *decoder = cJSON_GetObjectItemCaseSensitive(json, "decoder");
-  if (status == NIBBLE_OK) status = nb_decoder_parse(where, decoder, &t->decoder, err);
-  const cJSON *post = cJSON_GetObjectItemCaseSensitive(json, "post_processor");
-  if (status == NIBBLE_OK) status = read_post(where, post, &t->template, 0, err);
-  const cJSON *added = cJSON_GetObjectItemCaseSensitive(json, "added_tokens");
-  if (status == NIBBLE_OK) status = nb_added_parse(where, added, t, err);
-  if (status == NIBBLE_OK && t->template.failed) return nb_fail_memory(err, 64);
+  nb_buf rest = {0};
+  nb_buf_append(&rest, r->text, first.begin);
+  if (first.end > 0) nb_buf_puts(&rest, "0");
+  nb_buf_append(&rest, r->text + first.end, second.begin - first.end);
+  nb_buf_puts(&rest, "0");
+  nb_buf_append(&rest, r->text + second.end, r->n - second.end);
+  nibble_status status = NIBBLE_OK;
+  if (rest.failed)
+    status = nb_fail_memory(r->err, r->n);
+  else if (memmem(rest.data, rest.length, "\\u0000", 6))
+    status = nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: a NUL character outside the vocabulary", r->where);
+  else
+    status = nb_json_parse(r->where, rest.data, rest.length, out, r->err);
+  nb_buf_free(&rest);
+  cJSON *model = cJSON_GetObjectItemCaseSensitive(*out, "model");
+  cJSON_DeleteItemFromObjectCaseSensitive(model, "vocab");
+  cJSON_DeleteItemFromObjectCaseSensitive(model, "merges");
   return status;
 }
 
-nibble_status nb_tokenizer_parse(const char *where, const char *text, size_t n, nb_tokenizer **out, nibble_error *err) {
-  *out = NULL;
+nibble_status nb_tokenizer_spec_read(const char *where, const char *text, size_t n, nb_tokenizer_spec *out,
+                                     nibble_error *err) {
+  *out = (nb_tokenizer_spec){0};
   reader r = {.where = where, .text = text, .n = n, .err = err};
   r.at = nb_utf8_valid(text, n);
   if (r.at < n) return bad(&r, "not UTF-8");
   r.at = 0;
   span vocab, merges;
   nibble_status status = find_tables(&r, &vocab, &merges);
-  if (status != NIBBLE_OK) return status;
-  if (!vocab.begin || !merges.begin)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: model.%s is missing", where, vocab.begin ? "merges" : "vocab");
-  nb_buf rest = {0};
-  cJSON *json = NULL;
-  cut_tables(text, n, vocab, merges, &rest);
-  nb_tokenizer *t = calloc(1, sizeof *t);
-  if (!t || rest.failed)
-    status = nb_fail_memory(err, sizeof *t);
-  else if (memmem(rest.data, rest.length, "\\u0000", 6))
-    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: a NUL character outside the vocabulary", where);
-  else
-    status = nb_json_parse(where, rest.data, rest.length, &json, err);
-  if (status == NIBBLE_OK && getrandom(&t->bpe.seed, sizeof t->bpe.seed, 0) < 0)
-    status = nb_fail_errno(err, "no random numbers");
-  if (status == NIBBLE_OK) status = build(&r, vocab, merges, json, t);
-  cJSON_Delete(json);
-  nb_buf_free(&rest);
-  if (status == NIBBLE_OK)
-    *out = t;
-  else
-    nb_tokenizer_close(t);
-  return status;
-}
-
-nibble_status nb_tokenizer_load(const char *path, nb_tokenizer **out, nibble_error *err) {
-  char *text;
-  size_t n;
-  *out = NULL;
-  nibble_status status = nb_read_file(path, MAX_FILE, &text, &n, err);
-  if (status != NIBBLE_OK) return status;
-  status = nb_tokenizer_parse(path, text, n, out, err);
-  free(text);
-  return status;
+  if (status == NIBBLE_OK && !vocab.begin) status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: model.vocab is missing", where);
+  if (status == NIBBLE_OK) status = parse_rest(&r, vocab, merges, &out->parts);
+  const char *version = "1.0", *prefix = "";
+  if (status == NIBBLE_OK) status = nb_json_string(where, out->parts, "version", &version, err);
+  if (status == NIBBLE_OK && strcmp(version, "1.0") != 0)
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: version '%s' is unknown", where, version);
+  const cJSON *model = nb_json_object(out->parts, "model");
+  const nb_token_model_kind *kind;
+  if (status == NIBBLE_OK) status = nb_token_model_kind_of(where, model, &kind, err);
+  if (status == NIBBLE_OK) status = nb_json_string(where, model, "continuing_subword_prefix", &prefix, err);
+  if (status == NIBBLE_OK) status = read_vocab(&r, vocab, &out->vocab);
+  if (status != NIBBLE_OK || !kind->has_merges) return status;
+  if (!merges.begin) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: model.merges is missing", where);
+  out->merges.skip = strlen(prefix);
+  return read_merges(&r, merges, out);
 }

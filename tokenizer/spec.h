@@ -1,0 +1,36 @@
+/* What a file says of a tokenizer, in memory: what every reader makes, and what a tokenizer is made of.
+ *
+ *   tokenizer.json ──► nb_tokenizer_spec_read ────┐          ┌──► nb_tokenizer_make ──► nb_tokenizer
+ *   .gguf ──► nb_gguf_tokenizer (convert/) ────────┴──► spec ─┴──► nb_tokenizer_spec_write ──► tokenizer.json
+ *
+ * The vocabulary and the merges, nearly all of it, are arrays. What is left is a dozen small parts, each with options
+ * that its own file alone understands; it stays the tree that tokenizer.json is. */
+#ifndef NB_TOKENIZER_SPEC_H
+#define NB_TOKENIZER_SPEC_H
+
+#include <cjson/cJSON.h>
+
+#include "tokenizer/merges.h"
+#include "tokenizer/tokenizer.h"
+#include "tokenizer/vocab.h"
+
+typedef struct nb_tokenizer_spec {
+  nb_vocab vocab;
+  nb_merges merges; /* none where the kind of model has none */
+  cJSON *parts;     /* tokenizer.json's object; its "model" without "vocab" and "merges" */
+} nb_tokenizer_spec;
+
+/* Reads the text of a tokenizer.json; `where` names it in messages. *out needs nb_tokenizer_spec_free, also after a
+ * failure. */
+nibble_status nb_tokenizer_spec_read(const char *where, const char *text, size_t n, nb_tokenizer_spec *out,
+                                     nibble_error *err);
+
+/* Appends tokenizer.json, laid out as the tokenizers library does, so that the two can be compared byte by byte. */
+void nb_tokenizer_spec_write(const nb_tokenizer_spec *spec, nb_buf *out);
+
+/* Makes a tokenizer, which takes the vocabulary over. */
+nibble_status nb_tokenizer_make(const char *where, nb_tokenizer_spec *spec, nb_tokenizer **out, nibble_error *err);
+
+void nb_tokenizer_spec_free(nb_tokenizer_spec *spec);
+
+#endif
