@@ -18,12 +18,14 @@ typedef struct token {
 
 /* Sorted by their bytes, searched for the longest that a place in a text begins with. */
 typedef struct set {
-  token *tokens;
+  const token *tokens;
   size_t count;
   size_t first[257]; /* those that begin with byte b lie in [first[b], first[b + 1]) */
 } set;
 
 struct nb_added {
+  token *tokens; /* [count], by set, then by bytes */
+  size_t count;
   set sets[2];  /* matched in the text as given, and in the normalized one */
   char **texts; /* of the tokens, as written and as normalized */
   size_t text_count;
@@ -33,64 +35,56 @@ struct nb_added {
 /* --- reading --- */
 
 typedef struct reader {
-  nb_step_reader part;
+  nb_step_reader step;
   nb_added *added;
   const nb_normalizer *normalizer;
   nb_vocab *vocab;
-  token *list; /* [count] */
-  size_t count;
   int32_t next_id;
 } reader;
 
 /* What one entry of the list says. */
-static nibble_status read_entry(reader *r, const cJSON *json, token *out) {
-  const char *where = r->part.where;
-  nibble_error *err = r->part.err;
-  char *text;
-  nibble_status status = nb_step_string(&r->part, json, "content", MAX_LENGTH, &text);
-  if (status != NIBBLE_OK) return status;
-  r->added->texts[r->added->text_count++] = text;
-  *out = (token){.text = {text, strlen(text)}};
-  status = nb_json_bool(where, json, "special", &out->special, err);
+static void read_entry(reader *r, const cJSON *json, token *out) {
+  char *text = NULL;
+  *out = (token){0};
+  r->step.json = json;
+  nb_step_string(&r->step, "content", MAX_LENGTH, &text);
+  nb_step_bool(&r->step, "special", &out->special);
   out->normalized = !out->special;
-  if (status == NIBBLE_OK) status = nb_json_bool(where, json, "normalized", &out->normalized, err);
-  if (status == NIBBLE_OK) status = nb_json_bool(where, json, "single_word", &out->single_word, err);
-  if (status == NIBBLE_OK) status = nb_json_bool(where, json, "lstrip", &out->lstrip, err);
-  if (status == NIBBLE_OK) status = nb_json_bool(where, json, "rstrip", &out->rstrip, err);
-  return status;
+  nb_step_bool(&r->step, "normalized", &out->normalized);
+  nb_step_bool(&r->step, "single_word", &out->single_word);
+  nb_step_bool(&r->step, "lstrip", &out->lstrip);
+  nb_step_bool(&r->step, "rstrip", &out->rstrip);
+  if (!text) return;
+  r->added->texts[r->added->text_count++] = text;
+  out->text = (nb_str){text, strlen(text)};
 }
 
 /* Replaces the text of a normalized token by the one that it is matched by and decodes to. */
 static nibble_status normalize_entry(reader *r, token *t) {
   if (!t->normalized || !r->normalizer) return NIBBLE_OK;
-  nibble_error *err = r->part.err;
   nb_buf text = {0}, scratch = {0};
   bool at_start = true;
   nb_buf_append(&text, t->text.data, t->text.length);
-  nibble_status status = nb_normalize(r->normalizer, &text, &scratch, &at_start, err);
+  nibble_status status = nb_normalize(r->normalizer, &text, &scratch, &at_start, r->step.err);
   nb_buf_free(&scratch);
+  if (text.data) r->added->texts[r->added->text_count++] = text.data;
   if (status == NIBBLE_OK && (text.length == 0 || text.length > MAX_LENGTH))
-    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: the added token '%.60s' has %zu bytes when normalized", r->part.where,
-                     t->text.data, text.length);
-  if (status != NIBBLE_OK) {
-    nb_buf_free(&text);
-    return status;
-  }
-  r->added->texts[r->added->text_count++] = text.data;
+    return nb_fail(r->step.err, NIBBLE_BAD_INPUT, "%s: the added token '%.60s' has %zu bytes when normalized",
+                   r->step.where, t->text.data, text.length);
   t->text = (nb_str){text.data, text.length};
-  return NIBBLE_OK;
+  return status;
 }
 
-/* Finds or makes the entry's id. The file's own "id" does not count, in the reference neither. */
+/* The entry's id: the vocabulary's, else the next free one. The file's own "id" does not count, in the reference
+ * neither. */
 static nibble_status find_id(reader *r, token *t, bool *fresh) {
-  nb_str text = t->text;
-  t->id = nb_vocab_id(r->vocab, text.data, text.length);
+  t->id = nb_vocab_id(r->vocab, t->text.data, t->text.length);
   *fresh = t->id < 0;
   if (!*fresh) return NIBBLE_OK;
   t->id = r->next_id++;
-  if (t->id >= NB_MAX_ID) return nb_fail(r->part.err, NIBBLE_BAD_INPUT, "%s: too many added tokens", r->part.where);
-  bool ok = nb_strmap_add(&r->vocab->ids, text.data, text.length, t->id) != NB_STRMAP_NO_MEMORY;
-  return ok ? NIBBLE_OK : nb_fail_memory(r->part.err, text.length);
+  if (t->id >= NB_MAX_ID) return nb_fail(r->step.err, NIBBLE_BAD_INPUT, "%s: too many added tokens", r->step.where);
+  bool ok = nb_strmap_add(&r->vocab->ids, t->text.data, t->text.length, t->id) != NB_STRMAP_NO_MEMORY;
+  return ok ? NIBBLE_OK : nb_fail_memory(r->step.err, t->text.length);
 }
 
 static nibble_status place_entry(reader *r, token t) {
@@ -100,12 +94,12 @@ static nibble_status place_entry(reader *r, token t) {
   nibble_status status = find_id(r, &t, &fresh);
   if (status != NIBBLE_OK) return status;
   int32_t index = t.id < v->count && v->tokens[t.id].text ? v->tokens[t.id].added : 0;
-  if (index > 0 && !fresh) t.special |= r->list[index - 1].special; /* once special, always */
+  if (index > 0 && !fresh) t.special |= r->added->tokens[index - 1].special; /* once special, always */
   status = normalize_entry(r, &t);
   if (status != NIBBLE_OK) return status;
-  if (!nb_vocab_spell(v, t.id, t.text)) return nb_fail_memory(r->part.err, sizeof(nb_token));
-  if (index == 0) index = (int32_t)++r->count;
-  r->list[index - 1] = t;
+  if (!nb_vocab_spell(v, t.id, t.text)) return nb_fail_memory(r->step.err, sizeof(nb_token));
+  if (index == 0) index = (int32_t)++r->added->count;
+  r->added->tokens[index - 1] = t;
   v->tokens[t.id].added = index;
   /* The reference looks a decoded text up among the special ones as they were written. */
   bool same = t.text.length == written.length && memcmp(t.text.data, written.data, written.length) == 0;
@@ -113,86 +107,70 @@ static nibble_status place_entry(reader *r, token t) {
   return NIBBLE_OK;
 }
 
-static int by_bytes(const void *a, const void *b) {
-  nb_str x = ((const token *)a)->text, y = ((const token *)b)->text;
-  int order = memcmp(x.data, y.data, x.length < y.length ? x.length : y.length);
-  return order ? order : (x.length > y.length) - (x.length < y.length);
+static int by_set_and_bytes(const void *a, const void *b) {
+  const token *x = a, *y = b;
+  if (x->normalized != y->normalized) return x->normalized ? 1 : -1;
+  size_t n = x->text.length < y->text.length ? x->text.length : y->text.length;
+  int order = memcmp(x->text.data, y->text.data, n);
+  return order ? order : (x->text.length > y->text.length) - (x->text.length < y->text.length);
 }
 
-static nibble_status sort_set(const nb_step_reader *part, set *s) {
-  if (s->count > 0) qsort(s->tokens, s->count, sizeof *s->tokens, by_bytes);
-  size_t k = 0;
-  for (unsigned byte = 0; byte < 256; byte++) {
-    s->first[byte] = k;
-    while (k < s->count && (unsigned char)s->tokens[k].text.data[0] == byte) k++;
-  }
-  s->first[256] = k;
-  for (size_t i = 1; i < s->count; i++) {
-    nb_str text = s->tokens[i].text;
-    if (by_bytes(&s->tokens[i - 1], &s->tokens[i]) == 0)
-      return nb_fail(part->err, NIBBLE_BAD_INPUT, "%s: two added tokens are both written '%.*s'", part->where,
-                     (int)nb_min_i64((int64_t)text.length, 60), text.data);
-  }
-  return NIBBLE_OK;
-}
-
+/* Sorts the list and parts it into the two sets. */
 static nibble_status fill_sets(reader *r) {
-  nb_added *added = r->added;
-  bool single_word = false;
+  token *list = r->added->tokens;
+  if (r->added->count > 0) qsort(list, r->added->count, sizeof *list, by_set_and_bytes);
+  size_t k = 0;
   for (int i = 0; i < 2; i++) {
-    added->sets[i].tokens = nb_alloc(r->count + 1, sizeof *r->list);
-    if (!added->sets[i].tokens) return nb_fail_memory(r->part.err, r->count * sizeof *r->list);
+    set *s = &r->added->sets[i];
+    s->tokens = list + k;
+    for (unsigned byte = 0; byte < 256; byte++) {
+      s->first[byte] = s->count;
+      for (; k < r->added->count && list[k].normalized == i && (unsigned char)list[k].text.data[0] == byte; k++)
+        s->count++;
+    }
+    s->first[256] = s->count;
   }
-  for (size_t i = 0; i < r->count; i++) {
-    set *s = &added->sets[r->list[i].normalized];
-    s->tokens[s->count++] = r->list[i];
-    single_word |= r->list[i].single_word;
+  bool single_word = false;
+  for (size_t i = 0; i < r->added->count; i++) {
+    single_word |= list[i].single_word;
+    if (i > 0 && by_set_and_bytes(&list[i - 1], &list[i]) == 0)
+      return nb_fail(r->step.err, NIBBLE_BAD_INPUT, "%s: two added tokens are both written '%.*s'", r->step.where,
+                     (int)nb_min_i64((int64_t)list[i].text.length, 60), list[i].text.data);
   }
-  nibble_status status = sort_set(&r->part, &added->sets[0]);
-  if (status == NIBBLE_OK) status = sort_set(&r->part, &added->sets[1]);
-  if (status != NIBBLE_OK || !single_word) return status;
   /* \w of Rust's regex */
   const char *word = "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}]";
-  return nb_regex_compile(r->part.where, word, false, &added->word, r->part.err);
+  return single_word ? nb_regex_compile(r->step.where, word, false, &r->added->word, r->step.err) : NIBBLE_OK;
 }
 
-nibble_status nb_added_read(const char *where, const cJSON *list, const nb_normalizer *normalizer, nb_vocab *vocab,
+nibble_status nb_added_read(const char *where, const cJSON *json, const nb_normalizer *normalizer, nb_vocab *vocab,
                             nb_added **out, nibble_error *err) {
-  *out = NULL;
-  if (list && !cJSON_IsNull(list) && !cJSON_IsArray(list))
+  if (json && !cJSON_IsNull(json) && !cJSON_IsArray(json))
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: added_tokens is not a list", where);
-  const cJSON *first = list ? list->child : NULL;
-  size_t n = 0;
-  for (const cJSON *item = first; item; item = item->next) n++;
-  reader r = {.part = {.where = where, .name = "added", .type = "token", .err = err},
-              .added = calloc(1, sizeof *r.added),
+  size_t n = (size_t)cJSON_GetArraySize(json) + 1;
+  nb_added *added = *out = calloc(1, sizeof *added);
+  if (!added) return nb_fail_memory(err, sizeof *added);
+  reader r = {.step = {.where = where, .group = "added", .type = "token", .err = err},
+              .added = added,
               .normalizer = normalizer,
               .vocab = vocab,
-              .list = nb_alloc(n + 1, sizeof *r.list),
               .next_id = vocab->own};
-  if (r.added) r.added->texts = nb_alloc(n + 1, 2 * sizeof *r.added->texts);
-  bool ok = r.added && r.added->texts && r.list;
-  nibble_status status = ok ? NIBBLE_OK : nb_fail_memory(err, n * sizeof *r.list);
-  for (const cJSON *item = first; item && status == NIBBLE_OK; item = item->next) {
+  added->texts = nb_alloc(n, 2 * sizeof *added->texts);
+  added->tokens = nb_alloc(n, sizeof *added->tokens);
+  nibble_status status = added->texts && added->tokens ? NIBBLE_OK : nb_fail_memory(err, n * sizeof *added->tokens);
+  for (const cJSON *item = json ? json->child : NULL; item && status == NIBBLE_OK; item = item->next) {
     token t;
-    status = read_entry(&r, item, &t);
+    read_entry(&r, item, &t);
+    status = r.step.status;
     if (status == NIBBLE_OK && t.text.length > 0) status = place_entry(&r, t);
   }
-  if (status == NIBBLE_OK) status = fill_sets(&r);
-  free(r.list);
-  if (status == NIBBLE_OK)
-    *out = r.added;
-  else
-    nb_added_free(r.added);
-  return status;
+  return status == NIBBLE_OK ? fill_sets(&r) : status;
 }
 
 void nb_added_free(nb_added *added) {
   if (!added) return;
   for (size_t i = 0; i < added->text_count; i++) free(added->texts[i]);
   free(added->texts);
-  free(added->sets[0].tokens);
-  free(added->sets[1].tokens);
+  free(added->tokens);
   nb_regex_free(added->word);
   free(added);
 }

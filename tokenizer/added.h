@@ -10,7 +10,8 @@
 typedef struct nb_added nb_added;
 
 /* Reads the list "added_tokens" of a tokenizer.json. Each gets the id that the vocabulary has for it, else the next
- * free one, and joins the vocabulary; what is `normalized` is matched as the normalizer leaves it. */
+ * free one, and joins the vocabulary; what is `normalized` is matched as the normalizer leaves it. *out needs
+ * nb_added_free, also after a failure. */
 nibble_status nb_added_read(const char *where, const cJSON *list, const nb_normalizer *normalizer, nb_vocab *vocab,
                             nb_added **out, nibble_error *err);
 void nb_added_free(nb_added *added); /* harmless on NULL */

@@ -225,35 +225,32 @@ nibble_status nb_decode_tokens(const nb_decoder *decoder, const nb_token *tokens
 
 /* --- reading --- */
 
-static nibble_status read_metaspace(const nb_step_reader *r, const cJSON *json, step *s) {
+static void read_metaspace(nb_step_reader *r, step *s) {
   const char *scheme = "always";
   bool prefix = true;
-  nibble_status status = nb_json_string(r->where, json, "prepend_scheme", &scheme, r->err);
-  if (status == NIBBLE_OK) status = nb_json_bool(r->where, json, "add_prefix_space", &prefix, r->err);
+  nb_step_text(r, "prepend_scheme", &scheme);
+  nb_step_bool(r, "add_prefix_space", &prefix);
+  nb_step_char(r, "replacement", &s->text);
   s->prepended = prefix && strcmp(scheme, "never") != 0;
-  return status == NIBBLE_OK ? nb_step_char(r, json, "replacement", &s->text) : status;
 }
 
-static nibble_status read_replace(const nb_step_reader *r, const cJSON *json, step *s) {
-  nibble_status status = nb_step_pattern(r, json, &s->regex);
-  return status == NIBBLE_OK ? nb_step_string(r, json, "content", NB_MAX_CONTENT, &s->text) : status;
+static void read_replace(nb_step_reader *r, step *s) {
+  nb_step_pattern(r, &s->regex);
+  nb_step_string(r, "content", NB_MAX_CONTENT, &s->text);
 }
 
-static nibble_status read_strip(const nb_step_reader *r, const cJSON *json, step *s) {
-  nibble_status status = nb_json_int(r->where, json, "start", 0, INT32_MAX, &s->start, r->err);
-  if (status == NIBBLE_OK) status = nb_json_int(r->where, json, "stop", 0, INT32_MAX, &s->stop, r->err);
-  return status == NIBBLE_OK ? nb_step_char(r, json, "content", &s->text) : status;
+static void read_strip(nb_step_reader *r, step *s) {
+  nb_step_count(r, "start", &s->start);
+  nb_step_count(r, "stop", &s->stop);
+  nb_step_char(r, "content", &s->text);
 }
 
-static nibble_status read_suffix(const nb_step_reader *r, const cJSON *json, step *s) {
-  return nb_step_string(r, json, "suffix", NB_MAX_CONTENT, &s->text);
-}
+static void read_suffix(nb_step_reader *r, step *s) { nb_step_string(r, "suffix", NB_MAX_CONTENT, &s->text); }
 
 static const struct {
   const char *type;
   step step;
-  nibble_status (*read)(const nb_step_reader *r, const cJSON *json,
-                        step *s); /* the step's options; NULL: it has none */
+  void (*read)(nb_step_reader *r, step *s); /* the options; NULL: there are none */
 } types[] = {
     {"ByteLevel", {.whole = bytes}, NULL},
     {"ByteFallback", {.whole = byte_fallback}, NULL},
@@ -264,27 +261,23 @@ static const struct {
     {"BPEDecoder", {.each = suffix}, read_suffix},
 };
 
-static nibble_status add(const nb_step_reader *r, const cJSON *json, void *ctx) {
+static void add(nb_step_reader *r, void *ctx) {
   nb_decoder *out = ctx;
-  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-    if (strcmp(r->type, types[i].type) != 0) continue;
-    nibble_status status = nb_step_room(r, out->count);
-    if (status != NIBBLE_OK) return status;
-    step *s = &out->steps[out->count++];
-    *s = types[i].step;
-    return types[i].read ? types[i].read(r, json, s) : NIBBLE_OK;
-  }
-  return nb_step_unknown(r);
+  size_t i = 0, count = sizeof types / sizeof *types;
+  while (i < count && strcmp(r->type, types[i].type) != 0) i++;
+  if (i == count) nb_step_unknown(r);
+  if (!nb_step_room(r, out->count)) return;
+  step *s = &out->steps[out->count++];
+  *s = types[i].step;
+  if (types[i].read) types[i].read(r, s);
 }
 
-nibble_status nb_decoder_read(const char *where, const cJSON *json, nb_decoder **out, nibble_error *err) {
-  const nb_step_reader r = {.where = where, .name = "decoder", .list = "decoders", .err = err};
-  *out = NULL;
-  if (!json || cJSON_IsNull(json)) return NIBBLE_OK;
+nibble_status nb_decoder_read(const char *where, const cJSON *parts, nb_decoder **out, nibble_error *err) {
+  nb_step_reader r = {.where = where, .group = "decoder", .list = "decoders", .err = err};
   *out = calloc(1, sizeof **out);
   if (!*out) return nb_fail_memory(err, sizeof **out);
-  nibble_status status = nb_steps_each(&r, json, add, *out);
-  if (status == NIBBLE_OK) return NIBBLE_OK;
+  nibble_status status = nb_steps_each(&r, parts, add, *out);
+  if (status == NIBBLE_OK && r.json) return NIBBLE_OK;
   nb_decoder_free(*out);
   *out = NULL;
   return status;

@@ -43,11 +43,6 @@ typedef struct cut {
   double score; /* of the whole */
 } cut;
 
-typedef struct cuts {
-  cut *list;
-  size_t count, capacity;
-} cuts;
-
 /* SentencePiece joins the neighbours that make the best-scored piece. As a list of merges: every way to cut a piece in
  * two pieces, best score first; the further keys only make the order a definite one, which is transformers'
  * (tokenization_utils_base.py, generate_merges). */
@@ -66,7 +61,8 @@ static int32_t normal_id(const nb_vocab *vocab, const char *text, size_t n) {
   return id >= 0 && nb_vocab_type(vocab, id) == NB_TOKEN_NORMAL ? id : -1;
 }
 
-static nibble_status cut_piece(const nb_vocab *vocab, int32_t id, cuts *out, nibble_error *err) {
+/* Appends the cuts of a piece. */
+static void cut_piece(const nb_vocab *vocab, int32_t id, nb_buf *out) {
   nb_str piece = nb_vocab_text(vocab, id);
   int32_t chars = 0, left_chars = 0;
   for (size_t i = 0; i < piece.length; i++) chars += nb_utf8_begins(piece.data[i]);
@@ -77,20 +73,13 @@ static nibble_status cut_piece(const nb_vocab *vocab, int32_t id, cuts *out, nib
     if (merge.left < 0) continue;
     merge.right = normal_id(vocab, piece.data + at, piece.length - at);
     if (merge.right < 0) continue;
-    if (out->count == out->capacity) {
-      size_t capacity = out->capacity ? out->capacity * 2 : 4096;
-      cut *grown = realloc(out->list, capacity * sizeof *grown);
-      if (!grown) return nb_fail_memory(err, capacity * sizeof *grown);
-      out->list = grown;
-      out->capacity = capacity;
-    }
-    out->list[out->count++] = (cut){merge, left_chars, chars - left_chars, vocab->scores[id]};
+    cut found = {merge, left_chars, chars - left_chars, vocab->scores[id]};
+    nb_buf_append(out, &found, sizeof found);
   }
-  return NIBBLE_OK;
 }
 
 nibble_status nb_merges_from_scores(nb_merges *m, const nb_vocab *vocab, const char *where, nibble_error *err) {
-  cuts found = {0};
+  nb_buf cuts = {0};
   nibble_status status = NIBBLE_OK;
   for (int32_t i = 0; i < vocab->count && status == NIBBLE_OK; i++) {
     if (nb_vocab_text(vocab, i).length > MAX_PIECE)
@@ -100,11 +89,14 @@ nibble_status nb_merges_from_scores(nb_merges *m, const nb_vocab *vocab, const c
     else if (!isfinite(vocab->scores[i]))
       status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: the score of token %d is no number", where, i);
     else
-      status = cut_piece(vocab, i, &found, err);
+      cut_piece(vocab, i, &cuts);
   }
-  if (found.count) qsort(found.list, found.count, sizeof *found.list, compare);
-  for (size_t i = 0; i < found.count && status == NIBBLE_OK; i++) status = append(m, found.list[i].merge, err);
-  free(found.list);
+  if (status == NIBBLE_OK && cuts.failed) status = nb_fail_memory(err, cuts.length);
+  cut *list = (cut *)cuts.data;
+  size_t count = cuts.length / sizeof *list;
+  if (count > 0) qsort(list, count, sizeof *list, compare);
+  for (size_t i = 0; i < count && status == NIBBLE_OK; i++) status = append(m, list[i].merge, err);
+  nb_buf_free(&cuts);
   return status;
 }
 

@@ -4,6 +4,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "base/checked.h"
 #include "model/json.h"
 #include "tokenizer/model.h"
 
@@ -12,6 +13,7 @@ static const nb_token_model_kind *const kinds[] = {&nb_bpe};
 enum {
   CACHED_WORD = 64,       /* bytes: longer words hardly come twice */
   CACHED_WORDS = 1 << 15, /* words after which the cache is emptied */
+  SLOTS = 2 * CACHED_WORDS,
 };
 
 typedef struct slot {
@@ -21,9 +23,9 @@ typedef struct slot {
 } slot;
 
 typedef struct cache {
-  slot *slots;            /* hash table, at most half full */
-  size_t capacity, count; /* a power of two, or 0 */
-  uint64_t seed;          /* nobody can prepare a text whose words all collide */
+  slot *slots; /* hash table [SLOTS] */
+  size_t count;
+  uint64_t seed; /* nobody can prepare a text whose words all collide */
   nb_buf text;
   nb_ids ids;
 } cache;
@@ -55,6 +57,8 @@ nibble_status nb_token_model_open(const char *where, const nb_tokenizer_spec *sp
   nibble_status status = nb_token_model_kind_of(where, nb_json_object(spec->parts, "model"), &m->kind, err);
   if (status == NIBBLE_OK && getrandom(&m->cache.seed, sizeof m->cache.seed, 0) < 0)
     status = nb_fail_errno(err, "no random numbers");
+  m->cache.slots = nb_alloc(SLOTS, sizeof *m->cache.slots);
+  if (status == NIBBLE_OK && !m->cache.slots) status = nb_fail_memory(err, SLOTS * sizeof *m->cache.slots);
   if (status == NIBBLE_OK) status = m->kind->open(where, spec, vocab, &m->state, err);
   if (status == NIBBLE_OK) return NIBBLE_OK;
   nb_token_model_close(m);
@@ -74,7 +78,7 @@ void nb_token_model_close(nb_token_model *m) {
 
 /* The slot of a word, or a free one. */
 static slot *find(const cache *c, const nb_word *word, uint32_t hash) {
-  for (size_t i = hash & (c->capacity - 1);; i = (i + 1) & (c->capacity - 1)) {
+  for (size_t i = hash % SLOTS;; i = (i + 1) % SLOTS) {
     slot *s = &c->slots[i];
     if (s->hash == 0) return s;
     if (s->hash == hash && s->text_length == word->n && memcmp(c->text.data + s->text, word->text, word->n) == 0)
@@ -82,29 +86,12 @@ static slot *find(const cache *c, const nb_word *word, uint32_t hash) {
   }
 }
 
-/* Makes room for one more word: by more slots, or by forgetting all words. */
-static bool make_room(cache *c) {
-  if (c->count >= CACHED_WORDS) {
-    memset(c->slots, 0, c->capacity * sizeof *c->slots);
-    c->count = c->text.length = c->ids.length = 0;
-  }
-  if (2 * c->count < c->capacity) return true;
-  cache bigger = *c;
-  bigger.capacity = c->capacity ? 2 * c->capacity : 256;
-  bigger.slots = calloc(bigger.capacity, sizeof *bigger.slots);
-  if (!bigger.slots) return false;
-  for (size_t i = 0; i < c->capacity; i++) {
-    const slot *s = &c->slots[i];
-    if (s->hash) *find(&bigger, &(nb_word){.text = c->text.data + s->text, .n = s->text_length}, s->hash) = *s;
-  }
-  free(c->slots);
-  *c = bigger;
-  return true;
-}
-
 /* Without memory the word is just not remembered. */
 static void add(cache *c, uint32_t hash, const nb_word *word, const nb_ids *ids) {
-  if (!make_room(c)) return;
+  if (c->count == CACHED_WORDS) {
+    memset(c->slots, 0, SLOTS * sizeof *c->slots);
+    c->count = c->text.length = c->ids.length = 0;
+  }
   slot fresh = {.hash = hash,
                 .text = (uint32_t)c->text.length,
                 .ids = (uint32_t)c->ids.length,
@@ -123,8 +110,8 @@ nibble_status nb_token_model_encode(nb_token_model *m, const nb_word *word, nb_i
   uint32_t hash = 0;
   if (cached) {
     hash = (uint32_t)XXH3_64bits_withSeed(word->text, word->n, c->seed) | 1u << 31; /* never 0: that slot is free */
-    const slot *s = c->capacity ? find(c, word, hash) : NULL;
-    if (s && s->hash) {
+    const slot *s = find(c, word, hash);
+    if (s->hash) {
       if (s->id_count > 0) nb_ids_append(ids, c->ids.data + s->ids, s->id_count);
       return NIBBLE_OK;
     }

@@ -226,24 +226,22 @@ nibble_status nb_normalize(const nb_normalizer *normalizer, nb_buf *text, nb_buf
 
 /* --- reading --- */
 
-static nibble_status read_strip(const nb_step_reader *r, const cJSON *json, step *s) {
-  nibble_status status = nb_json_bool(r->where, json, "strip_left", &s->left, r->err);
-  return status == NIBBLE_OK ? nb_json_bool(r->where, json, "strip_right", &s->right, r->err) : status;
+static void read_strip(nb_step_reader *r, step *s) {
+  nb_step_bool(r, "strip_left", &s->left);
+  nb_step_bool(r, "strip_right", &s->right);
 }
 
-static nibble_status read_replace(const nb_step_reader *r, const cJSON *json, step *s) {
-  nibble_status status = nb_step_pattern(r, json, &s->regex);
-  return status == NIBBLE_OK ? nb_step_string(r, json, "content", NB_MAX_CONTENT, &s->text) : status;
+static void read_replace(nb_step_reader *r, step *s) {
+  nb_step_pattern(r, &s->regex);
+  nb_step_string(r, "content", NB_MAX_CONTENT, &s->text);
 }
 
-static nibble_status read_prepend(const nb_step_reader *r, const cJSON *json, step *s) {
-  return nb_step_string(r, json, "prepend", NB_MAX_CONTENT, &s->text);
-}
+static void read_prepend(nb_step_reader *r, step *s) { nb_step_string(r, "prepend", NB_MAX_CONTENT, &s->text); }
 
 static const struct {
   const char *type;
-  step step;                                                                  /* as far as the type says */
-  nibble_status (*read)(const nb_step_reader *r, const cJSON *json, step *s); /* the rest; NULL: there is none */
+  step step;                                /* as far as the type says */
+  void (*read)(nb_step_reader *r, step *s); /* the options; NULL: there are none */
 } types[] = {
     {"NFC", {.run = form, .form = UTF8PROC_COMPOSE}, NULL},
     {"NFD", {.run = form, .form = UTF8PROC_DECOMPOSE}, NULL},
@@ -256,24 +254,22 @@ static const struct {
     {"ByteLevel", {.run = bytes}, NULL},
 };
 
-static nibble_status add(const nb_step_reader *r, const cJSON *json, void *ctx) {
+static void add(nb_step_reader *r, void *ctx) {
   nb_normalizer *out = ctx;
-  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-    if (strcmp(r->type, types[i].type) != 0) continue;
-    nibble_status status = nb_step_room(r, out->count);
-    if (status != NIBBLE_OK) return status;
-    step *s = &out->steps[out->count++];
-    *s = types[i].step;
-    return types[i].read ? types[i].read(r, json, s) : NIBBLE_OK;
-  }
-  return nb_step_unknown(r);
+  size_t i = 0, count = sizeof types / sizeof *types;
+  while (i < count && strcmp(r->type, types[i].type) != 0) i++;
+  if (i == count) nb_step_unknown(r);
+  if (!nb_step_room(r, out->count)) return;
+  step *s = &out->steps[out->count++];
+  *s = types[i].step;
+  if (types[i].read) types[i].read(r, s);
 }
 
-nibble_status nb_normalizer_read(const char *where, const cJSON *json, nb_normalizer **out, nibble_error *err) {
-  const nb_step_reader r = {.where = where, .name = "normalizer", .list = "normalizers", .err = err};
+nibble_status nb_normalizer_read(const char *where, const cJSON *parts, nb_normalizer **out, nibble_error *err) {
+  nb_step_reader r = {.where = where, .group = "normalizer", .list = "normalizers", .err = err};
   *out = calloc(1, sizeof **out);
   if (!*out) return nb_fail_memory(err, sizeof **out);
-  nibble_status status = nb_steps_each(&r, json, add, *out);
+  nibble_status status = nb_steps_each(&r, parts, add, *out);
   if (status == NIBBLE_OK && (*out)->count > 0) return NIBBLE_OK;
   nb_normalizer_free(*out);
   *out = NULL;

@@ -6,56 +6,47 @@
 
 enum { MAX_TEMPLATE = 256 }; /* pieces: each may be the whole text again */
 
-static nibble_status add_id(const nb_step_reader *r, const cJSON *json, nb_ids *out) {
+static void add_id(nb_step_reader *r, const cJSON *json, nb_ids *out) {
   if (!cJSON_IsNumber(json) || !(json->valuedouble >= 0 && json->valuedouble < NB_MAX_ID))
-    return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s has an id that is none", r->where, r->name);
-  if (out->length >= MAX_TEMPLATE)
-    return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s has more than %d pieces", r->where, r->name, MAX_TEMPLATE);
-  int32_t id = (int32_t)json->valuedouble;
-  nb_ids_append(out, &id, 1);
-  return NIBBLE_OK;
+    nb_step_fail(r, "has an id that is none");
+  else if (out->length >= MAX_TEMPLATE)
+    nb_step_fail(r, "has more than %d pieces", MAX_TEMPLATE);
+  else
+    nb_ids_append(out, &(int32_t){(int32_t)json->valuedouble}, 1);
 }
 
-static nibble_status add_piece(const nb_step_reader *r, const cJSON *piece, const cJSON *specials, nb_ids *out) {
+static void add_piece(nb_step_reader *r, const cJSON *piece, nb_ids *out) {
   const cJSON *special = nb_json_object(piece, "SpecialToken"), *sequence = nb_json_object(piece, "Sequence");
   const char *name = "";
-  nibble_status status = nb_json_string(r->where, special ? special : sequence, "id", &name, r->err);
-  if (status != NIBBLE_OK) return status;
-  if (sequence && strcmp(name, "A") == 0 && out->length < MAX_TEMPLATE) {
+  r->status = nb_json_string(r->where, special ? special : sequence, "id", &name, r->err);
+  if (r->status == NIBBLE_OK && sequence && strcmp(name, "A") == 0 && out->length < MAX_TEMPLATE) {
     nb_ids_append(out, &(int32_t){-1}, 1);
-    return NIBBLE_OK;
+    return;
   }
-  const cJSON *ids = special ? cJSON_GetObjectItemCaseSensitive(nb_json_object(specials, name), "ids") : NULL;
-  if (!cJSON_IsArray(ids))
-    return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s has a piece '%s' that it does not define", r->where, r->name,
-                   name);
-  for (const cJSON *id = ids->child; id && status == NIBBLE_OK; id = id->next) status = add_id(r, id, out);
-  return status;
+  const cJSON *known = special ? nb_json_object(nb_json_object(r->json, "special_tokens"), name) : NULL;
+  const cJSON *ids = cJSON_GetObjectItemCaseSensitive(known, "ids");
+  if (!cJSON_IsArray(ids)) nb_step_fail(r, "has a piece '%s' that it does not define", name);
+  for (const cJSON *id = ids ? ids->child : NULL; id && r->status == NIBBLE_OK; id = id->next) add_id(r, id, out);
 }
 
-static nibble_status read_template(const nb_step_reader *r, const cJSON *json, nb_ids *out) {
-  const cJSON *single = cJSON_GetObjectItemCaseSensitive(json, "single");
-  if (!cJSON_IsArray(single)) return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s has no \"single\"", r->where, r->name);
-  nibble_status status = NIBBLE_OK;
-  for (const cJSON *piece = single->child; piece && status == NIBBLE_OK; piece = piece->next)
-    status = add_piece(r, piece, nb_json_object(json, "special_tokens"), out);
-  if (status == NIBBLE_OK && out->length == 0)
-    return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s has an empty template", r->where, r->name);
-  return status;
+static void read_template(nb_step_reader *r, nb_ids *out) {
+  const cJSON *single = cJSON_GetObjectItemCaseSensitive(r->json, "single");
+  if (!cJSON_IsArray(single)) nb_step_fail(r, "has no \"single\"");
+  for (const cJSON *piece = single ? single->child : NULL; piece && r->status == NIBBLE_OK; piece = piece->next)
+    add_piece(r, piece, out);
+  if (out->length == 0) nb_step_fail(r, "has an empty template");
 }
 
 /* "cls" and "sep", each [token, id], around the text. */
-static nibble_status read_cls_sep(const nb_step_reader *r, const cJSON *json, nb_ids *out) {
-  const cJSON *cls = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(json, "cls"), 1);
-  const cJSON *sep = cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(json, "sep"), 1);
-  nibble_status status = add_id(r, cls, out);
+static void read_cls_sep(nb_step_reader *r, nb_ids *out) {
+  add_id(r, cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(r->json, "cls"), 1), out);
   nb_ids_append(out, &(int32_t){-1}, 1);
-  return status == NIBBLE_OK ? add_id(r, sep, out) : status;
+  add_id(r, cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(r->json, "sep"), 1), out);
 }
 
 static const struct {
   const char *type;
-  nibble_status (*read)(const nb_step_reader *r, const cJSON *json, nb_ids *out); /* a template; NULL: changes no ids */
+  void (*read)(nb_step_reader *r, nb_ids *out); /* the template; NULL: the type changes no ids */
 } types[] = {
     {"ByteLevel", NULL}, /* moves offsets */
     {"TemplateProcessing", read_template},
@@ -63,19 +54,19 @@ static const struct {
     {"BertProcessing", read_cls_sep},
 };
 
-static nibble_status add(const nb_step_reader *r, const cJSON *json, void *ctx) {
+static void add(nb_step_reader *r, void *ctx) {
   nb_ids *out = ctx;
   for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
     if (strcmp(r->type, types[i].type) != 0) continue;
-    if (!types[i].read) return NIBBLE_OK;
-    if (out->length > 0) return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s has two templates", r->where, r->name);
-    return types[i].read(r, json, out);
+    if (types[i].read && out->length > 0) nb_step_fail(r, "is one of two templates");
+    if (types[i].read && r->status == NIBBLE_OK) types[i].read(r, out);
+    return;
   }
-  return nb_step_unknown(r);
+  nb_step_unknown(r);
 }
 
-nibble_status nb_post_read(const char *where, const cJSON *json, nb_ids *template, nibble_error *err) {
-  const nb_step_reader r = {.where = where, .name = "post_processor", .list = "processors", .err = err};
-  nibble_status status = nb_steps_each(&r, json, add, template);
+nibble_status nb_post_read(const char *where, const cJSON *parts, nb_ids *template, nibble_error *err) {
+  nb_step_reader r = {.where = where, .group = "post_processor", .list = "processors", .err = err};
+  nibble_status status = nb_steps_each(&r, parts, add, template);
   return status == NIBBLE_OK && template->failed ? nb_fail_memory(err, template->length * sizeof(int32_t)) : status;
 }

@@ -193,123 +193,107 @@ nibble_status nb_pre_tokenize(nb_pre_tokenizer *pre, nb_str text, bool at_start,
 
 /* --- reading --- */
 
-/* Takes over the step's pattern and text, also when it fails. */
-static nibble_status add_step(const nb_step_reader *r, nb_pre_tokenizer *out, step s) {
-  nibble_status status = nb_step_room(r, out->count);
-  if (status == NIBBLE_OK) {
+/* Takes over the step's pattern and text, also where something has failed. */
+static void add_step(nb_step_reader *r, nb_pre_tokenizer *out, step s) {
+  if (r->status == NIBBLE_OK && nb_step_room(r, out->count)) {
     out->steps[out->count++] = s;
-  } else {
-    nb_regex_free(s.regex);
-    free(s.replacement);
+    return;
   }
-  return status;
+  nb_regex_free(s.regex);
+  free(s.replacement);
 }
 
-static nibble_status add_pattern(const nb_step_reader *r, nb_pre_tokenizer *out, const char *pattern, bool literal,
-                                 step s) {
-  nibble_status status = nb_regex_compile(r->where, pattern, literal, &s.regex, r->err);
-  return status == NIBBLE_OK ? add_step(r, out, s) : status;
+static void add_pattern(nb_step_reader *r, nb_pre_tokenizer *out, const char *pattern, bool literal, step s) {
+  if (r->status == NIBBLE_OK) r->status = nb_regex_compile(r->where, pattern, literal, &s.regex, r->err);
+  add_step(r, out, s);
 }
 
-/* *out becomes the index of the string under `key` among names[0, count); it stays where the key is absent. */
-static nibble_status read_name(const nb_step_reader *r, const cJSON *json, const char *key, const char *const names[],
-                               int count, int *out) {
+/* *out becomes the index of the text under `key` among names[0, count). */
+static void read_name(nb_step_reader *r, const char *key, const char *const names[], int count, int *out) {
   const char *name = names[*out];
-  nibble_status status = nb_json_string(r->where, json, key, &name, r->err);
-  if (status != NIBBLE_OK) return status;
-  for (*out = 0; *out < count; ++*out) {
-    if (strcmp(name, names[*out]) == 0) return NIBBLE_OK;
+  nb_step_text(r, key, &name);
+  for (int i = 0; i < count; i++) {
+    *out = i;
+    if (strcmp(name, names[i]) == 0) return;
   }
-  return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s %s has the unknown %s '%s'", r->where, r->name, r->type, key, name);
+  nb_step_fail(r, "has the unknown %s '%s'", key, name);
 }
 
-static nibble_status read_behavior(const nb_step_reader *r, const cJSON *json, behavior *out) {
+static behavior read_behavior(nb_step_reader *r) {
   static const char *const names[] = {[REMOVED] = "Removed",
                                       [ISOLATED] = "Isolated",
                                       [MERGED_WITH_PREVIOUS] = "MergedWithPrevious",
                                       [MERGED_WITH_NEXT] = "MergedWithNext",
                                       [CONTIGUOUS] = "Contiguous"};
   int index = ISOLATED;
-  nibble_status status = read_name(r, json, "behavior", names, sizeof names / sizeof *names, &index);
-  *out = (behavior)index;
-  return status;
+  read_name(r, "behavior", names, sizeof names / sizeof *names, &index);
+  return (behavior)index;
 }
 
-static nibble_status read_byte_level(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
+static void read_byte_level(nb_step_reader *r, nb_pre_tokenizer *out) {
   bool space = true, regex = true;
-  nibble_status status = nb_json_bool(r->where, json, "add_prefix_space", &space, r->err);
-  if (status == NIBBLE_OK) status = nb_json_bool(r->where, json, "use_regex", &regex, r->err);
-  if (status == NIBBLE_OK && space) status = add_step(r, out, (step){.rewrite = prepend_space});
-  if (status == NIBBLE_OK && regex) status = add_pattern(r, out, GPT2_PATTERN, false, (step){.behavior = ISOLATED});
-  return status == NIBBLE_OK ? add_step(r, out, (step){.rewrite = write_bytes}) : status;
+  nb_step_bool(r, "add_prefix_space", &space);
+  nb_step_bool(r, "use_regex", &regex);
+  if (space) add_step(r, out, (step){.rewrite = prepend_space});
+  if (regex) add_pattern(r, out, GPT2_PATTERN, false, (step){.behavior = ISOLATED});
+  add_step(r, out, (step){.rewrite = write_bytes});
 }
 
-static nibble_status read_split(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
-  step s = {0};
-  if (!cJSON_HasObjectItem(json, "behavior"))
-    return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s %s has no \"behavior\"", r->where, r->name, r->type);
-  nibble_status status = read_behavior(r, json, &s.behavior);
-  if (status == NIBBLE_OK) status = nb_json_bool(r->where, json, "invert", &s.invert, r->err);
-  if (status == NIBBLE_OK) status = nb_step_pattern(r, json, &s.regex);
-  return status == NIBBLE_OK ? add_step(r, out, s) : status;
+static void read_split(nb_step_reader *r, nb_pre_tokenizer *out) {
+  if (!cJSON_HasObjectItem(r->json, "behavior")) nb_step_fail(r, "has no \"behavior\"");
+  step s = {.behavior = read_behavior(r)};
+  nb_step_bool(r, "invert", &s.invert);
+  nb_step_pattern(r, &s.regex);
+  add_step(r, out, s);
 }
 
-static nibble_status read_digits(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
+static void read_digits(nb_step_reader *r, nb_pre_tokenizer *out) {
   bool individual = false;
-  nibble_status status = nb_json_bool(r->where, json, "individual_digits", &individual, r->err);
-  if (status != NIBBLE_OK) return status;
-  return add_step(r, out, (step){.is_in_class = nb_is_numeric, .behavior = individual ? ISOLATED : CONTIGUOUS});
+  nb_step_bool(r, "individual_digits", &individual);
+  add_step(r, out, (step){.is_in_class = nb_is_numeric, .behavior = individual ? ISOLATED : CONTIGUOUS});
 }
 
-static nibble_status read_punctuation(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
-  step s = {.is_in_class = nb_is_punct};
-  nibble_status status = read_behavior(r, json, &s.behavior);
-  return status == NIBBLE_OK ? add_step(r, out, s) : status;
+static void read_punctuation(nb_step_reader *r, nb_pre_tokenizer *out) {
+  add_step(r, out, (step){.is_in_class = nb_is_punct, .behavior = read_behavior(r)});
 }
 
-static nibble_status read_whitespace(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
-  (void)json;
-  return add_pattern(r, out, WORD_PATTERN, false, (step){.behavior = REMOVED, .invert = true});
+static void read_whitespace(nb_step_reader *r, nb_pre_tokenizer *out) {
+  add_pattern(r, out, WORD_PATTERN, false, (step){.behavior = REMOVED, .invert = true});
 }
 
-static nibble_status read_whitespace_split(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
-  (void)json;
-  return add_step(r, out, (step){.is_in_class = nb_is_space, .behavior = REMOVED});
+static void read_whitespace_split(nb_step_reader *r, nb_pre_tokenizer *out) {
+  add_step(r, out, (step){.is_in_class = nb_is_space, .behavior = REMOVED});
 }
 
-static nibble_status read_bert(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
-  nibble_status status = read_whitespace_split(r, json, out);
-  return status == NIBBLE_OK ? add_step(r, out, (step){.is_in_class = nb_is_punct, .behavior = ISOLATED}) : status;
+static void read_bert(nb_step_reader *r, nb_pre_tokenizer *out) {
+  read_whitespace_split(r, out);
+  add_step(r, out, (step){.is_in_class = nb_is_punct, .behavior = ISOLATED});
 }
 
-static nibble_status read_delimiter(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
-  char *text;
-  nibble_status status = nb_step_char(r, json, "delimiter", &text);
-  if (status == NIBBLE_OK) status = add_pattern(r, out, text, true, (step){.behavior = REMOVED});
+static void read_delimiter(nb_step_reader *r, nb_pre_tokenizer *out) {
+  char *text = NULL;
+  nb_step_char(r, "delimiter", &text);
+  add_pattern(r, out, text, true, (step){.behavior = REMOVED});
   free(text);
-  return status;
 }
 
-static nibble_status read_metaspace(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out) {
+static void read_metaspace(nb_step_reader *r, nb_pre_tokenizer *out) {
   static const char *const schemes[] = {[NEVER] = "never", [FIRST] = "first", [ALWAYS] = "always"};
   step s = {.rewrite = write_metaspace};
   bool split = true, prefix = true;
   int scheme = ALWAYS;
-  nibble_status status = read_name(r, json, "prepend_scheme", schemes, sizeof schemes / sizeof *schemes, &scheme);
-  if (status == NIBBLE_OK) status = nb_json_bool(r->where, json, "split", &split, r->err);
-  if (status == NIBBLE_OK) status = nb_json_bool(r->where, json, "add_prefix_space", &prefix, r->err);
-  if (status == NIBBLE_OK) status = nb_step_char(r, json, "replacement", &s.replacement);
-  if (status != NIBBLE_OK) return status;
+  read_name(r, "prepend_scheme", schemes, sizeof schemes / sizeof *schemes, &scheme);
+  nb_step_bool(r, "split", &split);
+  nb_step_bool(r, "add_prefix_space", &prefix);
+  nb_step_char(r, "replacement", &s.replacement);
   s.prepend = prefix ? (unsigned)scheme : NEVER;
-  const char *replacement = s.replacement; /* the step's from here */
-  status = add_step(r, out, s);
-  if (status != NIBBLE_OK || !split) return status;
-  return add_pattern(r, out, replacement, true, (step){.behavior = MERGED_WITH_NEXT});
+  add_step(r, out, s);
+  if (split && r->status == NIBBLE_OK) add_pattern(r, out, s.replacement, true, (step){.behavior = MERGED_WITH_NEXT});
 }
 
 static const struct {
   const char *type;
-  nibble_status (*read)(const nb_step_reader *r, const cJSON *json, nb_pre_tokenizer *out);
+  void (*read)(nb_step_reader *r, nb_pre_tokenizer *out);
 } types[] = {
     {"ByteLevel", read_byte_level},  {"Split", read_split},
     {"Digits", read_digits},         {"Punctuation", read_punctuation},
@@ -318,29 +302,28 @@ static const struct {
     {"Metaspace", read_metaspace},
 };
 
-static nibble_status add(const nb_step_reader *r, const cJSON *json, void *ctx) {
+static void add(nb_step_reader *r, void *ctx) {
   for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-    if (strcmp(r->type, types[i].type) == 0) return types[i].read(r, json, ctx);
+    if (strcmp(r->type, types[i].type) != 0) continue;
+    types[i].read(r, ctx);
+    return;
   }
-  return nb_step_unknown(r);
+  nb_step_unknown(r);
 }
 
-nibble_status nb_pre_tokenizer_read(const char *where, const cJSON *json, nb_pre_tokenizer **out, nibble_error *err) {
-  const nb_step_reader r = {.where = where, .name = "pre_tokenizer", .list = "pretokenizers", .err = err};
-  nb_pre_tokenizer *pre = calloc(1, sizeof *pre);
-  *out = NULL;
+nibble_status nb_pre_tokenizer_read(const char *where, const cJSON *parts, nb_pre_tokenizer **out, nibble_error *err) {
+  nb_step_reader r = {.where = where, .group = "pre_tokenizer", .list = "pretokenizers", .err = err};
+  nb_pre_tokenizer *pre = *out = calloc(1, sizeof *pre);
   if (!pre) return nb_fail_memory(err, sizeof *pre);
-  nibble_status status = nb_steps_each(&r, json, add, pre);
+  nibble_status status = nb_steps_each(&r, parts, add, pre);
   if (status != NIBBLE_OK) {
     nb_pre_tokenizer_free(pre);
-    return status;
-  }
-  if (pre->count > 0 && pre->steps[pre->count - 1].rewrite == write_bytes) {
+    *out = NULL;
+  } else if (pre->count > 0 && pre->steps[pre->count - 1].rewrite == write_bytes) {
     pre->raw = true; /* the usual case: the last step's characters need never be written */
     pre->count--;
   }
-  *out = pre;
-  return NIBBLE_OK;
+  return status;
 }
 
 void nb_pre_tokenizer_free(nb_pre_tokenizer *pre) {

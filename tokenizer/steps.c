@@ -1,67 +1,92 @@
 #include "tokenizer/steps.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/utf8.h"
 #include "model/json.h"
 
-static nibble_status each(nb_step_reader r, const cJSON *json, int depth, nb_step_fn add, void *ctx) {
+static void each(nb_step_reader *r, const cJSON *json, int depth, nb_step_fn add, void *ctx) {
   const cJSON *type = cJSON_IsObject(json) ? cJSON_GetObjectItemCaseSensitive(json, "type") : NULL;
-  if (!cJSON_IsString(type)) return nb_fail(r.err, NIBBLE_BAD_INPUT, "%s: a %s has no \"type\"", r.where, r.name);
-  r.type = type->valuestring;
-  const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, r.list);
-  if (strcmp(r.type, "Sequence") != 0 || !cJSON_IsArray(list) || depth == NB_MAX_STEPS) return add(&r, json, ctx);
-  nibble_status status = NIBBLE_OK;
-  for (const cJSON *item = list->child; item && status == NIBBLE_OK; item = item->next)
-    status = each(r, item, depth + 1, add, ctx);
-  return status;
+  if (!cJSON_IsString(type)) {
+    r->status = nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: a %s has no \"type\"", r->where, r->group);
+    return;
+  }
+  r->type = type->valuestring;
+  r->json = json;
+  const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, r->list);
+  if (strcmp(r->type, "Sequence") != 0 || !cJSON_IsArray(list) || depth == NB_MAX_STEPS) {
+    add(r, ctx);
+    return;
+  }
+  for (const cJSON *item = list->child; item && r->status == NIBBLE_OK; item = item->next)
+    each(r, item, depth + 1, add, ctx);
 }
 
-nibble_status nb_steps_each(const nb_step_reader *group, const cJSON *json, nb_step_fn add, void *ctx) {
-  return json && !cJSON_IsNull(json) ? each(*group, json, 0, add, ctx) : NIBBLE_OK;
+nibble_status nb_steps_each(nb_step_reader *r, const cJSON *parts, nb_step_fn add, void *ctx) {
+  const cJSON *json = cJSON_GetObjectItemCaseSensitive(parts, r->group);
+  if (json && !cJSON_IsNull(json)) each(r, json, 0, add, ctx);
+  return r->status;
 }
 
-nibble_status nb_step_unknown(const nb_step_reader *r) {
-  return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s '%s' is not supported", r->where, r->name, r->type);
+void nb_step_fail(nb_step_reader *r, const char *format, ...) {
+  if (r->status != NIBBLE_OK) return;
+  char message[NIBBLE_MESSAGE_MAX];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(message, sizeof message, format, args);
+  va_end(args);
+  r->status = nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s %s %s", r->where, r->group, r->type, message);
 }
 
-nibble_status nb_step_room(const nb_step_reader *r, int count) {
-  if (count < NB_MAX_STEPS) return NIBBLE_OK;
-  return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s has more than %d steps", r->where, r->name, NB_MAX_STEPS);
+void nb_step_unknown(nb_step_reader *r) {
+  r->status = nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s '%s' is not supported", r->where, r->group, r->type);
 }
 
-nibble_status nb_step_pattern(const nb_step_reader *r, const cJSON *json, nb_regex **out) {
-  const cJSON *pattern = nb_json_object(json, "pattern");
+bool nb_step_room(nb_step_reader *r, int count) {
+  if (count == NB_MAX_STEPS)
+    r->status = nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s has more than %d steps", r->where, r->group, NB_MAX_STEPS);
+  return r->status == NIBBLE_OK;
+}
+
+void nb_step_bool(nb_step_reader *r, const char *key, bool *out) {
+  if (r->status == NIBBLE_OK) r->status = nb_json_bool(r->where, r->json, key, out, r->err);
+}
+
+void nb_step_count(nb_step_reader *r, const char *key, int64_t *out) {
+  if (r->status == NIBBLE_OK) r->status = nb_json_int(r->where, r->json, key, 0, INT32_MAX, out, r->err);
+}
+
+void nb_step_text(nb_step_reader *r, const char *key, const char **out) {
+  if (r->status == NIBBLE_OK) r->status = nb_json_string(r->where, r->json, key, out, r->err);
+}
+
+void nb_step_string(nb_step_reader *r, const char *key, size_t limit, char **out) {
+  const cJSON *text = cJSON_GetObjectItemCaseSensitive(r->json, key);
+  size_t n = cJSON_IsString(text) ? strlen(text->valuestring) : 0;
+  if (!cJSON_IsString(text))
+    nb_step_fail(r, "has no string \"%s\"", key);
+  else if (n > limit)
+    nb_step_fail(r, "has a \"%s\" of %zu bytes, more than the %zu allowed", key, n, limit);
+  if (r->status == NIBBLE_OK && !(*out = strdup(text->valuestring))) r->status = nb_fail_memory(r->err, n);
+}
+
+void nb_step_char(nb_step_reader *r, const char *key, char **out) {
+  const cJSON *text = cJSON_GetObjectItemCaseSensitive(r->json, key);
+  size_t length = 0;
+  if (cJSON_IsString(text) && text->valuestring[0]) nb_utf8_decode(text->valuestring, &length);
+  if (cJSON_IsString(text) && strlen(text->valuestring) != length) length = 0;
+  if (cJSON_IsString(text) && length == 0) nb_step_fail(r, "has a \"%s\" that is not one character", key);
+  nb_step_string(r, key, length, out);
+}
+
+void nb_step_pattern(nb_step_reader *r, nb_regex **out) {
+  const cJSON *pattern = nb_json_object(r->json, "pattern");
   const cJSON *text = cJSON_GetObjectItemCaseSensitive(pattern, "String");
   const cJSON *regex = cJSON_GetObjectItemCaseSensitive(pattern, "Regex");
-  if (cJSON_IsString(text)) return nb_regex_compile(r->where, text->valuestring, true, out, r->err);
-  if (cJSON_IsString(regex)) return nb_regex_compile(r->where, regex->valuestring, false, out, r->err);
-  return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s %s has no \"pattern\" of a String or a Regex", r->where, r->name,
-                 r->type);
-}
-
-nibble_status nb_step_string(const nb_step_reader *r, const cJSON *json, const char *key, size_t limit, char **out) {
-  *out = NULL;
-  const cJSON *text = cJSON_GetObjectItemCaseSensitive(json, key);
-  if (!cJSON_IsString(text))
-    return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s %s has no string \"%s\"", r->where, r->name, r->type, key);
-  size_t n = strlen(text->valuestring);
-  if (n > limit)
-    return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s %s has a \"%s\" of %zu bytes, more than the %zu allowed", r->where,
-                   r->name, r->type, key, n, limit);
-  *out = strdup(text->valuestring);
-  return *out ? NIBBLE_OK : nb_fail_memory(r->err, n);
-}
-
-nibble_status nb_step_char(const nb_step_reader *r, const cJSON *json, const char *key, char **out) {
-  nibble_status status = nb_step_string(r, json, key, 4, out);
-  if (status != NIBBLE_OK) return status;
-  size_t length = 0;
-  if (**out) nb_utf8_decode(*out, &length);
-  if (length > 0 && (*out)[length] == 0) return NIBBLE_OK;
-  free(*out);
-  *out = NULL;
-  return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s %s has a \"%s\" that is not one character", r->where, r->name,
-                 r->type, key);
+  const cJSON *used = cJSON_IsString(text) ? text : regex;
+  if (!cJSON_IsString(used)) nb_step_fail(r, "has no \"pattern\" of a String or a Regex");
+  if (r->status == NIBBLE_OK) r->status = nb_regex_compile(r->where, used->valuestring, used == text, out, r->err);
 }

@@ -22,9 +22,9 @@ enum {
 
 typedef struct nb_normalizer nb_normalizer;
 
-/* Every group is read so: `json` is its member of tokenizer.json, `where` the file's name. *out is NULL where there is
+/* Every group is read so: `parts` is the object of tokenizer.json, `where` the file's name. *out is NULL where there is
  * nothing to do. */
-nibble_status nb_normalizer_read(const char *where, const cJSON *json, nb_normalizer **out, nibble_error *err);
+nibble_status nb_normalizer_read(const char *where, const cJSON *parts, nb_normalizer **out, nibble_error *err);
 
 /* Normalizes *text (valid UTF-8) in place; `scratch` is overwritten. *at_start is cleared if text at its start went. */
 nibble_status nb_normalize(const nb_normalizer *normalizer, nb_buf *text, nb_buf *scratch, bool *at_start,
@@ -41,7 +41,7 @@ typedef struct nb_word_sink {
   void *ctx;
 } nb_word_sink;
 
-nibble_status nb_pre_tokenizer_read(const char *where, const cJSON *json, nb_pre_tokenizer **out, nibble_error *err);
+nibble_status nb_pre_tokenizer_read(const char *where, const cJSON *parts, nb_pre_tokenizer **out, nibble_error *err);
 
 /* Hands on the words of `text` (valid UTF-8); `at_start`: it begins the whole input. */
 nibble_status nb_pre_tokenize(nb_pre_tokenizer *pre, nb_str text, bool at_start, nb_word_sink sink, nibble_error *err);
@@ -51,13 +51,13 @@ void nb_pre_tokenizer_free(nb_pre_tokenizer *pre);
 
 /* Reads the template for a single text: the ids of special tokens, and -1 where the text's own go. It stays empty where
  * there is none. */
-nibble_status nb_post_read(const char *where, const cJSON *json, nb_ids *template, nibble_error *err);
+nibble_status nb_post_read(const char *where, const cJSON *parts, nb_ids *template, nibble_error *err);
 
 /* --- decoders.c --- */
 
 typedef struct nb_decoder nb_decoder;
 
-nibble_status nb_decoder_read(const char *where, const cJSON *json, nb_decoder **out, nibble_error *err);
+nibble_status nb_decoder_read(const char *where, const cJSON *parts, nb_decoder **out, nibble_error *err);
 
 /* Appends the text of tokens[0, count). Without a decoder they are joined with spaces, as the reference does. */
 nibble_status nb_decode_tokens(const nb_decoder *decoder, const nb_token *tokens, size_t count, nb_buf *text,
@@ -66,34 +66,43 @@ void nb_decoder_free(nb_decoder *decoder);
 
 /* --- for those files --- */
 
-/* The step that is being read. */
+/* The step that is being read. The functions below stick at the first failure: call them for all options, look at
+ * `status` once. */
 typedef struct nb_step_reader {
   const char *where; /* the file, for messages */
-  const char *name;  /* the group: "normalizer" */
+  const char *group; /* the member of tokenizer.json: "normalizer" */
   const char *list;  /* the key under which a Sequence has its steps: "normalizers" */
   const char *type;  /* the step's: "Replace" */
+  const cJSON *json; /* the step's object */
+  nibble_status status;
   nibble_error *err;
 } nb_step_reader;
 
-/* Adds the step that `json` describes to what ctx is. */
-typedef nibble_status (*nb_step_fn)(const nb_step_reader *r, const cJSON *json, void *ctx);
+/* Adds the step that r->json describes to the group that ctx is. */
+typedef void (*nb_step_fn)(nb_step_reader *r, void *ctx);
 
-/* Calls `add` for the step `json`, or for each of a Sequence, with the `type` filled in; succeeds on NULL and null. */
-nibble_status nb_steps_each(const nb_step_reader *group, const cJSON *json, nb_step_fn add, void *ctx);
+/* Calls `add` for the step that the group in `parts` is, or for each of a Sequence, until there is a failure. Succeeds,
+ * and leaves r->json NULL, where the group is absent. */
+nibble_status nb_steps_each(nb_step_reader *r, const cJSON *parts, nb_step_fn add, void *ctx);
 
-/* Refuses a type that has no row. */
-nibble_status nb_step_unknown(const nb_step_reader *r);
+/* Fails with "FILE: GROUP TYPE " before the message. */
+void nb_step_fail(nb_step_reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Fails if a group that has `count` steps has no room for one more. */
-nibble_status nb_step_room(const nb_step_reader *r, int count);
+/* Refuses the type by name: it has no row. */
+void nb_step_unknown(nb_step_reader *r);
 
-/* A pattern written {"Regex": "..."} or {"String": "..."} under "pattern". */
-nibble_status nb_step_pattern(const nb_step_reader *r, const cJSON *json, nb_regex **out);
+/* False, after a failure, if a group of `count` steps has no room for one more. */
+bool nb_step_room(nb_step_reader *r, int count);
 
-/* A copy, owned by the caller, of the string under `key`, which must be there and have at most `limit` bytes. */
-nibble_status nb_step_string(const nb_step_reader *r, const cJSON *json, const char *key, size_t limit, char **out);
+/* Options, which keep their defaults where they are absent. */
+void nb_step_bool(nb_step_reader *r, const char *key, bool *out);
+void nb_step_count(nb_step_reader *r, const char *key, int64_t *out);
+void nb_step_text(nb_step_reader *r, const char *key, const char **out); /* *out points into the JSON */
 
-/* The same for one character. */
-nibble_status nb_step_char(const nb_step_reader *r, const cJSON *json, const char *key, char **out);
+/* Options that must be there, copied for the caller: a text of at most `limit` bytes, one character, and a pattern
+ * written {"Regex": "..."} or {"String": "..."} under "pattern". *out is left alone after a failure. */
+void nb_step_string(nb_step_reader *r, const char *key, size_t limit, char **out);
+void nb_step_char(nb_step_reader *r, const char *key, char **out);
+void nb_step_pattern(nb_step_reader *r, nb_regex **out);
 
 #endif

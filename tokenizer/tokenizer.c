@@ -53,18 +53,13 @@ nibble_status nb_tokenizer_make(const char *where, nb_tokenizer_spec *spec, nb_t
   if (!t) return nb_fail_memory(err, sizeof *t);
   t->vocab = spec->vocab;
   spec->vocab = (nb_vocab){0};
-  const cJSON *parts = spec->parts;
+  const cJSON *parts = spec->parts, *added = cJSON_GetObjectItemCaseSensitive(parts, "added_tokens");
   nibble_status status = nb_token_model_open(where, spec, &t->vocab, &t->model, err);
-  const cJSON *part = cJSON_GetObjectItemCaseSensitive(parts, "normalizer");
-  if (status == NIBBLE_OK) status = nb_normalizer_read(where, part, &t->normalizer, err);
-  part = cJSON_GetObjectItemCaseSensitive(parts, "pre_tokenizer");
-  if (status == NIBBLE_OK) status = nb_pre_tokenizer_read(where, part, &t->pre, err);
-  part = cJSON_GetObjectItemCaseSensitive(parts, "post_processor");
-  if (status == NIBBLE_OK) status = nb_post_read(where, part, &t->template, err);
-  part = cJSON_GetObjectItemCaseSensitive(parts, "decoder");
-  if (status == NIBBLE_OK) status = nb_decoder_read(where, part, &t->decoder, err);
-  part = cJSON_GetObjectItemCaseSensitive(parts, "added_tokens");
-  if (status == NIBBLE_OK) status = nb_added_read(where, part, t->normalizer, &t->vocab, &t->added, err);
+  if (status == NIBBLE_OK) status = nb_normalizer_read(where, parts, &t->normalizer, err);
+  if (status == NIBBLE_OK) status = nb_pre_tokenizer_read(where, parts, &t->pre, err);
+  if (status == NIBBLE_OK) status = nb_post_read(where, parts, &t->template, err);
+  if (status == NIBBLE_OK) status = nb_decoder_read(where, parts, &t->decoder, err);
+  if (status == NIBBLE_OK) status = nb_added_read(where, added, t->normalizer, &t->vocab, &t->added, err);
   if (status == NIBBLE_OK)
     *out = t;
   else

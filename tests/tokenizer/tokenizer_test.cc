@@ -261,7 +261,7 @@ TEST(Json, MakesAnObjectOrNothing) {
   Json json(
       nb_json_make("a:s b:b c:i d:z e:o", "x\"", true, -3, nb_json_push(cJSON_CreateArray(), cJSON_CreateNull())));
   nb_buf text = {};
-  nb_json_put(&text, json.get(), 0);
+  nb_json_put(&text, json.get(), &nb_json_indented);
   EXPECT_STREQ(text.data,
                "{\n  \"a\": \"x\\\"\",\n  \"b\": true,\n  \"c\": -3,\n  \"d\": null,\n  \"e\": [\n    null\n  ]\n}");
   nb_buf_free(&text);
