@@ -4,6 +4,13 @@
  * options struct (zeroed fields mean the default), calls one function, and reads a result struct. Data goes in and out
  * as files: a MODEL is a Hugging Face folder, a .gguf file, or one .safetensors with its config.json beside it.
  *
+ *   nibble_ppl_options options = {.size = sizeof options, .model = "./SmolLM2", .text = "wiki.txt"};
+ *   nibble_status status = nibble_ppl(&options, &result, &err);
+ *
+ * Every options struct begins with its size, so that a program may be linked with a library in whose header the struct
+ * has grown: fields that the program does not know are zero. What else is required is told by NIBBLE_USAGE, as are NULL
+ * in the place of options, results and handles; functions that free take NULL.
+ *
  * The library never prints, exits or aborts. Every function that can fail returns a nibble_status and, when it is not
  * NIBBLE_OK, leaves one line in *err that names the file, the tensor and what is wrong. Strings passed in stay the
  * caller's; strings and handles passed out are released with the function named beside them. */
@@ -62,9 +69,20 @@ typedef struct nibble_progress {
   void *ctx;
 } nibble_progress;
 
-/* Threads used by all later calls; 0 means one a core. Results never depend on it. They are OpenMP's: on a busy machine
- * a program is best started with OMP_WAIT_POLICY=passive, or GOMP_SPINCOUNT=2000, which the command line sees to. */
-void nibble_set_threads(int threads);
+/* ---- context ---------------------------------------------------------------------------------------------------- */
+
+/* What calls compute with. Options name one; NULL there means all cores and no GPU. Calls on several threads may share
+ * one while nobody changes it, and calls with different ones do not see each other. It must outlive the calls that it
+ * is named in; handles keep a copy. */
+typedef struct nibble_context nibble_context;
+
+/* Free with nibble_context_free. */
+nibble_status nibble_context_create(nibble_context **out, nibble_error *err);
+void nibble_context_free(nibble_context *context);
+
+/* At most 1024; 0 means one a core. Results never depend on it. They are OpenMP's: on a busy machine a program is best
+ * started with OMP_WAIT_POLICY=passive, or GOMP_SPINCOUNT=2000, which the command line sees to. */
+nibble_status nibble_context_set_threads(nibble_context *context, int threads, nibble_error *err);
 
 typedef enum nibble_device {
   NIBBLE_DEVICE_CPU,
@@ -72,10 +90,11 @@ typedef enum nibble_device {
   NIBBLE_DEVICE_AUTO  /* as many layers on it as fit, the rest on the CPU; all on the CPU where there is none */
 } nibble_device;
 
-/* Where later calls compute that run a model (nibble_ppl, generate, bench, logits, hidden and verify) or quantize one
- * to nf4, fp4 or int8 (nibble_quantize; the bits are the same), and what of gptq is no forward pass. gpu_memory: bytes
- * that AUTO may fill with weights and caches; 0: nine tenths of what is free. */
-void nibble_set_device(nibble_device device, uint64_t gpu_memory);
+/* Device of calls that run a model (nibble_ppl, generate, bench, logits, hidden and verify) or quantize one to nf4, fp4
+ * or int8 (nibble_quantize; the bits are the same). GPTQ uses it for Hessians, factors and rounding; its forward pass
+ * stays on the CPU. gpu_memory: bytes that AUTO may fill with weights and caches; 0: nine tenths of what is free. */
+nibble_status nibble_context_set_device(nibble_context *context, nibble_device device, uint64_t gpu_memory,
+                                        nibble_error *err);
 
 /* NIBBLE_OK if there is a device that NIBBLE_DEVICE_CUDA would compute on; else NIBBLE_SYSTEM, and why there is none.
  */
@@ -129,8 +148,15 @@ typedef struct nibble_inspection {
   size_t missing_listed;
 } nibble_inspection;
 
-/* Reads the headers of MODEL; no weight is touched. Free with nibble_inspection_free. */
-nibble_status nibble_inspect(const char *model, nibble_inspection **out, nibble_error *err);
+typedef struct nibble_inspect_options {
+  size_t size; /* of this struct */
+  const nibble_context *context;
+  const char *model; /* MODEL; required */
+} nibble_inspect_options;
+
+/* Reads the headers of MODEL; no weight is touched, but for a .bin's, whose checksums are checked. Free with
+ * nibble_inspection_free. */
+nibble_status nibble_inspect(const nibble_inspect_options *options, nibble_inspection **out, nibble_error *err);
 void nibble_inspection_free(nibble_inspection *inspection);
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
@@ -145,7 +171,9 @@ typedef struct nibble_memory_row {
 } nibble_memory_row;
 
 typedef struct nibble_memory_options {
-  const char *model; /* MODEL, or a config.json without weights */
+  size_t size; /* of this struct */
+  const nibble_context *context;
+  const char *model; /* MODEL, or a config.json without weights; required */
   int64_t ctx;       /* tokens; 0: 2048, or the model's limit if that is less */
   int64_t batch;     /* sequences; 0: 1 */
 } nibble_memory_options;
@@ -163,7 +191,9 @@ nibble_status nibble_memory(const nibble_memory_options *options, nibble_memory_
 /* ---- init ------------------------------------------------------------------------------------------------------- */
 
 typedef struct nibble_init_options {
-  const char *config, *dst; /* config.json (or a folder that has one), and the folder to make */
+  size_t size; /* of this struct */
+  const nibble_context *context;
+  const char *config, *dst; /* config.json (or a folder that has one), and the folder to make; required */
   uint64_t seed;
   const char *dtype;       /* "bfloat16", ...; NULL: the config's */
   uint64_t max_shard_size; /* bytes; 0: 5 GB */
@@ -184,7 +214,9 @@ nibble_status nibble_init(const nibble_init_options *options, nibble_init_result
 /* ---- convert ---------------------------------------------------------------------------------------------------- */
 
 typedef struct nibble_convert_options {
-  const char *src, *dst; /* MODEL, and the Hugging Face folder to make */
+  size_t size; /* of this struct */
+  const nibble_context *context;
+  const char *src, *dst; /* MODEL, and the Hugging Face folder to make; required */
   const char *dtype;     /* of all float tensors: "float32", "float16", "bfloat16" or their short names. NULL or "keep":
                             as they are; a .gguf: bfloat16 if it holds blocks, else the dtype of most of its weights */
   uint64_t max_shard_size; /* bytes; 0: 5 GB */
@@ -227,11 +259,13 @@ typedef enum nibble_convention {
 } nibble_convention;
 
 typedef struct nibble_ppl_options {
-  const char *model;
-  const char *text; /* file, plain or gzip; "-": standard input */
-  int64_t ctx;      /* tokens of a window; 0: 512 */
-  int64_t stride;   /* from one window's start to the next; each then scores only what it adds. 0: ctx. hf only */
-  int64_t chunks;   /* most windows; 0: all */
+  size_t size; /* of this struct */
+  const nibble_context *context;
+  const char *model; /* required */
+  const char *text;  /* file, plain or gzip; "-": standard input; required */
+  int64_t ctx;       /* tokens of a window; 0: 512 */
+  int64_t stride;    /* from one window's start to the next; each then scores only what it adds. 0: ctx. hf only */
+  int64_t chunks;    /* most windows; 0: all */
   nibble_convention convention;
   nibble_int8 int8;
   nibble_activations activations;
@@ -253,13 +287,15 @@ typedef struct nibble_ppl_result {
 nibble_status nibble_ppl(const nibble_ppl_options *options, nibble_ppl_result *out, nibble_error *err);
 
 typedef struct nibble_logits_options {
-  const char *model;
-  const int32_t *ids; /* [id_count] */
+  size_t size; /* of this struct */
+  const nibble_context *context;
+  const char *model;  /* required */
+  const int32_t *ids; /* [id_count]; required */
   size_t id_count;
   const int32_t *decoder_ids; /* [decoder_id_count], of a model with an encoder, which gets `ids`, and a decoder */
   size_t decoder_id_count;
-  const char *hook; /* nibble_hidden: the activation's name */
-  const char *out;  /* safetensors file to write */
+  const char *hook; /* nibble_hidden: the activation's name; required there */
+  const char *out;  /* safetensors file to write; required */
   bool force;       /* replace it if it exists */
   nibble_int8 int8;
   nibble_activations activations;
@@ -282,8 +318,10 @@ nibble_status nibble_logits(const nibble_logits_options *options, nibble_logits_
 nibble_status nibble_hidden(const nibble_logits_options *options, nibble_logits_result *out, nibble_error *err);
 
 typedef struct nibble_generate_options {
-  const char *model;
-  const char *prompt;
+  size_t size; /* of this struct */
+  const nibble_context *context;
+  const char *model;      /* required */
+  const char *prompt;     /* required */
   int64_t max_new_tokens; /* 0: 128 */
   double temperature;     /* 0: greedy */
   int64_t top_k;          /* sample among the k likeliest; 0: all */
@@ -308,7 +346,9 @@ typedef struct nibble_generate_result {
 nibble_status nibble_generate(const nibble_generate_options *options, nibble_generate_result *out, nibble_error *err);
 
 typedef struct nibble_bench_options {
-  const char *model;
+  size_t size; /* of this struct */
+  const nibble_context *context;
+  const char *model;   /* required */
   int64_t prompt, gen; /* tokens; 0: 512 and 128 */
   int64_t repetitions; /* 0: 3 */
   nibble_int8 int8;
@@ -336,8 +376,10 @@ typedef enum nibble_scales {
 } nibble_scales;
 
 typedef struct nibble_quantize_options {
-  const char *src, *dst;         /* a MODEL, and the folder to make */
-  const char *method;            /* "nf4", "fp4", "int8", "gptq" or "rtn" */
+  size_t size; /* of this struct */
+  const nibble_context *context;
+  const char *src, *dst;         /* a MODEL, and the folder to make; required */
+  const char *method;            /* "nf4", "fp4", "int8", "gptq" or "rtn"; required */
   bool double_quant;             /* nf4, fp4: quantize the blocks' scales too */
   int64_t block_size;            /* nf4, fp4: a power of two from 32 to 4096; 0: 64 */
   const char *include, *exclude; /* regular expressions (PCRE2) searched in tensor names, or NULL: output embeddings to
@@ -436,6 +478,8 @@ typedef struct nibble_kernel_bench {
 } nibble_kernel_bench;
 
 typedef struct nibble_kernel_bench_options {
+  size_t size; /* of this struct */
+  const nibble_context *context;
   const char *format;    /* NULL: all */
   int64_t rows, cols, n; /* 0: all */
   nibble_activations activations;
@@ -533,7 +577,9 @@ typedef struct nibble_thresholds {
 } nibble_thresholds;
 
 typedef struct nibble_verify_options {
-  const char *artifact; /* MODEL */
+  size_t size; /* of this struct */
+  const nibble_context *context;
+  const char *artifact; /* MODEL; required */
   const char *against;  /* MODEL it was made from; NULL: its structure only */
   const char *text;     /* file, plain or gzip, to compare their behaviour on; NULL: not compared. Needs `against` */
   int64_t ctx, chunks;  /* windows of the text, as nibble_ppl's */

@@ -5,13 +5,16 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
-#include "nibble.h"
 
 /* Threads, their waiting and the sharing out of bands are OpenMP's, whatever another scheduler would gain: cli/main.c
  * bounds how long they spin. */
-static int wanted_threads;
+static _Thread_local int wanted_threads;
 
-void nibble_set_threads(int threads) { wanted_threads = threads; }
+int nb_threads_use(int threads) {
+  int before = wanted_threads;
+  wanted_threads = threads;
+  return before;
+}
 
 int nb_threads(void) { return wanted_threads > 0 ? wanted_threads : omp_get_num_procs(); }
 
@@ -50,7 +53,10 @@ void nb_parallel(int64_t n, int64_t band, nb_band_fn fn, void *ctx) {
       fn(ctx, b * band, nb_min_i64(n, (b + 1) * band), omp_in_parallel() ? omp_get_thread_num() : 0);
     return;
   }
-  int threads = team();
+  int threads = team(), wanted = wanted_threads;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-  for (int64_t b = 0; b < bands; b++) fn(ctx, b * band, nb_min_i64(n, (b + 1) * band), omp_get_thread_num());
+  for (int64_t b = 0; b < bands; b++) {
+    wanted_threads = wanted; /* of this thread of the team, which a band may ask for */
+    fn(ctx, b * band, nb_min_i64(n, (b + 1) * band), omp_get_thread_num());
+  }
 }

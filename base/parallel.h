@@ -12,7 +12,12 @@ typedef void (*nb_band_fn)(void *ctx, int64_t begin, int64_t end, int thread);
  * called from inside a band. */
 void nb_parallel(int64_t n, int64_t band, nb_band_fn fn, void *ctx);
 
-/* Threads that nb_parallel uses; set by nibble_set_threads. */
+/* Threads that nb_parallel uses where the calling thread asks for it; inside a band, those of the call around it. */
 int nb_threads(void);
+
+/* Sets their number for the calling thread (0: one a core) and returns what it was. Each thread has its own, so that
+ * callers with other contexts (context.h) do not see it: public functions set it when they begin and put it back when
+ * they end. */
+int nb_threads_use(int threads);
 
 #endif

@@ -75,8 +75,12 @@ static const struct argp argp = {
 int cli_bench(int argc, char **argv) {
   options o = {.common.runs_model = true};
   cli_parse(&argp, argc, argv, &o);
+  o.kernel.size = sizeof o.kernel;
+  o.kernel.context = o.common.context;
   o.kernel.activations = o.bench.activations;
   if (o.kernels) return cli_bench_kernels(&o.kernel, o.common.json);
+  o.bench.size = sizeof o.bench;
+  o.bench.context = o.common.context;
   o.bench.progress = o.common.progress;
   nibble_bench_result r;
   nibble_error err;

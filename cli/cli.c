@@ -9,6 +9,9 @@
 
 enum { OPT_JSON = 0x1000, OPT_THREADS, OPT_DEVICE, OPT_GPU_MEMORY, OPT_QUIET, BAR_WIDTH = 24 };
 
+/* The program's only one; cli_finish frees it. */
+static nibble_context *context;
+
 static const double BAR_AFTER_SECONDS = 2.0, BAR_EVERY_SECONDS = 0.1;
 
 static double now_seconds(void) {
@@ -64,14 +67,17 @@ static error_t parse_common(int key, char *arg, struct argp_state *state) {
   switch (key) {
     case OPT_JSON: common->json = true; return 0;
     case OPT_QUIET: common->quiet = true; return 0;
-    case OPT_THREADS: nibble_set_threads((int)cli_int(state, "--threads", arg, 1, 1024)); return 0;
+    case OPT_THREADS:
+      nibble_context_set_threads(context, (int)cli_int(state, "--threads", arg, 1, 1024), NULL);
+      return 0;
     case OPT_DEVICE: common->device = parse_device(state, arg); return 0;
     case OPT_GPU_MEMORY: common->gpu_memory = cli_size(state, "--gpu-memory", arg); return 0;
     case ARGP_KEY_END:
       /* Refused, not ignored: a figure measured on the wrong device would mislead. */
       if (common->device == NIBBLE_DEVICE_CUDA && !common->runs_model)
         argp_error(state, "--device cuda: this command computes on the cpu only");
-      nibble_set_device(common->device, common->gpu_memory);
+      nibble_context_set_device(context, common->device, common->gpu_memory, NULL);
+      common->context = context;
       if (!common->quiet) common->progress.warning = show_warning;
       if (!common->quiet && isatty(STDERR_FILENO)) common->progress.step = show_step;
       return 0;
@@ -114,6 +120,9 @@ void cli_parse(const struct argp *argp, int argc, char **argv, void *options) {
   const struct argp both = {
       .parser = parse_nothing, .args_doc = argp->args_doc, .doc = argp->doc, .children = children};
   argp_err_exit_status = NIBBLE_USAGE;
+  nibble_error err;
+  nibble_status status = nibble_context_create(&context, &err);
+  if (status != NIBBLE_OK) exit(cli_finish(status, &err));
   error_t failed = argp_parse(&both, argc, argv, 0, NULL, options);
   if (failed) {
     fprintf(stderr, "%s: %s\n", argv[0], strerror(failed));
@@ -124,6 +133,8 @@ void cli_parse(const struct argp *argp, int argc, char **argv, void *options) {
 
 int cli_finish(nibble_status status, const nibble_error *err) {
   erase_bar();
+  nibble_context_free(context);
+  context = NULL;
   if (fflush(stdout) != 0 || ferror(stdout)) {
     fputs("nibble: cannot write to standard output\n", stderr);
     if (status == NIBBLE_OK) return NIBBLE_SYSTEM;

@@ -19,15 +19,17 @@ typedef struct cli_common {
   bool runs_model; /* set before cli_parse: the command can compute on a GPU */
   nibble_device device;
   uint64_t gpu_memory;
-  nibble_progress progress; /* hand this to the library */
+  const nibble_context *context; /* hand these two to the library */
+  nibble_progress progress;
 } cli_common;
 
 /* Parses argv into `options`, whose first member is a cli_common, with the subcommand's own argp and the common options
- * (--json, --threads, --device, --gpu-memory, --quiet). Exits with NIBBLE_USAGE on wrong usage. */
+ * (--json, --threads, --device, --gpu-memory, --quiet), of which it makes the context. Exits with NIBBLE_USAGE on wrong
+ * usage. */
 void cli_parse(const struct argp *argp, int argc, char **argv, void *options);
 
-/* Ends the progress bar, prints the error (if status is not NIBBLE_OK) to stderr, flushes stdout and returns the exit
- * code; NIBBLE_SYSTEM if stdout could not be written. */
+/* Ends the progress bar, frees the context, prints the error (if status is not NIBBLE_OK) to stderr, flushes stdout and
+ * returns the exit code; NIBBLE_SYSTEM if stdout could not be written. */
 int cli_finish(nibble_status status, const nibble_error *err);
 
 /* Prints one JSON value, indented, with a newline, and frees it. */

@@ -55,6 +55,8 @@ static const struct argp argp = {
 int cli_convert(int argc, char **argv) {
   options o = {0};
   cli_parse(&argp, argc, argv, &o);
+  o.convert.size = sizeof o.convert;
+  o.convert.context = o.common.context;
   o.convert.progress = o.common.progress;
   nibble_convert_result result;
   nibble_error err;

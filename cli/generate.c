@@ -76,6 +76,8 @@ static void print_piece(void *ctx, const char *bytes, size_t n) {
 int cli_generate(int argc, char **argv) {
   options o = {.common.runs_model = true};
   cli_parse(&argp, argc, argv, &o);
+  o.generate.size = sizeof o.generate;
+  o.generate.context = o.common.context;
   o.generate.progress = o.common.progress;
   if (!o.common.json) {
     print_piece(NULL, o.generate.prompt, strlen(o.generate.prompt));

@@ -45,6 +45,8 @@ static const struct argp argp = {
 int cli_init(int argc, char **argv) {
   options o = {0};
   cli_parse(&argp, argc, argv, &o);
+  o.init.size = sizeof o.init;
+  o.init.context = o.common.context;
   o.init.progress = o.common.progress;
   nibble_init_result result;
   nibble_error err;

@@ -112,9 +112,10 @@ static void print_json(const nibble_inspection *in) {
 int cli_inspect(int argc, char **argv) {
   options o = {0};
   cli_parse(&argp, argc, argv, &o);
+  nibble_inspect_options inspect = {.size = sizeof inspect, .context = o.common.context, .model = o.model};
   nibble_inspection *in;
   nibble_error err;
-  nibble_status status = nibble_inspect(o.model, &in, &err);
+  nibble_status status = nibble_inspect(&inspect, &in, &err);
   if (status == NIBBLE_OK) {
     if (o.common.json) {
       print_json(in);

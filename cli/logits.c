@@ -87,6 +87,8 @@ static int run(const struct argp *argp, int argc, char **argv,
                nibble_status (*call)(const nibble_logits_options *, nibble_logits_result *, nibble_error *)) {
   options o = {.common.runs_model = true};
   cli_parse(argp, argc, argv, &o);
+  o.logits.size = sizeof o.logits;
+  o.logits.context = o.common.context;
   o.logits.progress = o.common.progress;
   nibble_logits_result r;
   nibble_error err;

@@ -79,6 +79,8 @@ static void print_json(const nibble_memory_result *r, uint64_t budget) {
 int cli_memory(int argc, char **argv) {
   options o = {0};
   cli_parse(&argp, argc, argv, &o);
+  o.memory.size = sizeof o.memory;
+  o.memory.context = o.common.context;
   nibble_memory_result result;
   nibble_error err;
   nibble_status status = nibble_memory(&o.memory, &result, &err);

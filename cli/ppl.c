@@ -61,6 +61,8 @@ static const struct argp argp = {
 int cli_ppl(int argc, char **argv) {
   options o = {.common.runs_model = true};
   cli_parse(&argp, argc, argv, &o);
+  o.ppl.size = sizeof o.ppl;
+  o.ppl.context = o.common.context;
   o.ppl.progress = o.common.progress;
   nibble_ppl_result r;
   nibble_error err;

@@ -284,6 +284,8 @@ static void print_json(const nibble_verification *v) {
 int cli_verify(int argc, char **argv) {
   options o = {.common.runs_model = true};
   cli_parse(&argp, argc, argv, &o);
+  o.verify.size = sizeof o.verify;
+  o.verify.context = o.common.context;
   o.verify.progress = o.common.progress;
   o.verify.sensitivity = o.layers || o.common.json;
   nibble_verification *result;

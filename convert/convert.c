@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/context.h"
 #include "base/parallel.h"
 #include "base/stage.h"
 #include "convert/checkpoint.h"
@@ -372,9 +373,8 @@ static nibble_status begin_manifest(const plan *p, const char *dtype, nb_manifes
   return ok ? NIBBLE_OK : nb_fail_memory(err, sizeof(cJSON));
 }
 
-nibble_status nibble_convert(const nibble_convert_options *o, nibble_convert_result *out, nibble_error *err) {
+static nibble_status convert(const nibble_convert_options *o, nibble_convert_result *out, nibble_error *err) {
   double start = nb_seconds();
-  *out = (nibble_convert_result){0};
   nb_checkpoint source = {0};
   plan p = {.options = o, .source = &source};
   nb_stage stage = {0};
@@ -406,5 +406,20 @@ done:
   nb_stage_abort(&stage);
   free(p.items);
   nb_checkpoint_close(&source);
+  return status;
+}
+
+nibble_status nibble_convert(const nibble_convert_options *options, nibble_convert_result *out, nibble_error *err) {
+  nibble_convert_options o;
+  static const nb_call_rules rules = {
+      "nibble_convert",
+      sizeof o,
+      NB_UPTO(nibble_convert_options, progress),
+      sizeof *out,
+      {NB_REQUIRED(nibble_convert_options, src), NB_REQUIRED(nibble_convert_options, dst)}};
+  nb_call call;
+  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  if (status == NIBBLE_OK) status = convert(&o, out, err);
+  nb_call_end(&call);
   return status;
 }

@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/context.h"
 #include "base/parallel.h"
 #include "base/stage.h"
 #include "convert/sidefiles.h"
@@ -117,9 +118,8 @@ static nibble_status save_config(const nb_config *config, nb_dtype dtype, const 
   return status;
 }
 
-nibble_status nibble_init(const nibble_init_options *o, nibble_init_result *out, nibble_error *err) {
+static nibble_status init(const nibble_init_options *o, nibble_init_result *out, nibble_error *err) {
   double start = nb_seconds(), range = 0.02;
-  *out = (nibble_init_result){0};
   nb_config config = {0};
   nb_model_tensors tensors = {0};
   nb_stage stage = {0};
@@ -148,5 +148,20 @@ done:
   nb_stage_abort(&stage);
   nb_model_tensors_free(&tensors);
   nb_config_free(&config);
+  return status;
+}
+
+nibble_status nibble_init(const nibble_init_options *options, nibble_init_result *out, nibble_error *err) {
+  nibble_init_options o;
+  static const nb_call_rules rules = {
+      "nibble_init",
+      sizeof o,
+      NB_UPTO(nibble_init_options, progress),
+      sizeof *out,
+      {NB_REQUIRED(nibble_init_options, config), NB_REQUIRED(nibble_init_options, dst)}};
+  nb_call call;
+  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  if (status == NIBBLE_OK) status = init(&o, out, err);
+  nb_call_end(&call);
   return status;
 }

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/context.h"
 #include "convert/checkpoint.h"
 #include "convert/layouts.h"
 #include "model/heads.h"
@@ -76,12 +77,11 @@ static void compare_with_config(inspection *in) {
   p->extra_count = weights - found;
 }
 
-nibble_status nibble_inspect(const char *model, nibble_inspection **out, nibble_error *err) {
-  *out = NULL;
+static nibble_status inspect(const nibble_inspect_options *options, nibble_inspection **out, nibble_error *err) {
   inspection *in = nb_alloc(1, sizeof *in);
   if (!in) return nb_fail_memory(err, sizeof *in);
   nibble_inspection *p = &in->public;
-  nibble_status status = nb_checkpoint_open(model, &in->checkpoint, err);
+  nibble_status status = nb_checkpoint_open(options->model, &in->checkpoint, err);
   if (status != NIBBLE_OK) goto done;
   const nb_checkpoint *c = &in->checkpoint;
   p->kind = c->kind;
@@ -109,6 +109,20 @@ done:
   } else {
     nibble_inspection_free(p);
   }
+  return status;
+}
+
+nibble_status nibble_inspect(const nibble_inspect_options *options, nibble_inspection **out, nibble_error *err) {
+  nibble_inspect_options o;
+  static const nb_call_rules rules = {"nibble_inspect",
+                                      sizeof o,
+                                      NB_UPTO(nibble_inspect_options, model),
+                                      sizeof *out,
+                                      {NB_REQUIRED(nibble_inspect_options, model)}};
+  nb_call call;
+  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  if (status == NIBBLE_OK) status = inspect(&o, out, err);
+  nb_call_end(&call);
   return status;
 }
 

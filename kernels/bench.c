@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/context.h"
 #include "base/parallel.h"
 #include "base/status.h"
 #include "kernels/cpu/gemm.h"
@@ -229,7 +230,7 @@ static void measure_all(bench *b, const nibble_kernel_bench_options *o, nibble_k
   }
 }
 
-nibble_status nibble_bench_kernels(const nibble_kernel_bench_options *options, nibble_kernel_bench *out,
+static nibble_status bench_kernels(const nibble_kernel_bench_options *options, nibble_kernel_bench *out,
                                    nibble_error *err) {
   *out = (nibble_kernel_bench){.isa = nb_isa_name(nb_isa_current()), .threads = nb_threads()};
   const size_t most = (size_t)(NB_FORMAT_COUNT + 1) * SHAPES * BATCHES, floats = 512 * 49152;
@@ -262,7 +263,20 @@ done:
   return status;
 }
 
+nibble_status nibble_bench_kernels(const nibble_kernel_bench_options *options, nibble_kernel_bench *out,
+                                   nibble_error *err) {
+  nibble_kernel_bench_options o;
+  static const nb_call_rules rules = {
+      "nibble_bench_kernels", sizeof o, NB_UPTO(nibble_kernel_bench_options, ctx), sizeof *out, {{0}}};
+  nb_call call;
+  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  if (status == NIBBLE_OK) status = bench_kernels(&o, out, err);
+  nb_call_end(&call);
+  return status;
+}
+
 void nibble_kernel_bench_free(nibble_kernel_bench *bench) {
+  if (!bench) return;
   free(bench->rows);
   bench->rows = NULL;
   bench->row_count = 0;

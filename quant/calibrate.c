@@ -258,7 +258,7 @@ static nibble_status solve_batch(run *r, const nb_stop *stop, const nb_batch *ba
   if (!wanted) return NIBBLE_OK;
   nibble_status status = load_finished(r, batch, &finished, err);
   if (status != NIBBLE_OK || finished) return status;
-  status = nb_hessian_create(&hessian, batch->layers[0]->in, err);
+  status = nb_hessian_create(r->c->context, batch->layers[0]->in, &hessian, err);
   if (status == NIBBLE_OK) status = gather(r, stop, batch, &hessian, err);
   if (status == NIBBLE_OK && hessian.tokens > 0) {
     nb_factor_options options = {.group_size = r->c->grid.group_size, .order = r->c->order, .damp = r->c->damp};

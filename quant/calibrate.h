@@ -13,6 +13,7 @@
 #include "quant/workdir.h"
 
 typedef struct nb_calibration {
+  const nibble_context *context;
   const nb_checkpoint *checkpoint;
   const nb_windows *windows;
   const nb_workdir *workdir;

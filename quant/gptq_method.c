@@ -104,7 +104,7 @@ static nibble_status make_settings(nb_gptq_method *m, nibble_error *err) {
   const nibble_quantize_options *o = m->options;
   const nb_cuda_module *gpu =
       NULL; /* it rounds other codes than the CPU here and there, so a run is one's or the other's */
-  nibble_status status = m->is_rtn ? NIBBLE_OK : nb_device_module(&gpu, err);
+  nibble_status status = m->is_rtn ? NIBBLE_OK : nb_device_module(o->context, &gpu, err);
   if (status != NIBBLE_OK) return status;
   cJSON *json = m->settings = cJSON_CreateObject();
   bool ok = json && cJSON_AddStringToObject(json, "method", o->method) &&
@@ -200,7 +200,8 @@ nibble_status nb_gptq_method_open(const nibble_quantize_options *o, const nb_che
   if (status == NIBBLE_OK) status = make_settings(m, err);
   if (status != NIBBLE_OK || m->is_rtn) return status;
   if ((status = open_workdir(m, err)) != NIBBLE_OK) return status;
-  nb_calibration calibration = {.checkpoint = checkpoint,
+  nb_calibration calibration = {.context = o->context,
+                                .checkpoint = checkpoint,
                                 .windows = &m->windows,
                                 .workdir = &m->workdir,
                                 .grid = m->grid,

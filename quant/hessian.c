@@ -15,18 +15,18 @@ enum { BAND = 64 };
 /* ---- gathering -------------------------------------------------------------------------------------------------- */
 
 /* Where it is gathered; without what a GPU's part of the work needs, AUTO means the CPU. */
-static nibble_status choose_device(nb_hessian *h, nibble_error *err) {
-  nibble_status status = nb_device_module(&h->gpu, err);
+static nibble_status choose_device(const nibble_context *context, nb_hessian *h, nibble_error *err) {
+  nibble_status status = nb_device_module(context, &h->gpu, err);
   if (status != NIBBLE_OK || !h->gpu) return status;
   if ((status = h->gpu->gptq_begin(h->n, err)) == NIBBLE_OK) return NIBBLE_OK;
   h->gpu = NULL;
-  return nb_device_allow_cpu("gptq", NULL) == NIBBLE_OK ? NIBBLE_OK : status;
+  return nb_device_allow_cpu(context, "gptq", NULL) == NIBBLE_OK ? NIBBLE_OK : status;
 }
 
-nibble_status nb_hessian_create(nb_hessian *out, int64_t n, nibble_error *err) {
+nibble_status nb_hessian_create(const nibble_context *context, int64_t n, nb_hessian *out, nibble_error *err) {
   *out = (nb_hessian){.n = n};
   nibble_status status = nb_blas_load(err);
-  if (status == NIBBLE_OK) status = choose_device(out, err);
+  if (status == NIBBLE_OK) status = choose_device(context, out, err);
   if (status != NIBBLE_OK) return status;
   uint64_t count = 0;
   if (nb_mul_u64((uint64_t)n, (uint64_t)n, &count)) out->sum = nb_alloc(count, sizeof(float));

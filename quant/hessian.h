@@ -1,7 +1,7 @@
 /* What GPTQ knows about a linear layer's inputs: H = sum of x x^T over all calibration tokens, gathered batch by batch,
  * and the factor of its inverse that the solver walks along. Layers that share an input share both.
  *
- *   nb_hessian_create(&h, in_features); nb_hessian_add(&h, x, tokens, ldx); ...
+ *   nb_hessian_create(context, in_features, &h, err); nb_hessian_add(&h, x, tokens, ldx); ...
  *   nb_hessian_factorize(&h, &order, &factor, err); nb_gptq_solve(..., &factor, ...)
  *
  * Frantar et al. 2022, arXiv:2210.17323. Results do not depend on the number of threads. */
@@ -20,8 +20,9 @@ typedef struct nb_hessian {
   nibble_error gpu_error;
 } nb_hessian;
 
-/* On the GPU if nibble_set_device says so. NIBBLE_SYSTEM without memory, or without the GPU that was asked for. */
-nibble_status nb_hessian_create(nb_hessian *out, int64_t n, nibble_error *err);
+/* On the GPU if the context says so (NULL: the CPU). NIBBLE_SYSTEM without memory, or without the GPU that was asked
+ * for. */
+nibble_status nb_hessian_create(const nibble_context *context, int64_t n, nb_hessian *out, nibble_error *err);
 void nb_hessian_free(nb_hessian *hessian);
 
 /* Adds x [rows, n], `ldx` floats from row to row. */

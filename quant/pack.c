@@ -60,15 +60,15 @@ static void *grow(scratch *s, uint64_t count, uint64_t size) {
   return s->data;
 }
 
-nibble_status nb_packer_open(nb_writer *writer, const nibble_progress *progress, int64_t total, nb_packer **out,
-                             nibble_error *err) {
+nibble_status nb_packer_open(const nibble_context *context, nb_writer *writer, const nibble_progress *progress,
+                             int64_t total, nb_packer **out, nibble_error *err) {
   nb_packer *p = *out = nb_alloc(1, sizeof *p);
   if (!p) return nb_fail_memory(err, sizeof *p);
   *p = (nb_packer){.writer = writer, .progress = progress, .total = total, .thread_count = nb_threads()};
   p->threads = nb_alloc((uint64_t)p->thread_count, sizeof *p->threads);
   p->hash = XXH3_createState();
-  nibble_status status =
-      p->threads && p->hash ? nb_quantizers_open(p->thread_count, &p->quantizers, err) : nb_fail_memory(err, sizeof *p);
+  nibble_status status = p->threads && p->hash ? nb_quantizers_open(context, p->thread_count, &p->quantizers, err)
+                                               : nb_fail_memory(err, sizeof *p);
   if (status == NIBBLE_OK) return status;
   nb_packer_close(p);
   *out = NULL;

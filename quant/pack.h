@@ -9,10 +9,10 @@
 
 typedef struct nb_packer nb_packer;
 
-/* Scratch memory for any number of tensors; they are quantized where nibble_set_device says. `progress` is told of
+/* Scratch memory for any number of tensors; they are quantized where the context says. `progress` is told of
  * every tensor: weights done of `total`. */
-nibble_status nb_packer_open(nb_writer *writer, const nibble_progress *progress, int64_t total, nb_packer **out,
-                             nibble_error *err);
+nibble_status nb_packer_open(const nibble_context *context, nb_writer *writer, const nibble_progress *progress,
+                             int64_t total, nb_packer **out, nibble_error *err);
 void nb_packer_close(nb_packer *packer); /* NULL is fine */
 
 /* What was done to a tensor. */

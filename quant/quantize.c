@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/context.h"
 #include "base/stage.h"
 #include "convert/sidefiles.h"
 #include "kernels/quantize.h"
@@ -50,7 +51,7 @@ static nibble_status check_options(quantizer *q, nibble_error *err) {
   if ((q->is_gptq = nb_gptq_method_is(o->method))) {
     nibble_status status = nb_gptq_method_check(o, err);
     bool computes_on_gpu = strcmp(o->method, "gptq") == 0;
-    return status == NIBBLE_OK && !computes_on_gpu ? nb_device_allow_cpu(o->method, err) : status;
+    return status == NIBBLE_OK && !computes_on_gpu ? nb_device_allow_cpu(o->context, o->method, err) : status;
   }
   /* The other methods are the formats that weights can be rounded to one by one. */
   if (!o->method || !nb_format_named(o->method, &q->format) || !nb_format_info(q->format)->quantize)
@@ -355,7 +356,8 @@ static nibble_status write_output(quantizer *q, nibble_error *err) {
   if ((status = plan_output(q, err)) != NIBBLE_OK) return status;
   int64_t total = 0;
   for (size_t i = 0; i < q->plan_count; i++) total += q->plans[i].source.count;
-  if ((status = nb_packer_open(q->writer, &o->progress, total, &q->packer, err)) != NIBBLE_OK) return status;
+  if ((status = nb_packer_open(o->context, q->writer, &o->progress, total, &q->packer, err)) != NIBBLE_OK)
+    return status;
   if ((status = write_tensors(q, err)) != NIBBLE_OK) return status;
   if ((status = nb_writer_finish(q->writer, err)) != NIBBLE_OK) return status;
   if ((status = nb_sidefiles_copy(&q->checkpoint, q->stage.path, &o->progress, err)) != NIBBLE_OK) return status;
@@ -365,9 +367,8 @@ static nibble_status write_output(quantizer *q, nibble_error *err) {
   return nb_stage_commit(&q->stage, !o->no_sync, err);
 }
 
-nibble_status nibble_quantize(const nibble_quantize_options *options, nibble_quantize_result *out, nibble_error *err) {
+static nibble_status quantize(const nibble_quantize_options *options, nibble_quantize_result *out, nibble_error *err) {
   double start = nb_seconds();
-  *out = (nibble_quantize_result){0};
   quantizer q = {.options = options, .result = out};
   nibble_status status = check_options(&q, err);
   if (status == NIBBLE_OK) status = open_source(&q, err);
@@ -385,5 +386,20 @@ nibble_status nibble_quantize(const nibble_quantize_options *options, nibble_qua
   nb_selection_free(&q.selection);
   nb_checkpoint_close(&q.checkpoint);
   out->seconds = nb_seconds() - start;
+  return status;
+}
+
+nibble_status nibble_quantize(const nibble_quantize_options *options, nibble_quantize_result *out, nibble_error *err) {
+  nibble_quantize_options o;
+  static const nb_call_rules rules = {
+      "nibble_quantize",
+      sizeof o,
+      NB_UPTO(nibble_quantize_options, progress),
+      sizeof *out,
+      {NB_REQUIRED(nibble_quantize_options, src), NB_REQUIRED(nibble_quantize_options, dst)}};
+  nb_call call;
+  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  if (status == NIBBLE_OK) status = quantize(&o, out, err);
+  nb_call_end(&call);
   return status;
 }

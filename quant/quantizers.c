@@ -5,9 +5,9 @@
 #include "base/checked.h"
 #include "runner/device.h"
 
-nibble_status nb_quantizers_open(int threads, nb_quantizers *out, nibble_error *err) {
+nibble_status nb_quantizers_open(const nibble_context *context, int threads, nb_quantizers *out, nibble_error *err) {
   *out = (nb_quantizers){.thread_count = threads};
-  nibble_status status = nb_device_module(&out->gpu, err);
+  nibble_status status = nb_device_module(context, &out->gpu, err);
   if (status != NIBBLE_OK || !out->gpu) return status;
   out->threads = nb_alloc((uint64_t)threads, sizeof *out->threads);
   return out->threads ? NIBBLE_OK : nb_fail_memory(err, (size_t)threads * sizeof *out->threads);

@@ -1,4 +1,4 @@
-/* The quantizers of kernels/quantize.h where nibble_set_device wants them: on the CPU, or on a GPU, which gives the
+/* The quantizers of kernels/quantize.h where a context wants them: on the CPU, or on a GPU, which gives the
  * same bits. There, every thread has a stream and page-locked memory of its own, for a band of weights at a time. */
 #ifndef NB_QUANT_QUANTIZERS_H
 #define NB_QUANT_QUANTIZERS_H
@@ -12,7 +12,7 @@ typedef struct nb_quantizers {
 } nb_quantizers;
 
 /* NIBBLE_SYSTEM if the GPU was asked for and there is none. */
-nibble_status nb_quantizers_open(int threads, nb_quantizers *out, nibble_error *err);
+nibble_status nb_quantizers_open(const nibble_context *context, int threads, nb_quantizers *out, nibble_error *err);
 void nb_quantizers_close(nb_quantizers *quantizers);
 
 /* As nb_quantize; what that returns is *bad. `thread` is the caller's own number. */

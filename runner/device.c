@@ -9,28 +9,21 @@ enum {
   WORKSPACE = 384 << 20 /* of the backend: a widened panel, cuBLAS, activations */
 };
 
-static struct {
-  nibble_device device;
-  uint64_t gpu_memory;
-} wanted;
-
-void nibble_set_device(nibble_device device, uint64_t gpu_memory) {
-  wanted.device = device;
-  wanted.gpu_memory = gpu_memory;
-}
+static nibble_device device_of(const nibble_context *context) { return context ? context->device : NIBBLE_DEVICE_CPU; }
 
 nibble_status nibble_device_check(nibble_error *err) { return nb_backend_cuda(err) ? NIBBLE_OK : NIBBLE_SYSTEM; }
 
-nibble_status nb_device_module(const nb_cuda_module **out, nibble_error *err) {
+nibble_status nb_device_module(const nibble_context *context, const nb_cuda_module **out, nibble_error *err) {
+  nibble_device device = device_of(context);
   *out = NULL;
-  if (wanted.device == NIBBLE_DEVICE_CPU) return NIBBLE_OK;
-  if (!nb_backend_cuda(err)) return wanted.device == NIBBLE_DEVICE_AUTO ? NIBBLE_OK : NIBBLE_SYSTEM;
+  if (device == NIBBLE_DEVICE_CPU) return NIBBLE_OK;
+  if (!nb_backend_cuda(err)) return device == NIBBLE_DEVICE_AUTO ? NIBBLE_OK : NIBBLE_SYSTEM;
   *out = nb_cuda_module_get(err);
   return NIBBLE_OK;
 }
 
-nibble_status nb_device_allow_cpu(const char *what, nibble_error *err) {
-  if (wanted.device != NIBBLE_DEVICE_CUDA) return NIBBLE_OK;
+nibble_status nb_device_allow_cpu(const nibble_context *context, const char *what, nibble_error *err) {
+  if (device_of(context) != NIBBLE_DEVICE_CUDA) return NIBBLE_OK;
   return nb_fail(err, NIBBLE_USAGE, "--device cuda: %s computes on the cpu only", what);
 }
 
@@ -66,10 +59,11 @@ static void count_bytes(const nb_checkpoint *c, uint64_t *layer_bytes, uint64_t 
   }
 }
 
-static nibble_status place_what_fits(const nb_checkpoint *c, nb_placement *out, nibble_error *err) {
+static nibble_status place_what_fits(const nibble_context *context, const nb_checkpoint *c, nb_placement *out,
+                                     nibble_error *err) {
   int64_t layers = c->config.num_hidden_layers;
   uint64_t available = nb_backend_cuda_free_bytes() / 10 * 9, outer_bytes = 0;
-  uint64_t budget = wanted.gpu_memory > 0 && wanted.gpu_memory < available ? wanted.gpu_memory : available;
+  uint64_t budget = context->gpu_memory > 0 && context->gpu_memory < available ? context->gpu_memory : available;
   uint64_t *layer_bytes = nb_alloc((uint64_t)layers + 1, sizeof *layer_bytes);
   if (!layer_bytes) return nb_fail_memory(err, (size_t)layers * sizeof *layer_bytes);
   count_bytes(c, layer_bytes, &outer_bytes);
@@ -81,13 +75,15 @@ static nibble_status place_what_fits(const nb_checkpoint *c, nb_placement *out, 
   return NIBBLE_OK;
 }
 
-nibble_status nb_device_place(const nb_checkpoint *c, bool cpu_only, nb_placement *out, nibble_error *err) {
+nibble_status nb_device_place(const nibble_context *context, const nb_checkpoint *c, bool cpu_only, nb_placement *out,
+                              nibble_error *err) {
+  nibble_device device = device_of(context);
   *out = (nb_placement){.outer = nb_backend_cpu()};
-  if (wanted.device == NIBBLE_DEVICE_CPU || (wanted.device == NIBBLE_DEVICE_AUTO && cpu_only)) return NIBBLE_OK;
+  if (device == NIBBLE_DEVICE_CPU || (device == NIBBLE_DEVICE_AUTO && cpu_only)) return NIBBLE_OK;
   nb_backend *gpu = nb_backend_cuda(err);
-  if (!gpu) return wanted.device == NIBBLE_DEVICE_AUTO ? NIBBLE_OK : NIBBLE_SYSTEM;
+  if (!gpu) return device == NIBBLE_DEVICE_AUTO ? NIBBLE_OK : NIBBLE_SYSTEM;
   out->gpu = gpu;
-  if (wanted.device == NIBBLE_DEVICE_AUTO) return place_what_fits(c, out, err);
+  if (device == NIBBLE_DEVICE_AUTO) return place_what_fits(context, c, out, err);
   out->outer = gpu;
   out->gpu_layers = nb_max_i64(c->config.num_hidden_layers, c->config.num_decoder_layers);
   return NIBBLE_OK;

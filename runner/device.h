@@ -1,9 +1,10 @@
-/* Where a model is computed, as nibble_set_device asked: every layer on the CPU, every layer on the GPU, or as many on
- * the GPU as its memory holds, from the first on, and the rest on the CPU (what transformers' device_map="auto" does).
- * The embedding, the last norm and the head stay together and come before the layers. */
+/* Where a model is computed, as a context says (NULL: on the CPU): every layer on the CPU, every layer on the GPU, or
+ * as many on the GPU as its memory holds, from the first on, and the rest on the CPU (what transformers'
+ * device_map="auto" does). The embedding, the last norm and the head stay together and come before the layers. */
 #ifndef NB_RUNNER_DEVICE_H
 #define NB_RUNNER_DEVICE_H
 
+#include "base/context.h"
 #include "kernels/cuda/module.h"
 #include "runner/model.h"
 
@@ -13,16 +14,17 @@ typedef struct nb_placement {
   int64_t gpu_layers;
 } nb_placement;
 
-/* Places a checkpoint. `cpu_only`: its options ask for products that only the CPU
- * has. NIBBLE_SYSTEM if the GPU was asked for and there is none. */
-nibble_status nb_device_place(const nb_checkpoint *checkpoint, bool cpu_only, nb_placement *out, nibble_error *err);
+/* Places a checkpoint. `cpu_only`: its options ask for products that only the CPU has. NIBBLE_SYSTEM if the GPU was
+ * asked for and there is none. */
+nibble_status nb_device_place(const nibble_context *context, const nb_checkpoint *checkpoint, bool cpu_only,
+                              nb_placement *out, nibble_error *err);
 
-/* The CUDA part, where nibble_set_device asks for it and there is a device; *out is NULL where the CPU computes.
+/* The CUDA part, where the context asks for it and there is a device; *out is NULL where the CPU computes.
  * NIBBLE_SYSTEM if the GPU was asked for and there is none. */
-nibble_status nb_device_module(const nb_cuda_module **out, nibble_error *err);
+nibble_status nb_device_module(const nibble_context *context, const nb_cuda_module **out, nibble_error *err);
 
 /* NIBBLE_USAGE where the GPU alone will do and `what` computes on the CPU only. */
-nibble_status nb_device_allow_cpu(const char *what, nibble_error *err);
+nibble_status nb_device_allow_cpu(const nibble_context *context, const char *what, nibble_error *err);
 
 /* How many of the first layers fit into `budget` bytes beside the outer tensors, if those fit; else *outer_fits is
  * false and the layers have it for themselves. */

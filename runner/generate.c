@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/context.h"
 #include "base/stage.h"
 #include "convert/tokenizer_open.h"
 #include "runner/sample.h"
@@ -62,7 +63,8 @@ static bool is_eos(const generation *g, int32_t id) {
 
 static nibble_status prepare(generation *g, nibble_error *err) {
   const nibble_generate_options *o = g->options;
-  nb_model_options load = {.llm_int8 = o->int8 == NIBBLE_INT8_LLM,
+  nb_model_options load = {.context = o->context,
+                           .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
                            .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8};
   nibble_status status = nb_model_load(o->model, &load, &g->model, err);
   if (status == NIBBLE_OK) status = nb_model_need_decoder(&g->model, err);
@@ -124,8 +126,7 @@ static nibble_status run(generation *g, nibble_error *err) {
   return status;
 }
 
-nibble_status nibble_generate(const nibble_generate_options *options, nibble_generate_result *out, nibble_error *err) {
-  *out = (nibble_generate_result){0};
+static nibble_status generate(const nibble_generate_options *options, nibble_generate_result *out, nibble_error *err) {
   generation g = {.options = options, .result = out};
   double start = nb_seconds();
   nibble_status status = prepare(&g, err);
@@ -150,5 +151,20 @@ nibble_status nibble_generate(const nibble_generate_options *options, nibble_gen
   nb_ids_free(&g.prompt);
   free(g.logits);
   nb_model_free(&g.model);
+  return status;
+}
+
+nibble_status nibble_generate(const nibble_generate_options *options, nibble_generate_result *out, nibble_error *err) {
+  nibble_generate_options o;
+  static const nb_call_rules rules = {
+      "nibble_generate",
+      sizeof o,
+      NB_UPTO(nibble_generate_options, progress),
+      sizeof *out,
+      {NB_REQUIRED(nibble_generate_options, model), NB_REQUIRED(nibble_generate_options, prompt)}};
+  nb_call call;
+  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  if (status == NIBBLE_OK) status = generate(&o, out, err);
+  nb_call_end(&call);
   return status;
 }

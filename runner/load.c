@@ -412,7 +412,7 @@ static nibble_status load_all(nb_model *m, const nb_model_options *options, nibb
   nibble_status status = NIBBLE_OK;
   if (!m->backend) {
     bool cpu_only = options->llm_int8 || options->int8_activations;
-    if ((status = nb_device_place(&m->checkpoint, cpu_only, &place, err)) != NIBBLE_OK) return status;
+    if ((status = nb_device_place(options->context, &m->checkpoint, cpu_only, &place, err)) != NIBBLE_OK) return status;
     m->backend = place.outer;
   }
   status = load_modules(&m->checkpoint, &(choice){0, -1, NULL}, m->backend, &m->matrix_options, &m->outer,

@@ -63,7 +63,8 @@ typedef struct nb_model_stack {
 } nb_model_stack;
 
 typedef struct nb_model_options {
-  nb_backend *backend;                                       /* NULL: where nibble_set_device says, each layer */
+  const nibble_context *context;                             /* read while the model is loaded; NULL: the CPU */
+  nb_backend *backend;                                       /* NULL: where the context says, each layer */
   nb_backend *(*backend_of_layer)(void *ctx, int64_t layer); /* NULL: `backend` for all */
   void *ctx;
   bool llm_int8;         /* int8 weights are multiplied as LLM.int8 does, not as float32 */

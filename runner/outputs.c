@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/context.h"
 #include "base/stage.h"
 #include "convert/writer.h"
 #include "runner/session.h"
@@ -51,7 +52,10 @@ static nibble_status output_close(output *out, nibble_status status, nibble_erro
 
 static nibble_status check_options(const nibble_logits_options *o, nibble_error *err) {
   if (o->id_count == 0) return nb_fail(err, NIBBLE_USAGE, "at least one token id is wanted");
-  if (o->id_count > INT32_MAX) return nb_fail(err, NIBBLE_USAGE, "too many token ids");
+  if (o->decoder_id_count > 0 && !o->decoder_ids)
+    return nb_fail(err, NIBBLE_USAGE, "decoder_ids is required where decoder_id_count is not 0");
+  if (o->id_count > INT32_MAX || o->decoder_id_count > INT32_MAX)
+    return nb_fail(err, NIBBLE_USAGE, "too many token ids");
   return NIBBLE_OK;
 }
 
@@ -90,7 +94,8 @@ static nibble_status no_activation(const nibble_logits_options *o, nibble_error 
 
 static nibble_status forward_open(forward *f, const nb_hook *hook, nibble_error *err) {
   const nibble_logits_options *o = f->options;
-  nb_model_options load = {.llm_int8 = o->int8 == NIBBLE_INT8_LLM,
+  nb_model_options load = {.context = o->context,
+                           .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
                            .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8};
   nibble_status status = nb_model_load(o->model, &load, &f->model, err);
   if (status == NIBBLE_OK) status = check_decoder_ids(f, err);
@@ -137,8 +142,7 @@ static nibble_status write_logits(forward *f, output *out, nibble_error *err) {
   return status;
 }
 
-nibble_status nibble_logits(const nibble_logits_options *options, nibble_logits_result *out, nibble_error *err) {
-  *out = (nibble_logits_result){0};
+static nibble_status run_logits(const nibble_logits_options *options, nibble_logits_result *out, nibble_error *err) {
   nibble_status status = check_options(options, err);
   if (status != NIBBLE_OK) return status;
   forward f = {.options = options};
@@ -156,6 +160,22 @@ nibble_status nibble_logits(const nibble_logits_options *options, nibble_logits_
   out->seconds = nb_seconds() - start;
 done:
   forward_close(&f);
+  return status;
+}
+
+nibble_status nibble_logits(const nibble_logits_options *options, nibble_logits_result *out, nibble_error *err) {
+  nibble_logits_options o;
+  static const nb_call_rules rules = {
+      "nibble_logits",
+      sizeof o,
+      NB_UPTO(nibble_logits_options, progress),
+      sizeof *out,
+      {NB_REQUIRED(nibble_logits_options, model), NB_REQUIRED(nibble_logits_options, ids),
+       NB_REQUIRED(nibble_logits_options, out)}};
+  nb_call call;
+  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  if (status == NIBBLE_OK) status = run_logits(&o, out, err);
+  nb_call_end(&call);
   return status;
 }
 
@@ -206,8 +226,7 @@ static nibble_status run_hidden(hidden_run *run, nibble_error *err) {
   return NIBBLE_OK;
 }
 
-nibble_status nibble_hidden(const nibble_logits_options *options, nibble_logits_result *out, nibble_error *err) {
-  *out = (nibble_logits_result){0};
+static nibble_status hidden(const nibble_logits_options *options, nibble_logits_result *out, nibble_error *err) {
   nibble_status status = check_options(options, err);
   if (status != NIBBLE_OK) return status;
   hidden_run run = {.f = {.options = options}};
@@ -218,5 +237,21 @@ nibble_status nibble_hidden(const nibble_logits_options *options, nibble_logits_
   if (run.seen) status = output_close(&run.file, status, err);
   *out = (nibble_logits_result){.ndim = 3, .shape = {1, run.rows, run.file.width}, .seconds = nb_seconds() - start};
   forward_close(&run.f);
+  return status;
+}
+
+nibble_status nibble_hidden(const nibble_logits_options *options, nibble_logits_result *out, nibble_error *err) {
+  nibble_logits_options o;
+  static const nb_call_rules rules = {
+      "nibble_hidden",
+      sizeof o,
+      NB_UPTO(nibble_logits_options, progress),
+      sizeof *out,
+      {NB_REQUIRED(nibble_logits_options, model), NB_REQUIRED(nibble_logits_options, ids),
+       NB_REQUIRED(nibble_logits_options, hook), NB_REQUIRED(nibble_logits_options, out)}};
+  nb_call call;
+  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  if (status == NIBBLE_OK) status = hidden(&o, out, err);
+  nb_call_end(&call);
   return status;
 }

@@ -1,9 +1,14 @@
 /* nibble.h's functions for text and token ids. */
+#include "base/context.h"
 #include "convert/tokenizer_open.h"
 #include "runner/text.h"
 
 nibble_status nibble_tokenizer_open(const char *model, nibble_tokenizer **out, nibble_error *err) {
-  return nb_tokenizer_open(model, out, err);
+  nibble_status status = nb_call_require(__func__, "out", out, err);
+  if (status != NIBBLE_OK) return status;
+  *out = NULL;
+  status = nb_call_require(__func__, "model", model, err);
+  return status == NIBBLE_OK ? nb_tokenizer_open(model, out, err) : status;
 }
 
 void nibble_tokenizer_close(nibble_tokenizer *tokenizer) { nb_tokenizer_close(tokenizer); }
@@ -11,11 +16,29 @@ void nibble_tokenizer_close(nibble_tokenizer *tokenizer) { nb_tokenizer_close(to
 nibble_status nibble_tokenizer_encode(nibble_tokenizer *tokenizer, const char *text, size_t n, bool add_special,
                                       int32_t **ids, size_t *count, nibble_error *err) {
   nb_ids list = {0};
-  nibble_status status = nb_tokenizer_encode(tokenizer, text, n, add_special ? NB_ADD_SPECIAL : 0, &list, err);
+  nibble_status status = nb_call_require(__func__, "ids", ids, err);
+  if (status == NIBBLE_OK) status = nb_call_require(__func__, "count", count, err);
+  if (status != NIBBLE_OK) return status;
+  *ids = NULL;
+  *count = 0;
+  status = nb_call_require(__func__, "tokenizer", tokenizer, err);
+  if (status == NIBBLE_OK && n > 0) status = nb_call_require(__func__, "text", text, err);
+  if (status != NIBBLE_OK) return status;
+  status = nb_tokenizer_encode(tokenizer, n ? text : "", n, add_special ? NB_ADD_SPECIAL : 0, &list, err);
   if (status != NIBBLE_OK) nb_ids_free(&list);
   *ids = list.data;
   *count = list.length;
   return status;
+}
+
+/* Where a string goes. */
+static nibble_status require_string(const char *function, char **text, size_t *length, nibble_error *err) {
+  nibble_status status = nb_call_require(function, "text", text, err);
+  if (status == NIBBLE_OK) status = nb_call_require(function, "length", length, err);
+  if (status != NIBBLE_OK) return status;
+  *text = NULL;
+  *length = 0;
+  return NIBBLE_OK;
 }
 
 /* Hands a buffer over as a string, or frees it after a failure. */
@@ -31,12 +54,19 @@ static nibble_status hand_over(nb_buf *buf, nibble_status status, char **text, s
 nibble_status nibble_tokenizer_decode(const nibble_tokenizer *tokenizer, const int32_t *ids, size_t count,
                                       bool skip_special, char **text, size_t *length, nibble_error *err) {
   nb_buf buf = {0};
-  nibble_status status = nb_tokenizer_decode(tokenizer, ids, count, skip_special ? NB_SKIP_SPECIAL : 0, &buf, err);
+  nibble_status status = require_string(__func__, text, length, err);
+  if (status == NIBBLE_OK) status = nb_call_require(__func__, "tokenizer", tokenizer, err);
+  if (status == NIBBLE_OK && count > 0) status = nb_call_require(__func__, "ids", ids, err);
+  if (status != NIBBLE_OK) return status;
+  status = nb_tokenizer_decode(tokenizer, ids, count, skip_special ? NB_SKIP_SPECIAL : 0, &buf, err);
   return hand_over(&buf, status, text, length, err);
 }
 
 nibble_status nibble_text_read(const char *path, char **text, size_t *length, nibble_error *err) {
   nb_buf buf = {0};
-  nibble_status status = nb_text_read(path, &buf, err);
+  nibble_status status = require_string(__func__, text, length, err);
+  if (status == NIBBLE_OK) status = nb_call_require(__func__, "path", path, err);
+  if (status != NIBBLE_OK) return status;
+  status = nb_text_read(path, &buf, err);
   return hand_over(&buf, status, text, length, err);
 }

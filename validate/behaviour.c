@@ -77,7 +77,7 @@ static nibble_status load_text(run *r, nibble_error *err) {
 }
 
 static nibble_status open_side(run *r, const char *path, side *out, nibble_error *err) {
-  nb_model_options options = {.llm_int8 = r->options->int8 == NIBBLE_INT8_LLM};
+  nb_model_options options = {.context = r->options->context, .llm_int8 = r->options->int8 == NIBBLE_INT8_LLM};
   nibble_status status = nb_model_load(path, &options, &out->model, err);
   if (status == NIBBLE_OK) status = nb_model_need_decoder(&out->model, err);
   if (status != NIBBLE_OK) return status;

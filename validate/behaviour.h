@@ -8,6 +8,7 @@
 #include "validate/findings.h"
 
 typedef struct nb_behaviour_options {
+  const nibble_context *context;
   const char *artifact, *original; /* MODELs */
   const char *text;                /* file, plain or gzip */
   int64_t ctx, chunks;             /* 0: 512, and all */

@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/context.h"
 #include "runner/session.h"
 
 enum { STEP_TOKENS = 512, DEFAULT_PROMPT = 512, DEFAULT_GEN = 128, DEFAULT_REPETITIONS = 3, MAX_REPETITIONS = 1000 };
@@ -56,8 +57,7 @@ static nibble_status measure(bench_run *run, nibble_status (*once)(bench_run *, 
   return NIBBLE_OK;
 }
 
-nibble_status nibble_bench(const nibble_bench_options *o, nibble_bench_result *out, nibble_error *err) {
-  *out = (nibble_bench_result){0};
+static nibble_status run_bench(const nibble_bench_options *o, nibble_bench_result *out, nibble_error *err) {
   bench_run run = {.prompt = o->prompt ? o->prompt : DEFAULT_PROMPT, .gen = o->gen ? o->gen : DEFAULT_GEN};
   int64_t repetitions = o->repetitions ? o->repetitions : DEFAULT_REPETITIONS;
   if (run.prompt < 1 || run.gen < 1 || repetitions < 1 || repetitions > MAX_REPETITIONS)
@@ -66,7 +66,8 @@ nibble_status nibble_bench(const nibble_bench_options *o, nibble_bench_result *o
   double start = nb_seconds();
   nibble_status status =
       nb_model_load(o->model,
-                    &(nb_model_options){.llm_int8 = o->int8 == NIBBLE_INT8_LLM,
+                    &(nb_model_options){.context = o->context,
+                                        .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
                                         .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8},
                     &model, err);
   if (status != NIBBLE_OK) goto done;
@@ -98,5 +99,19 @@ done:
   free(run.ids);
   free(run.logits);
   nb_model_free(&model);
+  return status;
+}
+
+nibble_status nibble_bench(const nibble_bench_options *options, nibble_bench_result *out, nibble_error *err) {
+  nibble_bench_options o;
+  static const nb_call_rules rules = {"nibble_bench",
+                                      sizeof o,
+                                      NB_UPTO(nibble_bench_options, progress),
+                                      sizeof *out,
+                                      {NB_REQUIRED(nibble_bench_options, model)}};
+  nb_call call;
+  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  if (status == NIBBLE_OK) status = run_bench(&o, out, err);
+  nb_call_end(&call);
   return status;
 }

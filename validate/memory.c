@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/checked.h"
+#include "base/context.h"
 #include "base/stage.h"
 #include "convert/checkpoint.h"
 #include "convert/layouts.h"
@@ -111,7 +112,7 @@ static void add_stored(const nb_checkpoint *checkpoint, const footprints *all, n
   }
 }
 
-nibble_status nibble_memory(const nibble_memory_options *options, nibble_memory_result *out, nibble_error *err) {
+static nibble_status tell_memory(const nibble_memory_options *options, nibble_memory_result *out, nibble_error *err) {
   footprints all = {0};
   list_footprints(&all);
   *out = (nibble_memory_result){.row_count = (size_t)all.count, .batch = options->batch ? options->batch : 1};
@@ -149,5 +150,19 @@ done:
   nb_checkpoint_close(&checkpoint);
   nb_config_free(&bare);
   free(path);
+  return status;
+}
+
+nibble_status nibble_memory(const nibble_memory_options *options, nibble_memory_result *out, nibble_error *err) {
+  nibble_memory_options o;
+  static const nb_call_rules rules = {"nibble_memory",
+                                      sizeof o,
+                                      NB_UPTO(nibble_memory_options, batch),
+                                      sizeof *out,
+                                      {NB_REQUIRED(nibble_memory_options, model)}};
+  nb_call call;
+  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  if (status == NIBBLE_OK) status = tell_memory(&o, out, err);
+  nb_call_end(&call);
   return status;
 }

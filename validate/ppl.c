@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/context.h"
 #include "convert/tokenizer_open.h"
 #include "runner/session.h"
 #include "runner/text.h"
@@ -138,16 +139,16 @@ static void finish(const ppl_run *run, nibble_ppl_result *out) {
   out->tokens_per_second = (double)(run->windows * run->ctx) / out->seconds;
 }
 
-nibble_status nibble_ppl(const nibble_ppl_options *o, nibble_ppl_result *out, nibble_error *err) {
+static nibble_status measure(const nibble_ppl_options *o, nibble_ppl_result *out, nibble_error *err) {
   double start = nb_seconds();
-  *out = (nibble_ppl_result){0};
   ppl_run run = {.options = o};
   nb_ids ids = {0};
   nb_model model = {0};
   const nb_config *config = &model.checkpoint.config;
   nibble_status status =
       nb_model_load(o->model,
-                    &(nb_model_options){.llm_int8 = o->int8 == NIBBLE_INT8_LLM,
+                    &(nb_model_options){.context = o->context,
+                                        .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
                                         .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8},
                     &model, err);
   if (status != NIBBLE_OK) goto done;
@@ -176,5 +177,19 @@ done:
   free(run.log_prob);
   nb_model_free(&model);
   nb_ids_free(&ids);
+  return status;
+}
+
+nibble_status nibble_ppl(const nibble_ppl_options *options, nibble_ppl_result *out, nibble_error *err) {
+  nibble_ppl_options o;
+  static const nb_call_rules rules = {"nibble_ppl",
+                                      sizeof o,
+                                      NB_UPTO(nibble_ppl_options, progress),
+                                      sizeof *out,
+                                      {NB_REQUIRED(nibble_ppl_options, model), NB_REQUIRED(nibble_ppl_options, text)}};
+  nb_call call;
+  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  if (status == NIBBLE_OK) status = measure(&o, out, err);
+  nb_call_end(&call);
   return status;
 }

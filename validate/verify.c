@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/context.h"
 #include "convert/checkpoint.h"
 #include "validate/behaviour.h"
 #include "validate/certificate.h"
@@ -58,7 +59,8 @@ static nibble_status check_weights(verification *v, const nibble_verify_options 
 }
 
 static nibble_status check_behaviour(verification *v, const nibble_verify_options *o, nibble_error *err) {
-  nb_behaviour_options options = {.artifact = o->artifact,
+  nb_behaviour_options options = {.context = o->context,
+                                  .artifact = o->artifact,
                                   .original = o->against,
                                   .text = o->text,
                                   .ctx = o->ctx,
@@ -156,8 +158,7 @@ static nibble_status measure(verification *v, const nibble_verify_options *o, ni
   return status;
 }
 
-nibble_status nibble_verify(const nibble_verify_options *o, nibble_verification **out, nibble_error *err) {
-  *out = NULL;
+static nibble_status verify(const nibble_verify_options *o, nibble_verification **out, nibble_error *err) {
   nibble_status status = check_options(o, err);
   if (status != NIBBLE_OK) return status;
   verification *v = nb_alloc(1, sizeof *v);
@@ -174,6 +175,20 @@ nibble_status nibble_verify(const nibble_verify_options *o, nibble_verification 
   count(v);
   *out = &v->public;
   return verdict(v, err);
+}
+
+nibble_status nibble_verify(const nibble_verify_options *options, nibble_verification **out, nibble_error *err) {
+  nibble_verify_options o;
+  static const nb_call_rules rules = {"nibble_verify",
+                                      sizeof o,
+                                      NB_UPTO(nibble_verify_options, progress),
+                                      sizeof *out,
+                                      {NB_REQUIRED(nibble_verify_options, artifact)}};
+  nb_call call;
+  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  if (status == NIBBLE_OK) status = verify(&o, out, err);
+  nb_call_end(&call);
+  return status;
 }
 
 void nibble_verification_free(nibble_verification *verified) {

@@ -1,7 +1,7 @@
 #include "kernels/cuda/module.h"
 
 extern "C" {
-#include "nibble.h"
+#include "base/parallel.h"
 }
 
 static nb_cuda_module make_table(void) {
@@ -23,6 +23,6 @@ static nb_cuda_module make_table(void) {
 
 extern "C" const nb_cuda_module *nibble_cuda_module(int threads) {
   static const nb_cuda_module module = make_table();
-  nibble_set_threads(threads);
+  nb_threads_use(threads);
   return &module;
 }

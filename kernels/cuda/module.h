@@ -32,7 +32,8 @@ typedef struct nb_cuda_module {
 #define NB_CUDA_MODULE_FILE "libnibble_cuda.so"
 #define NB_CUDA_MODULE_ENTRY "nibble_cuda_module"
 
-/* What the file exports. `threads` as nibble_set_threads takes it: the module has a copy of base/ to itself. */
+/* What the file exports. `threads` of the calling thread, as nb_threads_use takes it: the module has a copy of base/ to
+ * itself. */
 typedef const nb_cuda_module *nb_cuda_module_fn(int threads);
 __attribute__((visibility("default"))) const nb_cuda_module *nibble_cuda_module(int threads);
 

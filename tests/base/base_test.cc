@@ -83,7 +83,7 @@ TEST(Dtype, RoundsToNearestEvenAsTheCompilerDoes) {
 
 TEST(Parallel, VisitsEveryItemOnceWhateverTheThreads) {
   for (int threads : {1, 2, 5}) {
-    nibble_set_threads(threads);
+    nb_threads_use(threads);
     std::string seen(1003, 0);
     nb_parallel(
         1003, 10,
@@ -93,7 +93,7 @@ TEST(Parallel, VisitsEveryItemOnceWhateverTheThreads) {
         &seen);
     EXPECT_EQ(seen, std::string(1003, 1));
   }
-  nibble_set_threads(0);
+  nb_threads_use(0);
 }
 
 TEST(Strmap, FindsWhatWasAddedAndRefusesTwice) {

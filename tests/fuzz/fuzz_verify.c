@@ -33,7 +33,8 @@ static void write_part(int file, const uint8_t *data, size_t size) {
 }
 
 static void verify(const char *against) {
-  nibble_verify_options options = {.artifact = folder, .against = against, .no_certificate = true};
+  nibble_verify_options options = {
+      .size = sizeof options, .artifact = folder, .against = against, .no_certificate = true};
   nibble_verification *verification;
   nibble_error err;
   nibble_status status = nibble_verify(&options, &verification, &err);

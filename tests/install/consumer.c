@@ -12,12 +12,16 @@ int main(int argc, char **argv) {
   }
   nibble_error err;
   nibble_inspection *seen = NULL;
-  nibble_status status = nibble_inspect("/nowhere", &seen, &err);
+  nibble_inspect_options options = {0};
+  options.size = sizeof options;
+  options.model = "/nowhere";
+  nibble_status status = nibble_inspect(&options, &seen, &err);
   if (status != NIBBLE_BAD_INPUT || strcmp(nibble_status_name(status), "bad_input") != 0) {
     fprintf(stderr, "a model that is not there: %s\n", nibble_status_name(status));
     return 1;
   }
-  if (nibble_inspect(argv[1], &seen, &err) != NIBBLE_OK) {
+  options.model = argv[1];
+  if (nibble_inspect(&options, &seen, &err) != NIBBLE_OK) {
     fprintf(stderr, "%s\n", err.message);
     return 1;
   }

@@ -8,6 +8,7 @@
 #include "tests/random_packed.h"
 
 extern "C" {
+#include "base/parallel.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/matmul.h"
 #include "nibble.h"
@@ -150,10 +151,10 @@ TEST(Matmul, DoesNotDependOnTheNumberOfThreads) {
         std::vector<float> y[3];
         for (int threads = 1; threads <= 3; threads++) {
           y[threads - 1].resize(n * 101);
-          nibble_set_threads(threads);
+          nb_threads_use(threads);
           nb_matmul(&w.m, x.data(), 192, n, y[threads - 1].data(), 101);
         }
-        nibble_set_threads(0);
+        nb_threads_use(0);
         ASSERT_EQ(y[0], y[1]) << nb_format_info(kind.format)->name << " n " << n;
         ASSERT_EQ(y[0], y[2]) << nb_format_info(kind.format)->name << " n " << n;
       }

@@ -7,6 +7,7 @@
 #include "tests/random_packed.h"
 
 extern "C" {
+#include "base/parallel.h"
 #include "kernels/ops.h"
 #include "nibble.h"
 }
@@ -99,13 +100,13 @@ TEST(Ops, ScatteredRowsAreAddedInOrder) {
     }
   }
   for (int threads : {1, 3}) {
-    nibble_set_threads(threads);
+    nb_threads_use(threads);
     auto y = before;
     nb_scatter_add(x.data(), to, weights, n, cols, y.data());
     for (int64_t i = 0; i < rows * cols; i++)
       ASSERT_EQ(y[i], want[i]) << threads << " threads, row " << i / cols << ", " << i % cols;
   }
-  nibble_set_threads(0);
+  nb_threads_use(0);
 }
 
 TEST(Ops, RotaryTurnsHalfSplitPairs) {

@@ -9,6 +9,7 @@
 #include "tests/random_packed.h"
 
 extern "C" {
+#include "base/parallel.h"
 #include "kernels/gptq.h"
 #include "kernels/q8.h"
 #include "nibble.h"
@@ -233,7 +234,7 @@ TEST(Q8, DoesNotDependOnThreadsOrCompany) {
       auto x = RandomFloats(n * 256, 1);
       std::vector<std::vector<float>> results[3];
       for (int threads = 1; threads <= 3; threads++) {
-        nibble_set_threads(threads);
+        nb_threads_use(threads);
         std::vector<nb_product> products;
         auto &y = results[threads - 1];
         for (const nb_packed *w : weights) {
@@ -245,7 +246,7 @@ TEST(Q8, DoesNotDependOnThreadsOrCompany) {
         }
         if (threads < 3) nb_q8_matmul(products.data(), int(products.size()), n);
       }
-      nibble_set_threads(0);
+      nb_threads_use(0);
       EXPECT_EQ(results[0], results[1]) << n;
       EXPECT_EQ(results[0], results[2]) << n;
     }

@@ -6,6 +6,7 @@
 #include <vector>
 
 extern "C" {
+#include "base/parallel.h"
 #include "nibble.h"
 #include "quant/blas.h"
 }
@@ -82,14 +83,14 @@ TEST_F(Blas, GivesTheSameBytesWhateverTheThreads) {
   const int64_t rows = 700, n = 200;
   std::vector<float> x = Random(rows * n, 6), first;
   for (int threads : {1, 2, 5}) {
-    nibble_set_threads(threads);
+    nb_threads_use(threads);
     std::vector<float> sum(n * n), upper;
     nb_dense_gram(x.data(), rows, n, n, sum.data());
     for (int64_t i = 0; i < n; i++) upper.insert(upper.end(), sum.begin() + i * n + i, sum.begin() + (i + 1) * n);
     if (first.empty()) first = upper;
     EXPECT_EQ(upper, first) << threads << " threads";
   }
-  nibble_set_threads(0);
+  nb_threads_use(0);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 extern "C" {
 #include "base/dtype.h"
+#include "base/parallel.h"
 #include "kernels/cpu/errors.h"
 #include "quant/gptq.h"
 #include "quant/grid.h"
@@ -40,7 +41,7 @@ struct Layer {
 
   nb_hessian Hessian() const {
     nb_hessian h;
-    EXPECT_EQ(nb_hessian_create(&h, cols, nullptr), NIBBLE_OK);
+    EXPECT_EQ(nb_hessian_create(nullptr, cols, &h, nullptr), NIBBLE_OK);
     for (int64_t at = 0; at < tokens; at += 100) {
       nb_hessian_add(&h, x.data() + at * cols, std::min<int64_t>(100, tokens - at), cols);
     }
@@ -209,7 +210,7 @@ TEST(Gptq, GivesTheSameBytesWhateverTheThreads) {
   const Layer layer(100, 160, 300);
   std::vector<nb_rounded> results;
   for (int threads : {1, 2, 5}) {
-    nibble_set_threads(threads);
+    nb_threads_use(threads);
     nb_hessian h = layer.Hessian();
     nb_grid grid = {4, 64, true, true, false};
     nb_factor_options options = {64, NB_ORDER_GROUPS, 0.01};
@@ -221,7 +222,7 @@ TEST(Gptq, GivesTheSameBytesWhateverTheThreads) {
     nb_hessian_free(&h);
     results.push_back(q);
   }
-  nibble_set_threads(0);
+  nb_threads_use(0);
   for (nb_rounded &q : results) {
     EXPECT_TRUE(std::equal(q.codes, q.codes + 100 * 160, results[0].codes));
     EXPECT_TRUE(std::equal(q.scales, q.scales + 3 * 100, results[0].scales));
@@ -270,7 +271,7 @@ TEST(Gptq, DeadInputsBecomeZeroAndSpoilNothing) {
 
 TEST(Gptq, DampsMoreUntilTheHessianIsPositiveDefinite) {
   nb_hessian h;
-  ASSERT_EQ(nb_hessian_create(&h, 3, nullptr), NIBBLE_OK);
+  ASSERT_EQ(nb_hessian_create(nullptr, 3, &h, nullptr), NIBBLE_OK);
   // Eigenvalues 1.2, 0.9 and 0.9, and of the second -0.1.
   const float good[] = {1, 0.1f, 0.1f, 0, 1, 0.1f, 0, 0, 1}, bad[] = {1, 1.1f, 0, 0, 1, 0, 0, 0, 1};
   nb_factor_options options = {-1, NB_ORDER_NATURAL, 0.01};

@@ -9,6 +9,7 @@
 #include "tests/support.h"
 
 extern "C" {
+#include "base/parallel.h"
 #include "kernels/cpu/isa.h"
 #include "runner/sample.h"
 #include "runner/session.h"
@@ -269,11 +270,11 @@ TEST(Forward, DoesNotDependOnTheNumberOfThreads) {
         Values<int32_t>(ReadSafetensors(Tiny(std::string(name) + ".safetensors")).tensors["ids"]);
     Model plain(Tiny(name)), llm(Tiny(name), LlmInt8());
     for (const Model *model : {&plain, &llm}) {
-      nibble_set_threads(1);
+      nb_threads_use(1);
       std::vector<float> one = Logits(*model, ids, 2, 20);
-      nibble_set_threads(3);
+      nb_threads_use(3);
       EXPECT_EQ(Logits(*model, ids, 2, 20), one) << name;
-      nibble_set_threads(0);
+      nb_threads_use(0);
     }
   }
 }

@@ -13,6 +13,7 @@
 
 extern "C" {
 #include "base/checked.h"
+#include "base/context.h"
 #include "base/dtype.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/alone/check.h"
@@ -368,18 +369,19 @@ TEST(CudaQuantize, WholeArtifactsAreThoseOfTheCpu) {
     const char *dtype;
   } cases[] = {{"nf4", false, 0, "bfloat16"}, {"nf4", true, 128, "float32"},  {"fp4", true, 0, "bfloat16"},
                {"fp4", false, 32, "float32"}, {"int8", false, 0, "bfloat16"}, {"int8", false, 0, "float32"}};
-  nibble_set_threads(1);  // fibers live on one
   nb_cuda_module_set(nibble_cuda_module(1));
   for (auto &c : cases) {
     std::string src = folder / c.dtype, files[2], manifests[2];
     for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
       std::string dst = folder / (on_gpu ? "gpu" : "cpu");
+      const nibble_context context = {1 /* fibers live on one thread */,
+                                      on_gpu ? NIBBLE_DEVICE_CUDA : NIBBLE_DEVICE_CPU, 0};
       nibble_quantize_options o = {};
+      o.size = sizeof o, o.context = &context;
       o.src = src.c_str(), o.dst = dst.c_str(), o.method = c.method, o.double_quant = c.nested;
       o.block_size = c.block_size, o.force = true, o.no_sync = true;
       nibble_quantize_result result;
       nibble_error err = {};
-      nibble_set_device(on_gpu ? NIBBLE_DEVICE_CUDA : NIBBLE_DEVICE_CPU, 0);
       EXPECT_EQ(nibble_quantize(&o, &result, &err), NIBBLE_OK) << err.message;
       files[on_gpu] = ReadFile(dst + "/model.safetensors");
       manifests[on_gpu] = ReadFile(dst + "/nibble.json");
@@ -388,9 +390,7 @@ TEST(CudaQuantize, WholeArtifactsAreThoseOfTheCpu) {
     EXPECT_EQ(files[0], files[1]) << c.method << " of " << c.dtype;
     EXPECT_EQ(manifests[0], manifests[1]) << c.method << " of " << c.dtype;
   }
-  nibble_set_device(NIBBLE_DEVICE_CPU, 0);
   nb_cuda_module_set(nullptr);
-  nibble_set_threads(0);
 }
 
 TEST(Device, RtnOnTheGpuIsAWrongUsage) {

@@ -7,6 +7,8 @@
 #include "tests/support.h"
 
 extern "C" {
+#include "base/context.h"
+#include "base/parallel.h"
 #include "quant/gptq.h"
 }
 
@@ -32,12 +34,11 @@ struct Layer {
   nb_hessian Hessian(nibble_device device) const {
     nb_hessian h;
     nibble_error err = {};
-    nibble_set_device(device, 0);
-    EXPECT_EQ(nb_hessian_create(&h, cols, &err), NIBBLE_OK) << err.message;
+    const nibble_context context = {1, device, 0};
+    EXPECT_EQ(nb_hessian_create(&context, cols, &h, &err), NIBBLE_OK) << err.message;
     EXPECT_EQ(h.gpu != nullptr, device != NIBBLE_DEVICE_CPU);
     for (int64_t at = 0; at < tokens; at += 50)
       nb_hessian_add(&h, x.data() + at * cols, std::min<int64_t>(50, tokens - at), cols);
-    nibble_set_device(NIBBLE_DEVICE_CPU, 0);
     return h;
   }
 };
@@ -46,12 +47,12 @@ struct Layer {
 class CudaGptq : public ::testing::Test {
  protected:
   void SetUp() override {
-    nibble_set_threads(1);
+    nb_threads_use(1);
     nb_cuda_module_set(nibble_cuda_module(1));
   }
   void TearDown() override {
     nb_cuda_module_set(nullptr);
-    nibble_set_threads(0);
+    nb_threads_use(0);
   }
 };
 
