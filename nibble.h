@@ -367,6 +367,75 @@ typedef struct nibble_bench_result {
  * counted. Only the last token's logits are computed, as llama-bench does. */
 nibble_status nibble_bench(const nibble_bench_options *options, nibble_bench_result *out, nibble_error *err);
 
+/* ---- a model that stays open ------------------------------------------------------------------------------------ */
+
+/* One call each of the functions above opens a model, uses it and closes it. These keep it open:
+ *
+ *   nibble_model_open(&(nibble_model_options){.size = sizeof(nibble_model_options), .model = "./SmolLM2"}, &model,
+ * &err) nibble_session_open(model, &(nibble_session_options){.size = sizeof(nibble_session_options)}, &session, &err)
+ *   nibble_session_feed(session, ids, count, &err)        as often as there are ids
+ *   nibble_session_logits(session, 1, logits, &err)       after the last of them
+ *   nibble_session_truncate(session, 0, &err)             and again, for another text
+ *
+ * Several threads may use sessions of one model that is on the CPU, each its own; on a GPU one thread at a time. */
+typedef struct nibble_model nibble_model;
+typedef struct nibble_session nibble_session;
+
+typedef struct nibble_model_options {
+  size_t size; /* of this struct */
+  const nibble_context *context;
+  const char *model; /* MODEL; required */
+  nibble_int8 int8;
+  nibble_activations activations;
+} nibble_model_options;
+
+typedef struct nibble_model_info {
+  const char *model_type, *architecture; /* the model's; valid while it is open */
+  int64_t layers;                        /* of the decoder, if it has an encoder, too */
+  int64_t vocab_size, hidden_size;
+  int64_t output_width;  /* of a row of logits; of a base class, of hidden states */
+  int64_t max_positions; /* that it was made for */
+  uint64_t weight_bytes; /* as they are stored */
+  bool has_encoder;      /* beside a decoder: nibble_session_encode comes first */
+  bool is_causal;        /* false: it takes a text as a whole, and each feed is another text */
+  bool has_one_row;      /* a classifier of sequences: its output is one row for a text */
+} nibble_model_info;
+
+/* Opens MODEL and loads all of it; NIBBLE_BAD_INPUT names what cannot be run. Close with nibble_model_close; a model
+ * that is closed before its sessions goes with the last of them. */
+nibble_status nibble_model_open(const nibble_model_options *options, nibble_model **out, nibble_error *err);
+void nibble_model_close(nibble_model *model);
+nibble_status nibble_model_describe(const nibble_model *model, nibble_model_info *out, nibble_error *err);
+
+typedef struct nibble_session_options {
+  size_t size;                   /* of this struct */
+  const nibble_context *context; /* whose threads it uses, on the model's device; NULL: the model's */
+  int64_t capacity;              /* ids that it may hold; 0: 2048, or the model's max_positions if that is less */
+  int64_t encoder_capacity;      /* the same of an encoder */
+  int64_t step; /* most ids that are run, and whose logits can be read, at a time; 0: 512. `capacity` of a model that
+                   takes a text as a whole, and with NIBBLE_INT8_LLM */
+} nibble_session_options;
+
+/* Keys and values of one text, and scratch memory. Close with nibble_session_close. */
+nibble_status nibble_session_open(nibble_model *model, const nibble_session_options *options, nibble_session **out,
+                                  nibble_error *err);
+void nibble_session_close(nibble_session *session);
+
+/* Gives an encoder its ids; the decoder begins anew. NIBBLE_USAGE if the model has none beside a decoder. */
+nibble_status nibble_session_encode(nibble_session *session, const int32_t *ids, size_t count, nibble_error *err);
+
+/* Appends ids and runs the model on them, `step` at a time. NIBBLE_USAGE if one is not in the vocabulary or there is no
+ * room. After a failure the session is as long as before, and there are no logits to read. */
+nibble_status nibble_session_feed(nibble_session *session, const int32_t *ids, size_t count, nibble_error *err);
+
+/* What the model gives after each of the last `rows` ids of the last feed: out [rows, output_width], float32. At most
+ * `step` rows can be read. */
+nibble_status nibble_session_logits(nibble_session *session, size_t rows, float *out, nibble_error *err);
+
+/* Forgets all ids from `length` on. */
+nibble_status nibble_session_truncate(nibble_session *session, int64_t length, nibble_error *err);
+int64_t nibble_session_length(const nibble_session *session); /* ids that it holds */
+
 /* ---- quantize --------------------------------------------------------------------------------------------------- */
 
 typedef enum nibble_scales {

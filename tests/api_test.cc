@@ -1,0 +1,330 @@
+// Every function of nibble.h with what no caller should give it: NULL, zeros, a size and nothing else, structs of other
+// versions. None may crash, and each says what it requires.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+#include <regex>
+#include <set>
+#include <thread>
+
+#include "tests/support.h"
+
+extern "C" {
+#include "base/context.h"
+#include "base/parallel.h"
+}
+
+namespace {
+
+// A function with an options struct.
+struct WithOptions {
+  const char *name;
+  size_t size;           // of the struct
+  const char *required;  // what is missing where only the size is set; NULL: nothing
+  std::function<nibble_status(const void *options, bool has_out, nibble_error *err)> call;
+};
+
+template <typename Options, typename Result>
+WithOptions Row(const char *name, nibble_status (*f)(const Options *, Result *, nibble_error *), const char *required) {
+  return {name, sizeof(Options), required, [f](const void *options, bool has_out, nibble_error *err) {
+            Result out = {};
+            return f((const Options *)options, has_out ? &out : nullptr, err);
+          }};
+}
+
+std::vector<WithOptions> AllWithOptions() {
+  return {Row("nibble_inspect", nibble_inspect, "model"),
+          Row("nibble_memory", nibble_memory, "model"),
+          Row("nibble_init", nibble_init, "config"),
+          Row("nibble_convert", nibble_convert, "src"),
+          Row("nibble_ppl", nibble_ppl, "model"),
+          Row("nibble_logits", nibble_logits, "model"),
+          Row("nibble_hidden", nibble_hidden, "model"),
+          Row("nibble_generate", nibble_generate, "model"),
+          Row("nibble_bench", nibble_bench, "model"),
+          Row("nibble_quantize", nibble_quantize, "src"),
+          Row("nibble_bench_kernels", nibble_bench_kernels, nullptr),
+          Row("nibble_verify", nibble_verify, "artifact"),
+          Row("nibble_model_open", nibble_model_open, "model"),
+          {"nibble_session_open", sizeof(nibble_session_options), "model",
+           [](const void *options, bool has_out, nibble_error *err) {
+             nibble_session *out;
+             return nibble_session_open(nullptr, (const nibble_session_options *)options, has_out ? &out : nullptr,
+                                        err);
+           }}};
+}
+
+void ExpectUsage(const WithOptions &f, const void *options, bool has_out, const std::string &message) {
+  nibble_error err = {};
+  EXPECT_EQ(f.call(options, has_out, &err), NIBBLE_USAGE) << f.name;
+  EXPECT_EQ(err.status, NIBBLE_USAGE) << f.name;
+  EXPECT_NE(std::string(err.message).find(f.name + (": " + message)), std::string::npos) << err.message;
+  EXPECT_EQ(f.call(options, has_out, nullptr), NIBBLE_USAGE) << f.name << " without an error to fill";
+}
+
+TEST(Api, OptionsThatAreNotThereAreWrongUsage) {
+  for (const WithOptions &f : AllWithOptions()) {
+    std::vector<size_t> options(f.size / sizeof(size_t) + 2, 0);
+    size_t &size = options[0];
+    ExpectUsage(f, nullptr, true, "options is required");
+    ExpectUsage(f, options.data(), true, "options.size is 0");
+    ExpectUsage(f, nullptr, false, "out is required");
+    size = sizeof(size_t);
+    ExpectUsage(f, options.data(), true, "options.size is 8");
+    if (!f.required) continue;
+    size = f.size;
+    ExpectUsage(f, options.data(), true, f.required + std::string(" is required"));
+    ExpectUsage(f, options.data(), false, "out is required");
+  }
+}
+
+TEST(Api, OptionsOfALaterVersionAreTakenIfTheySayNothingNew) {
+  for (const WithOptions &f : AllWithOptions()) {
+    std::vector<size_t> options(f.size / sizeof(size_t) + 2, 0);
+    options[0] = options.size() * sizeof(size_t);
+    if (f.required) ExpectUsage(f, options.data(), true, f.required + std::string(" is required"));
+    options.back() = 1;
+    ExpectUsage(f, options.data(), true, "options of ");
+  }
+}
+
+// What takes no options: pointers one after the other, and what is said of the first that is NULL.
+struct WithArguments {
+  const char *name, *message;
+  std::function<nibble_status(nibble_error *err)> call;
+};
+
+nibble_status OnSession(const std::function<nibble_status(nibble_session *)> &call) {
+  std::string path = Golden("tiny/llama-f32");
+  nibble_model_options options = {};
+  options.size = sizeof options, options.model = path.c_str();
+  nibble_session_options room = {};
+  room.size = sizeof room;
+  nibble_model *model = nullptr;
+  nibble_session *session = nullptr;
+  nibble_status status = nibble_model_open(&options, &model, nullptr);
+  if (status == NIBBLE_OK) status = nibble_session_open(model, &room, &session, nullptr);
+  if (status == NIBBLE_OK) status = call(session);
+  nibble_session_close(session);
+  nibble_model_close(model);
+  return status;
+}
+
+std::vector<WithArguments> AllWithArguments() {
+  static nibble_context *context;
+  static nibble_tokenizer *tokenizer;
+  static int32_t *ids;
+  static size_t n;
+  static char *text;
+  static nibble_model_info info;
+  static const int32_t id = 1;
+  static float logits;
+  return {
+      {"nibble_model_describe", "model is required",
+       [](nibble_error *e) { return nibble_model_describe(nullptr, &info, e); }},
+      {"nibble_model_describe", "out is required",
+       [](nibble_error *e) { return nibble_model_describe(nullptr, nullptr, e); }},
+      {"nibble_session_encode", "session is required",
+       [](nibble_error *e) { return nibble_session_encode(nullptr, &id, 1, e); }},
+      {"nibble_session_feed", "session is required",
+       [](nibble_error *e) { return nibble_session_feed(nullptr, &id, 1, e); }},
+      {"nibble_session_feed", "ids is required",
+       [](nibble_error *e) {
+         return OnSession([=](nibble_session *s) { return nibble_session_feed(s, nullptr, 1, e); });
+       }},
+      {"nibble_session_encode", "ids is required",
+       [](nibble_error *e) {
+         return OnSession([=](nibble_session *s) { return nibble_session_encode(s, nullptr, 1, e); });
+       }},
+      {"nibble_session_feed", "count is 0",
+       [](nibble_error *e) { return OnSession([=](nibble_session *s) { return nibble_session_feed(s, &id, 0, e); }); }},
+      {"nibble_session_logits", "session is required",
+       [](nibble_error *e) { return nibble_session_logits(nullptr, 1, &logits, e); }},
+      {"nibble_session_logits", "out is required",
+       [](nibble_error *e) {
+         return OnSession([=](nibble_session *s) { return nibble_session_logits(s, 1, nullptr, e); });
+       }},
+      {"nibble_session_truncate", "session is required",
+       [](nibble_error *e) { return nibble_session_truncate(nullptr, 0, e); }},
+      {"nibble_context_create", "out is required", [](nibble_error *e) { return nibble_context_create(nullptr, e); }},
+      {"nibble_context_set_threads", "context is required",
+       [](nibble_error *e) { return nibble_context_set_threads(nullptr, 1, e); }},
+      {"nibble_context_set_threads", "threads is -1",
+       [](nibble_error *e) {
+         nibble_context_create(&context, e);
+         nibble_status status = nibble_context_set_threads(context, -1, e);
+         nibble_context_free(context);
+         return status;
+       }},
+      {"nibble_context_set_device", "context is required",
+       [](nibble_error *e) { return nibble_context_set_device(nullptr, NIBBLE_DEVICE_CPU, 0, e); }},
+      {"nibble_context_set_device", "device is 3",
+       [](nibble_error *e) {
+         nibble_context_create(&context, e);
+         nibble_status status = nibble_context_set_device(context, (nibble_device)3, 0, e);
+         nibble_context_free(context);
+         return status;
+       }},
+      {"nibble_tokenizer_open", "out is required",
+       [](nibble_error *e) { return nibble_tokenizer_open("/nowhere", nullptr, e); }},
+      {"nibble_tokenizer_open", "model is required",
+       [](nibble_error *e) { return nibble_tokenizer_open(nullptr, &tokenizer, e); }},
+      {"nibble_tokenizer_encode", "tokenizer is required",
+       [](nibble_error *e) { return nibble_tokenizer_encode(nullptr, "a", 1, true, &ids, &n, e); }},
+      {"nibble_tokenizer_encode", "ids is required",
+       [](nibble_error *e) { return nibble_tokenizer_encode(nullptr, "a", 1, true, nullptr, &n, e); }},
+      {"nibble_tokenizer_encode", "count is required",
+       [](nibble_error *e) { return nibble_tokenizer_encode(nullptr, "a", 1, true, &ids, nullptr, e); }},
+      {"nibble_tokenizer_encode", "text is required",
+       [](nibble_error *e) {
+         std::string model = Golden("tokenizer/llama3.json");
+         if (nibble_tokenizer_open(model.c_str(), &tokenizer, e) != NIBBLE_OK) return NIBBLE_SYSTEM;
+         nibble_status status = nibble_tokenizer_encode(tokenizer, nullptr, 1, true, &ids, &n, e);
+         nibble_tokenizer_close(tokenizer);
+         return status;
+       }},
+      {"nibble_tokenizer_decode", "tokenizer is required",
+       [](nibble_error *e) { return nibble_tokenizer_decode(nullptr, nullptr, 0, true, &text, &n, e); }},
+      {"nibble_tokenizer_decode", "text is required",
+       [](nibble_error *e) { return nibble_tokenizer_decode(nullptr, nullptr, 0, true, nullptr, &n, e); }},
+      {"nibble_tokenizer_decode", "length is required",
+       [](nibble_error *e) { return nibble_tokenizer_decode(nullptr, nullptr, 0, true, &text, nullptr, e); }},
+      {"nibble_text_read", "path is required", [](nibble_error *e) { return nibble_text_read(nullptr, &text, &n, e); }},
+      {"nibble_text_read", "text is required",
+       [](nibble_error *e) { return nibble_text_read("/nowhere", nullptr, &n, e); }},
+      {"nibble_text_read", "length is required",
+       [](nibble_error *e) { return nibble_text_read("/nowhere", &text, nullptr, e); }},
+  };
+}
+
+TEST(Api, ArgumentsThatAreNullAreWrongUsage) {
+  for (const WithArguments &f : AllWithArguments()) {
+    nibble_error err = {};
+    EXPECT_EQ(f.call(&err), NIBBLE_USAGE) << f.name << ": " << f.message;
+    EXPECT_NE(std::string(err.message).find(std::string(f.name) + ": " + f.message), std::string::npos) << err.message;
+    EXPECT_EQ(f.call(nullptr), NIBBLE_USAGE) << f.name << ": " << f.message;
+  }
+}
+
+TEST(Api, WhatFreesTakesNull) {
+  nibble_context_free(nullptr);
+  nibble_inspection_free(nullptr);
+  nibble_tokenizer_close(nullptr);
+  nibble_kernel_bench_free(nullptr);
+  nibble_verification_free(nullptr);
+  nibble_model_close(nullptr);
+  nibble_session_close(nullptr);
+  EXPECT_EQ(nibble_session_length(nullptr), 0);
+  nibble_device_check(nullptr);
+  EXPECT_STREQ(nibble_status_name((nibble_status)77), "unknown");
+}
+
+// A function that is new in nibble.h belongs into one of the lists above.
+TEST(Api, EveryFunctionOfTheHeaderIsTried) {
+  std::set<std::string> tried = {"nibble_version",           "nibble_status_name",     "nibble_device_check",
+                                 "nibble_peak_rss",          "nibble_input_changed",   "nibble_context_free",
+                                 "nibble_inspection_free",   "nibble_tokenizer_close", "nibble_kernel_bench_free",
+                                 "nibble_verification_free", "nibble_model_close",     "nibble_session_close",
+                                 "nibble_session_length"};
+  for (const WithOptions &f : AllWithOptions()) tried.insert(f.name);
+  for (const WithArguments &f : AllWithArguments()) tried.insert(f.name);
+  std::string header = ReadFile(std::string(kSourceDir) + "/nibble.h");
+  std::regex declaration("\n[a-z][a-z0-9_ ]*[ *](nibble_[a-z0-9_]+)\\(");
+  std::set<std::string> declared;
+  for (std::sregex_iterator it(header.begin(), header.end(), declaration), end; it != end; ++it)
+    declared.insert((*it)[1]);
+  EXPECT_GT(declared.size(), 20u);
+  for (const std::string &name : declared) EXPECT_TRUE(tried.count(name)) << name;
+}
+
+// ---- contexts ----
+
+struct Grown {
+  size_t size;
+  const nibble_context *context;
+  const char *model;
+  int64_t added;  // in the second version
+};
+
+const nb_call_rules kGrown = {"f", sizeof(Grown), NB_UPTO(Grown, model), sizeof(int), {NB_REQUIRED(Grown, model)}};
+
+TEST(Context, OptionsOfAnEarlierVersionEndInZeros) {
+  Grown given = {NB_UPTO(Grown, model), nullptr, "m", 77}, options;
+  nb_call call;
+  int out = 5;
+  ASSERT_EQ(nb_call_begin(&call, &kGrown, &given, &options, &out, nullptr), NIBBLE_OK);
+  EXPECT_STREQ(options.model, "m");
+  EXPECT_EQ(options.added, 0);
+  EXPECT_EQ(out, 0);
+  nb_call_end(&call);
+  given.size = sizeof given;
+  ASSERT_EQ(nb_call_begin(&call, &kGrown, &given, &options, &out, nullptr), NIBBLE_OK);
+  EXPECT_EQ(options.added, 77);
+  nb_call_end(&call);
+  given.size = NB_UPTO(Grown, model) - 1;
+  EXPECT_EQ(nb_call_begin(&call, &kGrown, &given, &options, &out, nullptr), NIBBLE_USAGE);
+  nb_call_end(&call);
+}
+
+TEST(Context, ACallHasItsThreadsAndLeavesTheCallersAsTheyWere) {
+  const nibble_context five = {5, NIBBLE_DEVICE_CPU, 0};
+  Grown given = {sizeof given, &five, "m", 0}, options;
+  int out, before = nb_threads_use(3);
+  nb_call call;
+  ASSERT_EQ(nb_call_begin(&call, &kGrown, &given, &options, &out, nullptr), NIBBLE_OK);
+  EXPECT_EQ(nb_threads(), 5);
+  int other = 0;
+  std::thread([&] {
+    const nibble_context two = {2, NIBBLE_DEVICE_CPU, 0};
+    Grown given = {sizeof given, &two, "m", 0}, options;
+    nb_call call;
+    int out;
+    nb_call_begin(&call, &kGrown, &given, &options, &out, nullptr);
+    other = nb_threads();
+    nb_call_end(&call);
+  }).join();
+  EXPECT_EQ(other, 2);
+  EXPECT_EQ(nb_threads(), 5);
+  nb_call_end(&call);
+  EXPECT_EQ(nb_threads(), 3);
+  nb_threads_use(before);
+}
+
+// The threads of a team are other threads, and more than processors are fine.
+TEST(Context, ABandSeesTheThreadsOfTheCallAroundIt) {
+  int before = nb_threads_use(7);
+  std::vector<int> seen(64, 0), number(64, 0);
+  struct Job {
+    std::vector<int> *seen, *number;
+  } job = {&seen, &number};
+  nb_parallel(
+      64, 1,
+      [](void *ctx, int64_t begin, int64_t, int thread) {
+        (*((Job *)ctx)->seen)[(size_t)begin] = nb_threads();
+        (*((Job *)ctx)->number)[(size_t)begin] = thread;
+      },
+      &job);
+  for (size_t i = 0; i < seen.size(); i++) {
+    EXPECT_EQ(seen[i], 7);
+    EXPECT_LT(number[i], 7);
+  }
+  nb_threads_use(before);
+}
+
+TEST(Context, AContextMayBeNamedByManyCalls) {
+  nibble_context *context = nullptr;
+  nibble_error err = {};
+  ASSERT_EQ(nibble_context_create(&context, &err), NIBBLE_OK);
+  ASSERT_EQ(nibble_context_set_threads(context, 2, &err), NIBBLE_OK);
+  ASSERT_EQ(nibble_context_set_device(context, NIBBLE_DEVICE_CPU, 0, &err), NIBBLE_OK);
+  std::string model = Golden("tiny/llama-f32");
+  nibble_memory_options options = {};
+  options.size = sizeof options, options.context = context, options.model = model.c_str();
+  nibble_memory_result result;
+  for (int i = 0; i < 2; i++) EXPECT_EQ(nibble_memory(&options, &result, &err), NIBBLE_OK) << err.message;
+  EXPECT_GT(result.parameters, 0);
+  nibble_context_free(context);
+}
+
+}  // namespace
