@@ -38,7 +38,6 @@ typedef enum nb_op_kind {
   NB_OP_CACHE,  /* keys K and values V join the cache; in = Q */
   NB_OP_ATTEND, /* out = attention of the queries `in` over the cache */
   NB_OP_GATE,   /* in = act(in) * `with`, or act(in) where nothing has written `with` */
-  NB_OP_ADD,    /* out += in */
   NB_OP_SCALE,  /* in *= the config's factor of that role */
   NB_OP_EXPERTS /* out += what the experts that in's row of R chooses make of it */
 } nb_op_kind;

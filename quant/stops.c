@@ -26,7 +26,6 @@ static void effects(const nb_op *op, unsigned *reads, unsigned *writes) {
     case NB_OP_NORM:
     case NB_OP_LINEAR:
     case NB_OP_GATE:
-    case NB_OP_ADD:
     case NB_OP_SCALE:
     case NB_OP_END: break;
   }

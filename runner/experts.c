@@ -107,9 +107,9 @@ nibble_status nb_run_experts(const nb_run *r, const nb_instruction *step, nibble
   nb_routes routes = {0};
   nibble_status status = nb_routes_create(r, &routes, err);
   for (int e = 0; status == NIBBLE_OK && e < r->config->num_experts; e++) {
-    const nb_module *down = nb_module_find(&r->block->modules, r->stack, NB_EXPERT_DOWN, e);
     int64_t rows = nb_routes_of(&routes, e);
     if (rows == 0) continue;
+    const nb_module *down = nb_module_find(&r->block->modules, r->stack, NB_EXPERT_DOWN, e);
     nb_run_expert_input(r, step->op.in, &routes, rows);
     status = nb_run_expert_inner(r, e, rows, err);
     if (status == NIBBLE_OK) status = multiply(r, &down, 1, NB_G, (nb_reg[]){NB_T}, rows, err);

@@ -175,7 +175,6 @@ static bool resolve(const nb_config *c, const nb_modules *modules, int stack, nb
       break;
     case NB_OP_ATTEND:
     case NB_OP_GATE:
-    case NB_OP_ADD:
     case NB_OP_END: break;
   }
   if (op->out) *written |= bit(op->out);

@@ -176,16 +176,19 @@ static void run_gate(const nb_run *r, const nb_op *op) {
   b->gate(b, act, r->frame->reg[op->in], op->with ? r->frame->reg[op->with] : NULL, rows_of(r, op) * width);
 }
 
+static void run_scale(const nb_run *r, const nb_instruction *step) {
+  const nb_op *op = &step->op;
+  int64_t count = rows_of(r, op) * nb_register_width(r->config, op->in);
+  r->frame->backend->scale(r->frame->backend, r->frame->reg[op->in], step->factor, count);
+}
+
 /* ---- the loop --------------------------------------------------------------------------------------------------- */
 
 nibble_status nb_run_steps(const nb_run *r, const nb_program *program, int from, int to, nibble_error *err) {
-  nb_backend *b = r->frame->backend;
-  nb_buffer *const *reg = r->frame->reg;
   nibble_status status = NIBBLE_OK;
   for (int pc = from; pc < to && status == NIBBLE_OK; pc++) {
     const nb_instruction *step = &program->steps[pc];
     const nb_op *op = &step->op;
-    int64_t count = rows_of(r, op) * nb_register_width(r->config, op->in);
     if (op->flags & NB_ONCE && !r->is_new) continue;
     switch (op->kind) {
       case NB_OP_EMBED: run_embed(r, step); break;
@@ -197,8 +200,7 @@ nibble_status nb_run_steps(const nb_run *r, const nb_program *program, int from,
       case NB_OP_CACHE: run_cache(r, op); break;
       case NB_OP_ATTEND: run_attend(r, op); break;
       case NB_OP_GATE: run_gate(r, op); break;
-      case NB_OP_ADD: b->add(b, reg[op->out], reg[op->in], count); break;
-      case NB_OP_SCALE: b->scale(b, reg[op->in], step->factor, count); break;
+      case NB_OP_SCALE: run_scale(r, step); break;
       case NB_OP_EXPERTS: status = nb_run_experts(r, step, err); break;
       case NB_OP_END: break;
     }

@@ -165,6 +165,7 @@ void nb_session_restart(nb_session *s, int64_t sequences) {
   s->length = s->last_tokens = 0;
   s->sequences = nb_min_i64(s->max_sequences, nb_max_i64(1, sequences));
   if (s->sequences != before) drop_recording(s);
+  s->encoder_tokens = 0; /* the texts of other sequences */
 }
 
 /* ---- a step ----------------------------------------------------------------------------------------------------- */
