@@ -213,7 +213,9 @@ TEST(Hidden, SeesTheInputOfAnyModuleOfAnyFamily) {
     ASSERT_EQ(file.tensors.begin()->first, name);
     std::vector<int64_t> shape = file.tensors[name].shape;
     EXPECT_EQ(shape[2], c.cols) << name;
-    if (c.rows) EXPECT_EQ(shape[1], c.rows) << name;
+    if (c.rows) {
+      EXPECT_EQ(shape[1], c.rows) << name;
+    }
     EXPECT_EQ(file.tensors[name].bytes.size(), (size_t)(shape[1] * shape[2] * 4));
   }
   EXPECT_EQ(Nibble("hidden " + Tiny("gpt2-f32") + " --ids 1 --hook h.1.mlp.none.input --out " + (folder / "y")).code,

@@ -591,8 +591,9 @@ TEST(CudaModel, OtherFamiliesGiveTheOutputsOfTransformers) {
     for (int64_t step : nb_model_last(&model)->causal ? std::vector<int64_t>{n, 1} : std::vector<int64_t>{n}) {
       std::vector<float> got(want.size());
       nb_session_truncate(session, 0);
-      if (!decoder.empty())
+      if (!decoder.empty()) {
         ASSERT_EQ(nb_session_encode(session, ids.data(), (int64_t)ids.size(), &err), NIBBLE_OK) << err.message;
+      }
       for (int64_t at = 0; at < n; at += step) {
         ASSERT_EQ(nb_session_step(session, &run[(size_t)at], step, &err), NIBBLE_OK) << err.message;
         std::vector<int32_t> rows;
