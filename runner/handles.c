@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "base/context.h"
+#include "base/parallel.h"
 #include "runner/session.h"
 
 enum { DEFAULT_CAPACITY = 2048, DEFAULT_STEP = 512 };
