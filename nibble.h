@@ -444,6 +444,21 @@ typedef enum nibble_scales {
   NIBBLE_SCALES_MIN_MAX,  /* a group's grid spans its least and largest weight: GPTQModel's default */
 } nibble_scales;
 
+typedef enum nibble_zeros {
+  NIBBLE_ZEROS_DEFAULT, /* in the middle */
+  NIBBLE_ZEROS_MIDDLE,  /* of the grid: it is symmetric */
+  NIBBLE_ZEROS_FITTED,  /* wherever they fit best */
+} nibble_zeros;
+
+typedef enum nibble_sampling {
+  NIBBLE_SAMPLING_DEFAULT, /* the first ones */
+  NIBBLE_SAMPLING_FIRST,   /* windows from the text's start on */
+  NIBBLE_SAMPLING_RANDOM,  /* windows anywhere in the text, drawn by the seed */
+} nibble_sampling;
+
+/* An option is read by the methods that its comment names, or by all where it names none. One that is set (not 0, not
+ * NULL) and that the method does not read is refused: NIBBLE_USAGE. */
+
 typedef struct nibble_quantize_options {
   size_t size; /* of this struct */
   const nibble_context *context;
@@ -455,7 +470,7 @@ typedef struct nibble_quantize_options {
                                     quantize too, weights to keep; exclude wins */
   int bits;                      /* gptq, rtn: 2, 3, 4, 8; 0: 4 */
   int64_t group_size;            /* gptq, rtn: weights of a row that share a scale; -1: all; 0: 128 */
-  bool asym;                     /* gptq, rtn: zero points where they fit best, not in the middle */
+  nibble_zeros zeros;            /* gptq, rtn */
   nibble_scales scales;          /* gptq, rtn */
   const char *scale_dtype;       /* gptq, rtn: "float16" (NULL: this) or "bfloat16" */
   const char *layout;            /* gptq, rtn: "gptq" (version 1 of the zero points; NULL: this) or "gptq_v2" */
@@ -463,15 +478,15 @@ typedef struct nibble_quantize_options {
   double damp;                   /* gptq: added to the Hessian's diagonal, as a part of its mean; 0: 0.05 */
   const char *calib;             /* gptq: calibration text, plain or gzip, or JSON lines with "text" */
   int64_t nsamples, seqlen;      /* gptq: windows and their tokens; 0: 128, and 2048 or what the model can */
-  bool random_sampling;          /* gptq: windows anywhere in the text, drawn by seed; else from its start */
-  uint64_t seed;
-  uint64_t max_memory;     /* gptq: bytes of activations to hold in memory, not in a file; 0: 1 GiB */
-  const char *work_dir;    /* gptq: where finished layers are kept until the end; NULL: DST.work */
-  bool resume;             /* gptq: go on from what is in work_dir */
-  bool unknown_family;     /* quantize a model whose family is not known, by the names of its tensors */
-  bool requantize;         /* dequantize a packed source first; without it such a source is refused */
-  uint64_t max_shard_size; /* bytes; 0: 50 GB */
-  bool force, no_sync;     /* replace dst; do not wait for the disk */
+  nibble_sampling sampling;      /* gptq */
+  uint64_t seed;                 /* gptq, with NIBBLE_SAMPLING_RANDOM */
+  uint64_t max_memory;           /* gptq: bytes of activations to hold in memory, not in a file; 0: 1 GiB */
+  const char *work_dir;          /* gptq: where finished layers are kept until the end; NULL: DST.work */
+  bool resume;                   /* gptq: go on from what is in work_dir */
+  bool unknown_family;           /* quantize a model whose family is not known, by the names of its tensors */
+  bool requantize;               /* dequantize a packed source first; without it such a source is refused */
+  uint64_t max_shard_size;       /* bytes; 0: 50 GB */
+  bool force, no_sync;           /* replace dst; do not wait for the disk */
   nibble_progress progress;
 } nibble_quantize_options;
 

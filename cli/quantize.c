@@ -8,6 +8,7 @@
 typedef struct options {
   cli_common common;
   nibble_quantize_options quantize;
+  bool has_seed; /* 0 is one, too */
 } options;
 
 enum {
@@ -54,8 +55,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
       q->group_size = cli_int(state, "--group-size", arg, -1, 1 << 20);
       if (q->group_size == 0) argp_error(state, "--group-size 0: -1, 32, 64 or 128 is wanted");
       return 0;
-    case OPT_SYM: q->asym = false; return 0;
-    case OPT_ASYM: q->asym = true; return 0;
+    case OPT_SYM: q->zeros = NIBBLE_ZEROS_MIDDLE; return 0;
+    case OPT_ASYM: q->zeros = NIBBLE_ZEROS_FITTED; return 0;
     case OPT_MSE: q->scales = NIBBLE_SCALES_SEARCHED; return 0;
     case OPT_NO_MSE: q->scales = NIBBLE_SCALES_MIN_MAX; return 0;
     case OPT_SCALE_DTYPE: q->scale_dtype = arg; return 0;
@@ -68,9 +69,12 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_SAMPLING:
       if (strcmp(arg, "first") != 0 && strcmp(arg, "random") != 0)
         argp_error(state, "--sampling %s: first or random is wanted", arg);
-      q->random_sampling = strcmp(arg, "random") == 0;
+      q->sampling = strcmp(arg, "random") == 0 ? NIBBLE_SAMPLING_RANDOM : NIBBLE_SAMPLING_FIRST;
       return 0;
-    case OPT_SEED: q->seed = (uint64_t)cli_int(state, "--seed", arg, 0, INT64_MAX); return 0;
+    case OPT_SEED:
+      q->seed = (uint64_t)cli_int(state, "--seed", arg, 0, INT64_MAX);
+      o->has_seed = true;
+      return 0;
     case OPT_MAX_MEMORY: q->max_memory = cli_size(state, "--max-memory", arg); return 0;
     case OPT_WORK_DIR: q->work_dir = arg; return 0;
     case OPT_RESUME: q->resume = true; return 0;
@@ -83,6 +87,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_NO_SYNC: q->no_sync = true; return 0;
     case ARGP_KEY_END:
       if (!q->method) argp_error(state, "--method is missing");
+      if (o->has_seed && q->sampling != NIBBLE_SAMPLING_RANDOM)
+        argp_error(state, "--seed draws windows for --sampling random; without that nothing is drawn");
       return cli_argument(key, arg, state, slots, 2);
     default: return cli_argument(key, arg, state, slots, 2);
   }

@@ -331,8 +331,12 @@ static nibble_status write_part(nb_packer *p, const nb_part *part, size_t index,
   return status;
 }
 
-nibble_status nb_pack_quantize(nb_packer *p, const nb_source *source, const nb_packed *target, const nb_part *parts,
-                               int part_count, size_t index, nb_pack_result *out, nibble_error *err) {
+nb_writer *nb_packer_writer(const nb_packer *packer) { return packer->writer; }
+
+nibble_status nb_pack_quantize(nb_packer *p, const nb_pack_job *job, nb_pack_result *out, nibble_error *err) {
+  const nb_source *source = job->source;
+  const nb_packed *target = job->target;
+  size_t index = job->index;
   nb_packed m = *target;
   nested_job nested;
   int64_t unit = nb_packed_unit(&m), blocks = nb_ceil_div(source->count, unit);
@@ -348,7 +352,7 @@ nibble_status nb_pack_quantize(nb_packer *p, const nb_source *source, const nb_p
     status = quantize_absmax(p, source, blocks, &nested, out, err);
     m.scale.offset = nested.offset;
   }
-  for (int i = 0; status == NIBBLE_OK && i < part_count; i++)
-    status = write_part(p, &parts[i], index + (size_t)i, &m, &nested, source->dtype, err);
+  for (int i = 0; status == NIBBLE_OK && i < job->part_count; i++)
+    status = write_part(p, &job->parts[i], index + (size_t)i, &m, &nested, source->dtype, err);
   return status;
 }

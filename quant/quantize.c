@@ -11,10 +11,7 @@
 #include "base/context.h"
 #include "base/stage.h"
 #include "convert/sidefiles.h"
-#include "kernels/quantize.h"
-#include "quant/gptq_method.h"
-#include "quant/pack.h"
-#include "quant/select.h"
+#include "quant/methods.h"
 #include "runner/device.h"
 
 /* A tensor of the output. */
@@ -29,16 +26,14 @@ typedef struct plan {
 
 typedef struct quantizer {
   const nibble_quantize_options *options;
-  nb_format format;
-  int64_t block_size;
+  const nb_method *method;
+  nb_method_run run;
   nb_checkpoint checkpoint;
   nb_selection selection;
   plan *plans;
   size_t plan_count;
   nb_writer *writer;
   nb_packer *packer;
-  bool is_gptq; /* or rtn: its layout */
-  nb_gptq_method gptq;
   nb_manifest *manifest;
   nb_stage stage;
   nibble_quantize_result *result;
@@ -48,24 +43,10 @@ typedef struct quantizer {
 
 static nibble_status check_options(quantizer *q, nibble_error *err) {
   const nibble_quantize_options *o = q->options;
-  if ((q->is_gptq = nb_gptq_method_is(o->method))) {
-    nibble_status status = nb_gptq_method_check(o, err);
-    bool computes_on_gpu = strcmp(o->method, "gptq") == 0;
-    return status == NIBBLE_OK && !computes_on_gpu ? nb_device_allow_cpu(o->context, o->method, err) : status;
-  }
-  /* The other methods are the formats that weights can be rounded to one by one. */
-  if (!o->method || !nb_format_named(o->method, &q->format) || !nb_format_info(q->format)->quantize)
-    return nb_fail(err, NIBBLE_USAGE, "--method %s: nf4, fp4, int8, gptq or rtn is wanted", o->method ? o->method : "");
-  const nb_format_row *info = nb_format_info(q->format);
-  q->block_size = o->block_size ? o->block_size : info->usual_block;
-  if (!info->usual_block && (o->double_quant || o->block_size))
-    return nb_fail(err, NIBBLE_USAGE, "--double-quant and --block-size belong to nf4 and fp4, not to %s", info->name);
-  if (!info->usual_block) return NIBBLE_OK;
-  bool power = q->block_size > 0 && (q->block_size & (q->block_size - 1)) == 0;
-  if (!power || q->block_size < 32 || q->block_size > NB_MAX_BLOCK_SIZE)
-    return nb_fail(err, NIBBLE_USAGE, "--block-size %lld: a power of two from 32 to %d is wanted",
-                   (long long)q->block_size, NB_MAX_BLOCK_SIZE);
-  return NIBBLE_OK;
+  nibble_status status = nb_method_find(o->method, &q->method, err);
+  if (status == NIBBLE_OK) status = nb_method_check(q->method, o, err);
+  if (status != NIBBLE_OK || q->method->computes_on_gpu) return status;
+  return nb_device_allow_cpu(o->context, q->method->name, err);
 }
 
 static nibble_status check_not_packed(const quantizer *q, nibble_error *err) {
@@ -81,29 +62,38 @@ static nibble_status check_not_packed(const quantizer *q, nibble_error *err) {
   return NIBBLE_OK;
 }
 
-/* bitsandbytes packs the weights of nn.Linear, and transformers holds the experts of a layer in one parameter. */
+static bool packs_experts(const nb_method *method, uint32_t arg) {
+  (void)arg;
+  return method->packs_experts;
+}
+
+/* A method that packs the weights of modules has no place for experts: transformers holds those of a layer in one
+ * parameter. */
 static void tell_of_experts(const quantizer *q) {
   const nb_checkpoint *c = &q->checkpoint;
   size_t count = 0;
   uint64_t bytes = 0;
-  for (size_t i = 0; !q->is_gptq && i < c->tensor_count; i++) {
+  for (size_t i = 0; !q->method->packs_experts && i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
     if (nb_role_info(t->id.role)->kind != NB_KIND_EXPERT || t->is_part) continue;
     count++;
     bytes += t->bytes;
   }
   if (!count) return;
+  nb_buf others = {0};
+  nb_method_names(&others, packs_experts, 0, "and");
   nb_warn(
       &q->options->progress,
-      "%zu matrices of experts, %.1f MB, stay as they are: bitsandbytes' layout has none (--method gptq and rtn pack "
+      "%zu matrices of experts, %.1f MB, stay as they are: the layout of %s has no place for them (--method %s pack "
       "them)",
-      count, (double)bytes / 1e6);
+      count, (double)bytes / 1e6, q->method->name, others.failed ? "others" : others.data);
+  nb_buf_free(&others);
 }
 
 static nibble_status open_source(quantizer *q, nibble_error *err) {
   const nibble_quantize_options *o = q->options;
   nb_checkpoint *c = &q->checkpoint;
-  nb_select_options choice = {o->include, o->exclude, q->is_gptq};
+  nb_select_options choice = {o->include, o->exclude, q->method->packs_experts};
   nibble_status status = nb_checkpoint_open(o->src, c, err);
   if (status != NIBBLE_OK) return status;
   if (!c->config.json || !c->config.json->child)
@@ -138,16 +128,11 @@ static nibble_status plan_tensor(quantizer *q, const nb_tensor *t, bool quantize
   p->index = *next;
   if (!quantize) {
     bool kept = t->id.rule && t->id.rule->stored & NB_KEEP_F32 && p->source.dtype == NB_F16;
-    if (kept && !q->is_gptq) p->source.dtype = NB_F32; /* as transformers' bitsandbytes quantizer saves it */
+    if (kept && q->method->widens_kept) p->source.dtype = NB_F32;
     ++*next;
     return nb_writer_declare(q->writer, p->source.name, p->source.dtype, p->source.shape, p->source.ndim, err);
   }
-  if (q->is_gptq) {
-    if ((status = nb_gptq_method_target(&q->gptq, &p->source, &p->target, err)) != NIBBLE_OK) return status;
-  } else {
-    p->target =
-        nb_packed_usual(q->format, p->source.shape[0], p->source.shape[1], q->block_size, q->options->double_quant);
-  }
+  if ((status = q->method->target(&q->run, &p->source, &p->target, err)) != NIBBLE_OK) return status;
   p->part_count = nb_layout_parts(&p->target, p->source.dtype, p->source.name, p->parts);
   if (p->part_count < 0) return nb_fail_memory(err, sizeof p->parts);
   for (int i = 0; status == NIBBLE_OK && i < p->part_count; i++, ++*next) {
@@ -212,9 +197,9 @@ static void rank_layer(nibble_quantize_result *r, const char *name, const cJSON 
   snprintf(layer->tensor, sizeof layer->tensor, "%s", name);
 }
 
-/* `details` (NULL: none) join the manifest's entry, which takes them over. */
-static nibble_status record(quantizer *q, const plan *p, const nb_pack_result *packed, cJSON *details,
-                            nibble_error *err) {
+/* The details join the manifest's entry, which takes them over. */
+static nibble_status record(quantizer *q, const plan *p, const nb_pack_result *packed, nibble_error *err) {
+  cJSON *details = packed->details;
   nibble_quantize_result *r = q->result;
   const char *name = p->source.name;
   if (p->part_count == 0) return nb_manifest_add(q->manifest, name, packed->hash, NULL, err);
@@ -238,47 +223,25 @@ static nibble_status write_tensors(quantizer *q, nibble_error *err) {
   for (size_t i = 0; status == NIBBLE_OK && i < q->plan_count; i++) {
     plan *p = &q->plans[i];
     nb_source source;
-    nb_pack_result packed;
-    cJSON *details = NULL;
+    nb_pack_result packed = {0};
+    const nb_pack_job job = {&source, &p->target, p->parts, p->part_count, p->index};
     status = nb_source_open(&q->checkpoint, p->source.tensor, &source, err);
     if (!p->part_count) source.dtype = p->source.dtype;
-    if (status == NIBBLE_OK && p->part_count && q->is_gptq)
-      status =
-          nb_gptq_method_write(&q->gptq, q->writer, &source, p->parts, p->part_count, p->index, &packed, &details, err);
-    else if (status == NIBBLE_OK && p->part_count)
-      status = nb_pack_quantize(q->packer, &source, &p->target, p->parts, p->part_count, p->index, &packed, err);
-    else if (status == NIBBLE_OK)
-      status = nb_pack_copy(q->packer, &source, p->index, &packed, err);
+    if (status == NIBBLE_OK) {
+      status = p->part_count ? q->method->write(&q->run, q->packer, &job, &packed, err)
+                             : nb_pack_copy(q->packer, &source, p->index, &packed, err);
+    }
     nb_source_close(&source);
-    if (status != NIBBLE_OK) return status;
+    if (status != NIBBLE_OK) {
+      cJSON_Delete(packed.details);
+      return status;
+    }
     error += packed.error;
     squares += packed.squares;
-    status = record(q, p, &packed, details, err);
+    status = record(q, p, &packed, err);
   }
   q->result->relative_error = squares > 0 ? sqrt(error / squares) : 0;
   return status;
-}
-
-/* As transformers 5.23 writes it: keys sorted, the ones that are not asked for at their defaults. */
-static cJSON *bitsandbytes_config(const quantizer *q) {
-  bool int8 = nb_format_info(q->format)->bits == 8;
-  cJSON *json = cJSON_CreateObject();
-  cJSON_AddBoolToObject(json, "_load_in_4bit", !int8);
-  cJSON_AddBoolToObject(json, "_load_in_8bit", int8);
-  cJSON_AddStringToObject(json, "bnb_4bit_compute_dtype", "float32");
-  cJSON_AddStringToObject(json, "bnb_4bit_quant_storage", "uint8");
-  cJSON_AddStringToObject(json, "bnb_4bit_quant_type", int8 ? "fp4" : nb_format_info(q->format)->name);
-  cJSON_AddBoolToObject(json, "bnb_4bit_use_double_quant", q->options->double_quant);
-  cJSON_AddBoolToObject(json, "llm_int8_enable_fp32_cpu_offload", false);
-  cJSON_AddBoolToObject(json, "llm_int8_has_fp16_weight", false);
-  cJSON *skip = nb_skip_modules(&q->checkpoint, &q->selection);
-  bool ok = skip && cJSON_AddItemToObject(json, "llm_int8_skip_modules", skip);
-  cJSON_AddRawToObject(json, "llm_int8_threshold", "6.0"); /* transformers refuses a whole number here */
-  cJSON_AddBoolToObject(json, "load_in_4bit", !int8);
-  cJSON_AddBoolToObject(json, "load_in_8bit", int8);
-  if (ok && cJSON_AddStringToObject(json, "quant_method", "bitsandbytes")) return json;
-  cJSON_Delete(json);
-  return NULL;
 }
 
 static nibble_status save_beside(const char *folder, const char *name, const cJSON *json, nibble_error *err) {
@@ -290,9 +253,9 @@ static nibble_status save_beside(const char *folder, const char *name, const cJS
 
 static nibble_status save_config(const quantizer *q, nibble_error *err) {
   cJSON *changes = cJSON_CreateObject();
-  cJSON *config = q->is_gptq ? nb_gptq_method_config(&q->gptq) : bitsandbytes_config(q);
+  cJSON *config = q->method->config(&q->run);
   nibble_status status = NIBBLE_OK;
-  if (q->is_gptq && config) status = save_beside(q->stage.path, "quantize_config.json", config, err);
+  if (q->method->config_too && config) status = save_beside(q->stage.path, q->method->config_too, config, err);
   if (status != NIBBLE_OK) {
     cJSON_Delete(config);
     cJSON_Delete(changes);
@@ -309,26 +272,15 @@ static nibble_status save_config(const quantizer *q, nibble_error *err) {
 }
 
 static nibble_status begin_manifest(quantizer *q, nibble_error *err) {
-  const nibble_quantize_options *o = q->options;
   nibble_status status = nb_manifest_begin("quantize", &q->checkpoint, &q->manifest, err);
   if (status != NIBBLE_OK) return status;
   cJSON *settings = nb_manifest_settings(q->manifest);
-  if (q->is_gptq) {
-    const cJSON *item;
-    cJSON_ArrayForEach(item, q->gptq.settings) {
-      cJSON *copy = cJSON_Duplicate(item, true);
-      if (!copy || !cJSON_AddItemToObject(settings, item->string, copy)) return nb_fail_memory(err, sizeof(cJSON));
-    }
-    return NIBBLE_OK;
+  const cJSON *item;
+  cJSON_ArrayForEach(item, q->run.settings) {
+    cJSON *copy = cJSON_Duplicate(item, true);
+    if (!copy || !cJSON_AddItemToObject(settings, item->string, copy)) return nb_fail_memory(err, sizeof(cJSON));
   }
-  bool ok = cJSON_AddStringToObject(settings, "method", o->method);
-  if (q->block_size) {
-    ok = ok && cJSON_AddNumberToObject(settings, "block_size", (double)q->block_size) &&
-         cJSON_AddBoolToObject(settings, "double_quant", o->double_quant);
-  }
-  if (o->include) ok = ok && cJSON_AddStringToObject(settings, "include", o->include);
-  if (o->exclude) ok = ok && cJSON_AddStringToObject(settings, "exclude", o->exclude);
-  return ok ? NIBBLE_OK : nb_fail_memory(err, sizeof(cJSON));
+  return NIBBLE_OK;
 }
 
 /* Bytes of the weight files in a folder. */
@@ -349,8 +301,8 @@ static nibble_status write_output(quantizer *q, nibble_error *err) {
   const nibble_quantize_options *o = q->options;
   nibble_status status = nb_stage_begin(&q->stage, o->dst, o->force, err);
   if (status != NIBBLE_OK) return status;
-  if (q->is_gptq) status = nb_gptq_method_open(o, &q->checkpoint, &q->selection, &q->gptq, err);
-  if (status != NIBBLE_OK) return status;
+  q->run = (nb_method_run){q->method, o, &q->checkpoint, &q->selection, NULL, NULL};
+  if ((status = q->method->open(&q->run, err)) != NIBBLE_OK) return status;
   if ((status = nb_writer_open(q->stage.path, NULL, o->max_shard_size, &q->writer, err)) != NIBBLE_OK) return status;
   if ((status = begin_manifest(q, err)) != NIBBLE_OK) return status;
   if ((status = plan_output(q, err)) != NIBBLE_OK) return status;
@@ -373,7 +325,8 @@ static nibble_status quantize(const nibble_quantize_options *options, nibble_qua
   nibble_status status = check_options(&q, err);
   if (status == NIBBLE_OK) status = open_source(&q, err);
   if (status == NIBBLE_OK) status = write_output(&q, err);
-  nb_gptq_method_close(&q.gptq, status == NIBBLE_OK);
+  if (q.run.method && q.method->close) q.method->close(&q.run, status == NIBBLE_OK);
+  cJSON_Delete(q.run.settings);
   nb_packer_close(q.packer);
   nb_writer_close(q.writer);
   nb_stage_abort(&q.stage);

@@ -1,0 +1,197 @@
+#include "quant/methods/grids.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/parallel.h"
+#include "kernels/gptq.h"
+
+static const int64_t DEFAULT_GROUP_SIZE = 128;
+
+enum { WORD_BITS = 32, PACK_BAND = 64 };
+
+/* ---- options ---------------------------------------------------------------------------------------------------- */
+
+static bool is_bf16(const char *dtype) { return strcmp(dtype, "bfloat16") == 0 || strcmp(dtype, "bf16") == 0; }
+
+nibble_status nb_grids_check(const nibble_quantize_options *o, nibble_error *err) {
+  nb_format format;
+  if (o->bits && !nb_gptq_format(o->bits, &format))
+    return nb_fail(err, NIBBLE_USAGE, "--bits %d: 2, 3, 4 or 8 is wanted", o->bits);
+  if (o->group_size < -1)
+    return nb_fail(err, NIBBLE_USAGE, "--group-size %lld: -1 (one group a row), 32, 64 or 128 is wanted",
+                   (long long)o->group_size);
+  if (o->group_size > 0 && o->group_size % WORD_BITS != 0)
+    return nb_fail(err, NIBBLE_USAGE, "--group-size %lld: a multiple of %d is wanted", (long long)o->group_size,
+                   WORD_BITS);
+  if (o->layout && strcmp(o->layout, "gptq") != 0 && strcmp(o->layout, "gptq_v2") != 0)
+    return nb_fail(err, NIBBLE_USAGE, "--layout %s: gptq or gptq_v2 is wanted", o->layout);
+  if (o->scale_dtype && !is_bf16(o->scale_dtype) && strcmp(o->scale_dtype, "float16") != 0 &&
+      strcmp(o->scale_dtype, "f16") != 0)
+    return nb_fail(err, NIBBLE_USAGE, "--scale-dtype %s: float16 or bfloat16 is wanted", o->scale_dtype);
+  return NIBBLE_OK;
+}
+
+nb_grids nb_grids_of(const nibble_quantize_options *o, bool searches) {
+  nb_grids g = {.v2 = o->layout && strcmp(o->layout, "gptq_v2") == 0,
+                .grid = {.bits = o->bits ? o->bits : 4,
+                         .group_size = o->group_size ? o->group_size : DEFAULT_GROUP_SIZE,
+                         .sym = o->zeros != NIBBLE_ZEROS_FITTED,
+                         .mse = o->scales ? o->scales == NIBBLE_SCALES_SEARCHED : searches,
+                         .bf16_scales = o->scale_dtype && is_bf16(o->scale_dtype)}};
+  nb_gptq_format(g.grid.bits, &g.format);
+  return g;
+}
+
+cJSON *nb_grids_settings(const nb_method_run *run) {
+  const nb_grids *g = run->state;
+  cJSON *json = cJSON_CreateObject();
+  bool ok = json && cJSON_AddStringToObject(json, "method", run->method->name) &&
+            cJSON_AddStringToObject(json, "layout", g->v2 ? "gptq_v2" : "gptq") &&
+            cJSON_AddNumberToObject(json, "bits", g->grid.bits) &&
+            cJSON_AddNumberToObject(json, "group_size", (double)g->grid.group_size) &&
+            cJSON_AddBoolToObject(json, "sym", g->grid.sym) && cJSON_AddBoolToObject(json, "mse", g->grid.mse) &&
+            cJSON_AddStringToObject(json, "scale_dtype", g->grid.bf16_scales ? "bfloat16" : "float16") &&
+            nb_method_add_selection(run->options, json);
+  if (ok) return json;
+  cJSON_Delete(json);
+  return NULL;
+}
+
+/* ---- one weight ------------------------------------------------------------------------------------------------- */
+
+nibble_status nb_grids_target(const nb_method_run *run, const nb_source *source, nb_packed *out, nibble_error *err) {
+  const nb_grids *g = run->state;
+  int64_t rows = source->shape[0], cols = source->shape[1], size = g->grid.group_size;
+  if (rows % WORD_BITS != 0 || cols % WORD_BITS != 0)
+    return nb_fail(err, NIBBLE_BAD_INPUT,
+                   "%s: tensor '%s' is [%lld, %lld]; the GPTQ layout packs multiples of %d both ways (--exclude "
+                   "leaves it out)",
+                   source->checkpoint->path, source->name, (long long)rows, (long long)cols, WORD_BITS);
+  if (size <= 0 || size > cols) size = cols;
+  *out = nb_packed_usual(g->format, rows, cols, size, false);
+  out->scale.dtype = g->grid.bf16_scales ? NB_BF16 : NB_F16;
+  return NIBBLE_OK;
+}
+
+static nibble_status write_zeros(const nb_grids *g, nb_writer *writer, const nb_rounded *r, const nb_part *part,
+                                 size_t index, nibble_error *err) {
+  int64_t words = part->shape[1];
+  uint64_t bytes = (uint64_t)words * sizeof(uint32_t);
+  uint32_t *packed = nb_alloc((uint64_t)words, sizeof *packed);
+  nibble_status status = packed ? NIBBLE_OK : nb_fail_memory(err, bytes);
+  for (int64_t i = 0; status == NIBBLE_OK && i < r->groups; i++) {
+    nb_gptq_pack_zeros(r->zeros + i * r->rows, r->rows, g->grid.bits, !g->v2, packed);
+    status = nb_writer_write(writer, index, (uint64_t)i * bytes, packed, bytes, err);
+  }
+  free(packed);
+  return status;
+}
+
+typedef struct pack_job {
+  const nb_rounded *rounded;
+  int bits;
+  uint32_t *words;
+} pack_job;
+
+static void pack_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const pack_job *job = ctx;
+  nb_gptq_pack(job->rounded->codes, job->rounded->rows, job->rounded->cols, job->bits, begin, end, job->words);
+}
+
+static nibble_status write_parts(const nb_grids *g, nb_writer *writer, const nb_pack_job *weight, const nb_rounded *r,
+                                 nibble_error *err) {
+  size_t index = weight->index;
+  uint64_t words = (uint64_t)(nb_gptq_words(r->cols, g->grid.bits) * r->rows);
+  pack_job job = {.rounded = r, .bits = g->grid.bits, .words = nb_alloc_aligned(words, sizeof(uint32_t))};
+  if (!job.words) return nb_fail_memory(err, words * sizeof(uint32_t));
+  nb_parallel(r->rows, PACK_BAND, pack_band, &job);
+  nibble_status status = NIBBLE_OK;
+  for (int i = 0; status == NIBBLE_OK && i < weight->part_count; i++, index++) {
+    const nb_part *p = &weight->parts[i];
+    int64_t count = p->shape[0] * (p->ndim == 2 ? p->shape[1] : 1);
+    uint64_t bytes = (uint64_t)count * nb_dtype_size(p->dtype);
+    status = nb_writer_begin(writer, index, count, err);
+    if (status != NIBBLE_OK) break;
+    if (p->role == NB_PART_ZEROS) {
+      status = write_zeros(g, writer, r, p, index, err);
+      continue;
+    }
+    const void *data = p->role == NB_PART_CODES    ? (const void *)job.words
+                       : p->role == NB_PART_SCALES ? r->scales
+                                                   : NULL;
+    status = nb_writer_write(writer, index, 0, data ? data : r->g_idx, bytes, err);
+  }
+  free(job.words);
+  return status;
+}
+
+nibble_status nb_grids_write(const nb_method_run *run, nb_packer *packer, const nb_pack_job *job, const nb_rounded *r,
+                             nb_pack_result *out, nibble_error *err) {
+  const nb_source *source = job->source;
+  nibble_status status = write_parts(run->state, nb_packer_writer(packer), job, r, err);
+  if (status != NIBBLE_OK) return status;
+  out->error = r->weight_error;
+  out->squares = r->weight_squares;
+  nb_tensor_hash(source->checkpoint, source->tensor, out->hash);
+  nb_tensor_release(source->checkpoint, source->tensor, 0, source->tensor->count);
+  bool ok = r->mended == 0 || cJSON_AddNumberToObject(out->details, "mended_groups", (double)r->mended);
+  return ok ? NIBBLE_OK : nb_fail_memory(err, sizeof(cJSON));
+}
+
+/* ---- which weights ---------------------------------------------------------------------------------------------- */
+
+bool nb_grids_reach(const nb_slot *slot) {
+  const nb_model_tensor *t = slot->wanted;
+  return slot->tensor && t->layer >= 0 && !t->is_bias && (t->kind == NB_KIND_LINEAR || t->kind == NB_KIND_EXPERT);
+}
+
+/* ---- config.json ------------------------------------------------------------------------------------------------ */
+
+/* GPTQModel's way to leave modules out: "dynamic" with their names, as expressions, after "-:". */
+static bool add_kept(const nb_method_run *run, cJSON *json) {
+  const nb_checkpoint *c = run->checkpoint;
+  cJSON *dynamic = NULL;
+  bool ok = true;
+  for (size_t i = 0; ok && i < c->promised.count; i++) {
+    if (!nb_grids_reach(&c->slots[i]) || nb_method_wants(run, c->slots[i].tensor)) continue;
+    if (!dynamic) ok = (dynamic = cJSON_AddObjectToObject(json, "dynamic")) != NULL;
+    const char *name = c->promised.items[i].name, *end = strrchr(name, '.');
+    nb_buf key = {0};
+    nb_buf_puts(&key, "-:^");
+    for (; name < end; name++) nb_buf_printf(&key, *name == '.' ? "\\%c" : "%c", *name);
+    nb_buf_puts(&key, "$");
+    ok = ok && !key.failed && cJSON_AddObjectToObject(dynamic, key.data);
+    nb_buf_free(&key);
+  }
+  return ok;
+}
+
+static bool add_meta(const nb_grids *g, cJSON *json) {
+  cJSON *meta = cJSON_AddObjectToObject(json, "meta");
+  cJSON *quantizer = meta ? cJSON_AddArrayToObject(meta, "quantizer") : NULL;
+  bool ok = quantizer && cJSON_AddItemToArray(quantizer, cJSON_CreateString("nibble:" NIBBLE_VERSION));
+  /* GPTQModel takes asymmetric weights in version 1 only where one of the quantizers is its own from 0.9.0 on, after
+   * which it stores zero points as we do: the name stands for the convention. */
+  if (ok && !g->grid.sym && !g->v2) ok = cJSON_AddItemToArray(quantizer, cJSON_CreateString("gptqmodel:7.7.0"));
+  return ok;
+}
+
+cJSON *nb_grids_config(const nb_method_run *run) {
+  const nb_grids *g = run->state;
+  const char *format = g->v2 ? "gptq_v2" : "gptq";
+  cJSON *json = cJSON_CreateObject();
+  bool ok = json && cJSON_AddNumberToObject(json, "bits", g->grid.bits) &&
+            cJSON_AddNumberToObject(json, "group_size", (double)g->grid.group_size) &&
+            cJSON_AddBoolToObject(json, "desc_act", run->options->desc_act) &&
+            cJSON_AddBoolToObject(json, "sym", g->grid.sym) && cJSON_AddBoolToObject(json, "lm_head", false) &&
+            cJSON_AddStringToObject(json, "method", "gptq") && cJSON_AddStringToObject(json, "quant_method", "gptq") &&
+            cJSON_AddStringToObject(json, "format", format) &&
+            cJSON_AddStringToObject(json, "checkpoint_format", format) &&
+            cJSON_AddStringToObject(json, "pack_dtype", "int32") && add_kept(run, json) && add_meta(g, json);
+  if (ok) return json;
+  cJSON_Delete(json);
+  return NULL;
+}
