@@ -101,9 +101,7 @@ static bool is_foreign_part(const char *name) {
 /* A packing that no row reads: by the config's word, or by a tensor that only such a packing has. */
 static void find_foreign(nb_checkpoint *c) {
   const nb_quant_config *q = &c->config.quant;
-  bool known = !q->present || !*q->method;
-  for (const nb_layout *const *row = nb_layouts; *row && !known; row++) known = strcmp((*row)->method, q->method) == 0;
-  if (!known) c->foreign = q->method;
+  if (q->present && *q->method && !nb_layout_of_config(q)) c->foreign = q->method;
   for (size_t i = 0; i < c->tensor_count && !c->foreign; i++) {
     const nb_tensor *t = &c->tensors[i];
     if (!t->layout && !t->is_part && !t->is_blocks && is_foreign_part(t->name)) c->foreign = t->name;

@@ -10,8 +10,10 @@
 
 #include "base/checked.h"
 #include "base/stage.h"
+#include "base/str.h"
 #include "convert/bind.h"
 #include "convert/gguf.h"
+#include "convert/layouts.h"
 #include "convert/reader.h"
 #include "model/json_text.h"
 
@@ -230,33 +232,37 @@ static nibble_status open_folder(nb_checkpoint *c, nibble_error *err) {
   return status;
 }
 
-static bool has_qweight(const nb_checkpoint *c) {
-  static const char suffix[] = ".qweight";
-  for (size_t i = 0; i < c->tensor_count; i++) {
-    size_t n = strlen(c->tensors[i].name), m = sizeof suffix - 1;
-    if (n > m && strcmp(c->tensors[i].name + n - m, suffix) == 0) return true;
+/* The layout of a tensor whose name ends as only that layout's do, if a file beside config.json may speak of it; NULL
+ * if there is none. */
+static const nb_layout *find_layout_beside(const nb_checkpoint *c) {
+  for (const nb_layout *const *row = nb_layouts; *row; row++) {
+    for (size_t i = 0; (*row)->config_too && i < c->tensor_count; i++) {
+      size_t n = strlen(c->tensors[i].name), m = strlen((*row)->main);
+      if (n > m + 1 && c->tensors[i].name[n - m - 1] == '.' && nb_ends_with(c->tensors[i].name, (*row)->main))
+        return *row;
+    }
   }
-  return false;
+  return NULL;
 }
 
 /* AutoGPTQ's models say how they are packed in quantize_config.json alone: it is taken as what transformers came to
  * write into config.json. */
-static nibble_status adopt_quantize_config(nb_checkpoint *c, const char *path, nibble_error *err) {
+static nibble_status adopt_config(nb_checkpoint *c, const nb_layout *layout, const char *path, nibble_error *err) {
   static const char key[] = "quantization_config";
   cJSON *json = NULL, *changes = cJSON_CreateObject();
   nb_buf text = {0};
   nb_config adopted;
-  char *beside = nb_path_join(c->folder, "quantize_config.json");
+  char *beside = nb_path_join(c->folder, layout->config_too);
   nibble_status status = NIBBLE_OK;
   if (!beside || !changes) status = nb_fail_memory(err, strlen(c->folder));
   if (status != NIBBLE_OK || access(beside, F_OK) != 0) goto done;
   if ((status = nb_json_load(beside, &json, err)) != NIBBLE_OK) goto done;
   if ((status = nb_json_last_wins(json, err)) != NIBBLE_OK) goto done;
   if (!cJSON_IsObject(json)) {
-    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: quantize_config.json is not a JSON object", c->folder);
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: %s is not a JSON object", c->folder, layout->config_too);
     goto done;
   }
-  if ((!cJSON_HasObjectItem(json, "quant_method") && !cJSON_AddStringToObject(json, "quant_method", "gptq")) ||
+  if ((!cJSON_HasObjectItem(json, "quant_method") && !cJSON_AddStringToObject(json, "quant_method", layout->method)) ||
       !cJSON_AddItemToObject(changes, key, json)) {
     status = nb_fail_memory(err, sizeof *json);
     goto done;
@@ -281,8 +287,9 @@ static nibble_status load_config(nb_checkpoint *c, nibble_error *err) {
   nibble_status status = NIBBLE_OK;
   if (access(path, F_OK) == 0) {
     status = nb_config_load(path, &c->config, err);
-    if (status == NIBBLE_OK && !cJSON_HasObjectItem(c->config.json, "quantization_config") && has_qweight(c))
-      status = adopt_quantize_config(c, path, err);
+    const nb_layout *layout = find_layout_beside(c);
+    if (status == NIBBLE_OK && layout && !cJSON_HasObjectItem(c->config.json, "quantization_config"))
+      status = adopt_config(c, layout, path, err);
   } else {
     c->config = (nb_config){.json = cJSON_CreateObject(), .model_type = "", .architecture = "", .dtype = NB_F32};
     c->config.quant = (nb_quant_config){.method = "", .quant_type = ""};

@@ -16,8 +16,7 @@
 #include "convert/layouts.h"
 #include "convert/manifest.h"
 #include "convert/sidefiles.h"
-#include "convert/writer.h"
-#include "kernels/gptq.h"
+#include "convert/sinks/safetensors.h"
 
 enum {
   WINDOW = 1 << 22, /* elements between two looks at progress; at most 32 MiB of pages are held */
@@ -33,14 +32,15 @@ typedef struct item {
   bool unpack; /* a packed weight that becomes a matrix [rows, cols], */
   bool turn;   /* which the family stores as [cols, rows] */
   int64_t rows, cols;
-  int zero_bits; /* GPTQ's zero points of so many bits for `rows` outputs, to be rewritten; 0: something else */
+  bool rewrite; /* a part that the wanted variant of the layout has otherwise */
 } item;
 
 typedef struct plan {
   const nibble_convert_options *options;
   const nb_checkpoint *source;
-  bool keep; /* each float tensor keeps its dtype */
-  bool to_v2;
+  bool keep;               /* each float tensor keeps its dtype */
+  const nb_layout *layout; /* if a variant of it is wanted */
+  int variant;
   nb_dtype dtype;
   item *items;
   size_t count;
@@ -58,6 +58,8 @@ typedef struct job {
   _Atomic uint64_t infinite; /* values that did not fit */
   nb_shared_error error;
 } job;
+
+static const char quantization_key[] = "quantization_config";
 
 enum { SCRATCH = CHUNK * (sizeof(float) + sizeof(double)) }; /* bytes a thread */
 
@@ -154,27 +156,6 @@ static nibble_status convert_windows(job *j, int64_t count, XXH3_state_t *hash, 
   return NIBBLE_OK;
 }
 
-/* GPTQ's zero points, group by group, from one version of the layout to the other. */
-static nibble_status rewrite_zeros(const job *j, nibble_error *err) {
-  const item *it = j->item;
-  const nb_tensor *t = &it->tensor;
-  int64_t groups = t->shape[0], words = t->shape[1];
-  uint64_t bytes = (uint64_t)words * sizeof(uint32_t);
-  uint32_t *packed = nb_alloc((uint64_t)words, sizeof *packed);
-  uint8_t *zeros = nb_alloc((uint64_t)it->rows, 1);
-  nibble_status status = packed && zeros ? NIBBLE_OK : nb_fail_memory(err, (size_t)bytes);
-  for (int64_t g = 0; status == NIBBLE_OK && g < groups; g++) {
-    status = nb_tensor_read(j->plan->source, t, g * words, words, NB_I32, packed, err);
-    if (status != NIBBLE_OK) break;
-    nb_gptq_unpack_zeros(packed, it->rows, it->zero_bits, !j->plan->source->config.quant.zeros_as_stored, zeros);
-    nb_gptq_pack_zeros(zeros, it->rows, it->zero_bits, !j->plan->to_v2, packed);
-    status = nb_writer_write(j->writer, j->index, (uint64_t)g * bytes, packed, bytes, err);
-  }
-  free(packed);
-  free(zeros);
-  return status;
-}
-
 /* A packed weight's parts may lie anywhere. */
 static void release_all(const nb_checkpoint *c) {
   for (int i = 0; i < c->file_count; i++) nb_mapfile_release(&c->files[i].map, 0, c->files[i].map.size);
@@ -191,9 +172,9 @@ static nibble_status convert_tensor(job *j, nb_manifest *manifest, XXH3_state_t 
   j->packed = &weight.packed;
   j->infinite = 0;
   XXH3_128bits_reset(hash);
-  if (status == NIBBLE_OK && j->item->zero_bits) {
+  if (status == NIBBLE_OK && j->item->rewrite) {
     XXH3_128bits_update(hash, nb_tensor_raw(j->plan->source, t), (size_t)t->bytes);
-    status = rewrite_zeros(j, err);
+    status = j->plan->layout->rewrite(j->plan->source, t, j->plan->variant, j->writer, j->index, err);
     *done += t->bytes;
   } else if (status == NIBBLE_OK) {
     status = convert_windows(j, count, hash, done, err);
@@ -261,22 +242,15 @@ static nibble_status choose_dtype(plan *p, nibble_error *err) {
   return NIBBLE_OK;
 }
 
-/* Finds the bits and outputs of an item that is GPTQ's zero points. */
-static void plan_zeros(item *it) {
-  if (!it->tensor.is_part || it->tensor.part != NB_PART_ZEROS) return;
-  it->zero_bits = nb_gptq_bits(it->tensor.main->packed->format);
-  it->rows = it->tensor.main->packed->rows;
-}
-
 static nibble_status check_layout(plan *p, nibble_error *err) {
   const char *layout = p->options->layout;
   if (!layout) return NIBBLE_OK;
-  p->to_v2 = strcmp(layout, "gptq_v2") == 0;
-  if (!p->to_v2 && strcmp(layout, "gptq") != 0)
-    return nb_fail(err, NIBBLE_USAGE, "--layout %s: gptq or gptq_v2 is wanted", layout);
+  nibble_status status = nb_layout_variant(layout, &p->layout, &p->variant, err);
+  if (status != NIBBLE_OK) return status;
   if (p->options->dequantize) return nb_fail(err, NIBBLE_USAGE, "--layout and --dequantize exclude each other");
-  if (p->source->config.quant.is_gptq) return NIBBLE_OK;
-  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: --layout %s: this is no GPTQ model", p->source->path, layout);
+  if (nb_layout_is_named(p->layout, &p->source->config.quant)) return NIBBLE_OK;
+  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: --layout %s: its config.json names no packing of method '%s'",
+                 p->source->path, layout, p->layout->method);
 }
 
 /* Values of a packing that is not read here mean nothing by themselves: they can be copied, and no more. */
@@ -308,7 +282,7 @@ static nibble_status make_plan(plan *p, nibble_error *err) {
     } else if (nb_dtype_is_float(t->dtype) && !t->is_part && !t->layout && !p->keep) {
       it.dtype = p->dtype;
     }
-    if (p->options->layout) plan_zeros(&it);
+    it.rewrite = p->layout && t->is_part && t->main->layout == p->layout && t->part == p->layout->variant_part;
     p->source_bytes += t->bytes;
     p->items[p->count++] = it;
   }
@@ -326,26 +300,37 @@ static nibble_status declare(const plan *p, nb_writer *writer, nibble_error *err
   return status;
 }
 
-/* What becomes of quantize_config.json, which was copied as it is, and of the same object in config.json. */
-static nibble_status change_quantization(const plan *p, const char *folder, cJSON *changes, nibble_error *err) {
-  static const char key[] = "quantization_config";
-  nibble_status status = NIBBLE_OK;
-  char *path = nb_path_join(folder, "quantize_config.json");
-  if (path && p->options->dequantize) {
-    unlink(path);
-    if (!cJSON_AddNullToObject(changes, key)) status = nb_fail_memory(err, sizeof *changes);
-  } else if (path && p->options->layout) {
-    const char *layout = p->to_v2 ? "gptq_v2" : "gptq";
-    cJSON *config = cJSON_Duplicate(nb_json_object(p->source->config.json, key), true);
-    cJSON_DeleteItemFromObjectCaseSensitive(config, "format");
-    cJSON_DeleteItemFromObjectCaseSensitive(config, "checkpoint_format");
-    bool ok = config && cJSON_AddStringToObject(config, "format", layout) &&
-              cJSON_AddStringToObject(config, "checkpoint_format", layout);
-    status = ok ? nb_json_save(path, config, err) : nb_fail_memory(err, sizeof *config);
-    if (!cJSON_AddItemToObject(changes, key, config)) cJSON_Delete(config);
+/* Side files were copied as they are: those that say how the weights were packed go. */
+static nibble_status remove_configs(const char *folder, nibble_error *err) {
+  for (const nb_layout *const *row = nb_layouts; *row; row++) {
+    char *path = (*row)->config_too ? nb_path_join(folder, (*row)->config_too) : NULL;
+    if ((*row)->config_too && !path) return nb_fail_memory(err, strlen(folder));
+    if (path) unlink(path);
+    free(path);
   }
+  return NIBBLE_OK;
+}
+
+static nibble_status change_variant(const plan *p, const char *folder, cJSON *changes, nibble_error *err) {
+  cJSON *config = cJSON_Duplicate(nb_json_object(p->source->config.json, quantization_key), true);
+  bool ok = config && p->layout->name_variant(config, p->variant);
+  char *path = ok && p->layout->config_too ? nb_path_join(folder, p->layout->config_too) : NULL;
+  if (!ok || (p->layout->config_too && !path)) {
+    cJSON_Delete(config);
+    return nb_fail_memory(err, strlen(folder));
+  }
+  nibble_status status = path ? nb_json_save(path, config, err) : NIBBLE_OK;
+  if (!cJSON_AddItemToObject(changes, quantization_key, config)) cJSON_Delete(config);
   free(path);
-  return path ? status : nb_fail_memory(err, strlen(folder));
+  return status;
+}
+
+/* What becomes of quantization_config, in config.json and beside it. */
+static nibble_status change_quantization(const plan *p, const char *folder, cJSON *changes, nibble_error *err) {
+  if (p->layout) return change_variant(p, folder, changes, err);
+  if (!p->options->dequantize) return NIBBLE_OK;
+  if (!cJSON_AddNullToObject(changes, quantization_key)) return nb_fail_memory(err, sizeof *changes);
+  return remove_configs(folder, err);
 }
 
 /* config.json and all that is no tensor. */

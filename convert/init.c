@@ -9,7 +9,7 @@
 #include "base/parallel.h"
 #include "base/stage.h"
 #include "convert/sidefiles.h"
-#include "convert/writer.h"
+#include "convert/sinks/safetensors.h"
 #include "model/tensors.h"
 
 enum { BAND = 1 << 20, CHUNK = 1 << 12 };

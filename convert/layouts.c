@@ -5,11 +5,44 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "convert/layout_bnb.h"
-#include "convert/layout_gptq.h"
-#include "kernels/gptq.h"
+#include "convert/layouts/bnb.h"
+#include "convert/layouts/gptq.h"
 
 const nb_layout *const nb_layouts[] = {&nb_layout_bnb4, &nb_layout_bnb8, &nb_layout_gptq, NULL};
+
+bool nb_layout_is_named(const nb_layout *layout, const nb_quant_config *quant) {
+  return quant->present && strcmp(layout->method, quant->method) == 0;
+}
+
+const nb_layout *nb_layout_of_config(const nb_quant_config *quant) {
+  const nb_layout *const *row = nb_layouts;
+  while (*row && !nb_layout_is_named(*row, quant)) row++;
+  return *row;
+}
+
+nibble_status nb_layout_variant(const char *name, const nb_layout **layout, int *variant, nibble_error *err) {
+  nb_buf names = {0};
+  for (const nb_layout *const *row = nb_layouts; *row; row++) {
+    for (int i = 0; (*row)->variants && (*row)->variants[i]; i++) {
+      nb_buf_printf(&names, "%s%s", names.length ? " or " : "", (*row)->variants[i]);
+      if (strcmp(name, (*row)->variants[i]) != 0) continue;
+      *layout = *row;
+      *variant = i;
+      nb_buf_free(&names);
+      return NIBBLE_OK;
+    }
+  }
+  nibble_status status =
+      nb_fail(err, NIBBLE_USAGE, "--layout %s: %s is wanted", name, names.failed ? "another" : names.data);
+  nb_buf_free(&names);
+  return status;
+}
+
+const nb_layout *nb_layout_of_format(nb_format format) {
+  const nb_layout *const *row = nb_layouts;
+  while (*row && !(*row)->holds(format)) row++;
+  return *row;
+}
 
 const nb_tensor *nb_part_find(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut, const char *suffix) {
   /* On the stack, so that want of memory is not taken for a missing part; longer names are no layout's. */
@@ -161,9 +194,8 @@ bool nb_part_add(nb_part *parts, int *count, nb_part_role role, const char *name
 
 int nb_layout_parts(const nb_packed *packed, nb_dtype source_dtype, const char *name, nb_part out[NB_MAX_PARTS]) {
   int count = 0;
-  const nb_layout *const *row = nb_layouts;
-  while (*row && !(*row)->holds(packed->format)) row++;
-  if (*row && (*row)->add_parts(packed, source_dtype, name, out, &count)) return count;
+  const nb_layout *row = nb_layout_of_format(packed->format);
+  if (row && row->add_parts(packed, source_dtype, name, out, &count)) return count;
   nb_layout_parts_free(out, count);
   return -1;
 }

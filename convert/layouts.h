@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "convert/checkpoint.h"
+#include "convert/sinks/safetensors.h"
 #include "kernels/formats.h"
 
 /* One logical weight matrix of a checkpoint. The descriptor's buffers point into the mapped file, or into `owned` where
@@ -33,6 +34,14 @@ typedef struct nb_part_name {
   nb_part_role role;
 } nb_part_name;
 
+/* What quantization_config is to say. */
+typedef struct nb_layout_config {
+  nb_quant_config quant; /* as whoever reads it understands it; method and what one layout does not have are ignored */
+  int variant;
+  bool desc_act; /* groups are cut in the order of activations */
+  cJSON *kept;   /* names the modules that are not packed, as the layout does; taken over. NULL: nothing is said */
+} nb_layout_config;
+
 /* An on-disk layout. A checkpoint's tensors are matched against the rows once, when it is opened (bind.c): the first
  * row that claims a tensor reads the weight. */
 struct nb_layout {
@@ -48,11 +57,36 @@ struct nb_layout {
    * NULL: nothing. */
   void (*settle)(nb_checkpoint *checkpoint, const nb_tensor *main);
   bool (*holds)(nb_format format);
+  /* Some layouts have variants, which differ in one part: */
+  const char *const *variants; /* their names, the usual one first; ends with NULL. NULL: there are none */
+  nb_part_role variant_part;
+  /* Writes that part, of a weight in the checkpoint, to the writer's tensor `index` as the variant has it. */
+  nibble_status (*rewrite)(const nb_checkpoint *checkpoint, const nb_tensor *part, int variant, nb_writer *writer,
+                           size_t index, nibble_error *err);
+  bool (*name_variant)(cJSON *config, int variant); /* in quantization_config; false without memory */
+  const char *config_too; /* a file beside config.json that repeats quantization_config, or NULL */
+  bool packs_experts;     /* each matrix of a layer's experts may be packed; else they stay as they are */
+  /* Members of quantization_config that say by rules of the layout's own which modules are packed; ends with NULL. */
+  const char *const *choosers;
+  /* quantization_config, for the caller; NULL without memory. */
+  cJSON *(*config)(const nb_layout_config *config);
   bool (*add_parts)(const nb_packed *packed, nb_dtype source_dtype, const char *name, nb_part *out, int *count);
 };
 
 /* All of them; ends with NULL. */
 extern const nb_layout *const nb_layouts[];
+
+/* True if quantization_config names the layout's method. */
+bool nb_layout_is_named(const nb_layout *layout, const nb_quant_config *quant);
+
+/* The first row of which that is true; NULL if there is none. */
+const nb_layout *nb_layout_of_config(const nb_quant_config *quant);
+
+/* NIBBLE_USAGE, with a list of those that there are, if no layout has a variant of that name. */
+nibble_status nb_layout_variant(const char *name, const nb_layout **layout, int *variant, nibble_error *err);
+
+/* The layout that packs a format; NULL if none does. */
+const nb_layout *nb_layout_of_format(nb_format format);
 
 /* The same of a tensor that was found already. */
 nibble_status nb_weight_load_tensor(const nb_checkpoint *checkpoint, const nb_tensor *tensor, int64_t rows,

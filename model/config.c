@@ -58,7 +58,7 @@ static nibble_status parse_quantization(const char *where, nb_config *c, nibble_
   if (status == NIBBLE_OK) status = nb_json_bool(where, json, "bnb_4bit_use_double_quant", &q->double_quant, err);
   if (status == NIBBLE_OK) status = nb_json_string(where, json, "bnb_4bit_quant_type", &q->quant_type, err);
   if (status == NIBBLE_OK) status = nb_json_double(where, json, "llm_int8_threshold", &q->int8_threshold, err);
-  bool is_gptq = q->is_gptq = strcmp(q->method, "gptq") == 0; /* other methods have keys of the same names */
+  bool is_gptq = strcmp(q->method, "gptq") == 0; /* other methods have keys of the same names */
   if (status == NIBBLE_OK && is_gptq) status = nb_json_int(where, json, "bits", 0, 64, &q->bits, err);
   if (status == NIBBLE_OK && is_gptq)
     status = nb_json_int(where, json, "group_size", -1, MAX_EXTENT, &q->group_size, err);
@@ -70,7 +70,6 @@ static nibble_status parse_quantization(const char *where, nb_config *c, nibble_
   q->gptq_v2 = q->zeros_as_stored = strcmp(layout, "gptq_v2") == 0;
   /* transformers wrote no quant_method before 4.32. */
   if (status == NIBBLE_OK && !*q->method && (q->load_in_4bit || q->load_in_8bit)) q->method = "bitsandbytes";
-  q->is_bnb = strcmp(q->method, "bitsandbytes") == 0;
   return status;
 }
 

@@ -26,14 +26,13 @@ typedef struct nb_rope {
 typedef struct nb_quant_config {
   bool present;
   const char *method; /* "bitsandbytes", "gptq", ...; in `json` */
-  bool is_bnb, is_gptq;
   bool load_in_4bit, load_in_8bit, double_quant;
   const char *quant_type;   /* "nf4", "fp4" */
   double int8_threshold;    /* llm_int8_threshold */
   int64_t bits, group_size; /* gptq; 0 where the config does not say, group_size -1: one group a row */
   bool sym;                 /* gptq: every zero point is the middle of the grid */
   bool gptq_v2;             /* it says that zero points are stored as they are, not less one */
-  bool zeros_as_stored;     /* and so they are: by that, or by what symmetric ones must be (layout_gptq.c) */
+  bool zeros_as_stored;     /* and so they are: by that, or by what symmetric ones must be (layouts/gptq.c) */
 } nb_quant_config;
 
 /* What differs from layer to layer. */

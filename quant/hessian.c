@@ -20,7 +20,7 @@ static nibble_status choose_device(const nibble_context *context, nb_hessian *h,
   if (status != NIBBLE_OK || !h->gpu) return status;
   if ((status = h->gpu->gptq_begin(h->n, err)) == NIBBLE_OK) return NIBBLE_OK;
   h->gpu = NULL;
-  return nb_device_allow_cpu(context, "gptq", NULL) == NIBBLE_OK ? NIBBLE_OK : status;
+  return nb_device_allow_cpu(context, "calibration", NULL) == NIBBLE_OK ? NIBBLE_OK : status;
 }
 
 nibble_status nb_hessian_create(const nibble_context *context, int64_t n, nb_hessian *out, nibble_error *err) {

@@ -56,12 +56,11 @@ typedef struct nb_method_run {
 
 struct nb_method {
   const char *name;
-  uint32_t reads;         /* nb_option bits; every other option is refused when it is set */
-  nb_format format;       /* what it packs to, where the options have no say in it */
-  bool packs_experts;     /* each matrix of a layer's experts; else they are written as they are */
-  bool computes_on_gpu;   /* so that a device can be asked for */
-  bool widens_kept;       /* float16 tensors that the family keeps in float32 are written as float32 */
-  const char *config_too; /* a file beside config.json that repeats quantization_config, or NULL */
+  uint32_t reads;          /* nb_option bits; every other option is refused when it is set */
+  const nb_layout *layout; /* that it writes */
+  nb_format format;        /* what it packs to, where the options have no say in it */
+  bool computes_on_gpu;    /* so that a device can be asked for */
+  bool widens_kept;        /* float16 tensors that the family keeps in float32 are written as float32 */
 
   /* NIBBLE_USAGE if the options that it reads make no sense, together or alone. Looks at nothing else. NULL: they
    * always do. */

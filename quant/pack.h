@@ -4,8 +4,8 @@
 #define NB_QUANT_PACK_H
 
 #include "convert/manifest.h"
+#include "convert/sinks/safetensors.h"
 #include "convert/source.h"
-#include "convert/writer.h"
 
 typedef struct nb_packer nb_packer;
 

@@ -64,7 +64,7 @@ static nibble_status check_not_packed(const quantizer *q, nibble_error *err) {
 
 static bool packs_experts(const nb_method *method, uint32_t arg) {
   (void)arg;
-  return method->packs_experts;
+  return method->layout->packs_experts;
 }
 
 /* A method that packs the weights of modules has no place for experts: transformers holds those of a layer in one
@@ -73,7 +73,7 @@ static void tell_of_experts(const quantizer *q) {
   const nb_checkpoint *c = &q->checkpoint;
   size_t count = 0;
   uint64_t bytes = 0;
-  for (size_t i = 0; !q->method->packs_experts && i < c->tensor_count; i++) {
+  for (size_t i = 0; !q->method->layout->packs_experts && i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
     if (nb_role_info(t->id.role)->kind != NB_KIND_EXPERT || t->is_part) continue;
     count++;
@@ -93,7 +93,7 @@ static void tell_of_experts(const quantizer *q) {
 static nibble_status open_source(quantizer *q, nibble_error *err) {
   const nibble_quantize_options *o = q->options;
   nb_checkpoint *c = &q->checkpoint;
-  nb_select_options choice = {o->include, o->exclude, q->method->packs_experts};
+  nb_select_options choice = {o->include, o->exclude, q->method->layout->packs_experts};
   nibble_status status = nb_checkpoint_open(o->src, c, err);
   if (status != NIBBLE_OK) return status;
   if (!c->config.json || !c->config.json->child)
@@ -255,7 +255,8 @@ static nibble_status save_config(const quantizer *q, nibble_error *err) {
   cJSON *changes = cJSON_CreateObject();
   cJSON *config = q->method->config(&q->run);
   nibble_status status = NIBBLE_OK;
-  if (q->method->config_too && config) status = save_beside(q->stage.path, q->method->config_too, config, err);
+  if (q->method->layout->config_too && config)
+    status = save_beside(q->stage.path, q->method->layout->config_too, config, err);
   if (status != NIBBLE_OK) {
     cJSON_Delete(config);
     cJSON_Delete(changes);

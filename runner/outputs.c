@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "base/context.h"
 #include "base/stage.h"
-#include "convert/writer.h"
+#include "convert/sinks/safetensors.h"
 #include "runner/session.h"
 
 enum { STEP_TOKENS = 512 };

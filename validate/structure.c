@@ -6,8 +6,9 @@
 
 #include "base/checked.h"
 #include "base/str.h"
-#include "convert/layout_gptq.h"
 #include "convert/layouts.h"
+#include "convert/layouts/bnb.h"
+#include "convert/layouts/gptq.h"
 #include "model/heads.h"
 #include "validate/scan.h"
 
@@ -60,16 +61,18 @@ static void check_shape(look *l, const nb_model_tensor *want, const nb_tensor *h
           "its shape is [%s], the config makes it [%s]", is, should);
 }
 
-/* GPTQ's config names what is packed by rules of its own, or not at all; then every linear layer is. */
-static bool packs_every_linear(const nb_config *config) {
+/* The layout that quantization_config names, if every linear layer is to be packed by it: a config may choose them by
+ * rules of its own. */
+static const nb_layout *layout_of_every_linear(const nb_config *config) {
   const cJSON *quant = nb_json_object(config->json, "quantization_config");
-  if (config->quant.is_bnb) return true;
-  if (!config->quant.is_gptq) return false;
-  return !cJSON_HasObjectItem(quant, "dynamic") && !cJSON_HasObjectItem(quant, "modules_in_block_to_quantize");
+  const nb_layout *layout = nb_layout_of_config(&config->quant);
+  for (int i = 0; layout && layout->choosers && layout->choosers[i]; i++) {
+    if (cJSON_HasObjectItem(quant, layout->choosers[i])) return NULL;
+  }
+  return layout;
 }
 
 static void check_format(look *l, const nb_model_tensor *want, const nb_tensor *have) {
-  const nb_quant_config *quant = &l->checkpoint->config.quant;
   bool may_be_packed = nb_kind_is_linear(want->kind) && !want->is_bias && !(want->rule->stored & NB_KEEP_F32);
   if (have->layout && !may_be_packed)
     nb_find(l->findings, NIBBLE_FAULT, "config", "wrong-tensor-packed", nb_place_tensor(have->name),
@@ -81,10 +84,9 @@ static void check_format(look *l, const nb_model_tensor *want, const nb_tensor *
     return;
   }
   bool head = want->kind == NB_KIND_HEAD, expected = may_be_packed && want->ndim == 2;
-  if (quant->is_bnb && want->kind == NB_KIND_EXPERT)
-    expected = false; /* bitsandbytes leaves them, as transformers does */
-  if (expected && quant->present && packs_every_linear(&l->checkpoint->config) &&
-      !nb_module_skipped(&l->checkpoint->config, have->name, head))
+  const nb_layout *layout = layout_of_every_linear(&l->checkpoint->config);
+  if (layout && want->kind == NB_KIND_EXPERT && !layout->packs_experts) expected = false;
+  if (expected && layout && !nb_module_skipped(&l->checkpoint->config, have->name, head))
     nb_find(l->findings, NIBBLE_FAULT, "config", "forgotten-tensor", nb_place_tensor(have->name),
             "it is plain %s, but quantization_config does not list it among the modules that are not quantized",
             nb_dtype_name(have->dtype));
@@ -220,6 +222,36 @@ static nibble_status check_values(look *l, const nb_tensor *t, nibble_error *err
 
 /* ---- quantization_config ---- */
 
+static bool says_4bit(const nb_quant_config *q, nb_format format) {
+  return q->load_in_4bit && strcmp(q->quant_type, nb_format_info(format)->name) == 0;
+}
+
+static bool says_8bit(const nb_quant_config *q, nb_format format) {
+  (void)format;
+  return q->load_in_8bit;
+}
+
+/* How a layout's weights are looked at. */
+typedef struct layout_look {
+  const nb_layout *layout;
+  nibble_status (*weight)(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_findings *findings,
+                          nibble_error *err);
+  /* Whether quantization_config says that weights are of this format. NULL: `weight` looks for itself. */
+  bool (*says)(const nb_quant_config *quant, nb_format format);
+} layout_look;
+
+static const layout_look layout_looks[] = {{&nb_layout_bnb4, nb_structure_packed, says_4bit},
+                                           {&nb_layout_bnb8, nb_structure_packed, says_8bit},
+                                           {&nb_layout_gptq, nb_structure_gptq, NULL},
+                                           {0}};
+
+/* The row of a layout; the last, an empty one, if there is none. */
+static const layout_look *look_of(const nb_layout *layout) {
+  const layout_look *row = layout_looks;
+  while (row->layout && row->layout != layout) row++;
+  return row;
+}
+
 static void check_quant_config(look *l) {
   const nb_checkpoint *c = l->checkpoint;
   const nb_quant_config *q = &c->config.quant;
@@ -230,18 +262,14 @@ static void check_quant_config(look *l) {
     nb_packed m;
     if (t->is_part || !t->layout) continue;
     any = true;
-    if (nb_layout_describe(c, t, &m, NULL, NULL) != NIBBLE_OK) continue;
-    const nb_format_row *info = nb_format_info(m.format);
-    if (info->scheme != NB_SCHEME_CODEBOOK && info->scheme != NB_SCHEME_SYMMETRIC) continue;
-    const char *name = info->name;
-    if (!q->is_bnb) {
+    if (nb_layout_describe(c, t, &m, NULL, NULL) != NIBBLE_OK || !look_of(t->layout)->says) continue;
+    const char *name = nb_format_info(m.format)->name;
+    if (!nb_layout_is_named(t->layout, q)) {
       nb_find(l->findings, NIBBLE_FAULT, "config", "no-quantization-config", nb_place_tensor(t->name),
               "weights are packed as %s, but config.json has no quantization_config that says so", name);
       return;
     }
-    bool flag = info->bits == 8 ? q->load_in_8bit : q->load_in_4bit;
-    bool type = !info->codebook || strcmp(q->quant_type, name) == 0;
-    if (!flag || !type) {
+    if (!look_of(t->layout)->says(q, m.format)) {
       nb_find(l->findings, NIBBLE_FAULT, "config", "config-names-other-format", nb_place_tensor(t->name),
               "it is packed as %s, quantization_config says %s%s", name,
               q->load_in_4bit   ? "4 bits of type "
@@ -251,7 +279,7 @@ static void check_quant_config(look *l) {
       return;
     }
   }
-  if (!any && q->is_bnb)
+  if (!any && look_of(nb_layout_of_config(q))->says)
     nb_find(l->findings, NIBBLE_FAULT, "config", "nothing-is-packed", nb_place_tensor(""),
             "config.json has a quantization_config, but no weight is packed");
 }
@@ -275,7 +303,7 @@ nibble_status nb_structure_check(const nb_checkpoint *c, const nibble_progress *
     if (t->is_part) continue;
     if (t->layout) {
       out->packed_weights++;
-      status = (t->layout == &nb_layout_gptq ? nb_structure_gptq : nb_structure_packed)(c, t, findings, err);
+      status = look_of(t->layout)->weight(c, t, findings, err);
     } else if (t->is_blocks || nb_dtype_is_float(t->dtype)) {
       bool named = t->is_blocks && nb_structure_blocks(c, t, findings);
       if (!named) status = check_values(&l, t, err);

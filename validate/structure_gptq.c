@@ -6,7 +6,6 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
-#include "convert/layout_bnb.h"
 #include "convert/layouts.h"
 #include "kernels/gptq.h"
 #include "validate/scan.h"
@@ -275,9 +274,9 @@ static void check_config(gptq_look *l) {
 nibble_status nb_structure_gptq(const nb_checkpoint *c, const nb_tensor *main, nb_findings *findings,
                                 nibble_error *err) {
   gptq_look l = {.checkpoint = c, .findings = findings, .qweight = main};
-  l.qzeros = nb_part_find(c, main, strlen("qweight"), "qzeros");
-  l.scales = nb_part_find(c, main, strlen("qweight"), "scales");
-  l.g_idx = nb_part_find(c, main, strlen("qweight"), "g_idx");
+  l.qzeros = nb_part_find(c, main, strlen(main->layout->main), "qzeros");
+  l.scales = nb_part_find(c, main, strlen(main->layout->main), "scales");
+  l.g_idx = nb_part_find(c, main, strlen(main->layout->main), "g_idx");
   nibble_error unreadable;
   nibble_status described = nb_layout_describe(c, main, &l.m, NULL, &unreadable);
   if (described == NIBBLE_SYSTEM) {

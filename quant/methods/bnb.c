@@ -1,4 +1,5 @@
 /* nf4, fp4 and int8: every weight by itself, as bitsandbytes does it (kernels/quantize.h), in its layouts. */
+#include "convert/layouts/bnb.h"
 #include "base/checked.h"
 #include "kernels/quantize.h"
 #include "quant/methods.h"
@@ -40,31 +41,20 @@ static nibble_status write_bnb(const nb_method_run *run, nb_packer *packer, cons
   return nb_pack_quantize(packer, job, out, err);
 }
 
-/* As transformers 5.23 writes it: keys sorted, the ones that are not asked for at their defaults. */
 static cJSON *config_bnb(const nb_method_run *run) {
   nb_format format = run->method->format;
   bool int8 = nb_format_info(format)->bits == 8;
-  cJSON *json = cJSON_CreateObject();
-  cJSON_AddBoolToObject(json, "_load_in_4bit", !int8);
-  cJSON_AddBoolToObject(json, "_load_in_8bit", int8);
-  cJSON_AddStringToObject(json, "bnb_4bit_compute_dtype", "float32");
-  cJSON_AddStringToObject(json, "bnb_4bit_quant_storage", "uint8");
-  cJSON_AddStringToObject(json, "bnb_4bit_quant_type", int8 ? "fp4" : nb_format_info(format)->name);
-  cJSON_AddBoolToObject(json, "bnb_4bit_use_double_quant", run->options->double_quant);
-  cJSON_AddBoolToObject(json, "llm_int8_enable_fp32_cpu_offload", false);
-  cJSON_AddBoolToObject(json, "llm_int8_has_fp16_weight", false);
-  cJSON *skip = nb_skip_modules(run->checkpoint, run->selection);
-  bool ok = skip && cJSON_AddItemToObject(json, "llm_int8_skip_modules", skip);
-  cJSON_AddRawToObject(json, "llm_int8_threshold", "6.0"); /* transformers refuses a whole number here */
-  cJSON_AddBoolToObject(json, "load_in_4bit", !int8);
-  cJSON_AddBoolToObject(json, "load_in_8bit", int8);
-  if (ok && cJSON_AddStringToObject(json, "quant_method", "bitsandbytes")) return json;
-  cJSON_Delete(json);
-  return NULL;
+  nb_layout_config config = {.quant = {.load_in_4bit = !int8,
+                                       .load_in_8bit = int8,
+                                       .double_quant = run->options->double_quant,
+                                       .quant_type = int8 ? NULL : nb_format_info(format)->name},
+                             .kept = nb_skip_modules(run->checkpoint, run->selection)};
+  return config.kept ? run->method->layout->config(&config) : NULL;
 }
 
 const nb_method nb_method_nf4 = {.name = "nf4",
                                  .reads = NB_OPTION_DOUBLE_QUANT | NB_OPTION_BLOCK_SIZE,
+                                 .layout = &nb_layout_bnb4,
                                  .format = NB_FORMAT_NF4,
                                  .computes_on_gpu = true,
                                  .widens_kept = true,
@@ -76,6 +66,7 @@ const nb_method nb_method_nf4 = {.name = "nf4",
 
 const nb_method nb_method_fp4 = {.name = "fp4",
                                  .reads = NB_OPTION_DOUBLE_QUANT | NB_OPTION_BLOCK_SIZE,
+                                 .layout = &nb_layout_bnb4,
                                  .format = NB_FORMAT_FP4,
                                  .computes_on_gpu = true,
                                  .widens_kept = true,
@@ -86,6 +77,7 @@ const nb_method nb_method_fp4 = {.name = "fp4",
                                  .config = config_bnb};
 
 const nb_method nb_method_int8 = {.name = "int8",
+                                  .layout = &nb_layout_bnb8,
                                   .format = NB_FORMAT_INT8,
                                   .computes_on_gpu = true,
                                   .widens_kept = true,

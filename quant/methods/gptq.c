@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include "base/checked.h"
+#include "convert/layouts/gptq.h"
 #include "convert/manifest.h"
 #include "quant/calibrate.h"
 #include "quant/methods/grids.h"
@@ -227,9 +228,8 @@ const nb_method nb_method_gptq = {.name = "gptq",
                                   .reads = NB_GRIDS_OPTIONS | NB_OPTION_DESC_ACT | NB_OPTION_DAMP | NB_OPTION_CALIB |
                                            NB_OPTION_NSAMPLES | NB_OPTION_SEQLEN | NB_OPTION_SAMPLING | NB_OPTION_SEED |
                                            NB_OPTION_MAX_MEMORY | NB_OPTION_WORK_DIR | NB_OPTION_RESUME,
-                                  .packs_experts = true,
+                                  .layout = &nb_layout_gptq,
                                   .computes_on_gpu = true,
-                                  .config_too = "quantize_config.json",
                                   .check = check_gptq,
                                   .open = open_gptq,
                                   .target = nb_grids_target,

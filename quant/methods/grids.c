@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
+#include "convert/layouts/gptq.h"
 #include "kernels/gptq.h"
 
 static const int64_t DEFAULT_GROUP_SIZE = 128;
@@ -25,8 +26,12 @@ nibble_status nb_grids_check(const nibble_quantize_options *o, nibble_error *err
   if (o->group_size > 0 && o->group_size % WORD_BITS != 0)
     return nb_fail(err, NIBBLE_USAGE, "--group-size %lld: a multiple of %d is wanted", (long long)o->group_size,
                    WORD_BITS);
-  if (o->layout && strcmp(o->layout, "gptq") != 0 && strcmp(o->layout, "gptq_v2") != 0)
-    return nb_fail(err, NIBBLE_USAGE, "--layout %s: gptq or gptq_v2 is wanted", o->layout);
+  const nb_layout *layout = &nb_layout_gptq;
+  int variant;
+  nibble_status status = o->layout ? nb_layout_variant(o->layout, &layout, &variant, err) : NIBBLE_OK;
+  if (status != NIBBLE_OK) return status;
+  if (layout != &nb_layout_gptq)
+    return nb_fail(err, NIBBLE_USAGE, "--layout %s: --method %s does not write it", o->layout, o->method);
   if (o->scale_dtype && !is_bf16(o->scale_dtype) && strcmp(o->scale_dtype, "float16") != 0 &&
       strcmp(o->scale_dtype, "f16") != 0)
     return nb_fail(err, NIBBLE_USAGE, "--scale-dtype %s: float16 or bfloat16 is wanted", o->scale_dtype);
@@ -34,13 +39,14 @@ nibble_status nb_grids_check(const nibble_quantize_options *o, nibble_error *err
 }
 
 nb_grids nb_grids_of(const nibble_quantize_options *o, bool searches) {
-  nb_grids g = {.v2 = o->layout && strcmp(o->layout, "gptq_v2") == 0,
-                .grid = {.bits = o->bits ? o->bits : 4,
+  nb_grids g = {.grid = {.bits = o->bits ? o->bits : 4,
                          .group_size = o->group_size ? o->group_size : DEFAULT_GROUP_SIZE,
                          .sym = o->zeros != NIBBLE_ZEROS_FITTED,
                          .mse = o->scales ? o->scales == NIBBLE_SCALES_SEARCHED : searches,
                          .bf16_scales = o->scale_dtype && is_bf16(o->scale_dtype)}};
   nb_gptq_format(g.grid.bits, &g.format);
+  const nb_layout *layout;
+  if (o->layout) nb_layout_variant(o->layout, &layout, &g.variant, NULL);
   return g;
 }
 
@@ -48,7 +54,7 @@ cJSON *nb_grids_settings(const nb_method_run *run) {
   const nb_grids *g = run->state;
   cJSON *json = cJSON_CreateObject();
   bool ok = json && cJSON_AddStringToObject(json, "method", run->method->name) &&
-            cJSON_AddStringToObject(json, "layout", g->v2 ? "gptq_v2" : "gptq") &&
+            cJSON_AddStringToObject(json, "layout", nb_layout_gptq.variants[g->variant]) &&
             cJSON_AddNumberToObject(json, "bits", g->grid.bits) &&
             cJSON_AddNumberToObject(json, "group_size", (double)g->grid.group_size) &&
             cJSON_AddBoolToObject(json, "sym", g->grid.sym) && cJSON_AddBoolToObject(json, "mse", g->grid.mse) &&
@@ -82,7 +88,7 @@ static nibble_status write_zeros(const nb_grids *g, nb_writer *writer, const nb_
   uint32_t *packed = nb_alloc((uint64_t)words, sizeof *packed);
   nibble_status status = packed ? NIBBLE_OK : nb_fail_memory(err, bytes);
   for (int64_t i = 0; status == NIBBLE_OK && i < r->groups; i++) {
-    nb_gptq_pack_zeros(r->zeros + i * r->rows, r->rows, g->grid.bits, !g->v2, packed);
+    nb_gptq_pack_zeros(r->zeros + i * r->rows, r->rows, g->grid.bits, g->variant == NB_GPTQ_V1, packed);
     status = nb_writer_write(writer, index, (uint64_t)i * bytes, packed, bytes, err);
   }
   free(packed);
@@ -150,14 +156,15 @@ bool nb_grids_reach(const nb_slot *slot) {
 
 /* ---- config.json ------------------------------------------------------------------------------------------------ */
 
-/* GPTQModel's way to leave modules out: "dynamic" with their names, as expressions, after "-:". */
-static bool add_kept(const nb_method_run *run, cJSON *json) {
+/* GPTQModel's way to leave modules out: "dynamic" with their names, as expressions, after "-:". NULL if there are
+ * none. */
+static bool name_kept(const nb_method_run *run, cJSON **out) {
   const nb_checkpoint *c = run->checkpoint;
-  cJSON *dynamic = NULL;
+  cJSON *dynamic = *out = NULL;
   bool ok = true;
   for (size_t i = 0; ok && i < c->promised.count; i++) {
     if (!nb_grids_reach(&c->slots[i]) || nb_method_wants(run, c->slots[i].tensor)) continue;
-    if (!dynamic) ok = (dynamic = cJSON_AddObjectToObject(json, "dynamic")) != NULL;
+    if (!dynamic) ok = (dynamic = *out = cJSON_CreateObject()) != NULL;
     const char *name = c->promised.items[i].name, *end = strrchr(name, '.');
     nb_buf key = {0};
     nb_buf_puts(&key, "-:^");
@@ -175,23 +182,24 @@ static bool add_meta(const nb_grids *g, cJSON *json) {
   bool ok = quantizer && cJSON_AddItemToArray(quantizer, cJSON_CreateString("nibble:" NIBBLE_VERSION));
   /* GPTQModel takes asymmetric weights in version 1 only where one of the quantizers is its own from 0.9.0 on, after
    * which it stores zero points as we do: the name stands for the convention. */
-  if (ok && !g->grid.sym && !g->v2) ok = cJSON_AddItemToArray(quantizer, cJSON_CreateString("gptqmodel:7.7.0"));
+  if (ok && !g->grid.sym && g->variant == NB_GPTQ_V1)
+    ok = cJSON_AddItemToArray(quantizer, cJSON_CreateString("gptqmodel:7.7.0"));
   return ok;
 }
 
 cJSON *nb_grids_config(const nb_method_run *run) {
   const nb_grids *g = run->state;
-  const char *format = g->v2 ? "gptq_v2" : "gptq";
-  cJSON *json = cJSON_CreateObject();
-  bool ok = json && cJSON_AddNumberToObject(json, "bits", g->grid.bits) &&
-            cJSON_AddNumberToObject(json, "group_size", (double)g->grid.group_size) &&
-            cJSON_AddBoolToObject(json, "desc_act", run->options->desc_act) &&
-            cJSON_AddBoolToObject(json, "sym", g->grid.sym) && cJSON_AddBoolToObject(json, "lm_head", false) &&
-            cJSON_AddStringToObject(json, "method", "gptq") && cJSON_AddStringToObject(json, "quant_method", "gptq") &&
-            cJSON_AddStringToObject(json, "format", format) &&
-            cJSON_AddStringToObject(json, "checkpoint_format", format) &&
-            cJSON_AddStringToObject(json, "pack_dtype", "int32") && add_kept(run, json) && add_meta(g, json);
-  if (ok) return json;
+  nb_layout_config config = {
+      .quant = {.bits = g->grid.bits, .group_size = g->grid.group_size, .sym = g->grid.sym},
+      .variant = g->variant,
+      .desc_act = run->options->desc_act,
+  };
+  if (!name_kept(run, &config.kept)) {
+    cJSON_Delete(config.kept);
+    return NULL;
+  }
+  cJSON *json = run->method->layout->config(&config);
+  if (json && add_meta(g, json)) return json;
   cJSON_Delete(json);
   return NULL;
 }

@@ -13,7 +13,7 @@ enum {
 
 /* The first member of both methods' state. */
 typedef struct nb_grids {
-  bool v2; /* zero points are stored as they are */
+  int variant; /* of the layout */
   nb_grid grid;
   nb_format format;
 } nb_grids;

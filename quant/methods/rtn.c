@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
+#include "convert/layouts/gptq.h"
 #include "quant/methods/grids.h"
 
 enum { READ_BAND = 64 };
@@ -75,8 +76,7 @@ static nibble_status write_rtn(const nb_method_run *run, nb_packer *packer, cons
 
 const nb_method nb_method_rtn = {.name = "rtn",
                                  .reads = NB_GRIDS_OPTIONS,
-                                 .packs_experts = true,
-                                 .config_too = "quantize_config.json",
+                                 .layout = &nb_layout_gptq,
                                  .check = nb_grids_check,
                                  .open = open_rtn,
                                  .target = nb_grids_target,

@@ -11,7 +11,7 @@
 extern "C" {
 #include "convert/checkpoint.h"
 #include "convert/reader.h"
-#include "convert/writer.h"
+#include "convert/sinks/safetensors.h"
 }
 
 namespace {

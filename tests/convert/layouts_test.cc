@@ -3,7 +3,7 @@
 #include <string>
 
 extern "C" {
-#include "convert/layout_bnb.h"
+#include "convert/layouts/bnb.h"
 #include "convert/layouts.h"
 }
 

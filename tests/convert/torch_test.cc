@@ -9,7 +9,7 @@ extern "C" {
 #include <cjson/cJSON.h>
 
 #include "convert/checkpoint.h"
-#include "convert/writer.h"
+#include "convert/sinks/safetensors.h"
 }
 
 namespace {

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "base/checked.h"
-#include "convert/layout_bnb.h"
+#include "convert/layouts/bnb.h"
 #include "convert/source.h"
 
 static void parse_state(const char *text, size_t n) {

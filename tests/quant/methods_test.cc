@@ -93,6 +93,8 @@ TEST(Methods, KnowEveryFieldOfTheOptions) {
     for (size_t i = 0; i < size; i++) covered[offset + i]++;
   };
 #define COMMON(field) cover(offsetof(Options, field), sizeof(Options::field))
+  COMMON(size);
+  COMMON(context);
   COMMON(src);
   COMMON(dst);
   COMMON(method);

@@ -1,4 +1,4 @@
-#include "convert/writer.h"
+#include "convert/sinks/safetensors.h"
 
 #include <errno.h>
 #include <fcntl.h>

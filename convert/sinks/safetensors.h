@@ -8,8 +8,8 @@
  *   nb_writer_declare(w, "a.weight", NB_U8, shape, 2, err); ...
  *   nb_writer_begin(w, i, bytes) -> pwrite at any offset of the tensor -> next tensor
  *   nb_writer_finish(w); nb_writer_close(w) */
-#ifndef NB_CONVERT_WRITER_H
-#define NB_CONVERT_WRITER_H
+#ifndef NB_CONVERT_SINKS_SAFETENSORS_H
+#define NB_CONVERT_SINKS_SAFETENSORS_H
 
 #include "base/dtype.h"
 #include "base/status.h"

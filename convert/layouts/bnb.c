@@ -1,4 +1,4 @@
-#include "convert/layout_bnb.h"
+#include "convert/layouts/bnb.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -188,7 +188,8 @@ static const size_t weight_length = sizeof "weight" - 1;
 static bool claims_8bit(const nb_checkpoint *checkpoint, const nb_tensor *main) {
   if (main->dtype != NB_I8 || main->is_blocks || main->ndim != 2 || !nb_ends_with(main->name, ".weight")) return false;
   const nb_quant_config *quant = &checkpoint->config.quant;
-  return quant->is_bnb || !quant->present || nb_part_find(checkpoint, main, weight_length, "SCB");
+  return nb_layout_is_named(&nb_layout_bnb8, quant) || !quant->present ||
+         nb_part_find(checkpoint, main, weight_length, "SCB");
 }
 
 static nibble_status describe_8bit(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
@@ -286,6 +287,28 @@ void nb_layout_state_json(const nb_packed *m, nb_dtype source_dtype, nb_buf *out
   nb_buf_puts(out, "}");
 }
 
+/* As transformers 5.23 writes it: keys sorted, the ones that are not asked for at their defaults. */
+static cJSON *write_config(const nb_layout_config *config) {
+  const nb_quant_config *q = &config->quant;
+  cJSON *json = cJSON_CreateObject();
+  cJSON_AddBoolToObject(json, "_load_in_4bit", q->load_in_4bit);
+  cJSON_AddBoolToObject(json, "_load_in_8bit", q->load_in_8bit);
+  cJSON_AddStringToObject(json, "bnb_4bit_compute_dtype", "float32");
+  cJSON_AddStringToObject(json, "bnb_4bit_quant_storage", "uint8");
+  cJSON_AddStringToObject(json, "bnb_4bit_quant_type", q->quant_type ? q->quant_type : "fp4");
+  cJSON_AddBoolToObject(json, "bnb_4bit_use_double_quant", q->double_quant);
+  cJSON_AddBoolToObject(json, "llm_int8_enable_fp32_cpu_offload", false);
+  cJSON_AddBoolToObject(json, "llm_int8_has_fp16_weight", false);
+  bool ok = cJSON_AddItemToObject(json, "llm_int8_skip_modules", config->kept);
+  if (!ok) cJSON_Delete(config->kept);
+  cJSON_AddRawToObject(json, "llm_int8_threshold", "6.0"); /* transformers refuses a whole number here */
+  cJSON_AddBoolToObject(json, "load_in_4bit", q->load_in_4bit);
+  cJSON_AddBoolToObject(json, "load_in_8bit", q->load_in_8bit);
+  if (ok && cJSON_AddStringToObject(json, "quant_method", "bitsandbytes")) return json;
+  cJSON_Delete(json);
+  return NULL;
+}
+
 static bool holds_4bit(nb_format format) { return format == NB_FORMAT_NF4 || format == NB_FORMAT_FP4; }
 static bool holds_8bit(nb_format format) { return format == NB_FORMAT_INT8; }
 
@@ -309,6 +332,7 @@ const nb_layout nb_layout_bnb4 = {.name = "bitsandbytes 4-bit",
                                   .describe = describe_4bit,
                                   .load = load_4bit,
                                   .holds = holds_4bit,
+                                  .config = write_config,
                                   .add_parts = add_parts_4bit};
 
 const nb_layout nb_layout_bnb8 = {.name = "bitsandbytes int8",
@@ -319,4 +343,5 @@ const nb_layout nb_layout_bnb8 = {.name = "bitsandbytes int8",
                                   .describe = describe_8bit,
                                   .load = load_8bit,
                                   .holds = holds_8bit,
+                                  .config = write_config,
                                   .add_parts = add_parts_8bit};

@@ -1,4 +1,4 @@
-#include "convert/layout_gptq.h"
+#include "convert/layouts/gptq.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -7,7 +7,6 @@
 
 #include "base/checked.h"
 #include "base/str.h"
-#include "convert/layout_bnb.h"
 #include "kernels/gptq.h"
 
 static const char main_suffix[] = "qweight";
@@ -22,7 +21,8 @@ typedef struct gptq_parts {
 /* AWQ's tensors have the same names and dtypes, in another order of bits; they have no g_idx. */
 static bool claims(const nb_checkpoint *checkpoint, const nb_tensor *main) {
   if (!nb_ends_with(main->name, ".qweight") || main->is_blocks) return false;
-  return checkpoint->config.quant.is_gptq || nb_part_find(checkpoint, main, MAIN_LENGTH, "g_idx");
+  return nb_layout_is_named(&nb_layout_gptq, &checkpoint->config.quant) ||
+         nb_part_find(checkpoint, main, MAIN_LENGTH, "g_idx");
 }
 
 static nibble_status need_matrix(const nb_checkpoint *c, const nb_tensor *main, const char *suffix, int64_t rows,
@@ -206,6 +206,60 @@ static bool add_parts(const nb_packed *m, nb_dtype source_dtype, const char *nam
   return true;
 }
 
+/* ---- variants: how zero points are stored ---- */
+
+static const char *const variants[] = {[NB_GPTQ_V1] = "gptq", [NB_GPTQ_V2] = "gptq_v2", NULL};
+
+/* Group by group. */
+static nibble_status rewrite_zeros(const nb_checkpoint *c, const nb_tensor *part, int variant, nb_writer *writer,
+                                   size_t index, nibble_error *err) {
+  const nb_packed *m = part->main->packed;
+  int bits = nb_gptq_bits(m->format);
+  int64_t groups = part->shape[0], words = part->shape[1];
+  uint64_t bytes = (uint64_t)words * sizeof(uint32_t);
+  uint32_t *packed = nb_alloc((uint64_t)words, sizeof *packed);
+  uint8_t *zeros = nb_alloc((uint64_t)m->rows, 1);
+  nibble_status status = packed && zeros ? NIBBLE_OK : nb_fail_memory(err, (size_t)bytes);
+  for (int64_t g = 0; status == NIBBLE_OK && g < groups; g++) {
+    status = nb_tensor_read(c, part, g * words, words, NB_I32, packed, err);
+    if (status != NIBBLE_OK) break;
+    nb_gptq_unpack_zeros(packed, m->rows, bits, !c->config.quant.zeros_as_stored, zeros);
+    nb_gptq_pack_zeros(zeros, m->rows, bits, variant == NB_GPTQ_V1, packed);
+    status = nb_writer_write(writer, index, (uint64_t)g * bytes, packed, bytes, err);
+  }
+  free(packed);
+  free(zeros);
+  return status;
+}
+
+/* ---- quantization_config ---- */
+
+static bool name_variant(cJSON *config, int variant) {
+  cJSON_DeleteItemFromObjectCaseSensitive(config, "format");
+  cJSON_DeleteItemFromObjectCaseSensitive(config, "checkpoint_format");
+  return cJSON_AddStringToObject(config, "format", variants[variant]) &&
+         cJSON_AddStringToObject(config, "checkpoint_format", variants[variant]);
+}
+
+static cJSON *write_config(const nb_layout_config *config) {
+  const nb_quant_config *q = &config->quant;
+  const char *method = nb_layout_gptq.method;
+  cJSON *json = cJSON_CreateObject();
+  bool ok = json && cJSON_AddNumberToObject(json, "bits", (double)q->bits) &&
+            cJSON_AddNumberToObject(json, "group_size", (double)q->group_size) &&
+            cJSON_AddBoolToObject(json, "desc_act", config->desc_act) && cJSON_AddBoolToObject(json, "sym", q->sym) &&
+            cJSON_AddBoolToObject(json, "lm_head", false) && cJSON_AddStringToObject(json, "method", method) &&
+            cJSON_AddStringToObject(json, "quant_method", method) && name_variant(json, config->variant) &&
+            cJSON_AddStringToObject(json, "pack_dtype", "int32");
+  bool taken = ok && config->kept && cJSON_AddItemToObject(json, "dynamic", config->kept);
+  if (config->kept && !taken) cJSON_Delete(config->kept);
+  if (ok && (taken || !config->kept)) return json;
+  cJSON_Delete(json);
+  return NULL;
+}
+
+static const char *const choosers[] = {"dynamic", "modules_in_block_to_quantize", NULL};
+
 static bool holds(nb_format format) { return nb_gptq_bits(format) != 0; }
 
 static const nb_part_name part_names[] = {
@@ -220,4 +274,12 @@ const nb_layout nb_layout_gptq = {.name = "gptq",
                                   .load = load,
                                   .settle = settle,
                                   .holds = holds,
+                                  .variants = variants,
+                                  .variant_part = NB_PART_ZEROS,
+                                  .rewrite = rewrite_zeros,
+                                  .name_variant = name_variant,
+                                  .config_too = "quantize_config.json",
+                                  .packs_experts = true,
+                                  .choosers = choosers,
+                                  .config = write_config,
                                   .add_parts = add_parts};

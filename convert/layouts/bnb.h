@@ -1,7 +1,7 @@
 /* The bitsandbytes layout, version 0.50: 4-bit weights with their quant state, and int8 weights with a scale a row.
  * For layouts.c only; others go through layouts.h. docs/formats.md, "bitsandbytes", has the bytes. */
-#ifndef NB_CONVERT_LAYOUT_BNB_H
-#define NB_CONVERT_LAYOUT_BNB_H
+#ifndef NB_CONVERT_LAYOUTS_BNB_H
+#define NB_CONVERT_LAYOUTS_BNB_H
 
 #include "convert/layouts.h"
 
