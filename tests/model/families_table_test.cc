@@ -199,7 +199,7 @@ void CheckExperts(Walk *w, const std::string &where, const nb_op &op, unsigned w
 
 unsigned Reads(const nb_op &op) {
   unsigned kv = Bit(NB_K) | Bit(NB_V), reads = Bit(op.in);
-  bool adds = op.flags & NB_ADDED || op.kind == NB_OP_ADD || op.kind == NB_OP_EXPERTS;
+  bool adds = op.flags & NB_ADDED || op.kind == NB_OP_EXPERTS;
   if (op.kind == NB_OP_CACHE) reads |= kv;
   if (op.kind == NB_OP_CACHE && op.flags & NB_ROTATED) reads |= Bit(NB_Q);
   if (adds) reads |= Bit(op.out);

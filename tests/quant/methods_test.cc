@@ -53,6 +53,7 @@ const std::vector<Setter> kSetters = {
 // A run of the method whose options are sound, but whose source is not there.
 Options OptionsOf(const std::string &method) {
   Options o = {};
+  o.size = sizeof o;
   o.src = "/nowhere/model";
   o.dst = "/nowhere/out";
   if (method == "gptq") o.calib = "/nowhere/text";
