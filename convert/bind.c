@@ -199,6 +199,8 @@ static nibble_status fill_slots(nb_checkpoint *c, nibble_error *err) {
     nibble_status status = t->is_part ? NIBBLE_OK : find_slot(c, &t->id, &slot, err);
     if (status != NIBBLE_OK) return status;
     if (slot) take(c, slot, t);
+    bool is_stray = c->gguf && !slot && t->id.rule && t->id.layer >= 0;
+    if (is_stray && !c->stray) c->stray = t;
   }
   for (size_t i = 0; i < c->promised.count; i++) {
     nb_slot *slot = &c->slots[i];

@@ -85,12 +85,13 @@ typedef struct nb_checkpoint {
 
   /* Decided by bind.c; empty for a family without rules. */
   nb_model_tensors promised;
-  nb_slot *slots;        /* [promised.count] */
-  nb_strmap by_promise;  /* promised name -> index into slots */
-  nb_strmap by_weight;   /* weight_name -> index into tensors, of those that have one */
-  const char *foreign;   /* a packing that is recognized and cannot be undone here; NULL: none */
-  const nb_tensor *head; /* an output embedding that a config which ties it does not promise; NULL: none */
-  char *warning;         /* what is odd and was taken somehow; NULL: nothing is */
+  nb_slot *slots;         /* [promised.count] */
+  nb_strmap by_promise;   /* promised name -> index into slots */
+  nb_strmap by_weight;    /* weight_name -> index into tensors, of those that have one */
+  const char *foreign;    /* a packing that is recognized and cannot be undone here; NULL: none */
+  const nb_tensor *stray; /* of a GGUF file: a block's tensor that the family knows and its metadata has no place for */
+  const nb_tensor *head;  /* an output embedding that a config which ties it does not promise; NULL: none */
+  char *warning;          /* what is odd and was taken somehow; NULL: nothing is */
 } nb_checkpoint;
 
 /* True if `path` names weights, not only a configuration: any file but a .json, or a folder that holds a checkpoint. */

@@ -383,14 +383,20 @@ static nibble_status build_config(const model *m, cJSON *config) {
 }
 
 static nibble_status identify(model *m) {
-  nb_gguf_string name = {0};
+  static const char model_type[] = "model";
+  nb_gguf_string name = {0}, type = {0};
   int64_t parts = 1;
   nibble_status status = nb_gguf_text(m->gguf, "general.architecture", &name, m->err);
+  if (status == NIBBLE_OK) status = nb_gguf_text(m->gguf, "general.type", &type, m->err);
   if (status == NIBBLE_OK) status = nb_gguf_int(m->gguf, "split.count", 0, INT32_MAX, &parts, m->err);
   if (status != NIBBLE_OK) return status;
   if (name.length == 0 || name.length >= sizeof m->arch_name || memchr(name.data, 0, name.length))
     return nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: metadata 'general.architecture' does not name a family",
                    m->gguf->path);
+  bool is_model = type.length == sizeof model_type - 1 && memcmp(type.data, model_type, type.length) == 0;
+  if (type.length && !is_model)
+    return nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: metadata 'general.type' is '%.*s': it holds no whole model",
+                   m->gguf->path, (int)nb_min_i64((int64_t)type.length, 64), (const char *)type.data);
   if (parts > 1)
     return nb_fail(m->err, NIBBLE_BAD_INPUT,
                    "%s: one part of a model split into %lld files, which is not supported; merge them first "

@@ -68,6 +68,7 @@ static nibble_status parse_quantization(const char *where, nb_config *c, nibble_
   if (status == NIBBLE_OK && is_gptq) status = nb_json_string(where, json, "checkpoint_format", &layout, err);
   if (status == NIBBLE_OK && is_gptq) status = nb_json_bool(where, json, "sym", &q->sym, err);
   q->gptq_v2 = q->zeros_as_stored = strcmp(layout, "gptq_v2") == 0;
+  if (is_gptq && !q->gptq_v2 && strcmp(layout, "gptq") != 0) q->method = layout; /* another, whose bits lie otherwise */
   /* transformers wrote no quant_method before 4.32. */
   if (status == NIBBLE_OK && !*q->method && (q->load_in_4bit || q->load_in_8bit)) q->method = "bitsandbytes";
   return status;
@@ -157,6 +158,8 @@ static nibble_status parse_rope(const char *where, nb_config *c, nibble_error *e
   r->theta = nb_key_default(c->family, NB_KEY_ROPE_THETA);
   r->original_max_position_embeddings = c->max_position_embeddings;
   const cJSON *scaling = nb_json_object(c->json, "rope_scaling");
+  const cJSON *said = cJSON_GetObjectItemCaseSensitive(c->json, "rope_scaling");
+  if (said && !cJSON_IsNull(said) && !cJSON_IsObject(said)) c->unread = said->string;
   if (!scaling || !scaling->child) scaling = nb_json_object(c->json, "rope_parameters");
   nibble_status status = nb_json_double(where, c->json, "rope_theta", &r->theta, err);
   if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "rope_theta", &r->theta, err);

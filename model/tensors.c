@@ -272,10 +272,11 @@ static bool contains_any(const char *name, const char *const *parts) {
   return false;
 }
 
-/* Buffers that older versions of transformers saved and every version ignores. */
+/* Buffers that older versions of transformers saved, and kernels of GPTQ beside packed weights: every loader ignores
+ * them. */
 static bool is_old_buffer(const char *name) {
   static const char *const endings[] = {"rotary_emb.inv_freq", "position_ids", "attn.bias", "attn.masked_bias",
-                                        "rope_freqs.weight"};
+                                        "rope_freqs.weight",   ".wf",          ".workspace"};
   size_t n = strlen(name);
   for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
     size_t m = strlen(endings[i]);
@@ -292,8 +293,8 @@ static nb_role guess_role(const char *name, int ndim) {
   size_t rest;
   if (is_old_buffer(name)) return NB_BUFFER;
   if (contains_any(name, heads)) return NB_UNKNOWN_HEAD;
+  if (contains_any(name, norms)) return NB_UNKNOWN_NORM; /* BART's layernorm_embedding, too */
   if (contains_any(name, embeddings)) return NB_UNKNOWN_EMBED;
-  if (contains_any(name, norms)) return NB_UNKNOWN_NORM;
   return ndim == 2 && ends_with(name, strlen(name), weight, &rest) ? NB_UNKNOWN_LINEAR : NB_ROLE_OTHER;
 }
 

@@ -48,6 +48,7 @@ bool nb_module_skipped(const nb_config *config, const char *name, bool is_head) 
 
 static void check_shape(look *l, const nb_model_tensor *want, const nb_tensor *have) {
   if (have->fault) return; /* reported later */
+  if (l->checkpoint->foreign && !nb_dtype_is_float(have->dtype)) return;
   int64_t logical[NB_MAX_DIMS] = {0};
   int ndim = have->layout ? 2 : have->ndim;
   memcpy(logical, have->shape, sizeof logical);
@@ -73,6 +74,7 @@ static const nb_layout *layout_of_every_linear(const nb_config *config) {
 }
 
 static void check_format(look *l, const nb_model_tensor *want, const nb_tensor *have) {
+  if (l->checkpoint->foreign) return;
   bool may_be_packed = nb_kind_is_linear(want->kind) && !want->is_bias && !(want->rule->stored & NB_KEEP_F32);
   if (have->layout && !may_be_packed)
     nb_find(l->findings, NIBBLE_FAULT, "config", "wrong-tensor-packed", nb_place_tensor(have->name),
@@ -101,6 +103,14 @@ static void check_tie(look *l) {
             "tie_word_embeddings says that it is the input embedding, but its bytes are others");
 }
 
+/* A packing that no row of the layouts reads: whatever its tensors hold, nothing here can tell. */
+static void check_foreign(look *l) {
+  const char *foreign = l->checkpoint->foreign;
+  if (foreign)
+    nb_find(l->findings, NIBBLE_FAULT, "config", "unread-packing", nb_place_tensor(""),
+            "weights are packed by '%s', which is not read here: what they hold cannot be checked", foreign);
+}
+
 static void check_promised(look *l) {
   const nb_checkpoint *c = l->checkpoint;
   for (size_t i = 0; i < c->promised.count; i++) {
@@ -110,6 +120,8 @@ static void check_promised(look *l) {
       l->promised[have - c->tensors] = true;
       check_shape(l, want, have);
       check_format(l, want, have);
+    } else if (c->foreign && nb_kind_is_linear(want->kind)) {
+      continue; /* it may have another name there */
     } else if (!nb_model_tensor_is_optional(&c->config, want)) {
       nb_find(l->findings, NIBBLE_FAULT, "missing", "missing-tensor", nb_place_tensor(want->name),
               "a model of type '%s' has it, the files do not", c->config.model_type);
@@ -143,8 +155,16 @@ static void check_twin(look *l, const nb_tensor *t) {
           t->twin->name);
 }
 
+static bool is_zero(const nb_checkpoint *c, const nb_tensor *t) {
+  const void *view = nb_tensor_view(c, t);
+  nb_plain_scan scan = {0};
+  if (view && nb_dtype_is_float(t->dtype)) nb_scan_plain(t->dtype, view, t->count, &scan);
+  return scan.all_zero;
+}
+
 static void check_left_over(look *l) {
   const nb_checkpoint *c = l->checkpoint;
+  if (c->foreign) return; /* its parts have names of their own */
   for (size_t i = 0; i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
     if (l->promised[i] || t->is_part) continue;
@@ -153,6 +173,9 @@ static void check_left_over(look *l) {
               "it is a part of a packed weight that is not there");
     } else if (t->twin) {
       check_twin(l, t);
+    } else if (t->id.rule && t->id.is_bias && is_zero(c, t)) { /* AutoGPTQ saves one for each layer */
+      nb_find(l->findings, NIBBLE_NOTE, "left-over", "", nb_place_tensor(t->name),
+              "a bias of zeros, which the config has no place for and which changes nothing");
     } else if (c->config.family && t != c->head) { /* of a tied head check_tie has told */
       /* The heads of classes are many, and the rules do not list them all. */
       bool old = t->id.role == NB_BUFFER, head = c->config.head->kind != NB_HEAD_LM;
@@ -292,6 +315,7 @@ nibble_status nb_structure_check(const nb_checkpoint *c, const nibble_progress *
     return nb_fail_memory(err, c->tensor_count * sizeof *l.promised);
   for (size_t i = 0; i < c->tensor_count; i++) out->bytes += c->tensors[i].bytes;
   nibble_status status = NIBBLE_OK;
+  check_foreign(&l);
   check_promised(&l);
   check_left_over(&l);
   check_quant_config(&l);
@@ -300,7 +324,7 @@ nibble_status nb_structure_check(const nb_checkpoint *c, const nibble_progress *
     const nb_tensor *t = &c->tensors[i];
     nb_step(progress, t->name, l.bytes_done, out->bytes, "bytes");
     l.bytes_done += t->bytes;
-    if (t->is_part) continue;
+    if (t->is_part || (c->foreign && t->layout)) continue;
     if (t->layout) {
       out->packed_weights++;
       status = look_of(t->layout)->weight(c, t, findings, err);
