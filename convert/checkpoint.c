@@ -10,7 +10,6 @@
 
 #include "base/checked.h"
 #include "base/stage.h"
-#include "base/str.h"
 #include "convert/bind.h"
 #include "convert/gguf.h"
 #include "convert/layouts.h"
@@ -232,19 +231,6 @@ static nibble_status open_folder(nb_checkpoint *c, nibble_error *err) {
   return status;
 }
 
-/* The layout of a tensor whose name ends as only that layout's do, if a file beside config.json may speak of it; NULL
- * if there is none. */
-static const nb_layout *find_layout_beside(const nb_checkpoint *c) {
-  for (const nb_layout *const *row = nb_layouts; *row; row++) {
-    for (size_t i = 0; (*row)->config_too && i < c->tensor_count; i++) {
-      size_t n = strlen(c->tensors[i].name), m = strlen((*row)->main);
-      if (n > m + 1 && c->tensors[i].name[n - m - 1] == '.' && nb_ends_with(c->tensors[i].name, (*row)->main))
-        return *row;
-    }
-  }
-  return NULL;
-}
-
 /* AutoGPTQ's models say how they are packed in quantize_config.json alone: it is taken as what transformers came to
  * write into config.json. */
 static nibble_status adopt_config(nb_checkpoint *c, const nb_layout *layout, const char *path, nibble_error *err) {
@@ -287,7 +273,7 @@ static nibble_status load_config(nb_checkpoint *c, nibble_error *err) {
   nibble_status status = NIBBLE_OK;
   if (access(path, F_OK) == 0) {
     status = nb_config_load(path, &c->config, err);
-    const nb_layout *layout = find_layout_beside(c);
+    const nb_layout *layout = nb_layout_beside(c);
     if (status == NIBBLE_OK && layout && !cJSON_HasObjectItem(c->config.json, "quantization_config"))
       status = adopt_config(c, layout, path, err);
   } else {

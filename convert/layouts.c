@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/str.h"
 #include "convert/layouts/bnb.h"
 #include "convert/layouts/gptq.h"
 
@@ -18,6 +19,17 @@ const nb_layout *nb_layout_of_config(const nb_quant_config *quant) {
   const nb_layout *const *row = nb_layouts;
   while (*row && !nb_layout_is_named(*row, quant)) row++;
   return *row;
+}
+
+const nb_layout *nb_layout_beside(const nb_checkpoint *c) {
+  for (const nb_layout *const *row = nb_layouts; *row; row++) {
+    for (size_t i = 0; (*row)->config_too && i < c->tensor_count; i++) {
+      size_t n = strlen(c->tensors[i].name), m = strlen((*row)->main);
+      if (n > m + 1 && c->tensors[i].name[n - m - 1] == '.' && nb_ends_with(c->tensors[i].name, (*row)->main))
+        return *row;
+    }
+  }
+  return NULL;
 }
 
 nibble_status nb_layout_variant(const char *name, const nb_layout **layout, int *variant, nibble_error *err) {

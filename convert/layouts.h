@@ -82,6 +82,10 @@ bool nb_layout_is_named(const nb_layout *layout, const nb_quant_config *quant);
 /* The first row of which that is true; NULL if there is none. */
 const nb_layout *nb_layout_of_config(const nb_quant_config *quant);
 
+/* The layout of a tensor whose name ends as only that layout's do, if a file beside config.json may speak of it; NULL
+ * if there is none. */
+const nb_layout *nb_layout_beside(const nb_checkpoint *checkpoint);
+
 /* NIBBLE_USAGE, with a list of those that there are, if no layout has a variant of that name. */
 nibble_status nb_layout_variant(const char *name, const nb_layout **layout, int *variant, nibble_error *err);
 

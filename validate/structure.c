@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "base/str.h"
 #include "convert/layouts.h"
 #include "convert/layouts/bnb.h"
 #include "convert/layouts/gptq.h"
@@ -28,23 +27,6 @@ static void print_shape(char *out, size_t room, const int64_t *shape, int ndim) 
 }
 
 /* ---- what the config promises ---- */
-
-bool nb_module_skipped(const nb_config *config, const char *name, bool is_head) {
-  const cJSON *quant = nb_json_object(config->json, "quantization_config");
-  const cJSON *list = quant ? cJSON_GetObjectItemCaseSensitive(quant, "llm_int8_skip_modules") : NULL;
-  if (!cJSON_IsArray(list)) return is_head;
-  size_t n = strlen(name);
-  if (nb_ends_with(name, ".weight")) n -= strlen(".weight");
-  for (const cJSON *item = list->child; item; item = item->next) {
-    if (!cJSON_IsString(item)) continue;
-    const char *skip = item->valuestring;
-    size_t k = strlen(skip);
-    if (k > n || k == 0) continue;
-    if (strncmp(name + n - k, skip, k) == 0) return true;
-    if (strncmp(name, skip, k) == 0 && name[k] == '.') return true;
-  }
-  return false;
-}
 
 static void check_shape(look *l, const nb_model_tensor *want, const nb_tensor *have) {
   if (have->fault) return; /* reported later */
@@ -88,7 +70,7 @@ static void check_format(look *l, const nb_model_tensor *want, const nb_tensor *
   bool head = want->kind == NB_KIND_HEAD, expected = may_be_packed && want->ndim == 2;
   const nb_layout *layout = layout_of_every_linear(&l->checkpoint->config);
   if (layout && want->kind == NB_KIND_EXPERT && !layout->packs_experts) expected = false;
-  if (expected && layout && !nb_module_skipped(&l->checkpoint->config, have->name, head))
+  if (expected && layout && !nb_bnb_skips_module(&l->checkpoint->config, have->name, head))
     nb_find(l->findings, NIBBLE_FAULT, "config", "forgotten-tensor", nb_place_tensor(have->name),
             "it is plain %s, but quantization_config does not list it among the modules that are not quantized",
             nb_dtype_name(have->dtype));
@@ -135,15 +117,6 @@ static void check_promised(look *l) {
 
 /* ---- what is left over ---- */
 
-static bool is_part_name(const char *name) {
-  static const char *const parts[] = {".absmax",           ".quant_map",     ".nested_absmax",
-                                      ".nested_quant_map", ".weight_format", ".SCB"};
-  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-    if (nb_ends_with(name, parts[i])) return true;
-  }
-  return strstr(name, ".quant_state.") != NULL;
-}
-
 /* A second copy of a tensor under another name, as older versions saved what is tied. */
 static void check_twin(look *l, const nb_tensor *t) {
   const nb_checkpoint *c = l->checkpoint;
@@ -168,7 +141,7 @@ static void check_left_over(look *l) {
   for (size_t i = 0; i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
     if (l->promised[i] || t->is_part) continue;
-    if (is_part_name(t->name)) {
+    if (nb_bnb_is_part_name(t->name)) {
       nb_find(l->findings, NIBBLE_FAULT, "left-over", "part-without-weight", nb_place_tensor(t->name),
               "it is a part of a packed weight that is not there");
     } else if (t->twin) {

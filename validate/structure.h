@@ -36,9 +36,4 @@ bool nb_structure_blocks(const nb_checkpoint *checkpoint, const nb_tensor *tenso
 /* A GGUF file's own vocabulary against the embedding's rows. */
 void nb_structure_gguf_vocab(const nb_checkpoint *checkpoint, nb_findings *findings);
 
-/* True if quantization_config leaves the module of weight `name` as it is (llm_int8_skip_modules, or the output
- * embedding where there is no such list), by transformers' rule (quantizers_utils.py, should_convert_module), regular
- * expressions apart. */
-bool nb_module_skipped(const nb_config *config, const char *name, bool is_head);
-
 #endif

@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "convert/layouts.h"
+#include "convert/layouts/bnb.h"
 #include "kernels/quantize.h"
 #include "model/json.h"
 #include "validate/scan.h"
@@ -272,18 +273,8 @@ static void check_codes(weight_look *l) {
   find_codes(l, &scan);
 }
 
-/* The tensor "NAME.quant_state.*"; NULL if there is none. */
-static const nb_tensor *find_state(const nb_checkpoint *c, const char *name) {
-  size_t n = strlen(name);
-  for (size_t i = 0; i < c->tensor_count; i++) {
-    if (strncmp(c->tensors[i].name, name, n) == 0 && strncmp(c->tensors[i].name + n, ".quant_state.", 13) == 0)
-      return &c->tensors[i];
-  }
-  return NULL;
-}
-
 static const char *why_unreadable(const weight_look *l) {
-  const nb_tensor *state = find_state(l->checkpoint, l->main->name);
+  const nb_tensor *state = nb_bnb_any_state(l->checkpoint, l->main->name);
   if (!state) return "missing-part";
   const char *type = "", *cause = "quant-state-damaged", *suffix = strrchr(state->name, '_');
   const char *text = nb_tensor_view(l->checkpoint, state);

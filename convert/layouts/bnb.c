@@ -45,6 +45,43 @@ static nibble_status load_floats(const nb_checkpoint *checkpoint, const nb_tenso
   return NIBBLE_OK;
 }
 
+/* ---- names and settings, for those who judge a checkpoint ---- */
+
+bool nb_bnb_skips_module(const nb_config *config, const char *name, bool is_head) {
+  const cJSON *quant = nb_json_object(config->json, "quantization_config");
+  const cJSON *list = quant ? cJSON_GetObjectItemCaseSensitive(quant, "llm_int8_skip_modules") : NULL;
+  if (!cJSON_IsArray(list)) return is_head;
+  size_t n = strlen(name);
+  if (nb_ends_with(name, ".weight")) n -= strlen(".weight");
+  for (const cJSON *item = list->child; item; item = item->next) {
+    if (!cJSON_IsString(item)) continue;
+    const char *skip = item->valuestring;
+    size_t k = strlen(skip);
+    if (k > n || k == 0) continue;
+    if (strncmp(name + n - k, skip, k) == 0) return true;
+    if (strncmp(name, skip, k) == 0 && name[k] == '.') return true;
+  }
+  return false;
+}
+
+bool nb_bnb_is_part_name(const char *name) {
+  static const char *const parts[] = {".absmax",           ".quant_map",     ".nested_absmax",
+                                      ".nested_quant_map", ".weight_format", ".SCB"};
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+    if (nb_ends_with(name, parts[i])) return true;
+  }
+  return strstr(name, ".quant_state.") != NULL;
+}
+
+const nb_tensor *nb_bnb_any_state(const nb_checkpoint *c, const char *name) {
+  size_t n = strlen(name);
+  for (size_t i = 0; i < c->tensor_count; i++) {
+    if (strncmp(c->tensors[i].name, name, n) == 0 && strncmp(c->tensors[i].name + n, ".quant_state.", 13) == 0)
+      return &c->tensors[i];
+  }
+  return NULL;
+}
+
 /* ---- 4 bits ---- */
 
 static const nb_tensor *find_state(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_format *format) {
