@@ -270,7 +270,6 @@ static nibble_status solve_on_gpu(solve_job *job, nibble_error *err) {
   const nb_rounded *out = job->out;
   nb_cuda_gptq_layer layer = {.w = job->w,
                               .rows = out->rows,
-                              .n = out->cols,
                               .groups = out->groups,
                               .group_size = job->group_size,
                               .bits = job->grid->bits,
@@ -287,7 +286,7 @@ static nibble_status solve_on_gpu(solve_job *job, nibble_error *err) {
                               .zeros = out->zeros,
                               .mended = job->mended,
                               .sums = job->sums};
-  return job->hessian->gpu->gptq_solve(&layer, err);
+  return job->hessian->gpu->gptq_solve(job->hessian->on_gpu, &layer, err);
 }
 
 static nibble_status solve(solve_job *job, int64_t rows, int64_t cols, nibble_error *err) {

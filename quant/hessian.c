@@ -18,7 +18,7 @@ enum { BAND = 64 };
 static nibble_status choose_device(const nibble_context *context, nb_hessian *h, nibble_error *err) {
   nibble_status status = nb_device_module(context, &h->gpu, err);
   if (status != NIBBLE_OK || !h->gpu) return status;
-  if ((status = h->gpu->gptq_begin(h->n, err)) == NIBBLE_OK) return NIBBLE_OK;
+  if ((status = h->gpu->hessian_create(&h->on_gpu, h->n, err)) == NIBBLE_OK) return NIBBLE_OK;
   h->gpu = NULL;
   return nb_device_allow_cpu(context, "calibration", NULL) == NIBBLE_OK ? NIBBLE_OK : status;
 }
@@ -30,10 +30,13 @@ nibble_status nb_hessian_create(const nibble_context *context, int64_t n, nb_hes
   if (status != NIBBLE_OK) return status;
   uint64_t count = 0;
   if (nb_mul_u64((uint64_t)n, (uint64_t)n, &count)) out->sum = nb_alloc(count, sizeof(float));
-  return out->sum ? NIBBLE_OK : nb_fail_memory(err, (size_t)n * (size_t)n * sizeof(float));
+  if (out->sum) return NIBBLE_OK;
+  nb_hessian_free(out);
+  return nb_fail_memory(err, (size_t)n * (size_t)n * sizeof(float));
 }
 
 void nb_hessian_free(nb_hessian *hessian) {
+  if (hessian->gpu) hessian->gpu->hessian_free(hessian->on_gpu);
   free(hessian->sum);
   *hessian = (nb_hessian){0};
 }
@@ -42,7 +45,7 @@ void nb_hessian_add(nb_hessian *hessian, const float *x, int64_t rows, int64_t l
   if (!hessian->gpu) {
     nb_dense_gram(x, rows, ldx, hessian->n, hessian->sum);
   } else if (hessian->gpu_status == NIBBLE_OK) {
-    hessian->gpu_status = hessian->gpu->gptq_add(x, rows, ldx, &hessian->gpu_error);
+    hessian->gpu_status = hessian->gpu->hessian_add(hessian->on_gpu, x, rows, ldx, &hessian->gpu_error);
   }
   hessian->tokens += rows;
 }
@@ -159,7 +162,7 @@ static void keep_band(void *ctx, int64_t begin, int64_t end, int thread) {
 }
 
 static nibble_status invert_on_gpu(factor_job *job, bool *is_definite, nibble_error *err) {
-  nibble_status status = job->h->gpu->gptq_invert(job->work, job->f->n, is_definite, err);
+  nibble_status status = job->h->gpu->hessian_factorize(job->h->on_gpu, job->work, is_definite, err);
   if (status == NIBBLE_OK && *is_definite) nb_parallel(job->f->n, BAND, keep_band, job);
   return status;
 }
@@ -198,7 +201,7 @@ nibble_status nb_hessian_factorize(nb_hessian *h, const nb_factor_options *optio
   nibble_status status = h->gpu_status;
   *out = (nb_factor){.n = n, .group_size = size, .groups = nb_ceil_div(n, size)};
   if (status != NIBBLE_OK) return nb_fail(err, status, "%s", h->gpu_error.message);
-  if (h->gpu && (status = h->gpu->gptq_sum(h->sum, err)) != NIBBLE_OK) return status;
+  if (h->gpu && (status = h->gpu->hessian_sum(h->on_gpu, h->sum, err)) != NIBBLE_OK) return status;
   nb_parallel(n, BAND, mirror_band, h);
   out->column = nb_alloc((uint64_t)n, sizeof *out->column);
   out->group = nb_alloc((uint64_t)n, sizeof *out->group);

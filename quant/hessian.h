@@ -15,7 +15,8 @@ typedef struct nb_hessian {
   int64_t tokens; /* seen */
   float *sum;     /* [n, n], the upper triangle until it is factorized, then all of it */
 
-  const nb_cuda_module *gpu; /* gathers, factorizes and solves; NULL: the CPU does. One hessian at a time there. */
+  const nb_cuda_module *gpu; /* gathers, factorizes and solves; NULL: the CPU does */
+  nb_cuda_hessian *on_gpu;   /* the sum there, owned */
   nibble_status gpu_status;  /* of what was gathered, told by nb_hessian_factorize */
   nibble_error gpu_error;
 } nb_hessian;

@@ -253,12 +253,14 @@ static __global__ void identity_kernel(const __grid_constant__ identity_args a) 
 
 /* ---- the host's side -------------------------------------------------------------------------------------------- */
 
-/* What stays between calls. */
-static struct {
-  nb_gptq_libraries libraries;
+/* cuBLAS' and cuSOLVER's handles and their stream. To make them costs more than a small layer's solve, so they are
+ * made once, for all Hessians; they remember nothing of one call in the next. */
+static nb_gptq_libraries libraries;
+
+struct nb_cuda_hessian {
   float *sum; /* [n, n], cuBLAS' lower triangle: the upper one of rows */
   int64_t n;
-} state;
+};
 
 enum { MOST_BLOCKS = 24 };
 
@@ -279,7 +281,7 @@ static void *take(call *c, int64_t bytes) {
 static bool is_fine(const call *c) { return c->code == cudaSuccess && !c->no_memory && !c->no_library; }
 
 static void copy(call *c, void *to, const void *from, int64_t bytes, cudaMemcpyKind kind) {
-  if (is_fine(c)) c->code = cudaMemcpyAsync(to, from, (size_t)bytes, kind, state.libraries.stream);
+  if (is_fine(c)) c->code = cudaMemcpyAsync(to, from, (size_t)bytes, kind, libraries.stream);
 }
 
 /* A copy of the host's, or zeros where that is NULL. */
@@ -288,13 +290,13 @@ static void *bring(call *c, const void *from, int64_t bytes) {
   if (from) {
     copy(c, to, from, bytes, cudaMemcpyHostToDevice);
   } else if (is_fine(c)) {
-    c->code = cudaMemsetAsync(to, 0, (size_t)bytes, state.libraries.stream);
+    c->code = cudaMemsetAsync(to, 0, (size_t)bytes, libraries.stream);
   }
   return to;
 }
 
 static nibble_status end_call(call *c, nibble_error *err) {
-  if (is_fine(c)) c->code = cudaStreamSynchronize(state.libraries.stream);
+  if (is_fine(c)) c->code = cudaStreamSynchronize(libraries.stream);
   if (c->code == cudaSuccess) c->code = cudaGetLastError();
   for (int i = 0; i < c->count; i++) nb_device_free(c->blocks[i]);
   if (c->no_memory) return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory for GPTQ");
@@ -303,49 +305,66 @@ static nibble_status end_call(call *c, nibble_error *err) {
   return NIBBLE_OK;
 }
 
-nibble_status nb_cuda_gptq_begin(int64_t n, nibble_error *err) {
+nibble_status nb_cuda_hessian_create(nb_cuda_hessian **out, int64_t n, nibble_error *err) {
+  *out = NULL;
   if (!nb_backend_cuda(err)) return NIBBLE_SYSTEM;
-  if (!nb_gptq_libraries_open(&state.libraries))
+  if (!nb_gptq_libraries_open(&libraries))
     return nb_fail(err, NIBBLE_SYSTEM, "no cuBLAS or no cuSOLVER, which GPTQ on a GPU needs");
-  nb_device_free(state.sum);
-  state.n = n;
-  state.sum = (float *)nb_device_alloc((uint64_t)(n * n) * sizeof(float));
-  if (!state.sum)
+  nb_cuda_hessian *h = (nb_cuda_hessian *)calloc(1, sizeof *h);
+  if (!h) return nb_fail_memory(err, sizeof *h);
+  h->n = n;
+  h->sum = (float *)nb_device_alloc((uint64_t)(n * n) * sizeof(float));
+  if (!h->sum) {
+    nb_cuda_hessian_free(h);
     return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory for a Hessian of %lld columns", (long long)n);
+  }
   call c = {};
-  c.code = cudaMemsetAsync(state.sum, 0, (size_t)(n * n) * sizeof(float), state.libraries.stream);
+  c.code = cudaMemsetAsync(h->sum, 0, (size_t)(n * n) * sizeof(float), libraries.stream);
+  nibble_status status = end_call(&c, err);
+  if (status == NIBBLE_OK) {
+    *out = h;
+  } else {
+    nb_cuda_hessian_free(h);
+  }
+  return status;
+}
+
+/* Every call ends with the stream empty: nothing that is queued reads the sum. */
+void nb_cuda_hessian_free(nb_cuda_hessian *h) {
+  if (!h) return;
+  nb_device_free(h->sum);
+  free(h);
+}
+
+nibble_status nb_cuda_hessian_add(nb_cuda_hessian *h, const float *x, int64_t rows, int64_t ldx, nibble_error *err) {
+  call c = {};
+  float *there = (float *)bring(&c, x, ((rows - 1) * ldx + h->n) * (int64_t)sizeof *x);
+  if (is_fine(&c)) c.no_library = !nb_gptq_add_gram(&libraries, there, rows, ldx, h->n, h->sum);
   return end_call(&c, err);
 }
 
-nibble_status nb_cuda_gptq_add(const float *x, int64_t rows, int64_t ldx, nibble_error *err) {
+nibble_status nb_cuda_hessian_sum(const nb_cuda_hessian *h, float *out, nibble_error *err) {
   call c = {};
-  float *there = (float *)bring(&c, x, ((rows - 1) * ldx + state.n) * (int64_t)sizeof *x);
-  if (is_fine(&c)) c.no_library = !nb_gptq_add_gram(&state.libraries, there, rows, ldx, state.n, state.sum);
+  copy(&c, out, h->sum, h->n * h->n * (int64_t)sizeof *out, cudaMemcpyDeviceToHost);
   return end_call(&c, err);
 }
 
-nibble_status nb_cuda_gptq_sum(float *out, nibble_error *err) {
-  call c = {};
-  copy(&c, out, state.sum, state.n * state.n * (int64_t)sizeof *out, cudaMemcpyDeviceToHost);
-  return end_call(&c, err);
-}
-
-nibble_status nb_cuda_gptq_invert(double *a, int64_t n, bool *is_definite, nibble_error *err) {
-  int64_t bytes = n * n * (int64_t)sizeof *a;
+nibble_status nb_cuda_hessian_factorize(const nb_cuda_hessian *h, double *a, bool *is_definite, nibble_error *err) {
+  int64_t n = h->n, bytes = n * n * (int64_t)sizeof *a;
   call c = {};
   identity_args id = {};
   *is_definite = false;
   double *l = (double *)bring(&c, a, bytes), *inverse = (double *)take(&c, bytes);
   id.a = inverse, id.n = n;
-  int64_t room = is_fine(&c) ? nb_gptq_cholesky_room(&state.libraries, l, n) : 0;
+  int64_t room = is_fine(&c) ? nb_gptq_cholesky_room(&libraries, l, n) : 0;
   double *work = (double *)take(&c, room * (int64_t)sizeof *work + 8);
   int *info = (int *)take(&c, sizeof *info), failed = 0;
-  if (is_fine(&c)) c.no_library = room < 0 || !nb_gptq_cholesky(&state.libraries, l, n, work, room, info);
+  if (is_fine(&c)) c.no_library = room < 0 || !nb_gptq_cholesky(&libraries, l, n, work, room, info);
   copy(&c, &failed, info, sizeof failed, cudaMemcpyDeviceToHost);
-  if (is_fine(&c)) c.code = cudaStreamSynchronize(state.libraries.stream);
+  if (is_fine(&c)) c.code = cudaStreamSynchronize(libraries.stream);
   if (is_fine(&c) && failed == 0) {
-    nb_launch(identity_kernel, dim3((unsigned)((n * n + 255) / 256)), 256, 0, state.libraries.stream, id);
-    c.no_library = !nb_gptq_divide(&state.libraries, l, n, inverse);
+    nb_launch(identity_kernel, dim3((unsigned)((n * n + 255) / 256)), 256, 0, libraries.stream, id);
+    c.no_library = !nb_gptq_divide(&libraries, l, n, inverse);
     copy(&c, a, inverse, bytes, cudaMemcpyDeviceToHost);
   }
   nibble_status status = end_call(&c, err);
@@ -357,32 +376,31 @@ static unsigned blocks_for(int64_t warps) { return (unsigned)((warps + WARPS - 1
 
 /* All columns, a block of them at a time. */
 static void round_all(call *c, round_args a) {
-  cudaStream_t stream = state.libraries.stream;
+  cudaStream_t stream = libraries.stream;
   nb_launch(order_kernel, dim3((unsigned)a.rows, (unsigned)((a.n + 255) / 256)), 256, 0, stream, a);
   for (a.begin = 0; a.begin < a.n && is_fine(c); a.begin = a.end) {
     a.end = a.begin + NB_GPTQ_BLOCK < a.n ? a.begin + NB_GPTQ_BLOCK : a.n;
     nb_launch(round_kernel, dim3(blocks_for(a.rows)), THREADS, WARPS * NB_GPTQ_BLOCK * 4, stream, a);
     if (a.end < a.n)
-      c->no_library =
-          !nb_gptq_update(&state.libraries, a.rows, a.n, a.begin, a.end, a.errors, NB_GPTQ_BLOCK, a.upper, a.w);
+      c->no_library = !nb_gptq_update(&libraries, a.rows, a.n, a.begin, a.end, a.errors, NB_GPTQ_BLOCK, a.upper, a.w);
   }
 }
 
-static void weigh_all(call *c, error_args a, int64_t rows) {
-  cudaStream_t stream = state.libraries.stream;
+static void weigh_all(call *c, const nb_cuda_hessian *h, error_args a, int64_t rows) {
+  cudaStream_t stream = libraries.stream;
   int64_t band = rows < BAND ? rows : (int64_t)BAND;
   a.d = (float *)take(c, WEIGHED * band * a.round.n * (int64_t)sizeof(float));
   a.product = (float *)take(c, WEIGHED * band * a.round.n * (int64_t)sizeof(float));
   for (a.first = 0; a.first < rows && is_fine(c); a.first += band) {
     a.rows = rows - a.first < band ? rows - a.first : band;
     nb_launch(error_kernel, dim3(blocks_for(a.rows)), THREADS, 0, stream, a);
-    c->no_library = !nb_gptq_times_gram(&state.libraries, state.sum, a.round.n, a.d, WEIGHED * a.rows, a.product);
+    c->no_library = !nb_gptq_times_gram(&libraries, h->sum, h->n, a.d, WEIGHED * a.rows, a.product);
     nb_launch(dot_kernel, dim3(blocks_for(WEIGHED * a.rows)), THREADS, 0, stream, a);
   }
 }
 
-nibble_status nb_cuda_gptq_solve(const nb_cuda_gptq_layer *l, nibble_error *err) {
-  int64_t rows = l->rows, n = l->n, per_group = l->groups * rows;
+nibble_status nb_cuda_gptq_solve(const nb_cuda_hessian *h, const nb_cuda_gptq_layer *l, nibble_error *err) {
+  int64_t rows = l->rows, n = h->n, per_group = l->groups * rows;
   call c = {};
   error_args e = {};
   round_args &a = e.round;
@@ -408,7 +426,7 @@ nibble_status nb_cuda_gptq_solve(const nb_cuda_gptq_layer *l, nibble_error *err)
   for (int64_t j = 0; group_of_column && j < n; j++) group_of_column[l->column[j]] = l->group[j];
   e.group_of_column = (const int32_t *)bring(&c, group_of_column, n * 4);
   if (is_fine(&c)) round_all(&c, a);
-  if (is_fine(&c)) weigh_all(&c, e, rows);
+  if (is_fine(&c)) weigh_all(&c, h, e, rows);
   copy(&c, l->codes, a.codes, rows * n, cudaMemcpyDeviceToHost);
   copy(&c, l->scales, a.scales, per_group * 2, cudaMemcpyDeviceToHost);
   copy(&c, l->zeros, a.zeros, per_group, cudaMemcpyDeviceToHost);

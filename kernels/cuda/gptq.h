@@ -1,8 +1,12 @@
 /* The heavy steps of GPTQ (quant/hessian.h, quant/gptq.h) on the GPU: sums of x x^T by cuBLAS in float32 (its default
  * arithmetic: no TF32), the factor by cuSOLVER's Cholesky and cuBLAS in double, and the rounding column by column by a
  * kernel, a warp a row, with the lazy updates between blocks of columns by cuBLAS. Grids, codes and what is done within
- * a block are the CPU's bits; sums of products are not, as libraries add in orders of their own. One Hessian at a time,
- * from one thread; all pointers are the host's, all matrices row-major. */
+ * a block are the CPU's bits; sums of products are not, as libraries add in orders of their own. Any number of Hessians
+ * may live at once; all are used from one thread. All pointers are the host's, all matrices row-major.
+ *
+ *   nb_cuda_hessian_create(&h, n, err); nb_cuda_hessian_add(h, x, rows, ldx, err); ...
+ *   nb_cuda_hessian_sum(h, sum, err); nb_cuda_hessian_factorize(h, a, &is_definite, err);
+ *   nb_cuda_gptq_solve(h, &layer, err); ... nb_cuda_hessian_free(h); */
 #ifndef NB_KERNELS_CUDA_GPTQ_H
 #define NB_KERNELS_CUDA_GPTQ_H
 
@@ -11,25 +15,31 @@ extern "C" {
 #endif
 #include "base/status.h"
 
-/* Begins a sum [n, n] of zeros on the device. NIBBLE_SYSTEM without a device, its libraries or memory. */
-nibble_status nb_cuda_gptq_begin(int64_t n, nibble_error *err);
+/* A sum [n, n] of x x^T on the device. */
+typedef struct nb_cuda_hessian nb_cuda_hessian;
+
+/* A sum of zeros. NIBBLE_SYSTEM, and *out NULL, without a device, its libraries or memory. */
+nibble_status nb_cuda_hessian_create(nb_cuda_hessian **out, int64_t n, nibble_error *err);
+void nb_cuda_hessian_free(nb_cuda_hessian *hessian); /* NULL is fine */
 
 /* sum += x^T x for x [rows, n], `ldx` floats from row to row. */
-nibble_status nb_cuda_gptq_add(const float *x, int64_t rows, int64_t ldx, nibble_error *err);
+nibble_status nb_cuda_hessian_add(nb_cuda_hessian *hessian, const float *x, int64_t rows, int64_t ldx,
+                                  nibble_error *err);
 
 /* The upper triangle of the sum [n, n]; it stays on the device too, for nb_cuda_gptq_solve. */
-nibble_status nb_cuda_gptq_sum(float *out, nibble_error *err);
+nibble_status nb_cuda_hessian_sum(const nb_cuda_hessian *hessian, float *out, nibble_error *err);
 
 /* Turns the symmetric a [n, n] = L L^T, of which the lower triangle is read (columns following each other), into L^-1,
- * in the same place. */
-nibble_status nb_cuda_gptq_invert(double *a, int64_t n, bool *is_definite, nibble_error *err);
+ * in the same place. The caller makes `a` of the sum: ordered, damped and turned end to end (quant/hessian.c). */
+nibble_status nb_cuda_hessian_factorize(const nb_cuda_hessian *hessian, double *a, bool *is_definite,
+                                        nibble_error *err);
 
 enum { NB_GPTQ_BLOCK = 128 /* columns between two lazy updates */, NB_GPTQ_SUMS = 5 };
 
-/* One layer; the fields mean what they do in quant/gptq.c. */
+/* One layer whose inputs the Hessian has seen; the fields mean what they do in quant/gptq.c. */
 typedef struct nb_cuda_gptq_layer {
-  const float *w; /* [rows, n] */
-  int64_t rows, n, groups, group_size;
+  const float *w; /* [rows, n], n as the Hessian has it */
+  int64_t rows, groups, group_size;
   int bits;
   bool sym, mse, bf16_scales;
   const int32_t *column, *group; /* [n] by place */
@@ -43,7 +53,7 @@ typedef struct nb_cuda_gptq_layer {
   double *sums;    /* out: [rows, NB_GPTQ_SUMS] */
 } nb_cuda_gptq_layer;
 
-nibble_status nb_cuda_gptq_solve(const nb_cuda_gptq_layer *layer, nibble_error *err);
+nibble_status nb_cuda_gptq_solve(const nb_cuda_hessian *hessian, const nb_cuda_gptq_layer *layer, nibble_error *err);
 
 #ifdef __cplusplus
 }

@@ -13,10 +13,11 @@ static nb_cuda_module make_table(void) {
   t.quantizer_create = nb_cuda_quantizer_create;
   t.quantizer_free = nb_cuda_quantizer_free;
   t.quantize = nb_cuda_quantize;
-  t.gptq_begin = nb_cuda_gptq_begin;
-  t.gptq_add = nb_cuda_gptq_add;
-  t.gptq_sum = nb_cuda_gptq_sum;
-  t.gptq_invert = nb_cuda_gptq_invert;
+  t.hessian_create = nb_cuda_hessian_create;
+  t.hessian_free = nb_cuda_hessian_free;
+  t.hessian_add = nb_cuda_hessian_add;
+  t.hessian_sum = nb_cuda_hessian_sum;
+  t.hessian_factorize = nb_cuda_hessian_factorize;
   t.gptq_solve = nb_cuda_gptq_solve;
   return t;
 }

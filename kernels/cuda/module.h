@@ -22,11 +22,12 @@ typedef struct nb_cuda_module {
   void (*quantizer_free)(nb_cuda_quantizer *quantizer);
   nibble_status (*quantize)(nb_cuda_quantizer *q, const nb_packed *m, const nb_quantize_run *run, int64_t *bad,
                             nibble_error *err);
-  nibble_status (*gptq_begin)(int64_t n, nibble_error *err);
-  nibble_status (*gptq_add)(const float *x, int64_t rows, int64_t ldx, nibble_error *err);
-  nibble_status (*gptq_sum)(float *out, nibble_error *err);
-  nibble_status (*gptq_invert)(double *a, int64_t n, bool *is_definite, nibble_error *err);
-  nibble_status (*gptq_solve)(const nb_cuda_gptq_layer *layer, nibble_error *err);
+  nibble_status (*hessian_create)(nb_cuda_hessian **out, int64_t n, nibble_error *err);
+  void (*hessian_free)(nb_cuda_hessian *hessian);
+  nibble_status (*hessian_add)(nb_cuda_hessian *hessian, const float *x, int64_t rows, int64_t ldx, nibble_error *err);
+  nibble_status (*hessian_sum)(const nb_cuda_hessian *hessian, float *out, nibble_error *err);
+  nibble_status (*hessian_factorize)(const nb_cuda_hessian *hessian, double *a, bool *is_definite, nibble_error *err);
+  nibble_status (*gptq_solve)(const nb_cuda_hessian *hessian, const nb_cuda_gptq_layer *layer, nibble_error *err);
 } nb_cuda_module;
 
 #define NB_CUDA_MODULE_FILE "libnibble_cuda.so"

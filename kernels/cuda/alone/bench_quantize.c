@@ -85,6 +85,7 @@ static nibble_status time_quantizers(nibble_error *err) {
 
 /* One layer [width, width] on BATCHES * TOKENS tokens. */
 typedef struct gptq_bench {
+  nb_cuda_hessian *hessian;
   float *x, *w, *sum, *upper;
   double *work, *sums;
   int32_t *column, *group;
@@ -109,6 +110,7 @@ static bool make_gptq(gptq_bench *b) {
 }
 
 static void free_gptq(gptq_bench *b) {
+  nb_cuda_hessian_free(b->hessian);
   void *all[] = {b->x,     b->w,    b->sum,   b->upper, b->work,   b->sums,  b->column,
                  b->group, b->dead, b->codes, b->zeros, b->scales, b->mended};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
@@ -126,7 +128,7 @@ static nibble_status factorize(gptq_bench *b, nibble_error *err) {
     }
   }
   double start = nb_seconds();
-  nibble_status status = nb_cuda_gptq_invert(b->work, width, &is_definite, err);
+  nibble_status status = nb_cuda_hessian_factorize(b->hessian, b->work, &is_definite, err);
   if (status != NIBBLE_OK) return status;
   if (!is_definite) return nb_fail(err, NIBBLE_CHECK_FAILED, "a Hessian of random inputs is not positive definite");
   printf("GPTQ factor of %lld columns, double: %.1f ms\n", (long long)width, (nb_seconds() - start) * 1e3);
@@ -139,7 +141,6 @@ static nibble_status factorize(gptq_bench *b, nibble_error *err) {
 static nibble_status solve(gptq_bench *b, nibble_error *err) {
   nb_cuda_gptq_layer layer = {.w = b->w,
                               .rows = width,
-                              .n = width,
                               .groups = (uint64_t)width / 128,
                               .group_size = 128,
                               .bits = 4,
@@ -157,7 +158,7 @@ static nibble_status solve(gptq_bench *b, nibble_error *err) {
   nibble_status status = NIBBLE_OK;
   for (int round = 0; status == NIBBLE_OK && round < 3; round++) {
     double start = nb_seconds();
-    status = nb_cuda_gptq_solve(&layer, err);
+    status = nb_cuda_gptq_solve(b->hessian, &layer, err);
     double seconds = nb_seconds() - start;
     if (round > 0 && (best == 0 || seconds < best)) best = seconds;
   }
@@ -173,8 +174,8 @@ static nibble_status solve(gptq_bench *b, nibble_error *err) {
 
 static nibble_status time_gptq(nibble_error *err) {
   gptq_bench b = {0};
-  nibble_status status =
-      make_gptq(&b) ? nb_cuda_gptq_begin(width, err) : nb_fail_memory(err, (size_t)(width * width) * sizeof(float));
+  nibble_status status = make_gptq(&b) ? nb_cuda_hessian_create(&b.hessian, width, err)
+                                       : nb_fail_memory(err, (size_t)(width * width) * sizeof(float));
   double start = 0;
   if (status == NIBBLE_OK) {
     nb_random_floats(1, 1, TOKENS * width, b.x);
@@ -183,12 +184,12 @@ static nibble_status time_gptq(nibble_error *err) {
   }
   for (int i = -1; status == NIBBLE_OK && i < BATCHES; i++) {
     if (i == 0) start = nb_seconds();
-    status = nb_cuda_gptq_add(b.x, TOKENS, width, err);
+    status = nb_cuda_hessian_add(b.hessian, b.x, TOKENS, width, err);
   }
   if (status == NIBBLE_OK)
     printf("GPTQ Hessian of %lld columns: %.2f ms for %d tokens, from host memory\n", (long long)width,
            (nb_seconds() - start) * 1e3 / BATCHES, TOKENS);
-  if (status == NIBBLE_OK) status = nb_cuda_gptq_sum(b.sum, err);
+  if (status == NIBBLE_OK) status = nb_cuda_hessian_sum(b.hessian, b.sum, err);
   if (status == NIBBLE_OK) status = factorize(&b, err);
   if (status == NIBBLE_OK) status = solve(&b, err);
   free_gptq(&b);

@@ -153,4 +153,60 @@ TEST_F(CudaGptq, SolvesAsTheCpuDoesOnRaggedShapes) {
   }
 }
 
+// What one Hessian makes of a layer: its factor, and the codes that the layer is rounded to.
+struct Solved {
+  std::vector<float> sum, upper;
+  std::vector<uint8_t> codes;
+  std::vector<uint16_t> scales;
+
+  bool operator==(const Solved &o) const {
+    return sum == o.sum && upper == o.upper && codes == o.codes && scales == o.scales;
+  }
+};
+
+Solved Solve(const Layer &layer, nb_hessian *h) {
+  Solved out;
+  nb_factor f = {};
+  nb_factor_options options = {};
+  nb_grid grid = {4, 32, true, false, false};
+  nb_rounded rounded = {};
+  nibble_error err = {};
+  options.group_size = grid.group_size, options.damp = 0.02;
+  EXPECT_EQ(nb_hessian_factorize(h, &options, &f, &err), NIBBLE_OK) << err.message;
+  EXPECT_EQ(nb_gptq_solve(layer.w.data(), layer.rows, &grid, h, &f, &rounded, &err), NIBBLE_OK) << err.message;
+  out.sum.assign(h->sum, h->sum + layer.cols * layer.cols);
+  out.upper.assign(f.upper, f.upper + layer.cols * layer.cols);
+  out.codes.assign(rounded.codes, rounded.codes + layer.rows * layer.cols);
+  out.scales.assign(rounded.scales, rounded.scales + layer.rows * rounded.groups);
+  nb_rounded_free(&rounded), nb_factor_free(&f);
+  return out;
+}
+
+TEST_F(CudaGptq, HessiansThatAreGatheredByTurnsKeepApart) {
+  // Of two widths, and two of one width; the sums on the device would mix if any of it were shared.
+  const Layer layers[] = {Layer(9, 64, 150), Layer(5, 96, 150), Layer(12, 64, 150)};
+  Solved alone[3], together[3];
+  for (int i = 0; i < 3; i++) {
+    nb_hessian h = layers[i].Hessian(NIBBLE_DEVICE_CUDA);
+    alone[i] = Solve(layers[i], &h);
+    nb_hessian_free(&h);
+  }
+  nb_hessian h[3];
+  nibble_error err = {};
+  const nibble_context context = {1, NIBBLE_DEVICE_CUDA, 0};
+  for (int i = 0; i < 3; i++)
+    ASSERT_EQ(nb_hessian_create(&context, layers[i].cols, &h[i], &err), NIBBLE_OK) << err.message;
+  for (int64_t at = 0; at < 150; at += 50) {
+    for (int i = 0; i < 3; i++) nb_hessian_add(&h[i], layers[i].x.data() + at * layers[i].cols, 50, layers[i].cols);
+  }
+  // One goes before the others are solved, the last of them first.
+  together[1] = Solve(layers[1], &h[1]);
+  nb_hessian_free(&h[1]);
+  for (int i : {2, 0}) {
+    together[i] = Solve(layers[i], &h[i]);
+    nb_hessian_free(&h[i]);
+  }
+  for (int i = 0; i < 3; i++) EXPECT_TRUE(alone[i] == together[i]) << "layer " << i;
+}
+
 }  // namespace
