@@ -92,7 +92,8 @@ static void dequantize_int8(const nb_packed *m, int64_t row, int64_t rows, int64
   .scheme = NB_SCHEME_CODEBOOK, .bits = 4, .plain = NB_U8, .dequantize = dequantize_4bit,              \
   .quantize = nb_quantize_4bit, .codebook = map, .peak = 1, .usual_block = 64, .tiled = NB_TILED_LUT4, \
   .q8 = &nb_q8_codebook
-#define BLOCKS(...) .scheme = NB_SCHEME_BLOCKS, .plain = NB_U8, .dequantize = nb_gguf_dequantize, .block = {__VA_ARGS__}
+#define BLOCKS(...) \
+  .scheme = NB_SCHEME_BLOCKS, .plain = NB_U8, .dequantize = nb_gguf_dequantize_scalar, .block = {__VA_ARGS__}
 #define AFFINE .scheme = NB_SCHEME_AFFINE, .plain = NB_I32, .dequantize = nb_gptq_dequantize, .usual_block = 128
 
 static const nb_format_row formats[NB_FORMAT_COUNT] = {

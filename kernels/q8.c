@@ -4,10 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/parallel.h"
 #include "kernels/cpu/products.h"
 #include "kernels/cpu/q8_cpu.h"
-#include "kernels/cpu/q8_round_body.h"
+#include "kernels/cpu/q8_round_target.h"
 #include "kernels/cpu/scratch.h"
 #include "kernels/gptq.h"
 

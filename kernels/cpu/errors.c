@@ -1,10 +1,6 @@
 /* The build's own instruction set: the specification, and what vectors it has (NEON). */
-#include <stddef.h>
-
-#include "kernels/cpu/errors_body.h"
-
-const nb_cpu_errors nb_cpu_errors_scalar = {
-    .units = units, .run = run, .range = range, .grid = grid, .search = search, .exp_sums = exp_sums};
+#define NB_TARGET_SCALAR
+#include "kernels/cpu/errors_target.h"
 
 static const nb_cpu_errors *const tables[NB_ISA_COUNT] = {
     [NB_ISA_SCALAR] = &nb_cpu_errors_scalar,

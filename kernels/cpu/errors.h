@@ -1,7 +1,7 @@
 /* Sums over weights, or logits, and over what stands for them, at the speed of memory: for who measures how far a
- * packed model is from what it was, and who searches the grid that keeps it near. One plain body (errors_body.h),
- * compiled once an instruction set; its lanes are always as many, so that results are the same to the last bit on every
- * processor. */
+ * packed model is from what it was, and who searches the grid that keeps it near. One file of plain C
+ * (errors_target.h), compiled once an instruction set; its lanes are always as many, so that results are the same to
+ * the last bit on every processor. */
 #ifndef NB_KERNELS_CPU_ERRORS_H
 #define NB_KERNELS_CPU_ERRORS_H
 

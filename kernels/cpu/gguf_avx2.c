@@ -1,7 +1,2 @@
-/* GGUF's block formats, compiled for AVX2. */
-#include "kernels/gguf_body.h"
-
-void nb_gguf_dequantize_avx2(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                             int64_t stride) {
-  dequantize_tile(m, row, rows, col, cols, out, stride);
-}
+#define NB_TARGET_AVX2
+#include "kernels/cpu/gguf_target.h"

@@ -63,7 +63,7 @@ static inline void unpack_32(const uint8_t *codes, const tables4 *t, float scale
 
 #include "kernels/cpu/blocks4_body.h"
 
-/* GGUF's blocks have no row here: the plain C of gguf_blocks.c is compiled for NEON already. */
+/* GGUF's blocks have no row here: the plain C of gguf_target.h is compiled for NEON already. */
 const nb_format_kernels nb_kernels_neon[NB_FORMAT_COUNT] = {
     [NB_FORMAT_F32] = {.dot = dot_f32},
     [NB_FORMAT_F16] = {dequantize_f16, .dot = dot_f16},

@@ -1,7 +1,7 @@
 #include "kernels/cpu/vec_avx2.h"
 
 #include "kernels/cpu/q8_cpu.h"
-#include "kernels/cpu/q8_round_body.h"
+#include "kernels/cpu/q8_round_target.h"
 
 typedef __m256i vi;
 

@@ -1,5 +1,4 @@
-/* Vectors of floats, AVX2: the few operations that ops_body.h and gemm_body.h are written in. vec_avx512.h and
- * vec_neon.h give the same names their own meaning. */
+/* Vectors of floats, AVX2: the names of vec_scalar.h. */
 #ifndef NB_KERNELS_CPU_VEC_AVX2_H
 #define NB_KERNELS_CPU_VEC_AVX2_H
 
@@ -23,17 +22,15 @@ static inline vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 static inline vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 static inline vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 static inline vf vf_div(vf a, vf b) { return _mm256_div_ps(a, b); }
-static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); } /* a * b + c */
+static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vf vf_max(vf a, vf b) { return _mm256_max_ps(a, b); }
 
 static inline __m256i vf_part_mask(int64_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-/* The first n < VF floats; the rest are 0 and their memory is not touched. */
 static inline vf vf_load_part(const float *p, int64_t n) { return _mm256_maskload_ps(p, vf_part_mask(n)); }
 static inline void vf_store_part(float *p, vf v, int64_t n) { _mm256_maskstore_ps(p, vf_part_mask(n), v); }
 
-/* VF weights of a plain format, widened. */
 static inline vf vf_load_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128(p)); }
 static inline vf vf_load_bf16(const void *p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16));
@@ -52,7 +49,6 @@ static inline float vf_largest(vf v) {
   return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
 
-/* floor(x + 0.5) for |x| < 2^22, and p * 2^n for a whole n in [-126, 128]. */
 static inline vf vf_round(vf x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 static inline vf vf_scale(vf p, vf n) {
   /* In two steps: 2^128 has no exponent of its own. */
@@ -62,16 +58,13 @@ static inline vf vf_scale(vf p, vf n) {
   vf b = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
   return _mm256_mul_ps(_mm256_mul_ps(p, a), b);
 }
-/* v where x >= bound, else 0; NaN in x keeps v. */
 static inline vf vf_zero_below(vf v, vf x, float bound) {
   return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(bound), _CMP_LT_OQ), v);
 }
-/* x limited to [low, high]; NaN stays NaN. */
 static inline vf vf_clamp(vf x, float low, float high) {
   return _mm256_min_ps(_mm256_set1_ps(high), _mm256_max_ps(_mm256_set1_ps(low), x));
 }
 
-/* out[j * ldout + i] = in[i * ldin + j] for i, j < VF. */
 static inline void vf_transpose(const float *in, int64_t ldin, float *out, int64_t ldout) {
   /* Halves of rows i and i+4 share a register, so that only 16 shuffles are left:
    * a[i] = in[i][0..3] | in[i+4][0..3], b[i] = in[i][4..7] | in[i+4][4..7]. */
@@ -100,8 +93,8 @@ static inline vu vu_or(vu a, vu b) { return _mm256_or_si256(a, b); }
 static inline vu vu_and(vu v, uint32_t mask) { return _mm256_and_si256(v, _mm256_set1_epi32((int)mask)); }
 static inline vf vu_to_f32(vu v) { return _mm256_cvtepi32_ps(v); }
 static inline vu vu_set1(uint32_t word) { return _mm256_set1_epi32((int)word); }
-static inline vf vu_as_f32(vu v) { return _mm256_castsi256_ps(v); } /* the same bits */
-/* The lowest `bits` bits less the middle of their range: they become a float as the lowest bits of 2^23. */
+static inline vf vu_as_f32(vu v) { return _mm256_castsi256_ps(v); }
+/* They become a float as the lowest bits of 2^23. */
 static inline vf vu_centred(vu v, int bits) {
   const uint32_t two_to_23 = 0x4b000000;
   vu whole = vu_or(vu_and(v, (1u << bits) - 1), vu_set1(two_to_23));

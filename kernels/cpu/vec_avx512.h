@@ -1,4 +1,4 @@
-/* Vectors of floats, AVX-512: the names of vec_avx2.h. */
+/* Vectors of floats, AVX-512: the names of vec_scalar.h. */
 #ifndef NB_KERNELS_CPU_VEC_AVX512_H
 #define NB_KERNELS_CPU_VEC_AVX512_H
 
@@ -48,7 +48,6 @@ static inline vf vf_clamp(vf x, float low, float high) {
   return _mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), x));
 }
 
-/* out[j * ldout + i] = in[i * ldin + j] for i, j < VF. */
 static inline void vf_transpose(const float *in, int64_t ldin, float *out, int64_t ldout) {
   /* Quarter q of rows i, i+4, i+8 and i+12 share a register; what is left is a 4x4 transposition in each 128 bits. */
   for (int quarter = 0; quarter < 4; quarter++, in += 4, out += 4 * ldout) {
@@ -79,8 +78,7 @@ static inline vu vu_and(vu v, uint32_t mask) { return _mm512_and_si512(v, _mm512
 static inline vf vu_to_f32(vu v) { return _mm512_cvtepi32_ps(v); }
 static inline vu vu_set1(uint32_t word) { return _mm512_set1_epi32((int)word); }
 static inline vf vu_as_f32(vu v) { return _mm512_castsi512_ps(v); }
-/* The lowest `bits` bits less the middle of their range: looked up where a table of 16 holds them, which reads no more
- * than 4 bits, else as the lowest bits of 2^23. */
+/* Looked up where a table of 16 holds them, which reads no more than 4 bits, else as the lowest bits of 2^23. */
 static inline vf vu_centred(vu v, int bits) {
   const uint32_t two_to_23 = 0x4b000000;
   const int low = (1 << bits) - 1, middle = 1 << (bits - 1);

@@ -1,6 +1,8 @@
-/* Functions of vectors in terms of a vec_*.h, which the including file has included before. */
+/* Functions of vectors, for any target. */
 #ifndef NB_KERNELS_CPU_VEC_MATH_H
 #define NB_KERNELS_CPU_VEC_MATH_H
+
+#include "kernels/cpu/vec.h"
 
 /* exp(x) to 2 units in the last place; 0 below -87.3, where float32 is no longer normal, infinity above 88.7.
  * x = n ln 2 + r with |r| <= ln(2)/2, ln 2 in two parts so that r is exact enough, and the polynomial of Cephes'

@@ -1,4 +1,4 @@
-/* Vectors of floats, NEON: the names of vec_avx2.h. */
+/* Vectors of floats, NEON: the names of vec_scalar.h. */
 #ifndef NB_KERNELS_CPU_VEC_NEON_H
 #define NB_KERNELS_CPU_VEC_NEON_H
 
@@ -71,7 +71,6 @@ static inline vf vf_clamp(vf x, float low, float high) {
   return vminq_f32(vdupq_n_f32(high), vmaxq_f32(vdupq_n_f32(low), x));
 }
 
-/* out[j * ldout + i] = in[i * ldin + j] for i, j < VF. */
 static inline void vf_transpose(const float *in, int64_t ldin, float *out, int64_t ldout) {
   vf a = vf_load(in), b = vf_load(in + ldin), c = vf_load(in + 2 * ldin), d = vf_load(in + 3 * ldin);
   /* ab[0] = a0 b0 a2 b2, ab[1] = a1 b1 a3 b3 */
@@ -97,7 +96,7 @@ static inline vu vu_and(vu v, uint32_t mask) { return vandq_u32(v, vdupq_n_u32(m
 static inline vf vu_to_f32(vu v) { return vcvtq_f32_u32(v); }
 static inline vu vu_set1(uint32_t word) { return vdupq_n_u32(word); }
 static inline vf vu_as_f32(vu v) { return vreinterpretq_f32_u32(v); }
-/* The lowest `bits` bits less the middle of their range: they become a float as the lowest bits of 2^23. */
+/* They become a float as the lowest bits of 2^23. */
 static inline vf vu_centred(vu v, int bits) {
   const uint32_t two_to_23 = 0x4b000000;
   vu whole = vu_or(vu_and(v, (1u << bits) - 1), vu_set1(two_to_23));

@@ -3,8 +3,8 @@
 #include <string>
 
 extern "C" {
-#include "convert/layouts/bnb.h"
 #include "convert/layouts.h"
+#include "convert/layouts/bnb.h"
 }
 
 namespace {

@@ -1,8 +1,11 @@
-/* The body of GGUF's block formats, in plain C that compilers vectorize. gguf_blocks.c includes it for any processor,
- * cpu/gguf_avx2.c and cpu/gguf_avx512.c once more each for theirs; the values are the same to the bit, as no product
- * before the last sum rounds. */
+/* GGUF's block formats, in plain C that compilers vectorize: gguf_scalar.c compiles it for any processor, gguf_avx2.c
+ * and gguf_avx512.c for theirs. The values are the same to the bit, as no product before the last sum rounds. */
+#ifndef NB_KERNELS_CPU_GGUF_TARGET_H
+#define NB_KERNELS_CPU_GGUF_TARGET_H
+
 #include <string.h>
 
+#include "kernels/cpu/target.h"
 #include "kernels/gguf_blocks.h"
 #include "kernels/gguf_parts.h"
 
@@ -143,8 +146,8 @@ static const block_fn blocks_of[NB_FORMAT_COUNT] = {
     [NB_FORMAT_Q5_K] = q5_k, [NB_FORMAT_Q6_K] = q6_k,
 };
 
-static void dequantize_tile(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                            int64_t stride) {
+void NB_OF_TARGET(nb_gguf_dequantize)(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols,
+                                      float *out, int64_t stride) {
   const nb_format_row *info = nb_format_info(m->format);
   int64_t n = info->block.weights, row_bytes = m->cols / n * info->block.bytes;
   block_fn dequantize = blocks_of[m->format];
@@ -166,3 +169,5 @@ static void dequantize_tile(const nb_packed *m, int64_t row, int64_t rows, int64
     }
   }
 }
+
+#endif

@@ -1,9 +1,12 @@
 /* Rounding of activations, in plain C that compilers vectorize: q8.c includes it for any processor, q8_avx2.c for
  * AVX2. All give the same bits. */
+#ifndef NB_KERNELS_CPU_Q8_ROUND_TARGET_H
+#define NB_KERNELS_CPU_Q8_ROUND_TARGET_H
+
 #include <math.h>
 
-#include "base/checked.h"
 #include "base/dtype.h"
+#include "kernels/q8.h"
 
 static void round_block(const float *x, int64_t n, int8_t *codes, float *scale) {
   /* Without their sign, floats are ordered as their bits are, infinity and NaN last. */
@@ -30,3 +33,5 @@ static void round_row(const float *x, int64_t cols, int8_t *codes, float *scales
     }
   }
 }
+
+#endif

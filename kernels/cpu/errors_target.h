@@ -1,11 +1,15 @@
-/* The functions of errors.h in GCC's and Clang's portable vectors, which become what registers there are. The including
- * file names them in its table. Left to themselves, compilers make permutations of such loops. */
+/* The functions of errors.h in GCC's and Clang's portable vectors, which become what registers there are. Left to
+ * themselves, compilers make permutations of such loops. */
+#ifndef NB_KERNELS_CPU_ERRORS_TARGET_H
+#define NB_KERNELS_CPU_ERRORS_TARGET_H
+
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
 
 #include "base/checked.h"
 #include "kernels/cpu/errors.h"
+#include "kernels/cpu/target.h"
 
 enum { LANES = 16, GRID_LANES = 8, EXP_LANES = 8 };
 
@@ -262,3 +266,14 @@ static void exp_sums(const float *x, const float *y, int64_t n, float max_x, flo
     sums[2] += weighted[k];
   }
 }
+
+const nb_cpu_errors NB_OF_TARGET(nb_cpu_errors) = {
+    .units = units,
+    .run = run,
+    .range = range,
+    .grid = grid,
+    .search = search,
+    .exp_sums = exp_sums,
+};
+
+#endif

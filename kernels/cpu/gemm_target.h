@@ -1,8 +1,10 @@
-/* The functions of gemm.h in terms of a vec_*.h, which the including file has included before; once per file. */
-#include <string.h>
+/* The functions of gemm.h, for any target that has vectors. */
+#ifndef NB_KERNELS_CPU_GEMM_TARGET_H
+#define NB_KERNELS_CPU_GEMM_TARGET_H
 
 #include "base/checked.h"
 #include "kernels/cpu/gemm.h"
+#include "kernels/cpu/vec.h"
 
 /* One block of sums in registers: rows x vectors of them, constants at every call, so that all loops unroll.
  *
@@ -120,3 +122,15 @@ static double gemm_peak(int64_t rounds, float *sink) {
   *sink = vf_sum(sum[0]);
   return (double)rounds * SUMS * VF * 2;
 }
+
+const nb_cpu_gemm NB_OF_TARGET(nb_cpu_gemm) = {
+    .lanes = GEMM_VECTORS * VF,
+    .narrow = VF,
+    .pack = gemm_pack,
+    .multiply = gemm_multiply,
+    .unpack = gemm_unpack,
+    .dot = gemm_dot,
+    .peak = gemm_peak,
+};
+
+#endif

@@ -1,0 +1,2 @@
+#define NB_TARGET_SCALAR
+#include "kernels/cpu/gguf_target.h"
