@@ -24,7 +24,8 @@ nibble_status nb_boundary_create(nb_boundary *out, nb_backend *backend, int64_t 
                                  uint64_t max_memory, const char *folder, nibble_error *err);
 void nb_boundary_free(nb_boundary *boundary);
 
-/* Where the sample lies, or is to be made: the boundary's, to be worked on in place until the next sample's turn. */
+/* The sample's buffer, to read, fill or change in place. Owned by the boundary; where there is one buffer for all
+ * samples, valid until another sample is asked for. */
 nb_buffer *nb_boundary_buffer(const nb_boundary *boundary, int64_t sample);
 
 /* Brings the first `count` bytes of the sample into its buffer, or puts them away: nothing to do unless spilled. */

@@ -118,8 +118,8 @@ static void hash_slice(stream *s, int64_t slice) {
 
 static bool next_is_ready(stream *s) { return s->hashed < s->slices && s->bands_left[s->hashed] == 0; }
 
-/* Hashes the slices that are finished, in order. If another thread is at it, that one will also see what this one has
- * just finished: it looks once more after letting go. */
+/* Hashes the slices that are finished, in order. One thread does so at a time. It checks again after releasing
+ * `hashing`, so that no slice is missed that another thread finished meanwhile and left to it. */
 static void hash_finished(stream *s) {
   bool more = true;
   while (more && !atomic_flag_test_and_set(&s->hashing)) {

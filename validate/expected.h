@@ -1,5 +1,6 @@
-/* The error that rounding a weight to the nearest of its format's grid makes: what a sound artifact of that weight has,
- * if its quantizer rounds, and what a cleverer one is measured against. */
+/* The error of rounding each value of a weight to the nearest point of its format's grid. A sound artifact of a method
+ * that rounds to the nearest (nf4, int8, rtn) has exactly this error; one of a calibrated method is compared with it.
+ */
 #ifndef NB_VALIDATE_EXPECTED_H
 #define NB_VALIDATE_EXPECTED_H
 

@@ -133,7 +133,21 @@ enum {
  *
  * Every block, and there is one a multiprocessor, takes a run of units: whole sets where that keeps nearly all busy,
  * else the same number of units, give or take one, from somewhere in one set to somewhere in another, so that none
- * waits for the last. Sets that several blocks have a part in are added up in order by the one that comes last. */
+ * waits for the last. Sets that several blocks have a part in are added up in order by the one that comes last.
+ *
+ * For example, 4 row tiles of 12 column tiles on three blocks of four warps (a real block has sixteen). The number in a
+ * tile is the block that reads it:
+ *
+ *      long: a set is one row tile, a unit 4 tiles side by      tall: a set is 2 row tiles (4 warps / 2), a unit 2
+ *      side, one a warp. 12 units, 4 a block                    columns of them. 12 units, 4 a block
+ *
+ *      set 0   0 0 0 0 | 0 0 0 0 | 0 0 0 0                      set 0   0 0 | 0 0 | 0 0 | 0 0 | 1 1 | 1 1
+ *      set 1   0 0 0 0 | 1 1 1 1 | 1 1 1 1                              0 0 | 0 0 | 0 0 | 0 0 | 1 1 | 1 1
+ *      set 2   1 1 1 1 | 1 1 1 1 | 2 2 2 2                      set 1   1 1 | 1 1 | 2 2 | 2 2 | 2 2 | 2 2
+ *      set 3   2 2 2 2 | 2 2 2 2 | 2 2 2 2                              1 1 | 1 1 | 2 2 | 2 2 | 2 2 | 2 2
+ *
+ * In the long product block 1 shares set 1 with block 0 and set 2 with block 2. Each leaves its partial sums of a
+ * shared set, and the one that arrives last adds them in the order of the blocks. */
 typedef struct nb_product_plan {
   bool is_long;
   int n_tiles; /* of 8 rows of activations: 1, 2 or 4 */

@@ -1,7 +1,7 @@
 /* Accesses to memory that nothing orders, as cuda_emulator.h runs kernels one thread after the other: what the
  * racecheck of compute-sanitizer finds on a GPU, and what it does not. A byte of shared or global memory remembers its
  * last write and the reads since. Two accesses by two threads, one of them a write, are ordered by a barrier of the
- * block, by one of the warp (__syncwarp, not a shuffle), or between blocks by nb_arrive. Told are also
+ * block, by one of the warp (__syncwarp, not a shuffle), or between blocks by nb_arrive. It also reports
  *   - an asynchronous copy's target touched between the copy and the wait for its group,
  *   - what another block of the launch wrote, read other than by nb_load_fresh,
  *   - a kernel that is launched early and, before it waits for the one before it, writes global memory or reads what a
