@@ -1,7 +1,11 @@
-/* Exact dot kernels of GGUF's blocks, in terms of a vec_*.h of x86 that the including file has included before: 32
- * codes become floats and weights in registers, in their natural order. */
+/* Exact dot kernels of GGUF's blocks, for AVX2 and AVX-512: 32 codes become floats and weights in registers, in their
+ * natural order. */
+#ifndef NB_KERNELS_CPU_GGUF_DOT_X86_H
+#define NB_KERNELS_CPU_GGUF_DOT_X86_H
+
 #include "kernels/cpu/blocks_x86.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/vec.h"
 
 typedef struct gguf_format {
   block32_fn block;
@@ -77,3 +81,5 @@ static void dot_q6_k(const nb_packed *w, int64_t begin, int64_t end, const float
                      int64_t ldout) {
   dot_gguf((gguf_format){block_q6_k, 32, false, 256, 210}, w, begin, end, x, ldx, n, out, ldout);
 }
+
+#endif

@@ -1,7 +1,99 @@
-/* The integer products' formats for AVX2, a block of 32 at a time, and AVX-512, two. The including file has included
- * q8_body.h and defined vi_join(first, second), vf_join(first, second), vi_lookup(map, codes) and vi_high_low(at):
- * Q_COLS / 2 bytes, the high halves of 16 before the low ones. */
+/* Integer dot kernels for AVX2 and AVX-512, of the formats whose rows lie one after the other. 32 weights take 8 lanes,
+ * so that a vector holds one block (AVX2) or two (AVX-512). Codes are unsigned, the weight's plus a constant `bias`:
+ * each sum begins at -bias times the sum of x, which is common to all rows of weights. Beside the names of vi_scalar.h
+ * they are written in these, which vi_avx2.h and vi_avx512.h have:
+ *
+ *   vi_set1(byte), vi_load(p), vi_minus(v)
+ *   vi_lookup(map, codes)      bytes of vi_map by codes
+ *   vi_high_low(at)            Q_COLS / 2 bytes at `at`, as Q_COLS codes of 4 bits: of each 16, the high halves first
+ *   vi_join(first, second)     a vector of one block (the second is ignored) or two; vf_join for floats
+ *   vf_lanes(p)                *p in the lanes of the first block, p[1] in those of the second, if there is one */
+#ifndef NB_KERNELS_CPU_Q8_X86_H
+#define NB_KERNELS_CPU_Q8_X86_H
+
 #include "kernels/cpu/blocks_x86.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/q8_cpu.h"
+#include "kernels/cpu/q8_target.h"
+#include "kernels/cpu/vec.h"
+#include "kernels/cpu/vi.h"
+
+enum { Q_COLS = 4 * VF, Q_BLOCKS = Q_COLS / NB_Q8_BLOCK };
+
+/* Q_COLS weights from column `step` * Q_COLS of a row on. */
+typedef void (*q8_unpack_fn)(const nb_packed *w, const q8_tables *t, int64_t row, int64_t step, vi *codes, vf *scale,
+                             vf *minimum);
+
+typedef struct q8_format {
+  q8_unpack_fn unpack;
+  int bias, rows; /* rows of weights that are worked on together for one row of x */
+  bool wide, has_minimum;
+} q8_format;
+
+/* n rows of x against `rows` rows of weights, constants both. */
+static inline __attribute__((always_inline)) void q8_rows(const q8_format f, int n, int rows, const nb_packed *w,
+                                                          const q8_tables *t, int64_t row, const nb_q8_x *x, float *out,
+                                                          int64_t ldout) {
+  const int bias = f.wide ? f.bias - WIDE_LESS : f.bias;
+  vf sum[4][NB_Q8_ROWS];
+  for (int r = 0; r < rows; r++) {
+    for (int i = 0; i < n; i++) sum[r][i] = vf_zero();
+  }
+  for (int64_t step = 0; step < w->cols / Q_COLS; step++) {
+    vi codes[NB_Q8_ROWS], start[NB_Q8_ROWS];
+    vf scale_x[NB_Q8_ROWS], sum_x[NB_Q8_ROWS];
+    for (int i = 0; i < n; i++) {
+      codes[i] = vi_load(x->codes + i * x->cols + step * Q_COLS);
+      start[i] = bias ? vi_minus(vi_dot(vi_zero(), vi_set1((int8_t)bias), codes[i], false)) : vi_zero();
+      scale_x[i] = vf_lanes(x->scales + i * x->blocks + step * Q_BLOCKS);
+      if (f.has_minimum) sum_x[i] = vf_lanes(x->sums + i * x->blocks + step * Q_BLOCKS);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+      vi weights;
+      vf scale, minimum;
+      f.unpack(w, t, row + r, step, &weights, &scale, &minimum);
+#pragma GCC unroll 4
+      for (int i = 0; i < n; i++) {
+        vf dot = vi_to_f32(vi_dot(start[i], weights, codes[i], f.wide));
+        sum[r][i] = vf_fma(dot, vf_mul(scale, scale_x[i]), sum[r][i]);
+        if (f.has_minimum) sum[r][i] = vf_fma(minimum, sum_x[i], sum[r][i]);
+      }
+    }
+  }
+  for (int r = 0; r < rows; r++) {
+    for (int i = 0; i < n; i++) out[i * ldout + r] = vf_sum(sum[r][i]);
+  }
+}
+
+static inline __attribute__((always_inline)) void q8_n(const q8_format f, int n, const nb_packed *w, const q8_tables *t,
+                                                       int64_t begin, int64_t end, const nb_q8_x *x, float *out,
+                                                       int64_t ldout) {
+  const int together = n == 1 ? f.rows : (f.rows + 1) / 2;
+  int64_t r = begin;
+  for (; r + together <= end; r += together) q8_rows(f, n, together, w, t, r, x, out + r - begin, ldout);
+  for (; r < end; r++) q8_rows(f, n, 1, w, t, r, x, out + r - begin, ldout);
+}
+
+static inline __attribute__((always_inline)) void q8_dot(const q8_format f, const nb_packed *w, int64_t begin,
+                                                         int64_t end, const nb_q8_x *x, int64_t n, float *out,
+                                                         int64_t ldout) {
+  q8_tables t = make_tables(w);
+  switch (n) {
+    case 1: q8_n(f, 1, w, &t, begin, end, x, out, ldout); break;
+    case 2: q8_n(f, 2, w, &t, begin, end, x, out, ldout); break;
+    case 3: q8_n(f, 3, w, &t, begin, end, x, out, ldout); break;
+    default: q8_n(f, 4, w, &t, begin, end, x, out, ldout); break;
+  }
+}
+
+/* The row's first byte, and the start of loading what comes NB_AHEAD bytes later. */
+static inline const uint8_t *q8_at(const nb_packed *w, int64_t row, int64_t step, int64_t block_weights,
+                                   int64_t block_bytes) {
+  const uint8_t *at = (const uint8_t *)w->codes + row * (w->cols / block_weights * block_bytes);
+  __builtin_prefetch(at + step * Q_COLS * block_bytes / block_weights + NB_AHEAD);
+  return at;
+}
 
 static inline __attribute__((always_inline)) void unpack(block32_fn fn, bool two_scales, const nb_packed *w,
                                                          int64_t row, int64_t step, int64_t block_weights,
@@ -88,3 +180,5 @@ static void dot_q6_k(const nb_packed *w, int64_t begin, int64_t end, const nb_q8
                      int64_t ldout) {
   q8_dot(format_q6_k, w, begin, end, x, n, out, ldout);
 }
+
+#endif

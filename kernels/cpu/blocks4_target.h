@@ -1,11 +1,14 @@
-/* nf4 and fp4, whose matrix is a flat run of codes, two a byte, the first in the high half, in blocks that have a scale
- * each and need not begin or end where a row does. The including file has included a vec_*.h before and defined
- *   tables4                 the 16 values in the form that its registers look them up in
- *   make_tables4(map)
- *   unpack_group(codes, tables, out)         32 bytes of codes to NB_GROUP4 / VF vectors, in any order,
- *   prepare_4bit(x, cols, out)               and a row of x to that order
- *   unpack_32(codes, tables, scale, out)     16 bytes of codes to NB_STEP4 floats in natural order, scaled */
+/* nf4 and fp4, for any target that has vectors: a matrix is a flat run of codes, two a byte, the first in the high
+ * half, in blocks that have a scale each and need not begin or end where a row does. */
+#ifndef NB_KERNELS_CPU_BLOCKS4_TARGET_H
+#define NB_KERNELS_CPU_BLOCKS4_TARGET_H
+
+#include <stdbool.h>
+
 #include "base/checked.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/lookup4.h"
+#include "kernels/cpu/vec.h"
 
 /* True if rows are whole blocks and blocks are whole groups, as in any ordinary model. */
 static bool fits_4bit(const nb_packed *w) {
@@ -89,3 +92,5 @@ static void dequantize_4bit(const nb_packed *m, int64_t row, int64_t rows, int64
     }
   }
 }
+
+#endif

@@ -1,42 +1,15 @@
-/* Integer dot kernels of aarch64. The including file has included vec_neon.h and q8_cpu.h before and defined
- *   dot16(sum, w, x)     sum plus, in each of four lanes, the products of 4 signed bytes of w with 4 of x
- *
- * GPTQ's kernels are those of q8_body.h. The other formats do not use its unsigned codes: a block of 32 weights is two
- * vectors of signed bytes here, and no bias has to be taken off again. */
+/* Integer dot kernels for aarch64, without and with its dot product. GPTQ's are those of q8_target.h. The other formats
+ * have signed codes here, unlike on x86: a block of 32 weights is two vectors of bytes, and no bias has to be taken off
+ * again. */
+#ifndef NB_KERNELS_CPU_Q8_NEON_H
+#define NB_KERNELS_CPU_Q8_NEON_H
+
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/q8_cpu.h"
+#include "kernels/cpu/q8_target.h"
+#include "kernels/cpu/vec.h"
+#include "kernels/cpu/vi.h"
 #include "kernels/gguf_parts.h"
-
-typedef int32x4_t vi;
-
-enum { WIDE_LESS = 128 }; /* bytes above 127 are taken less 128, to make them signed */
-
-static inline vi vi_zero(void) { return vdupq_n_s32(0); }
-static inline vi vi_set1(int8_t byte) { return vreinterpretq_s32_s8(vdupq_n_s8(byte)); }
-static inline vi vi_load(const void *p) { return vreinterpretq_s32_u8(vld1q_u8(p)); }
-static inline vi vi_words(const int8_t *p) {
-  int32_t word;
-  memcpy(&word, p, sizeof word);
-  return vdupq_n_s32(word);
-}
-static inline vi vi_minus(vi v) { return vnegq_s32(v); }
-static inline vf vi_to_f32(vi v) { return vcvtq_f32_s32(v); }
-static inline vf vf_lanes(const float *p) { return vf_set1(*p); }
-static inline vi vi_dot(vi sum, vi w, vi x, bool wide) {
-  int8x16_t bytes = vreinterpretq_s8_s32(w);
-  if (wide) bytes = veorq_s8(bytes, vdupq_n_s8(INT8_MIN));
-  return dot16(sum, bytes, vreinterpretq_s8_s32(x));
-}
-/* Signed here: whole steps as they are. */
-static inline vi vi_map(const float *map, float steps) {
-  int16x4_t words[4];
-  for (int i = 0; i < 4; i++) {
-    vf value = vf_mul(vf_clamp(vf_load(map + 4 * i), -1, 1), vf_set1(steps));
-    words[i] = vqmovn_s32(vcvtnq_s32_f32(value));
-  }
-  int8x8_t low = vqmovn_s16(vcombine_s16(words[0], words[1])), high = vqmovn_s16(vcombine_s16(words[2], words[3]));
-  return vreinterpretq_s32_s8(vcombine_s8(low, high));
-}
-
-#include "kernels/cpu/q8_body.h"
 
 /* 32 weights of a row, as nb_q8_weights has them. */
 typedef struct block32 {
@@ -162,13 +135,7 @@ static inline __attribute__((always_inline)) void dot_n(block_fn fn, bool halves
 static inline __attribute__((always_inline)) void dot_any(block_fn fn, bool halves, bool has_minimum,
                                                           const nb_packed *w, int64_t begin, int64_t end,
                                                           const nb_q8_x *x, int64_t n, float *out, int64_t ldout) {
-  q8_tables t = {.map = vi_zero()};
-  if (w->codebook) {
-    t.block_shift = __builtin_ctzll((unsigned long long)w->scale.block_cols);
-    float steps = nb_format_info(w->format)->q8_steps;
-    t.map = vi_map(w->codebook, steps);
-    t.step = 1 / steps;
-  }
+  q8_tables t = make_tables(w);
   switch (n) {
     case 1: dot_n(fn, halves, has_minimum, 1, w, &t, begin, end, x, out, ldout); break;
     case 2: dot_n(fn, halves, has_minimum, 2, w, &t, begin, end, x, out, ldout); break;
@@ -214,3 +181,9 @@ static const nb_q8_kernel formats[NB_FORMAT_COUNT] = {
     [NB_FORMAT_GPTQ4] = {nb_q8_words4, gptq4_q8},
     [NB_FORMAT_GPTQ8] = {NULL, gptq8_q8},
 };
+
+const nb_cpu_q8 NB_OF_TARGET(nb_cpu_q8) = {
+    .formats = formats,
+};
+
+#endif

@@ -1,8 +1,12 @@
-/* Dot kernels and dequantization of f32, f16, bf16 and int8 in terms of a vec_*.h, which the including file has
- * included before. They differ in how VF weights are loaded, no more. */
+/* Dot kernels and dequantization of f32, f16, bf16 and int8, for any target that has vectors. They differ in how VF
+ * weights are loaded, no more. */
+#ifndef NB_KERNELS_CPU_PLAIN_TARGET_H
+#define NB_KERNELS_CPU_PLAIN_TARGET_H
+
 #include <string.h>
 
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/vec.h"
 
 typedef vf (*load_fn)(const void *p);
 
@@ -106,3 +110,5 @@ static void dequantize_int8(const nb_packed *m, int64_t row, int64_t rows, int64
                             int64_t stride) {
   dequantize_rows(vf_load_i8, 1, m, row, rows, col, cols, out, stride);
 }
+
+#endif

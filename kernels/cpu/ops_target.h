@@ -1,5 +1,7 @@
-/* The functions of ops_cpu.h in terms of a vec_*.h, which the including file has included before. It also defines
- * `gemm`, the block product of the same instruction set. */
+/* The functions of ops_cpu.h, for any target that has vectors and the block product of gemm.h. */
+#ifndef NB_KERNELS_CPU_OPS_TARGET_H
+#define NB_KERNELS_CPU_OPS_TARGET_H
+
 #include <math.h>
 #include <string.h>
 
@@ -7,6 +9,9 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/ops_cpu.h"
 #include "kernels/cpu/vec_math.h"
+
+extern const nb_cpu_gemm NB_OF_TARGET(nb_cpu_gemm);
+static const nb_cpu_gemm *const gemm = &NB_OF_TARGET(nb_cpu_gemm);
 
 static void rmsnorm_row(const float *x, const float *weight, int64_t cols, float eps, float *y) {
   float scale = 1 / sqrtf(gemm->dot(x, x, cols) / (float)cols + eps);
@@ -278,3 +283,14 @@ static void attention_tile(const nb_attention *a, int64_t sequence, int64_t kv_h
     }
   }
 }
+
+const nb_cpu_ops NB_OF_TARGET(nb_cpu_ops) = {
+    .rmsnorm_row = rmsnorm_row,
+    .layernorm_row = layernorm_row,
+    .silu_mul = silu_mul,
+    .attention_tile = attention_tile,
+    .argmax = argmax,
+    .sum_exp = sum_exp,
+};
+
+#endif

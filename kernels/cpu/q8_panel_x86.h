@@ -1,13 +1,25 @@
-/* Panels of weights for many rows of x (nb_q8_panel), in the terms of q8_body.h, which the including file has included
- * before, and of these, which it has defined:
+/* Panels of weights for many rows of x (nb_q8_panel), for AVX2 and AVX-512, and the table of all their formats. Beside
+ * the names of q8_x86.h they are written in these, which vi_avx2.h and vi_avx512.h have:
+ *
  *   PANEL_TOGETHER               vectors side by side whose sums for NB_Q8_PANEL_ROWS rows of x fit the registers
+ *   vi_store(p, v), vi_add(a, b)
  *   panel_codes(codes, wide)     codes in the form that panel_dot likes, WIDE_LESS less if wide
  *   panel_dot(sum, w, x, wide)   adds the products to a block's sum
  *   panel_sum(sum, wide)         such a sum of 32 columns as VF integers
  *
  *   codes   row r: columns 4k..4k+3   r+1   r+2 ...   r+VF-1        one vector
  *   x       columns 4k..4k+3 of one row in every lane */
+#ifndef NB_KERNELS_CPU_Q8_PANEL_X86_H
+#define NB_KERNELS_CPU_Q8_PANEL_X86_H
+
 #include <string.h>
+
+#include "kernels/cpu/q8_cpu.h"
+#include "kernels/cpu/q8_target.h"
+#include "kernels/cpu/q8_x86.h"
+#include "kernels/cpu/vec.h"
+#include "kernels/cpu/vi.h"
+#include "kernels/gptq.h"
 
 enum { PANEL_VECTORS = NB_Q8_PANEL / VF, BLOCK_WORDS = NB_Q8_BLOCK / 4 };
 
@@ -170,3 +182,5 @@ static const nb_q8_kernel formats[NB_FORMAT_COUNT] = {
     [NB_FORMAT_GPTQ4] = {nb_q8_words4, gptq4_q8, pack_gptq4},
     [NB_FORMAT_GPTQ8] = {NULL, gptq8_q8, pack_gptq8},
 };
+
+#endif

@@ -1,80 +1,19 @@
-/* Integer dot kernels in terms of a vec_*.h and of these, which the including file has defined before:
- *   vi                      a vector of 4 * VF bytes, or of VF sums of 32 bits
- *   vi_load(p), vi_set1(byte), vi_words(p)          and 4 bytes of memory in every lane
- *   vi_dot(sum, w, x, wide) sum plus, in each lane, the products of 4 unsigned bytes of w with 4 signed ones of x. A
- *                           constant: `wide` if w may be above 127; then what it adds is w - WIDE_LESS times x
- *   vi_map(map, steps)      16 floats in [-1, 1] in whole steps, plus 128, as bytes in each 128 bits
- *   vf_lanes(p)             *p in the lanes of the first block of 32, p[1] in those of the second, if there is one
- *
- * 32 weights take 8 lanes, so that a vector holds one block (AVX2) or two (AVX-512). Codes are unsigned, the weight's
- * plus a constant `bias`: each sum begins at -bias times the sum of x, which is common to all rows of weights. */
-#include "base/checked.h"
+/* Integer dot kernels that all targets share: those of GPTQ's words, which hold one column of many rows, and the tables
+ * that the kernels of nf4 and fp4 look codes up in. The other formats' are in q8_x86.h and q8_neon.h. */
+#ifndef NB_KERNELS_CPU_Q8_TARGET_H
+#define NB_KERNELS_CPU_Q8_TARGET_H
+
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/q8_cpu.h"
+#include "kernels/cpu/vec.h"
+#include "kernels/cpu/vi.h"
 #include "kernels/gptq.h"
 
-enum { Q_COLS = 4 * VF, Q_BLOCKS = Q_COLS / NB_Q8_BLOCK };
-
 typedef struct q8_tables {
-  vi map;     /* nf4, fp4: the 16 values in whole steps plus 128, in each 128 bits */
+  vi map;     /* nf4, fp4: the 16 values as vi_map makes them */
   float step; /* what one of those is worth */
   int block_shift;
 } q8_tables;
-
-/* Q_COLS weights from column `step` * Q_COLS of a row on. */
-typedef void (*q8_unpack_fn)(const nb_packed *w, const q8_tables *t, int64_t row, int64_t step, vi *codes, vf *scale,
-                             vf *minimum);
-
-typedef struct q8_format {
-  q8_unpack_fn unpack;
-  int bias, rows; /* rows of weights that are worked on together for one row of x */
-  bool wide, has_minimum;
-} q8_format;
-
-/* n rows of x against `rows` rows of weights, constants both. */
-static inline __attribute__((always_inline)) void q8_rows(const q8_format f, int n, int rows, const nb_packed *w,
-                                                          const q8_tables *t, int64_t row, const nb_q8_x *x, float *out,
-                                                          int64_t ldout) {
-  const int bias = f.wide ? f.bias - WIDE_LESS : f.bias;
-  vf sum[4][NB_Q8_ROWS];
-  for (int r = 0; r < rows; r++) {
-    for (int i = 0; i < n; i++) sum[r][i] = vf_zero();
-  }
-  for (int64_t step = 0; step < w->cols / Q_COLS; step++) {
-    vi codes[NB_Q8_ROWS], start[NB_Q8_ROWS];
-    vf scale_x[NB_Q8_ROWS], sum_x[NB_Q8_ROWS];
-    for (int i = 0; i < n; i++) {
-      codes[i] = vi_load(x->codes + i * x->cols + step * Q_COLS);
-      start[i] = bias ? vi_minus(vi_dot(vi_zero(), vi_set1((int8_t)bias), codes[i], false)) : vi_zero();
-      scale_x[i] = vf_lanes(x->scales + i * x->blocks + step * Q_BLOCKS);
-      if (f.has_minimum) sum_x[i] = vf_lanes(x->sums + i * x->blocks + step * Q_BLOCKS);
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) {
-      vi weights;
-      vf scale, minimum;
-      f.unpack(w, t, row + r, step, &weights, &scale, &minimum);
-#pragma GCC unroll 4
-      for (int i = 0; i < n; i++) {
-        vf dot = vi_to_f32(vi_dot(start[i], weights, codes[i], f.wide));
-        sum[r][i] = vf_fma(dot, vf_mul(scale, scale_x[i]), sum[r][i]);
-        if (f.has_minimum) sum[r][i] = vf_fma(minimum, sum_x[i], sum[r][i]);
-      }
-    }
-  }
-  for (int r = 0; r < rows; r++) {
-    for (int i = 0; i < n; i++) out[i * ldout + r] = vf_sum(sum[r][i]);
-  }
-}
-
-static inline __attribute__((always_inline)) void q8_n(const q8_format f, int n, const nb_packed *w, const q8_tables *t,
-                                                       int64_t begin, int64_t end, const nb_q8_x *x, float *out,
-                                                       int64_t ldout) {
-  const int together = n == 1 ? f.rows : (f.rows + 1) / 2;
-  int64_t r = begin;
-  for (; r + together <= end; r += together) q8_rows(f, n, together, w, t, r, x, out + r - begin, ldout);
-  for (; r < end; r++) q8_rows(f, n, 1, w, t, r, x, out + r - begin, ldout);
-}
 
 static inline q8_tables make_tables(const nb_packed *w) {
   q8_tables t = {.map = vi_zero()};
@@ -85,18 +24,6 @@ static inline q8_tables make_tables(const nb_packed *w) {
     t.step = 1 / steps;
   }
   return t;
-}
-
-static inline __attribute__((always_inline)) void q8_dot(const q8_format f, const nb_packed *w, int64_t begin,
-                                                         int64_t end, const nb_q8_x *x, int64_t n, float *out,
-                                                         int64_t ldout) {
-  q8_tables t = make_tables(w);
-  switch (n) {
-    case 1: q8_n(f, 1, w, &t, begin, end, x, out, ldout); break;
-    case 2: q8_n(f, 2, w, &t, begin, end, x, out, ldout); break;
-    case 3: q8_n(f, 3, w, &t, begin, end, x, out, ldout); break;
-    default: q8_n(f, 4, w, &t, begin, end, x, out, ldout); break;
-  }
 }
 
 /* ---- GPTQ: lanes are rows of weights, 4 columns a word of bytes -------------------------------------------------- */
@@ -194,12 +121,4 @@ static void gptq8_q8(const nb_packed *w, int64_t begin, int64_t end, const nb_q8
   q8_gptq(8, w, begin, end, x, n, out, ldout);
 }
 
-/* ---- formats whose rows lie one after the other ------------------------------------------------------------------ */
-
-/* The row's first byte, and the start of loading what comes NB_AHEAD bytes later. */
-static inline const uint8_t *q8_at(const nb_packed *w, int64_t row, int64_t step, int64_t block_weights,
-                                   int64_t block_bytes) {
-  const uint8_t *at = (const uint8_t *)w->codes + row * (w->cols / block_weights * block_bytes);
-  __builtin_prefetch(at + step * Q_COLS * block_bytes / block_weights + NB_AHEAD);
-  return at;
-}
+#endif

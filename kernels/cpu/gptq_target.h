@@ -1,12 +1,16 @@
-/* Dequantization and dot kernels of GPTQ's packed integers in terms of a vec_*.h, which the including file has included
- * before. Codes run down columns of words, so that lanes are output features:
+/* Dequantization and dot kernels of GPTQ's packed integers, for any target that has vectors. Codes run down columns of
+ * words, so that lanes are output features:
  *
  *   words  w0 = row r, columns 0..7   r+1   r+2 ...   r+VF-1       (4 bits)
  *   codes  (w0 >> 4 * c) & 15         column c of VF rows at once, no weight ever crosses a lane */
-#include <string.h>
+#ifndef NB_KERNELS_CPU_GPTQ_TARGET_H
+#define NB_KERNELS_CPU_GPTQ_TARGET_H
+
+#include <stdbool.h>
 
 #include "base/checked.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/vec.h"
 #include "kernels/gptq.h"
 
 enum { CHUNK_COLS = 32 /* columns whose words end where one ends, at any width */ };
@@ -309,3 +313,5 @@ static void columns_gptq8(const nb_packed *m, int64_t row, int64_t rows, int64_t
                           int64_t stride) {
   columns_bits(m, 8, row, rows, col, cols, out, stride);
 }
+
+#endif
