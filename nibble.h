@@ -100,6 +100,12 @@ nibble_status nibble_context_set_device(nibble_context *context, nibble_device d
  */
 nibble_status nibble_device_check(nibble_error *err);
 
+/* Replaces each character of the text by '?', in place, that would act on a terminal or on the text around it instead
+ * of showing itself: controls (C0, DEL, C1), ends of lines, changes of direction, bytes that are not UTF-8. Those in
+ * `keep` stay (NULL: none, for a name; "\n\t" for text of several lines). Messages, warnings and findings need it no
+ * more; what a model says, and text that a caller brings, do. */
+void nibble_printable(char *text, const char *keep);
+
 /* High-water mark of this process's resident memory, in bytes. */
 uint64_t nibble_peak_rss(void);
 

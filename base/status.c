@@ -18,14 +18,6 @@ const char *nibble_status_name(nibble_status status) {
   return "unknown";
 }
 
-/* A message is one line of text whatever a file's names hold: control bytes would let it draw on the terminal. */
-static void make_printable(char *s) {
-  for (; *s; s++) {
-    unsigned char c = (unsigned char)*s;
-    if (c < 0x20 || c == 0x7f) *s = '?';
-  }
-}
-
 nibble_status nb_fail(nibble_error *err, nibble_status status, const char *format, ...) {
   if (!err) return status;
   err->status = status;
@@ -33,7 +25,7 @@ nibble_status nb_fail(nibble_error *err, nibble_status status, const char *forma
   va_start(args, format);
   vsnprintf(err->message, sizeof err->message, format, args);
   va_end(args);
-  make_printable(err->message);
+  nibble_printable(err->message, "");
   return status;
 }
 
@@ -47,7 +39,7 @@ nibble_status nb_fail_errno(nibble_error *err, const char *format, ...) {
   va_end(args);
   size_t used = strlen(err->message);
   snprintf(err->message + used, sizeof err->message - used, ": %s", strerror(saved));
-  make_printable(err->message);
+  nibble_printable(err->message, "");
   return NIBBLE_SYSTEM;
 }
 
@@ -73,7 +65,7 @@ void nb_warn(const nibble_progress *progress, const char *format, ...) {
   va_start(args, format);
   vsnprintf(message, sizeof message, format, args);
   va_end(args);
-  make_printable(message);
+  nibble_printable(message, "");
   progress->warning(progress->ctx, message);
 }
 
@@ -81,6 +73,6 @@ void nb_step(const nibble_progress *progress, const char *what, uint64_t done, u
   if (!progress || !progress->step) return;
   char name[NIBBLE_MESSAGE_MAX]; /* of a tensor, as a rule: it comes from a file */
   snprintf(name, sizeof name, "%s", what ? what : "");
-  make_printable(name);
+  nibble_printable(name, "");
   progress->step(progress->ctx, name, done, total, unit);
 }

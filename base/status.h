@@ -1,14 +1,14 @@
 /* Errors as values. A function that can fail returns a nibble_status and takes `nibble_error *err` last; it fails with
  *   return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s': offset %llu is past the end", path, name, at);
- * and a caller passes a failure on unchanged, or puts the file's name before it with nb_fail_in. Names that came from
- * a file are printed through nb_printable, so that a hostile one cannot write control characters to a terminal.
+ * and a caller passes a failure on unchanged. A message is one line, whatever the names in it hold: see
+ * base/printable.h.
  * err may be NULL where the caller wants the status only. */
 #ifndef NB_BASE_STATUS_H
 #define NB_BASE_STATUS_H
 
 #include "nibble.h"
 
-/* Fills *err (cut at NIBBLE_MESSAGE_MAX, control characters replaced by '?') and returns `status`. */
+/* Fills *err (cut at NIBBLE_MESSAGE_MAX, what is not printable replaced by '?') and returns `status`. */
 nibble_status nb_fail(nibble_error *err, nibble_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

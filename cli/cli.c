@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+#include <utf8proc.h>
 
 enum { OPT_JSON = 0x1000, OPT_THREADS, OPT_DEVICE, OPT_GPU_MEMORY, OPT_QUIET, BAR_WIDTH = 24 };
 
@@ -139,7 +140,8 @@ int cli_finish(nibble_status status, const nibble_error *err) {
     fputs("nibble: cannot write to standard output\n", stderr);
     if (status == NIBBLE_OK) return NIBBLE_SYSTEM;
   }
-  if (status != NIBBLE_OK) fprintf(stderr, "nibble: %s\n", err->message);
+  char message[NIBBLE_MESSAGE_MAX];
+  if (status != NIBBLE_OK) fprintf(stderr, "nibble: %s\n", cli_name(message, err->message));
   if (status == NIBBLE_OK && nibble_input_changed()) {
     fputs("nibble: an input file changed while it was read\n", stderr);
     return NIBBLE_BAD_INPUT;
@@ -147,9 +149,33 @@ int cli_finish(nibble_status status, const nibble_error *err) {
   return (int)status;
 }
 
+/* JSON in ASCII, as Python's json module writes it: no byte of a string reaches a terminal as it is. Bytes that are not
+ * UTF-8, which no JSON may hold, become U+FFFD. */
+static void put_ascii(const char *text) {
+  utf8proc_ssize_t left = (utf8proc_ssize_t)strlen(text);
+  while (left > 0) {
+    utf8proc_int32_t code;
+    utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)text, left, &code);
+    if (n <= 0) {
+      code = 0xfffd;
+      n = 1;
+    }
+    if (code < 0x7f) {
+      putchar(code);
+    } else if (code < 0x10000) {
+      printf("\\u%04x", (unsigned)code);
+    } else { /* a surrogate pair */
+      printf("\\u%04x\\u%04x", 0xd7c0u + ((unsigned)code >> 10), 0xdc00u + ((unsigned)code & 0x3ff));
+    }
+    text += n;
+    left -= n;
+  }
+}
+
 void cli_print_json(cJSON *json) {
   char *text = json ? cJSON_Print(json) : NULL;
-  puts(text ? text : "null");
+  put_ascii(text ? text : "null");
+  putchar('\n');
   cJSON_free(text);
   cJSON_Delete(json);
 }
@@ -229,6 +255,26 @@ const char *cli_bytes(char *buffer, uint64_t bytes) {
   }
   snprintf(buffer, 32, unit ? "%.3g %s" : "%.0f %s", value, units[unit]);
   return buffer;
+}
+
+const char *cli_name(char buffer[CLI_NAME_ROOM], const char *text) {
+  snprintf(buffer, CLI_NAME_ROOM, "%s", text);
+  nibble_printable(buffer, "");
+  return buffer;
+}
+
+void cli_print_text(const char *bytes, size_t n) {
+  if (!isatty(STDOUT_FILENO)) {
+    fwrite(bytes, 1, n, stdout);
+    return;
+  }
+  char *text = malloc(n + 1);
+  if (!text) return;
+  for (size_t i = 0; i < n; i++) text[i] = bytes[i] ? bytes[i] : 1; /* a NUL would end the text */
+  text[n] = 0;
+  nibble_printable(text, "\n\t");
+  fputs(text, stdout);
+  free(text);
 }
 
 error_t cli_argument(int key, char *arg, struct argp_state *state, const char **slots[], int count) {

@@ -32,7 +32,7 @@ void cli_parse(const struct argp *argp, int argc, char **argv, void *options);
  * returns the exit code; NIBBLE_SYSTEM if stdout could not be written. */
 int cli_finish(nibble_status status, const nibble_error *err);
 
-/* Prints one JSON value, indented, with a newline, and frees it. */
+/* Prints one JSON value, indented, in ASCII, with a newline, and frees it. */
 void cli_print_json(cJSON *json);
 
 /* "5GB", "200MB", "24GiB", "1.5k" or plain bytes; calls argp_error (which exits) if it is none of these. */
@@ -51,6 +51,14 @@ nibble_activations cli_activations(const struct argp_state *state, const char *t
 
 /* "1.5 GB" into a buffer of at least 32 bytes, which is returned. */
 const char *cli_bytes(char *buffer, uint64_t bytes);
+
+enum { CLI_NAME_ROOM = NIBBLE_MESSAGE_MAX };
+
+/* A path or another text that is not ours, fit for a terminal, into the buffer, which is returned. */
+const char *cli_name(char buffer[CLI_NAME_ROOM], const char *text);
+
+/* Prints what a model says, whole characters: as it is into a file or a pipe, only what shows on a terminal. */
+void cli_print_text(const char *bytes, size_t n);
 
 /* The end of a subcommand's parser: puts positional arguments into `slots` in order and calls argp_error where there
  * are too many, or at the end too few; other keys are ARGP_ERR_UNKNOWN. */

@@ -72,10 +72,10 @@ int cli_convert(int argc, char **argv) {
     cJSON_AddNumberToObject(json, "peak_rss_bytes", (double)nibble_peak_rss());
     cli_print_json(json);
   } else if (status == NIBBLE_OK) {
-    char a[32], b[32], c[32];
-    printf("%s: %zu tensors (dtype: %s), %s from %s in %.1f s, peak memory %s\n", o.convert.dst, result.tensors,
-           result.dtype, cli_bytes(a, result.tensor_bytes), cli_bytes(b, result.source_bytes), result.seconds,
-           cli_bytes(c, nibble_peak_rss()));
+    char a[32], b[32], c[32], dst[CLI_NAME_ROOM];
+    printf("%s: %zu tensors (dtype: %s), %s from %s in %.1f s, peak memory %s\n", cli_name(dst, o.convert.dst),
+           result.tensors, result.dtype, cli_bytes(a, result.tensor_bytes), cli_bytes(b, result.source_bytes),
+           result.seconds, cli_bytes(c, nibble_peak_rss()));
   }
   return cli_finish(status, &err);
 }

@@ -69,7 +69,7 @@ static const struct argp argp = {
 
 static void print_piece(void *ctx, const char *bytes, size_t n) {
   (void)ctx;
-  fwrite(bytes, 1, n, stdout);
+  cli_print_text(bytes, n);
   fflush(stdout); /* a reader sees each token as it comes */
 }
 

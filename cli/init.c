@@ -59,8 +59,8 @@ int cli_init(int argc, char **argv) {
     cJSON_AddNumberToObject(json, "peak_rss_bytes", (double)nibble_peak_rss());
     cli_print_json(json);
   } else if (status == NIBBLE_OK) {
-    char a[32], b[32];
-    printf("%s: %" PRId64 " parameters, %s in %.1f s, peak memory %s\n", o.init.dst, result.parameters,
+    char a[32], b[32], dst[CLI_NAME_ROOM];
+    printf("%s: %" PRId64 " parameters, %s in %.1f s, peak memory %s\n", cli_name(dst, o.init.dst), result.parameters,
            cli_bytes(a, result.file_bytes), result.seconds, cli_bytes(b, nibble_peak_rss()));
   }
   return cli_finish(status, &err);

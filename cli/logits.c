@@ -100,7 +100,8 @@ static int run(const struct argp *argp, int argc, char **argv,
     cJSON_AddNumberToObject(json, "peak_rss_bytes", (double)nibble_peak_rss());
     cli_print_json(json);
   } else if (status == NIBBLE_OK) {
-    printf("%s: [", o.logits.out);
+    char out[CLI_NAME_ROOM];
+    printf("%s: [", cli_name(out, o.logits.out));
     for (int i = 0; i < r.ndim; i++) printf("%s%" PRId64, i ? ", " : "", r.shape[i]);
     printf("] in %.2f s\n", r.seconds);
   }

@@ -137,7 +137,7 @@ static nibble_status decode(job *j, const char *ids_text, size_t n) {
   if (j->items) {
     cJSON_AddItemToArray(j->items, json_string(text, length));
   } else {
-    fwrite(text, 1, length, stdout);
+    cli_print_text(text, length);
     if (j->o->lines) putchar('\n');
   }
   free(text);

@@ -228,9 +228,17 @@ static void add_behaviour(cJSON *json, const nibble_verification *v) {
   cJSON_AddNumberToObject(limits, "min_top1", v->thresholds.min_top1);
 }
 
-/* Markdown, as a model card has it. Names go into code spans, where nothing but a backtick means anything. */
+/* A name for a code span in a table: without what would end the span, the cell or, where HTML is taken, either. */
+static const char *card_name(char buffer[CLI_NAME_ROOM], const char *name) {
+  cli_name(buffer, name);
+  for (char *c = buffer; (c = strpbrk(c, "`|<>"));) *c = '?';
+  return buffer;
+}
+
+/* Markdown, as a model card has it. */
 static void print_card(const nibble_verification *v) {
   const nibble_behaviour *b = v->behaviour;
+  char name[CLI_NAME_ROOM];
   printf("| check (nibble " NIBBLE_VERSION ") | result |\n| --- | --- |\n");
   printf("| verdict | %s |\n", v->fault_count ? "failed" : "sound");
   printf("| tensors | %zu, %zu packed weights |\n", v->tensors, v->packed_weights);
@@ -243,13 +251,13 @@ static void print_card(const nibble_verification *v) {
   }
   if (v->weight_count)
     printf("| weights against `%s` | %zu compared, %zu flagged; relative error %.4f on average, at most %.4f |\n",
-           v->original, v->weight_count, v->flagged_count, inexact ? sum / (double)inexact : 0, worst);
+           card_name(name, v->original), v->weight_count, v->flagged_count, inexact ? sum / (double)inexact : 0, worst);
   if (!b) return;
   printf("| perplexity | %.4f +- %.4f (original %.4f +- %.4f; %+.2f%%) |\n", b->perplexity, b->perplexity_stderr,
          b->reference_perplexity, b->reference_perplexity_stderr, 100 * b->ppl_increase);
   printf("| KL divergence | mean %.5f, 99%% %.4f, largest %.3f |\n", b->kl_mean, b->kl_p99, b->kl_max);
   printf("| same likeliest token | %.2f%% (top five: %.2f%%) |\n", 100 * b->top1_agreement, 100 * b->top5_agreement);
-  printf("| text | `%s`, %" PRId64 " tokens, SHA-256 `%s` |\n", v->text, b->tokens, v->text_sha256);
+  printf("| text | `%s`, %" PRId64 " tokens, SHA-256 `%s` |\n", card_name(name, v->text), b->tokens, v->text_sha256);
 }
 
 static void print_json(const nibble_verification *v) {

@@ -6,9 +6,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <utf8proc.h>
 
 #include "base/checked.h"
+#include "base/printable.h"
 #include "base/stage.h"
 #include "convert/bind.h"
 #include "convert/gguf.h"
@@ -81,17 +81,8 @@ nibble_status nb_checkpoint_add_file(nb_checkpoint *c, const char *path, int *in
   return NIBBLE_OK;
 }
 
-static bool is_utf8(const char *name) {
-  const utf8proc_uint8_t *p = (const utf8proc_uint8_t *)name;
-  for (utf8proc_ssize_t left = (utf8proc_ssize_t)strlen(name), n; left > 0; left -= n, p += n) {
-    utf8proc_int32_t code;
-    if ((n = utf8proc_iterate(p, left, &code)) <= 0) return false;
-  }
-  return true;
-}
-
 bool nb_name_is_safe(const char *name) {
-  if (!*name || *name == '/' || !is_utf8(name)) return false;
+  if (!*name || *name == '/' || !nb_is_printable(name)) return false;
   for (const char *part = name;; part++) {
     size_t n = strcspn(part, "/\\");
     if (n == 2 && part[0] == '.' && part[1] == '.') return false;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/printable.h"
 #include "base/stage.h"
 #include "model/family.h"
 #include "model/heads.h"
@@ -31,6 +32,12 @@ static void parse_dtype(nb_config *c) {
   }
 }
 
+/* Names of a kind are printed by whoever reads a config, and compared with ours, which are plain. */
+static nibble_status check_name(const char *where, const char *key, const char *name, nibble_error *err) {
+  if (nb_is_printable(name)) return NIBBLE_OK;
+  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"%s\" is '%s', with characters that no name has", where, key, name);
+}
+
 static nibble_status parse_identity(const char *where, nb_config *c, nibble_error *err) {
   c->model_type = c->architecture = "";
   nibble_status status = nb_json_string(where, c->json, "model_type", &c->model_type, err);
@@ -38,6 +45,9 @@ static nibble_status parse_identity(const char *where, nb_config *c, nibble_erro
   const cJSON *classes = cJSON_GetObjectItemCaseSensitive(c->json, "architectures");
   const cJSON *first = cJSON_IsArray(classes) ? cJSON_GetArrayItem(classes, 0) : NULL;
   if (cJSON_IsString(first)) c->architecture = first->valuestring;
+  status = check_name(where, "model_type", c->model_type, err);
+  if (status == NIBBLE_OK) status = check_name(where, "architectures", c->architecture, err);
+  if (status != NIBBLE_OK) return status;
   if (!*c->model_type && !*c->architecture)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: neither \"model_type\" nor \"architectures\": no model's configuration",
                    where);
@@ -53,6 +63,7 @@ static nibble_status parse_quantization(const char *where, nb_config *c, nibble_
   *q = (nb_quant_config){.present = present, .method = "", .quant_type = "fp4", .int8_threshold = 6.0};
   if (!present) return NIBBLE_OK;
   nibble_status status = nb_json_string(where, json, "quant_method", &q->method, err);
+  if (status == NIBBLE_OK) status = check_name(where, "quant_method", q->method, err);
   if (status == NIBBLE_OK) status = nb_json_bool(where, json, "load_in_4bit", &q->load_in_4bit, err);
   if (status == NIBBLE_OK) status = nb_json_bool(where, json, "load_in_8bit", &q->load_in_8bit, err);
   if (status == NIBBLE_OK) status = nb_json_bool(where, json, "bnb_4bit_use_double_quant", &q->double_quant, err);

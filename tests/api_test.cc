@@ -217,6 +217,10 @@ TEST(Api, WhatFreesTakesNull) {
   nibble_session_close(nullptr);
   EXPECT_EQ(nibble_session_length(nullptr), 0);
   nibble_device_check(nullptr);
+  nibble_printable(nullptr, nullptr);
+  char text[] = "a\nb";
+  nibble_printable(text, nullptr);
+  EXPECT_STREQ(text, "a?b");
   EXPECT_STREQ(nibble_status_name((nibble_status)77), "unknown");
 }
 
@@ -226,7 +230,7 @@ TEST(Api, EveryFunctionOfTheHeaderIsTried) {
                                  "nibble_peak_rss",          "nibble_input_changed",   "nibble_context_free",
                                  "nibble_inspection_free",   "nibble_tokenizer_close", "nibble_kernel_bench_free",
                                  "nibble_verification_free", "nibble_model_close",     "nibble_session_close",
-                                 "nibble_session_length"};
+                                 "nibble_session_length",    "nibble_printable"};
   for (const WithOptions &f : AllWithOptions()) tried.insert(f.name);
   for (const WithArguments &f : AllWithArguments()) tried.insert(f.name);
   std::string header = ReadFile(std::string(kSourceDir) + "/nibble.h");

@@ -233,8 +233,9 @@ static char *decode(const run *r, const int32_t *ids, int64_t n) {
     out = strdup(text.data ? text.data : "");
   nb_buf_free(&text);
   for (char *c = out; c && *c; c++) {
-    if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = ' ';
+    if (*c == '\n' || *c == '\t') *c = ' ';
   }
+  if (out) nibble_printable(out, "");
   return out;
 }
 

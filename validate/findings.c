@@ -5,12 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Names and texts from files go to terminals and reports: no control characters. */
+/* Names and texts from files go to terminals and reports. */
 static char *printable(const char *text) {
   char *copy = strdup(text);
-  for (char *c = copy; c && *c; c++) {
-    if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = '?';
-  }
+  if (copy) nibble_printable(copy, "");
   return copy;
 }
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/printable.h"
 #include "base/stage.h"
 #include "validate/plots.h"
 
@@ -38,24 +39,11 @@ static const char style[] =
     "break-inside:avoid}"
     "*{print-color-adjust:exact}}\n";
 
-/* Bytes of a valid UTF-8 character at p; 0 if there is none. */
-static int utf8_length(const unsigned char *p) {
-  int n = p[0] < 0x80                   ? 1
-          : p[0] >= 0xc2 && p[0] < 0xe0 ? 2
-          : p[0] >= 0xe0 && p[0] < 0xf0 ? 3
-          : p[0] >= 0xf0 && p[0] < 0xf5 ? 4
-                                        : 0;
-  for (int i = 1; i < n; i++) {
-    if ((p[i] & 0xc0) != 0x80) return 0;
-  }
-  bool overlong = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xf0 && p[1] < 0x90);
-  bool outside = (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf4 && p[1] > 0x8f);
-  return n > 1 && (overlong || outside) ? 0 : n;
-}
-
 void nb_html_text(nb_buf *out, const char *text) {
-  for (const unsigned char *p = (const unsigned char *)text; *p;) {
-    int n = utf8_length(p);
+  size_t left = strlen(text);
+  for (const char *p = text; left > 0;) {
+    int length = nb_printable_character(p, left);
+    size_t n = (size_t)(length < 0 ? -length : length);
     switch (*p) {
       case '&': nb_buf_puts(out, "&amp;"); break;
       case '<': nb_buf_puts(out, "&lt;"); break;
@@ -63,13 +51,13 @@ void nb_html_text(nb_buf *out, const char *text) {
       case '"': nb_buf_puts(out, "&quot;"); break;
       case '\'': nb_buf_puts(out, "&#39;"); break;
       default:
-        if (n == 0 || *p < 0x20 || *p == 0x7f) {
+        if (length < 0)
           nb_buf_puts(out, "\xef\xbf\xbd");
-        } else {
-          nb_buf_append(out, p, (size_t)n);
-        }
+        else
+          nb_buf_append(out, p, n);
     }
-    p += n ? n : 1;
+    p += n;
+    left -= n;
   }
 }
 
