@@ -45,13 +45,17 @@ IDS = [1, 504, 3575, 282, 4649, 314, 260, 2240, 282, 4649, 28, 284, 357, 314, 13
 
 
 class Table:
-    def __init__(self):
-        self.failed = False
-        print(f"{'model':<16} {'method':<14} {'check':<38} {'result':<30} ok")
+    def __init__(self, model_width=16):
+        self.failed, self.width = False, model_width
+        print(f"{'model':<{self.width}} {'method':<14} {'check':<38} {'result':<30} ok")
 
     def row(self, model, method, check, result, ok):
         self.failed |= not ok
-        print(f"{model:<16} {method:<14} {check:<38} {result:<30} {'yes' if ok else 'NO'}", flush=True)
+        print(f"{model:<{self.width}} {method:<14} {check:<38} {result:<30} {'yes' if ok else 'NO'}", flush=True)
+
+    def end(self):
+        print("FAILED" if self.failed else "all rows hold")
+        sys.exit(self.failed)
 
 
 def nibble(args, *command):
@@ -210,8 +214,8 @@ def main():
     check_tiny(table, args)
     check_minilm(table, args)
     check_smollm2(table, args)
-    print("FAILED" if table.failed else "all rows hold")
-    sys.exit(table.failed)
+    table.end()
 
 
-main()
+if __name__ == "__main__":
+    main()
