@@ -39,6 +39,7 @@ typedef struct nb_layout_config {
   nb_quant_config quant; /* as whoever reads it understands it; method and what one layout does not have are ignored */
   int variant;
   bool desc_act; /* groups are cut in the order of activations */
+  bool head;     /* the output embedding is packed, too */
   cJSON *kept;   /* names the modules that are not packed, as the layout does; taken over. NULL: nothing is said */
 } nb_layout_config;
 
@@ -66,6 +67,7 @@ struct nb_layout {
   bool (*name_variant)(cJSON *config, int variant); /* in quantization_config; false without memory */
   const char *config_too; /* a file beside config.json that repeats quantization_config, or NULL */
   bool packs_experts;     /* each matrix of a layer's experts may be packed; else they stay as they are */
+  bool blocks_only;       /* whoever loads it looks for packed weights in blocks, and for the output embedding */
   /* Members of quantization_config that say by rules of the layout's own which modules are packed; ends with NULL. */
   const char *const *choosers;
   /* quantization_config, for the caller; NULL without memory. */

@@ -90,10 +90,27 @@ static void tell_of_experts(const quantizer *q) {
   nb_buf_free(&others);
 }
 
+/* BERT's pooler, a classifier: linear layers, of which a layout that looks in blocks alone makes nothing. */
+static void tell_of_the_rest(const quantizer *q) {
+  const nb_checkpoint *c = &q->checkpoint;
+  const nb_tensor *first = NULL;
+  size_t count = 0;
+  for (size_t i = 0; q->method->layout->blocks_only && i < c->tensor_count; i++) {
+    const nb_tensor *t = &c->tensors[i];
+    bool outside = t->id.rule && t->id.layer < 0 && nb_role_info(t->id.role)->kind == NB_KIND_LINEAR;
+    if (!outside || t->is_part || t->id.is_bias) continue;
+    if (count++ == 0) first = t;
+  }
+  if (first)
+    nb_warn(&q->options->progress,
+            "%zu weights outside of blocks stay as they are, '%s' the first: what loads %s looks in blocks", count,
+            nb_tensor_weight_name(first), q->method->layout->name);
+}
+
 static nibble_status open_source(quantizer *q, nibble_error *err) {
   const nibble_quantize_options *o = q->options;
   nb_checkpoint *c = &q->checkpoint;
-  nb_select_options choice = {o->include, o->exclude, q->method->layout->packs_experts};
+  nb_select_options choice = {o->include, o->exclude, q->method->layout};
   nibble_status status = nb_checkpoint_open(o->src, c, err);
   if (status != NIBBLE_OK) return status;
   if (!c->config.json || !c->config.json->child)
@@ -114,6 +131,7 @@ static nibble_status open_source(quantizer *q, nibble_error *err) {
             o->src, c->config.model_type);
   if ((status = nb_select(c, &choice, &q->selection, err)) != NIBBLE_OK) return status;
   tell_of_experts(q);
+  tell_of_the_rest(q);
   return check_not_packed(q, err);
 }
 

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "convert/layouts.h"
 
 typedef struct pattern {
   const char *option, *text;
@@ -40,9 +39,10 @@ static bool matches(const pattern *p, const char *name) {
 }
 
 /* The kind of a linear module's weight that a layout can pack, quantized or not; NB_KIND_OTHER for all else. */
-static nb_kind linear_kind(const nb_tensor *t, bool experts) {
+static nb_kind linear_kind(const nb_tensor *t, const nb_layout *layout) {
   nb_kind kind = nb_role_info(t->id.role)->kind;
-  if (kind == NB_KIND_EXPERT && !experts) return NB_KIND_OTHER;
+  if (kind == NB_KIND_EXPERT && !layout->packs_experts) return NB_KIND_OTHER;
+  if (kind == NB_KIND_LINEAR && layout->blocks_only && t->id.rule && t->id.layer < 0) return NB_KIND_OTHER;
   int ndim = t->layout ? 2 : t->ndim;
   bool kept = t->id.is_bias || (t->id.rule && t->id.rule->stored & NB_KEEP_F32);
   return ndim == 2 && !kept && nb_kind_is_linear(kind) ? kind : NB_KIND_OTHER;
@@ -66,7 +66,7 @@ typedef struct selector {
 static nibble_status choose(selector *s, size_t i, const char *name, nibble_error *err) {
   const nb_checkpoint *c = s->checkpoint;
   const nb_tensor *t = &c->tensors[i];
-  nb_kind kind = linear_kind(t, s->out->experts);
+  nb_kind kind = linear_kind(t, s->out->layout);
   if (kind == NB_KIND_OTHER || t->count == 0) return NIBBLE_OK;
   /* transformers gives a tied head the embedding's weights, whatever the file says. */
   bool head = kind == NB_KIND_HEAD, tied = t == c->head && !c->config.head_differs;
@@ -85,11 +85,12 @@ static nibble_status choose_all(selector *s, nibble_error *err) {
   const nb_checkpoint *c = s->checkpoint;
   nibble_status status = NIBBLE_OK;
   for (size_t i = 0; status == NIBBLE_OK && i < c->tensor_count; i++) {
-    if (c->tensors[i].is_part) {
+    const nb_tensor *t = &c->tensors[i];
+    if (t->is_part) {
       s->out->choices[i] = NB_CHOICE_DROP;
       continue;
     }
-    status = choose(s, i, nb_tensor_weight_name(&c->tensors[i]), err);
+    status = choose(s, i, nb_tensor_weight_name(t), err);
   }
   return status;
 }
@@ -106,9 +107,9 @@ nibble_status nb_select(const nb_checkpoint *c, const nb_select_options *options
                 .include = {.option = "--include", .text = options->include},
                 .exclude = {.option = "--exclude", .text = options->exclude},
                 .out = out};
-  *out = (nb_selection){.choices = nb_alloc(c->tensor_count ? c->tensor_count : 1, sizeof *out->choices),
+  *out = (nb_selection){.choices = nb_alloc(c->tensor_count + 1, sizeof *out->choices),
                         .is_default = true,
-                        .experts = options->experts};
+                        .layout = options->layout};
   nibble_status status = out->choices ? NIBBLE_OK : nb_fail_memory(err, c->tensor_count * sizeof *out->choices);
   if (status == NIBBLE_OK) status = compile(&s.include, err);
   if (status == NIBBLE_OK) status = compile(&s.exclude, err);
@@ -159,7 +160,7 @@ cJSON *nb_skip_modules(const nb_checkpoint *c, const nb_selection *selection) {
     if (selection->choices[i] == NB_CHOICE_DROP) continue;
     const nb_tensor *t = &c->tensors[i];
     if (t->id.role == NB_HEAD && !t->id.is_bias) head_named = true;
-    if (selection->choices[i] != NB_CHOICE_KEEP || linear_kind(t, selection->experts) == NB_KIND_OTHER) continue;
+    if (selection->choices[i] != NB_CHOICE_KEEP || linear_kind(t, selection->layout) == NB_KIND_OTHER) continue;
     ok = add_module(list, nb_tensor_weight_name(t));
   }
   if (ok && !head_named) ok = add_head(c, list);

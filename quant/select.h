@@ -3,7 +3,7 @@
 #ifndef NB_QUANT_SELECT_H
 #define NB_QUANT_SELECT_H
 
-#include "convert/checkpoint.h"
+#include "convert/layouts.h"
 
 typedef enum nb_choice {
   NB_CHOICE_KEEP, /* written as it is */
@@ -12,15 +12,15 @@ typedef enum nb_choice {
 } nb_choice;
 
 typedef struct nb_selection {
-  nb_choice *choices; /* [tensor_count] */
-  size_t quantized;   /* how many are to be quantized */
-  bool experts;       /* as it was asked for */
-  bool is_default;    /* exactly what transformers quantizes by itself */
+  nb_choice *choices;      /* [tensor_count] */
+  size_t quantized;        /* how many are to be quantized */
+  const nb_layout *layout; /* as it was asked for */
+  bool is_default;         /* exactly what transformers quantizes by itself */
 } nb_selection;
 
 typedef struct nb_select_options {
   const char *include, *exclude; /* or NULL */
-  bool experts;                  /* the layout packs the matrices of experts, too */
+  const nb_layout *layout;       /* where the weights are to lie: it says which of them it has a place for */
 } nb_select_options;
 
 /* By default every linear layer's weight (nb_tensor.id) is quantized. `include` and `exclude` are regular expressions

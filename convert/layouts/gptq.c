@@ -248,7 +248,7 @@ static cJSON *write_config(const nb_layout_config *config) {
   bool ok = json && cJSON_AddNumberToObject(json, "bits", (double)q->bits) &&
             cJSON_AddNumberToObject(json, "group_size", (double)q->group_size) &&
             cJSON_AddBoolToObject(json, "desc_act", config->desc_act) && cJSON_AddBoolToObject(json, "sym", q->sym) &&
-            cJSON_AddBoolToObject(json, "lm_head", false) && cJSON_AddStringToObject(json, "method", method) &&
+            cJSON_AddBoolToObject(json, "lm_head", config->head) && cJSON_AddStringToObject(json, "method", method) &&
             cJSON_AddStringToObject(json, "quant_method", method) && name_variant(json, config->variant) &&
             cJSON_AddStringToObject(json, "pack_dtype", "int32");
   bool taken = ok && config->kept && cJSON_AddItemToObject(json, "dynamic", config->kept);
@@ -280,6 +280,7 @@ const nb_layout nb_layout_gptq = {.name = "gptq",
                                   .name_variant = name_variant,
                                   .config_too = "quantize_config.json",
                                   .packs_experts = true,
+                                  .blocks_only = true,
                                   .choosers = choosers,
                                   .config = write_config,
                                   .add_parts = add_parts};

@@ -176,6 +176,11 @@ static bool name_kept(const nb_method_run *run, cJSON **out) {
   return ok;
 }
 
+static bool packs_head(const nb_method_run *run) {
+  const nb_slot *head = nb_checkpoint_slot(run->checkpoint, NB_HEAD);
+  return head && head->tensor && nb_method_wants(run, head->tensor);
+}
+
 static bool add_meta(const nb_grids *g, cJSON *json) {
   cJSON *meta = cJSON_AddObjectToObject(json, "meta");
   cJSON *quantizer = meta ? cJSON_AddArrayToObject(meta, "quantizer") : NULL;
@@ -193,6 +198,7 @@ cJSON *nb_grids_config(const nb_method_run *run) {
       .quant = {.bits = g->grid.bits, .group_size = g->grid.group_size, .sym = g->grid.sym},
       .variant = g->variant,
       .desc_act = run->options->desc_act,
+      .head = packs_head(run),
   };
   if (!name_kept(run, &config.kept)) {
     cJSON_Delete(config.kept);

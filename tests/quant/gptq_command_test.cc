@@ -520,6 +520,73 @@ TEST_F(GptqCommand, ReadsModelsThatOnlyHaveQuantizeConfig) {
   EXPECT_NE(r.err.find("quantize_config.json is not a JSON object"), std::string::npos) << r.err;
 }
 
+// transformers and GPTQModel put their packed layers into blocks: a packed pooler would not be found, and replaced by
+// random weights.
+TEST_F(GptqCommand, LeavesLinearLayersOutsideOfBlocksAsTheyAre) {
+  WriteFile(folder_ / "bert.json",
+            R"({"architectures":["BertForSequenceClassification"],"model_type":"bert","hidden_size":64,"num_labels":3,
+      "intermediate_size":96,"num_hidden_layers":2,"num_attention_heads":2,"vocab_size":256,"dtype":"float32",
+      "max_position_embeddings":64})");
+  std::string bert = folder_ / "bert", out = folder_ / "out";
+  ASSERT_EQ(Nibble("init --no-sync --quiet " + (folder_ / "bert.json") + " " + bert).code, 0);
+  CommandResult r = Nibble("quantize --no-sync --method rtn --group-size 32 " + bert + " " + out);
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_NE(r.err.find("2 weights outside of blocks stay as they are, '"), std::string::npos) << r.err;
+  nb_checkpoint c;
+  nibble_error err;
+  ASSERT_EQ(nb_checkpoint_open(out.c_str(), &c, &err), NIBBLE_OK) << err.message;
+  for (const char *name : {"bert.pooler.dense.weight", "classifier.weight"}) {
+    const nb_tensor *t = nb_checkpoint_find_weight(&c, name);
+    ASSERT_NE(t, nullptr) << name;
+    EXPECT_EQ(t->layout, nullptr) << name;
+  }
+  EXPECT_NE(nb_checkpoint_find(&c, "bert.encoder.layer.1.attention.output.dense.qweight"), nullptr);
+  nb_checkpoint_close(&c);
+  r = Nibble("verify " + out + " --against " + bert);
+  EXPECT_EQ(r.code, 0) << r.out << r.err;
+  r = Nibble("quantize --no-sync --method nf4 " + bert + " " + (folder_ / "nf4"));
+  EXPECT_EQ(r.err.find("outside of blocks"), std::string::npos) << r.err;
+}
+
+TEST_F(GptqCommand, APackedWeightOutsideOfBlocksIsAFault) {
+  WriteFile(folder_ / "bert.json",
+            R"({"architectures":["BertModel"],"model_type":"bert","hidden_size":64,"intermediate_size":96,
+      "num_hidden_layers":1,"num_attention_heads":2,"vocab_size":256,"dtype":"float32","max_position_embeddings":64})");
+  std::string bert = folder_ / "bert", out = folder_ / "out";
+  ASSERT_EQ(Nibble("init --no-sync --quiet " + (folder_ / "bert.json") + " " + bert).code, 0);
+  ASSERT_EQ(Nibble("quantize --no-sync --method rtn --group-size 32 " + bert + " " + out).code, 0);
+  // The tensors of a query under the pooler's name: it has the same shape.
+  std::string file = ReadFile(out + "/model.safetensors");
+  const std::string former = "\"pooler.dense.weight\"";
+  file.replace(file.find(former), former.size(), "\"pooler.dense.former\"");
+  for (const char *part : {"qweight\"", "qzeros\"", "scales\"", "g_idx\""}) {
+    const std::string from = std::string("\"encoder.layer.0.attention.self.query.") + part,
+                      to = std::string("\"pooler.dense.") + part;
+    ASSERT_NE(file.find(from), std::string::npos) << from;
+    file.replace(file.find(from), from.size(), std::string(from.size() - to.size(), ' ') + to);
+  }
+  WriteFile(out + "/model.safetensors", file);
+  CommandResult r = Nibble("verify " + out);
+  EXPECT_EQ(r.code, 1);
+  EXPECT_NE(r.out.find("pooler.dense.qweight: it is packed, but no linear layer's weight of a block"),
+            std::string::npos)
+      << r.out << r.err;
+}
+
+TEST_F(GptqCommand, SaysWhetherTheHeadIsPacked) {
+  std::string config = ReadFile(folder_ / "config.json"), untied = folder_ / "untied";
+  const std::string tied = "\"tie_word_embeddings\":true";
+  config.replace(config.find(tied), tied.size(), "\"tie_word_embeddings\":false");
+  WriteFile(folder_ / "untied.json", config);
+  ASSERT_EQ(Nibble("init --no-sync --quiet " + (folder_ / "untied.json") + " " + untied).code, 0);
+  const std::string rtn = "quantize --quiet --no-sync --method rtn --group-size 32 " + untied + " ";
+  ASSERT_EQ(Nibble(rtn + (folder_ / "plain")).code, 0);
+  ASSERT_EQ(Nibble(rtn + (folder_ / "packed") + " --include lm_head").code, 0);
+  EXPECT_NE(ReadFile(folder_ / "plain/quantize_config.json").find("\"lm_head\": false"), std::string::npos);
+  EXPECT_NE(ReadFile(folder_ / "packed/quantize_config.json").find("\"lm_head\": true"), std::string::npos)
+      << ReadFile(folder_ / "packed/quantize_config.json");
+}
+
 TEST_F(GptqCommand, NamesAWorkFolderThatIsNotItsOwn) {
   std::filesystem::create_directory(folder_ / "mine");
   WriteFile(folder_ / "mine/letter.txt", "dear");
