@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/str.h"
+#include "convert/fused.h"
 #include "convert/layouts.h"
 
 /* ---- names ------------------------------------------------------------------------------------------------------ */
@@ -14,7 +15,7 @@ const char *nb_tensor_weight_name(const nb_tensor *t) { return t->weight_name ? 
 
 const nb_tensor *nb_checkpoint_find_weight(const nb_checkpoint *c, const char *name) {
   int64_t index;
-  if (nb_strmap_find(&c->by_weight, name, strlen(name), &index)) return &c->tensors[index];
+  if (nb_strmap_find(&c->by_weight, name, strlen(name), &index)) return nb_checkpoint_at(c, (size_t)index);
   const nb_tensor *t = nb_checkpoint_find(c, name);
   return t && !t->is_part ? t : NULL;
 }
@@ -90,7 +91,7 @@ static nibble_status find_layouts(nb_checkpoint *c, nibble_error *err) {
 
 /* What other layouts have beside a weight, or in its place: such a tensor means nothing by itself. */
 static bool is_foreign_part(const char *name) {
-  static const char *const endings[] = {".weight_scale_inv",  ".weight_scale",   ".weight_packed", "_blocks",
+  static const char *const endings[] = {"_scale_inv",         ".weight_scale",   ".weight_packed", "_blocks",
                                         ".weight_zero_point", ".weight_scale_2", ".qweight"};
   for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
     if (nb_ends_with(name, endings[i])) return true;
@@ -177,13 +178,17 @@ static nibble_status find_slot(const nb_checkpoint *c, const nb_identity *id, nb
   return NIBBLE_OK;
 }
 
+static nb_tensor *own(const nb_checkpoint *c, const nb_tensor *t) {
+  return t->whole ? &c->views[t - c->views] : &c->tensors[t - c->tensors];
+}
+
 /* Of two spellings of one tensor the better is taken. */
-static void take(const nb_checkpoint *c, nb_slot *slot, nb_tensor *t) {
+static void take(const nb_checkpoint *c, nb_slot *slot, const nb_tensor *t) {
   const nb_tensor *other = slot->tensor;
   bool is_better = !other || t->id.spelling < other->id.spelling;
   if (is_better) slot->tensor = t;
-  if (other && is_better) c->tensors[other - c->tensors].twin = t;
-  if (!is_better) t->twin = other;
+  if (other && is_better) own(c, other)->twin = t;
+  if (!is_better) own(c, t)->twin = other;
 }
 
 static nibble_status fill_slots(nb_checkpoint *c, nibble_error *err) {
@@ -193,8 +198,8 @@ static nibble_status fill_slots(nb_checkpoint *c, nibble_error *err) {
     if (nb_strmap_add(&c->by_promise, name, strlen(name), (int64_t)i) == NB_STRMAP_NO_MEMORY)
       return nb_fail_memory(err, c->promised.count * sizeof(nb_strmap_slot));
   }
-  for (size_t i = 0; i < c->tensor_count; i++) {
-    nb_tensor *t = &c->tensors[i];
+  for (size_t i = 0; i < nb_checkpoint_count(c); i++) {
+    const nb_tensor *t = nb_checkpoint_at(c, i);
     nb_slot *slot = NULL;
     nibble_status status = t->is_part ? NIBBLE_OK : find_slot(c, &t->id, &slot, err);
     if (status != NIBBLE_OK) return status;
@@ -235,6 +240,7 @@ nibble_status nb_bind(nb_checkpoint *c, nibble_error *err) {
   if ((status = nb_model_tensors_list(&c->config, &c->promised, err)) != NIBBLE_OK) return status;
   if (!(c->slots = nb_alloc(c->promised.count + 1, sizeof *c->slots)))
     return nb_fail_memory(err, c->promised.count * sizeof *c->slots);
+  if ((status = nb_fused_find(c, err)) != NIBBLE_OK) return status;
   return fill_slots(c, err);
 }
 
@@ -244,6 +250,7 @@ void nb_bind_free(nb_checkpoint *c) {
     free(c->tensors[i].weight_name);
     free(c->tensors[i].fault);
   }
+  nb_fused_free(c);
   nb_strmap_free(&c->by_weight);
   nb_strmap_free(&c->by_promise);
   nb_model_tensors_free(&c->promised);

@@ -50,13 +50,18 @@ typedef struct nb_tensor {
   bool is_part; /* belongs to another tensor's packed weight: */
   nb_part_role part;
   const struct nb_tensor *main;
-  bool is_transposed;           /* lies as [in, out] where `shape` says [out, in]; is_strided, too */
-  const nb_layout *layout;      /* of the packed weight whose main tensor this is; NULL: it is plain, or a part */
-  nb_packed *packed;            /* if layout: that weight's format and shape, without buffers; NULL: see fault */
-  nb_dtype source_dtype;        /* if layout: what the weight was before */
-  char *weight_name;            /* of that weight, where its layout calls the tensor something else; else NULL */
-  const struct nb_tensor *twin; /* the one that was taken, where two are the same promised tensor in other spellings */
-  char *fault;                  /* why the packed weight cannot be read; NULL: it can */
+  bool is_transposed;            /* lies as [in, out] where `shape` says [out, in]; is_strided, too */
+  const nb_layout *layout;       /* of the packed weight whose main tensor this is; NULL: it is plain, or a part */
+  nb_packed *packed;             /* if layout: that weight's format and shape, without buffers; NULL: see fault */
+  nb_dtype source_dtype;         /* if layout: what the weight was before */
+  char *weight_name;             /* of that weight, where its layout calls the tensor something else; else NULL */
+  const struct nb_tensor *twin;  /* the one that was taken, where two are the same promised tensor in other spellings */
+  char *fault;                   /* why the packed weight, or any of the views, cannot be read; NULL: they can */
+  const struct nb_tensor *whole; /* of a view: the tensor that it is a part of; else NULL */
+  const struct nb_tensor
+      *views; /* [view_count]: the matrices that the tensor holds (nb_role_parts), each as a tensor of
+                 its own in the same bytes, with the name that it would have; NULL: it is one itself */
+  size_t view_count;
 } nb_tensor;
 
 /* A tensor that the config promises, and the one that holds it. */
@@ -78,6 +83,8 @@ typedef struct nb_checkpoint {
   int file_count;
   nb_tensor *tensors; /* sorted as they lie: by file, then offset */
   size_t tensor_count, tensor_capacity;
+  nb_tensor *views; /* of all tensors that hold several matrices; by bind.c */
+  size_t view_count;
   size_t skipped_values; /* of a torch file: entries of its dict that are no tensors */
   nb_strmap by_name;     /* name -> index into tensors */
   nb_config config;      /* for a .gguf: made from its metadata */
@@ -85,10 +92,11 @@ typedef struct nb_checkpoint {
 
   /* Decided by bind.c; empty for a family without rules. */
   nb_model_tensors promised;
-  nb_slot *slots;         /* [promised.count] */
-  nb_strmap by_promise;   /* promised name -> index into slots */
-  nb_strmap by_weight;    /* weight_name -> index into tensors, of those that have one */
-  const char *foreign;    /* a packing that is recognized and cannot be undone here; NULL: none */
+  nb_slot *slots;          /* [promised.count] */
+  nb_strmap by_promise;    /* promised name -> index into slots */
+  nb_strmap by_weight;     /* weight_name, or a view's name -> nb_checkpoint_index, of those that have one */
+  const char *foreign;     /* a packing that is recognized and cannot be undone here; NULL: none */
+  const nb_tensor *misfit; /* a tensor of several matrices, but not of those that the config makes it; NULL: none */
   const nb_tensor *stray; /* of a GGUF file: a block's tensor that the family knows and its metadata has no place for */
   const nb_tensor *head;  /* an output embedding that a config which ties it does not promise; NULL: none */
   char *warning;          /* what is odd and was taken somehow; NULL: nothing is */
@@ -110,6 +118,18 @@ void nb_checkpoint_close(nb_checkpoint *checkpoint);
 /* NIBBLE_USAGE if an output put at `dst` would take the place of the checkpoint itself, or of a folder that it lies in.
  */
 nibble_status nb_checkpoint_protect(const nb_checkpoint *checkpoint, const char *dst, nibble_error *err);
+
+/* Tensors and views in one row of numbers, tensors first: a weight is in it twice where it is a view, as such and in
+ * its whole. */
+static inline size_t nb_checkpoint_count(const nb_checkpoint *c) { return c->tensor_count + c->view_count; }
+
+static inline const nb_tensor *nb_checkpoint_at(const nb_checkpoint *c, size_t index) {
+  return index < c->tensor_count ? &c->tensors[index] : &c->views[index - c->tensor_count];
+}
+
+static inline size_t nb_checkpoint_index(const nb_checkpoint *c, const nb_tensor *t) {
+  return t->whole ? c->tensor_count + (size_t)(t - c->views) : (size_t)(t - c->tensors);
+}
 
 /* The tensor of that name in the file. */
 const nb_tensor *nb_checkpoint_find(const nb_checkpoint *checkpoint, const char *name);

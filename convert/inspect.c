@@ -57,24 +57,27 @@ static nibble_status describe_tensor(inspection *in, const nb_tensor *t, nibble_
   return NIBBLE_OK;
 }
 
-/* Compares the names with what the config promises. */
-static void compare_with_config(inspection *in) {
+/* Compares the names with what the config promises. A tensor of several matrices is one too many only if none of them
+ * is promised. */
+static nibble_status compare_with_config(inspection *in, nibble_error *err) {
   nibble_inspection *p = &in->public;
   const nb_checkpoint *c = &in->checkpoint;
-  if (!c->config.family) return;
-  size_t found = 0;
+  if (!c->config.family) return NIBBLE_OK;
+  bool *placed = nb_alloc(c->tensor_count + 1, sizeof *placed);
+  if (!placed) return nb_fail_memory(err, c->tensor_count * sizeof *placed);
   for (size_t i = 0; i < c->promised.count; i++) {
-    if (c->slots[i].tensor) {
-      found++;
+    const nb_tensor *t = c->slots[i].tensor;
+    if (t) {
+      placed[nb_checkpoint_index(c, t->whole ? t->whole : t)] = true;
       continue;
     }
     p->missing_count++;
     if (p->missing_listed < MAX_MISSING_LISTED && (p->missing[p->missing_listed] = strdup(c->slots[i].wanted->name)))
       p->missing_listed++;
   }
-  size_t weights = 0;
-  for (size_t i = 0; i < p->tensor_count; i++) weights += strcmp(p->tensors[i].format, "part") != 0;
-  p->extra_count = weights - found;
+  for (size_t i = 0; i < c->tensor_count; i++) p->extra_count += !placed[i] && !c->tensors[i].is_part;
+  free(placed);
+  return NIBBLE_OK;
 }
 
 static nibble_status inspect(const nibble_inspect_options *options, nibble_inspection **out, nibble_error *err) {
@@ -102,7 +105,7 @@ static nibble_status inspect(const nibble_inspect_options *options, nibble_inspe
     if (status != NIBBLE_OK) goto done;
   }
   for (int i = 0; i < c->file_count; i++) p->file_bytes += c->files[i].map.size;
-  compare_with_config(in);
+  status = compare_with_config(in, err);
 done:
   if (status == NIBBLE_OK) {
     *out = p;

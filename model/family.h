@@ -65,7 +65,8 @@ typedef struct nb_rule {
                        the layer's number, the second for the expert's. Other spellings that are read, but never
                        written, follow after "|" */
   const char *gguf; /* the same in GGUF files; NULL: it has none there */
-  nb_dim out, in;   /* weight [out, in]; in NONE: [out] */
+  nb_dim out, in;   /* weight [out, in]; in NONE: [out]. Of a role with parts (roles.h) `out` is their number, and their
+                       rules say the rest */
   nb_when when;
   nb_when bias;    /* when there is NAME.bias [out], too */
   unsigned stored; /* flags above */

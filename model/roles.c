@@ -1,5 +1,7 @@
 #include "model/roles.h"
 
+#include <stddef.h>
+
 static const nb_role_row rows[NB_ROLES] = {
     [NB_ROLE_OTHER] = {"other", NB_KIND_OTHER, NB_SPLIT_COPY},
     [NB_TOKEN_EMBED] = {"token_embed", NB_KIND_EMBEDDING, NB_SPLIT_BY_ROWS},
@@ -30,6 +32,8 @@ static const nb_role_row rows[NB_ROLES] = {
     [NB_EXPERT_GATE] = {"expert_gate", NB_KIND_EXPERT, NB_SPLIT_BY_ROWS},
     [NB_EXPERT_UP] = {"expert_up", NB_KIND_EXPERT, NB_SPLIT_BY_ROWS},
     [NB_EXPERT_DOWN] = {"expert_down", NB_KIND_EXPERT, NB_SPLIT_BY_COLS},
+    [NB_EXPERTS_GATE_UP] = {"experts_gate_up", NB_KIND_EXPERT, NB_SPLIT_COPY},
+    [NB_EXPERTS_DOWN] = {"experts_down", NB_KIND_EXPERT, NB_SPLIT_COPY},
     [NB_FINAL_NORM] = {"final_norm", NB_KIND_NORM, NB_SPLIT_COPY},
     [NB_HEAD_DENSE] = {"head_dense", NB_KIND_LINEAR, NB_SPLIT_COPY},
     [NB_HEAD_NORM] = {"head_norm", NB_KIND_NORM, NB_SPLIT_COPY},
@@ -44,4 +48,11 @@ static const nb_role_row rows[NB_ROLES] = {
     [NB_UNKNOWN_HEAD] = {"unknown_head", NB_KIND_HEAD, NB_SPLIT_COPY},
 };
 
+static const nb_role parts[NB_ROLES][NB_MAX_ROLE_PARTS + 1] = {
+    [NB_EXPERTS_GATE_UP] = {NB_EXPERT_GATE, NB_EXPERT_UP},
+    [NB_EXPERTS_DOWN] = {NB_EXPERT_DOWN},
+};
+
 const nb_role_row *nb_role_info(nb_role role) { return &rows[role]; }
+
+const nb_role *nb_role_parts(nb_role role) { return parts[role][0] == NB_ROLE_OTHER ? NULL : parts[role]; }

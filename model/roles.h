@@ -36,6 +36,8 @@ typedef enum nb_role {
   NB_EXPERT_GATE,
   NB_EXPERT_UP,
   NB_EXPERT_DOWN,
+  NB_EXPERTS_GATE_UP, /* gates and ups of all experts of a layer in one tensor (nb_role_parts) */
+  NB_EXPERTS_DOWN,
   NB_FINAL_NORM,
   NB_HEAD_DENSE, /* before the output embedding of masked language models */
   NB_HEAD_NORM,
@@ -77,6 +79,13 @@ typedef struct nb_role_row {
 } nb_role_row;
 
 const nb_role_row *nb_role_info(nb_role role);
+
+enum { NB_MAX_ROLE_PARTS = 2 };
+
+/* A tensor of some roles holds one matrix of each of several others for every expert: [experts, rows, in], where the
+ * rows of the first part stand above those of the second. The parts' roles, ending with NB_ROLE_OTHER; NULL: the role's
+ * tensor is one matrix or vector. */
+const nb_role *nb_role_parts(nb_role role);
 
 /* True for what a packed layout may hold: linear layers and experts, and the output embedding where it is asked for. */
 static inline bool nb_kind_is_linear(nb_kind kind) {

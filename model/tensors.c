@@ -326,6 +326,21 @@ const nb_rule *nb_family_rule(const nb_family *family, nb_role role) {
   return NULL;
 }
 
+bool nb_identity_pieces(const nb_config *config, const nb_identity *id, nb_pieces *out) {
+  const nb_role *part = id->rule ? nb_role_parts(id->role) : NULL;
+  *out = (nb_pieces){.slices = part ? extent(config, id->rule->out) : 0};
+  for (; part && *part != NB_ROLE_OTHER; part++, out->count++) {
+    const nb_rule *rule = nb_family_rule(config->family, *part);
+    if (!rule) return false;
+    out->items[out->count].rule = rule;
+    out->items[out->count].first = out->rows;
+    out->items[out->count].rows = extent(config, rule->out);
+    out->rows += extent(config, rule->out);
+    out->cols = extent(config, rule->in);
+  }
+  return out->count > 0;
+}
+
 char *nb_identity_name(const nb_config *config, const nb_identity *id) {
   const char *suffix = id->is_bias ? bias : id->rule->stored & NB_BARE ? "" : weight;
   return expand(prefix_of(config, id->rule), id->rule->name, id->layer, id->expert, suffix);

@@ -49,6 +49,20 @@ typedef struct nb_identity {
  * family without rules, and of names that no rule knows: NB_BUFFER, or one of NB_UNKNOWN_*, which is a guess. */
 nb_identity nb_identify(const nb_config *config, const char *name, int ndim);
 
+/* What a tensor of a role with parts (nb_role_parts) is made of: slices [rows, cols], one an expert, in which the
+ * parts' matrices stand one below the other. */
+typedef struct nb_pieces {
+  int64_t slices, rows, cols;
+  int count;
+  struct {
+    const nb_rule *rule;
+    int64_t first, rows; /* rows [first, first + rows) of each slice */
+  } items[NB_MAX_ROLE_PARTS];
+} nb_pieces;
+
+/* The same of that identity under this config. False if it is of a role without parts, or none of the family's. */
+bool nb_identity_pieces(const nb_config *config, const nb_identity *id, nb_pieces *out);
+
 /* What most families call their output embedding. */
 extern const char nb_usual_head[];
 

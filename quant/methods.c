@@ -92,7 +92,7 @@ nibble_status nb_method_check(const nb_method *method, const nibble_quantize_opt
 }
 
 bool nb_method_wants(const nb_method_run *run, const nb_tensor *weight) {
-  return run->selection->choices[weight - run->checkpoint->tensors] == NB_CHOICE_QUANTIZE;
+  return run->selection->choices[nb_checkpoint_index(run->checkpoint, weight)] == NB_CHOICE_QUANTIZE;
 }
 
 bool nb_method_add_selection(const nibble_quantize_options *o, cJSON *settings) {

@@ -76,7 +76,7 @@ static void tell_of_experts(const quantizer *q) {
   for (size_t i = 0; !q->method->layout->packs_experts && i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
     if (nb_role_info(t->id.role)->kind != NB_KIND_EXPERT || t->is_part) continue;
-    count++;
+    count += t->views ? t->view_count : 1;
     bytes += t->bytes;
   }
   if (!count) return;
@@ -181,12 +181,12 @@ static nibble_status plan_output(quantizer *q, nibble_error *err) {
   const nb_checkpoint *c = &q->checkpoint;
   nibble_quantize_result *r = q->result;
   size_t next = 0;
-  if (!(q->plans = nb_alloc(c->tensor_count, sizeof *q->plans)))
-    return nb_fail_memory(err, c->tensor_count * sizeof *q->plans);
-  for (size_t i = 0; i < c->tensor_count; i++) {
+  if (!(q->plans = nb_alloc(nb_checkpoint_count(c), sizeof *q->plans)))
+    return nb_fail_memory(err, nb_checkpoint_count(c) * sizeof *q->plans);
+  for (size_t i = 0; i < nb_checkpoint_count(c); i++) {
     nb_choice choice = q->selection.choices[i];
     if (choice == NB_CHOICE_DROP) continue;
-    nibble_status status = plan_tensor(q, &c->tensors[i], choice == NB_CHOICE_QUANTIZE, &next, err);
+    nibble_status status = plan_tensor(q, nb_checkpoint_at(c, i), choice == NB_CHOICE_QUANTIZE, &next, err);
     if (status != NIBBLE_OK) return status;
     const nb_source *source = &q->plans[q->plan_count - 1].source;
     r->parameters += nb_dtype_is_float(source->dtype) ? source->count : 0;

@@ -65,7 +65,7 @@ typedef struct selector {
 
 static nibble_status choose(selector *s, size_t i, const char *name, nibble_error *err) {
   const nb_checkpoint *c = s->checkpoint;
-  const nb_tensor *t = &c->tensors[i];
+  const nb_tensor *t = nb_checkpoint_at(c, i);
   nb_kind kind = linear_kind(t, s->out->layout);
   if (kind == NB_KIND_OTHER || t->count == 0) return NIBBLE_OK;
   /* transformers gives a tied head the embedding's weights, whatever the file says. */
@@ -84,9 +84,9 @@ static nibble_status choose(selector *s, size_t i, const char *name, nibble_erro
 static nibble_status choose_all(selector *s, nibble_error *err) {
   const nb_checkpoint *c = s->checkpoint;
   nibble_status status = NIBBLE_OK;
-  for (size_t i = 0; status == NIBBLE_OK && i < c->tensor_count; i++) {
-    const nb_tensor *t = &c->tensors[i];
-    if (t->is_part) {
+  for (size_t i = 0; status == NIBBLE_OK && i < nb_checkpoint_count(c); i++) {
+    const nb_tensor *t = nb_checkpoint_at(c, i);
+    if (t->is_part || (s->out->layout->packs_experts ? t->views != NULL : t->whole != NULL)) {
       s->out->choices[i] = NB_CHOICE_DROP;
       continue;
     }
@@ -107,7 +107,7 @@ nibble_status nb_select(const nb_checkpoint *c, const nb_select_options *options
                 .include = {.option = "--include", .text = options->include},
                 .exclude = {.option = "--exclude", .text = options->exclude},
                 .out = out};
-  *out = (nb_selection){.choices = nb_alloc(c->tensor_count + 1, sizeof *out->choices),
+  *out = (nb_selection){.choices = nb_alloc(nb_checkpoint_count(c) + 1, sizeof *out->choices),
                         .is_default = true,
                         .layout = options->layout};
   nibble_status status = out->choices ? NIBBLE_OK : nb_fail_memory(err, c->tensor_count * sizeof *out->choices);
@@ -156,9 +156,9 @@ cJSON *nb_skip_modules(const nb_checkpoint *c, const nb_selection *selection) {
   if (selection->is_default) return cJSON_CreateNull();
   cJSON *list = cJSON_CreateArray();
   bool ok = list != NULL, head_named = false;
-  for (size_t i = 0; ok && i < c->tensor_count; i++) {
+  for (size_t i = 0; ok && i < nb_checkpoint_count(c); i++) {
     if (selection->choices[i] == NB_CHOICE_DROP) continue;
-    const nb_tensor *t = &c->tensors[i];
+    const nb_tensor *t = nb_checkpoint_at(c, i);
     if (t->id.role == NB_HEAD && !t->id.is_bias) head_named = true;
     if (selection->choices[i] != NB_CHOICE_KEEP || linear_kind(t, selection->layout) == NB_KIND_OTHER) continue;
     ok = add_module(list, nb_tensor_weight_name(t));

@@ -102,11 +102,11 @@ static void check_promised(look *l) {
     const nb_model_tensor *want = c->slots[i].wanted;
     const nb_tensor *have = c->slots[i].tensor;
     if (have) {
-      l->promised[have - c->tensors] = true;
+      l->promised[nb_checkpoint_index(c, have->whole ? have->whole : have)] = true;
       check_shape(l, want, have);
       check_format(l, want, have);
-    } else if (c->foreign && nb_kind_is_linear(want->kind)) {
-      continue; /* it may have another name there */
+    } else if ((c->foreign && nb_kind_is_linear(want->kind)) || (c->misfit && want->kind == NB_KIND_EXPERT)) {
+      continue; /* it may have another name there, or be in the tensor that cannot be taken apart */
     } else if (!nb_model_tensor_is_optional(&c->config, want)) {
       nb_find(l->findings, NIBBLE_FAULT, "missing", "missing-tensor", nb_place_tensor(want->name),
               "a model of type '%s' has it, the files do not", c->config.model_type);
@@ -141,14 +141,21 @@ static bool is_zero(const nb_checkpoint *c, const nb_tensor *t) {
 static void check_left_over(look *l) {
   const nb_checkpoint *c = l->checkpoint;
   if (c->foreign) return; /* its parts have names of their own */
+  for (size_t i = 0; i < c->view_count; i++) {
+    if (c->views[i].twin) check_twin(l, &c->views[i]);
+  }
   for (size_t i = 0; i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
-    if (l->promised[i] || t->is_part) continue;
+    if (l->promised[i] || t->is_part || (t->views && t->views->twin)) continue;
     if (nb_bnb_is_part_name(t->name)) {
       nb_find(l->findings, NIBBLE_FAULT, "left-over", "part-without-weight", nb_place_tensor(t->name),
               "it is a part of a packed weight that is not there");
     } else if (t->twin) {
       check_twin(l, t);
+    } else if (t->fault && !t->layout) {
+      const char *after_name = strstr(t->fault, "': ");
+      nb_find(l->findings, NIBBLE_FAULT, "shape", "wrong-shape", nb_place_tensor(t->name), "%s",
+              after_name ? after_name + 3 : t->fault);
     } else if (t->id.rule && t->id.is_bias && is_zero(c, t)) { /* AutoGPTQ saves one for each layer */
       nb_find(l->findings, NIBBLE_NOTE, "left-over", "", nb_place_tensor(t->name),
               "a bias of zeros, which the config has no place for and which changes nothing");

@@ -378,13 +378,15 @@ static nibble_status compare_tensor(const nb_checkpoint *artifact, const nb_chec
 nibble_status nb_weights_compare(const nb_checkpoint *artifact, const nb_checkpoint *original,
                                  const nibble_progress *progress, nb_findings *findings, nb_weights *out,
                                  nibble_error *err) {
-  *out = (nb_weights){.rows = nb_alloc(original->tensor_count + 1, sizeof *out->rows)};
-  if (!out->rows) return nb_fail_memory(err, original->tensor_count * sizeof *out->rows);
+  size_t count = nb_checkpoint_count(original);
+  *out = (nb_weights){.rows = nb_alloc(count + 1, sizeof *out->rows)};
+  if (!out->rows) return nb_fail_memory(err, count * sizeof *out->rows);
   uint64_t total = 0, done = 0;
   for (size_t i = 0; i < original->tensor_count; i++) total += original->tensors[i].bytes;
   nibble_status status = NIBBLE_OK;
-  for (size_t i = 0; status == NIBBLE_OK && i < original->tensor_count; i++) {
-    const nb_tensor *t = &original->tensors[i];
+  for (size_t i = 0; status == NIBBLE_OK && i < count; i++) {
+    const nb_tensor *t = nb_checkpoint_at(original, i);
+    if (t->views) continue; /* each by itself, since the artifact may have them so */
     nb_step(progress, t->name, done, total, "bytes");
     done += t->bytes;
     bool is_weight = t->layout || t->is_blocks || nb_dtype_is_float(t->dtype);

@@ -2,7 +2,8 @@
 """Makes the models of tests/golden/tiny that are no plain Llama, and tests/golden/families-bnb: tiny random models, and
 what transformers 5.24.0 and bitsandbytes 0.50.2 (torch 2.15.0) compute with them.
 
-tiny/NAME/ is a model folder as save_pretrained writes it, with the changes that its row names. tiny/NAME.safetensors
+tiny/NAME/ is a model folder as save_pretrained writes it, with the changes that its row names; of "fused" models with
+save_original_format=False, which leaves the experts of a layer in one tensor. tiny/NAME.safetensors
 holds `ids` [tokens], for an encoder-decoder `decoder_ids`, and the result of one float32 forward pass of the class that
 config.json names: `logits` ([tokens, vocab]; [1, labels] of a sequence classifier), or of a base class
 `last_hidden_state` [tokens, width].
@@ -113,6 +114,10 @@ TINY = {
     "qwen3-moe-sparse-step-bf16": ("Qwen3MoeForCausalLM", "qwen3_moe", dict(
         QWEN3_MOE, num_hidden_layers=3, decoder_sparse_step=2, norm_topk_prob=False, attention_bias=True,
         tie_word_embeddings=True), BF16),
+    "mixtral-fused-f32": ("MixtralForCausalLM", "mixtral",
+                          dict(DECODER, intermediate_size=20, num_local_experts=4, num_experts_per_tok=2), F32),
+    "qwen3-moe-fused-bf16": ("Qwen3MoeForCausalLM", "qwen3_moe",
+                             dict(QWEN3_MOE, mlp_only_layers=[1], norm_topk_prob=True), BF16),
     "llama-not-causal-bf16": ("LlamaForCausalLM", "llama", SMALL, BF16, {"is_causal": False}),
     "llama-two-ropes-bf16": ("LlamaForCausalLM", "llama",
                              dict(SMALL, rope_parameters=dict(ROPE, rope_theta=50.0)), BF16, {"rope_scaling": LINEAR}),
@@ -131,7 +136,8 @@ PACKED = {f"{name}-{method}": (name, method) for name, method in (
     ("bert-mlm-f32", "nf4"), ("bert-classify-bf16", "fp4"), ("bert-classify-bf16", "int8"), ("bert-base-f32", "fp4"),
     ("t5-f32", "nf4"), ("t5-f32", "int8"), ("t5-gated-bf16", "nf4"), ("t5-gated-bf16", "int8"),
     ("t5-silu-f16", "nf4"), ("t5-silu-f16", "int8"),
-    ("mixtral-f32", "nf4"), ("qwen3-moe-bf16", "nf4"), ("qwen3-moe-sparse-step-bf16", "int8"))}
+    ("mixtral-f32", "nf4"), ("qwen3-moe-bf16", "nf4"), ("qwen3-moe-sparse-step-bf16", "int8"),
+    ("mixtral-fused-f32", "nf4"), ("qwen3-moe-fused-bf16", "int8"))}
 
 
 def random_weights(model, seed):
@@ -205,9 +211,9 @@ def store(path, tensors, results):
     save_file({**ids, **results}, path + ".safetensors")
 
 
-def save(model, folder):
+def save(model, folder, **how):
     shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **how)
     unread = os.path.join(folder, "generation_config.json")
     if os.path.exists(unread):
         os.remove(unread)
@@ -217,7 +223,7 @@ def make_tiny(out, name, seed):
     class_name, model_type, config, dtype, *changes = TINY[name]
     folder = os.path.join(out, "tiny", name)
     model = getattr(transformers, class_name)(AutoConfig.for_model(model_type, **config)).to(F32)
-    save(random_weights(model, seed).to(dtype), folder)
+    save(random_weights(model, seed).to(dtype), folder, save_original_format="fused" not in name)
     if changes:
         change_config(folder, changes[0])
     if len(changes) > 1:
