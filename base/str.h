@@ -11,6 +11,10 @@ typedef struct nb_str {
   size_t length;
 } nb_str;
 
+static inline bool nb_str_is(nb_str s, const char *text) {
+  return s.length == strlen(text) && memcmp(s.data, text, s.length) == 0;
+}
+
 /* True if `text` is `end` or has it behind something. */
 static inline bool nb_ends_with(const char *text, const char *end) {
   size_t n = strlen(text), k = strlen(end);

@@ -40,20 +40,20 @@ static bool take(cursor *c, size_t n, uint64_t *out) {
   return true;
 }
 
-static bool take_string(cursor *c, nb_gguf_string *out) {
+static bool take_string(cursor *c, nb_str *out) {
   uint64_t length;
   if (!take(c, 8, &length) || !nb_range_inside(c->at, length, c->size)) return false;
-  *out = (nb_gguf_string){(const char *)c->data + c->at, (size_t)length};
+  *out = (nb_str){(const char *)c->data + c->at, (size_t)length};
   c->at += length;
   return true;
 }
 
 /* Keys and names are printed and looked up as C strings. */
-static bool is_name(nb_gguf_string s) { return s.length > 0 && s.length <= MAX_NAME && !memchr(s.data, 0, s.length); }
+static bool is_name(nb_str s) { return s.length > 0 && s.length <= MAX_NAME && !memchr(s.data, 0, s.length); }
 
 /* Moves past `count` values of one type. Every item takes at least a byte of the file, so a count that lies is found
  * out after as many steps as the file has bytes. */
-static nibble_status skip_values(cursor *c, nb_gguf_string key, uint64_t type, uint64_t count, int depth) {
+static nibble_status skip_values(cursor *c, nb_str key, uint64_t type, uint64_t count, int depth) {
   if (type >= NB_GGUF_TYPE_COUNT)
     return nb_fail(c->err, NIBBLE_BAD_INPUT, "%s: metadata '%.*s': value type %llu is not known", c->path,
                    (int)key.length, key.data, (unsigned long long)type);
@@ -68,7 +68,7 @@ static nibble_status skip_values(cursor *c, nb_gguf_string key, uint64_t type, u
     return nb_fail(c->err, NIBBLE_BAD_INPUT, "%s: metadata '%.*s': arrays nested more than %d deep", c->path,
                    (int)key.length, key.data, MAX_NESTING);
   for (uint64_t i = 0; i < count; i++) {
-    nb_gguf_string text;
+    nb_str text;
     uint64_t item_type, item_count;
     if (type == NB_GGUF_STRING) {
       if (!take_string(c, &text)) return truncated(c, "its metadata");
@@ -270,33 +270,28 @@ nibble_status nb_gguf_bool(const nb_gguf *g, const char *key, bool *out, nibble_
   return NIBBLE_OK;
 }
 
-nibble_status nb_gguf_text(const nb_gguf *g, const char *key, nb_gguf_string *out, nibble_error *err) {
+nibble_status nb_gguf_text(const nb_gguf *g, const char *key, nb_str *out, nibble_error *err) {
   const nb_gguf_entry *e = nb_gguf_find(g, key);
   if (!e) return NIBBLE_OK;
   if (e->is_array || e->type != NB_GGUF_STRING) return wrong_type(g, key, "one string", err);
-  *out = (nb_gguf_string){(const char *)e->value + 8, (size_t)load(e->value, 8)};
+  *out = (nb_str){(const char *)e->value + 8, (size_t)load(e->value, 8)};
   return NIBBLE_OK;
 }
 
-nibble_status nb_gguf_strings(const nb_gguf *g, const char *key, nb_gguf_string **out, size_t *count,
-                              nibble_error *err) {
+nibble_status nb_gguf_strings(const nb_gguf *g, const char *key, nb_str **out, size_t *count, nibble_error *err) {
   const nb_gguf_entry *e = nb_gguf_find(g, key);
   *out = NULL;
   *count = 0;
   if (!e) return NIBBLE_OK;
   if (!e->is_array || e->type != NB_GGUF_STRING) return wrong_type(g, key, "an array of strings", err);
-  nb_gguf_string *strings = nb_alloc(e->count ? e->count : 1, sizeof *strings);
+  nb_str *strings = nb_alloc(e->count ? e->count : 1, sizeof *strings);
   if (!strings) return nb_fail_memory(err, e->count * sizeof *strings);
   const uint8_t *at = e->value;
   for (uint64_t i = 0; i < e->count; i++) {
-    strings[i] = (nb_gguf_string){(const char *)at + 8, (size_t)load(at, 8)};
+    strings[i] = (nb_str){(const char *)at + 8, (size_t)load(at, 8)};
     at += 8 + strings[i].length;
   }
   *out = strings;
   *count = (size_t)e->count;
   return NIBBLE_OK;
-}
-
-bool nb_gguf_is(nb_gguf_string s, const char *text) {
-  return s.length == strlen(text) && memcmp(s.data, text, s.length) == 0;
 }

@@ -7,6 +7,7 @@
 #define NB_CONVERT_GGUF_H
 
 #include "base/buf.h"
+#include "base/str.h"
 #include "convert/checkpoint.h"
 
 /* The numbers are the file's. */
@@ -27,14 +28,8 @@ typedef enum nb_gguf_type {
   NB_GGUF_TYPE_COUNT
 } nb_gguf_type;
 
-/* Bytes in the mapped file; no NUL at the end. */
-typedef struct nb_gguf_string {
-  const char *data;
-  size_t length;
-} nb_gguf_string;
-
 typedef struct nb_gguf_entry {
-  nb_gguf_string key;
+  nb_str key;
   nb_gguf_type type; /* of the value; of its items if is_array */
   bool is_array;
   uint64_t count;       /* items; 1 if it is no array */
@@ -42,7 +37,7 @@ typedef struct nb_gguf_entry {
 } nb_gguf_entry;
 
 typedef struct nb_gguf_tensor {
-  nb_gguf_string name; /* the file's, "blk.0.attn_q.weight" */
+  nb_str name; /* the file's, "blk.0.attn_q.weight" */
   int ndim;
   int64_t shape[4]; /* row-major: the file's extents in reverse */
   uint32_t type;    /* the file's number of the element type */
@@ -77,17 +72,14 @@ nibble_status nb_gguf_int(const nb_gguf *gguf, const char *key, int64_t min, int
                           nibble_error *err);
 nibble_status nb_gguf_double(const nb_gguf *gguf, const char *key, double *out, nibble_error *err);
 nibble_status nb_gguf_bool(const nb_gguf *gguf, const char *key, bool *out, nibble_error *err);
-nibble_status nb_gguf_text(const nb_gguf *gguf, const char *key, nb_gguf_string *out, nibble_error *err);
+nibble_status nb_gguf_text(const nb_gguf *gguf, const char *key, nb_str *out, nibble_error *err);
 
 /* An array of strings; *out is malloc'd (NULL and 0 if absent), the bytes are in the file. */
-nibble_status nb_gguf_strings(const nb_gguf *gguf, const char *key, nb_gguf_string **out, size_t *count,
-                              nibble_error *err);
+nibble_status nb_gguf_strings(const nb_gguf *gguf, const char *key, nb_str **out, size_t *count, nibble_error *err);
 
 /* Item i of an array of numbers, i < entry->count; 0 for one of strings or arrays. */
 int64_t nb_gguf_item_int(const nb_gguf_entry *entry, uint64_t i);
 double nb_gguf_item_double(const nb_gguf_entry *entry, uint64_t i);
-
-bool nb_gguf_is(nb_gguf_string string, const char *text);
 
 /* tokenizer.json made from the metadata, appended to *out. NIBBLE_BAD_INPUT if the file holds no tokenizer, or one of a
  * kind that is not converted; the message says which. */

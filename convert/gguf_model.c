@@ -69,7 +69,7 @@ static const char *key_of(const model *m, const char *suffix, char key[128]) {
 
 static const nb_gguf_tensor *find_tensor(const nb_gguf *g, const char *name) {
   for (size_t i = 0; i < g->tensor_count; i++) {
-    if (nb_gguf_is(g->tensors[i].name, name)) return &g->tensors[i];
+    if (nb_str_is(g->tensors[i].name, name)) return &g->tensors[i];
   }
   return NULL;
 }
@@ -147,27 +147,27 @@ static nibble_status llama3_scaling(const model *m, double theta, cJSON *rope) {
 }
 
 /* llama.cpp takes a factor without a type for linear scaling, and scale_linear for such a factor. */
-static nibble_status scaling_type(const model *m, nb_gguf_string *type, double *factor) {
+static nibble_status scaling_type(const model *m, nb_str *type, double *factor) {
   char key[128];
   const nb_gguf *g = m->gguf;
   *factor = 0;
   nibble_status status = nb_gguf_double(g, key_of(m, "rope.scale_linear", key), factor, m->err);
   if (status == NIBBLE_OK) status = nb_gguf_double(g, key_of(m, "rope.scaling.factor", key), factor, m->err);
-  *type = *factor == 0 || *factor == 1 ? (nb_gguf_string){"none", 4} : (nb_gguf_string){"linear", 6};
+  *type = *factor == 0 || *factor == 1 ? (nb_str){"none", 4} : (nb_str){"linear", 6};
   if (status == NIBBLE_OK) status = nb_gguf_text(g, key_of(m, "rope.scaling.type", key), type, m->err);
   return status;
 }
 
 static nibble_status add_rope(const model *m, cJSON *config) {
   char key[128];
-  nb_gguf_string type;
+  nb_str type;
   double theta = 10000, factor;
   cJSON *rope = cJSON_AddObjectToObject(config, "rope_parameters");
   nibble_status status = nb_gguf_double(m->gguf, key_of(m, "rope.freq_base", key), &theta, m->err);
   if (status == NIBBLE_OK) status = scaling_type(m, &type, &factor);
   if (status != NIBBLE_OK) return status;
-  bool linear = nb_gguf_is(type, "linear"), yarn = nb_gguf_is(type, "yarn");
-  if (!linear && !yarn && !nb_gguf_is(type, "none"))
+  bool linear = nb_str_is(type, "linear"), yarn = nb_str_is(type, "yarn");
+  if (!linear && !yarn && !nb_str_is(type, "none"))
     return nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: metadata '%s': rope scaling '%.*s' is not supported", m->gguf->path,
                    key_of(m, "rope.scaling.type", key), (int)type.length, type.data);
   if ((linear || yarn) && factor != 0 && !nb_json_add_float(rope, "factor", factor))
@@ -348,7 +348,7 @@ static nibble_status add_token_ids(const model *m, cJSON *config) {
   return status == NIBBLE_OK ? copy_int(m, "tokenizer.ggml.unknown_token_id", config, "unk_token_id") : status;
 }
 
-static cJSON *string_of(nb_gguf_string s) {
+static cJSON *string_of(nb_str s) {
   char *text = strndup(s.data ? s.data : "", s.length);
   cJSON *json = text ? cJSON_CreateString(text) : NULL;
   free(text);
@@ -361,7 +361,7 @@ static nibble_status build_config(const model *m, cJSON *config) {
     snprintf(type, sizeof type, "gguf-%s", m->arch_name); /* no model_type of transformers */
     return cJSON_AddStringToObject(config, "model_type", type) ? NIBBLE_OK : nb_fail_memory(m->err, sizeof(cJSON));
   }
-  nb_gguf_string name = {0};
+  nb_str name = {0};
   nibble_status status = nb_gguf_text(m->gguf, "general.name", &name, m->err);
   if (status != NIBBLE_OK) return status;
   if (name.length && !cJSON_AddItemToObject(config, "_model_name_or_path", string_of(name)))
@@ -383,8 +383,7 @@ static nibble_status build_config(const model *m, cJSON *config) {
 }
 
 static nibble_status identify(model *m) {
-  static const char model_type[] = "model";
-  nb_gguf_string name = {0}, type = {0};
+  nb_str name = {0}, type = {0};
   int64_t parts = 1;
   nibble_status status = nb_gguf_text(m->gguf, "general.architecture", &name, m->err);
   if (status == NIBBLE_OK) status = nb_gguf_text(m->gguf, "general.type", &type, m->err);
@@ -393,10 +392,9 @@ static nibble_status identify(model *m) {
   if (name.length == 0 || name.length >= sizeof m->arch_name || memchr(name.data, 0, name.length))
     return nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: metadata 'general.architecture' does not name a family",
                    m->gguf->path);
-  bool is_model = type.length == sizeof model_type - 1 && memcmp(type.data, model_type, type.length) == 0;
-  if (type.length && !is_model)
+  if (type.length && !nb_str_is(type, "model"))
     return nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: metadata 'general.type' is '%.*s': it holds no whole model",
-                   m->gguf->path, (int)nb_min_i64((int64_t)type.length, 64), (const char *)type.data);
+                   m->gguf->path, (int)nb_min_i64((int64_t)type.length, 64), type.data);
   if (parts > 1)
     return nb_fail(m->err, NIBBLE_BAD_INPUT,
                    "%s: one part of a model split into %lld files, which is not supported; merge them first "
@@ -440,7 +438,7 @@ static nibble_status measure(const model *m, const nb_gguf_tensor *t, nb_tensor 
 
 /* The Hugging Face name, malloc'd, and over how many heads the rows are interleaved. NULL with NIBBLE_OK: a tensor that
  * has no counterpart and needs none. */
-static nibble_status translate(const model *m, nb_gguf_string gguf_name, const nb_config *config, char **out,
+static nibble_status translate(const model *m, nb_str gguf_name, const nb_config *config, char **out,
                                int64_t *permute_heads) {
   nb_identity id;
   char *name = strndup(gguf_name.data, gguf_name.length);

@@ -98,8 +98,8 @@ static const nb_pretokenizer pretokenizers[] = {
     },
 };
 
-const nb_pretokenizer *nb_pretokenizer_find(nb_gguf_string name) {
-  if (!name.data) name = (nb_gguf_string){"default", 7};
+const nb_pretokenizer *nb_pretokenizer_find(nb_str name) {
+  if (!name.data) name = (nb_str){"default", 7};
   for (size_t i = 0; i < sizeof pretokenizers / sizeof *pretokenizers; i++) {
     for (const char *at = pretokenizers[i].names; *at;) {
       size_t n = strcspn(at, " ");

@@ -19,6 +19,6 @@ typedef struct nb_pretokenizer {
 } nb_pretokenizer;
 
 /* NULL if the name is not known. An absent name is "default". */
-const nb_pretokenizer *nb_pretokenizer_find(nb_gguf_string name);
+const nb_pretokenizer *nb_pretokenizer_find(nb_str name);
 
 #endif

@@ -42,7 +42,7 @@ static nibble_status save_text(const char *folder, const char *name, const char 
 }
 
 static nibble_status add_special_tokens(const nb_gguf *g, cJSON *json, nibble_error *err) {
-  nb_gguf_string *tokens;
+  nb_str *tokens;
   size_t count;
   nibble_status status = nb_gguf_strings(g, "tokenizer.ggml.tokens", &tokens, &count, err);
   for (size_t i = 0; status == NIBBLE_OK && i < sizeof special_tokens / sizeof *special_tokens; i++) {
@@ -80,7 +80,7 @@ static nibble_status write_tokenizer_config(const nb_checkpoint *c, const char *
 }
 
 static nibble_status write_chat_template(const nb_gguf *g, const char *folder, nibble_error *err) {
-  nb_gguf_string text = {0};
+  nb_str text = {0};
   nibble_status status = nb_gguf_text(g, "tokenizer.chat_template", &text, err);
   if (status != NIBBLE_OK || !text.length) return status;
   return save_text(folder, "chat_template.jinja", text.data, text.length, err);

@@ -22,13 +22,13 @@ typedef struct reader {
 /* ---- vocabulary and merges ---- */
 
 static nibble_status read_kind(reader *r) {
-  nb_gguf_string kind = {0}, pre = {0};
+  nb_str kind = {0}, pre = {0};
   nibble_status status = nb_gguf_text(r->gguf, "tokenizer.ggml.model", &kind, r->err);
   if (status == NIBBLE_OK) status = nb_gguf_text(r->gguf, "tokenizer.ggml.pre", &pre, r->err);
   if (status != NIBBLE_OK) return status;
   if (!kind.data) return nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: it holds no tokenizer", r->gguf->path);
-  if (nb_gguf_is(kind, "llama")) return NIBBLE_OK;
-  if (!nb_gguf_is(kind, "gpt2"))
+  if (nb_str_is(kind, "llama")) return NIBBLE_OK;
+  if (!nb_str_is(kind, "gpt2"))
     return nb_fail(r->err, NIBBLE_BAD_INPUT,
                    "%s: a tokenizer of kind '%.*s' cannot be converted; 'gpt2' and 'llama' can", r->gguf->path,
                    (int)nb_min_i64((int64_t)kind.length, 64), kind.data);
@@ -39,7 +39,7 @@ static nibble_status read_kind(reader *r) {
 }
 
 /* Copies the texts, since the vocabulary outlives the mapped file, and ends each with a NUL. */
-static nibble_status add_tokens(reader *r, const nb_gguf_string *tokens, size_t count) {
+static nibble_status add_tokens(reader *r, const nb_str *tokens, size_t count) {
   nb_vocab *vocab = &r->spec->vocab;
   size_t bytes = count;
   for (size_t i = 0; i < count; i++) bytes += tokens[i].length;
@@ -60,7 +60,7 @@ static nibble_status add_tokens(reader *r, const nb_gguf_string *tokens, size_t 
 
 static nibble_status read_tokens(reader *r) {
   const char *key = "tokenizer.ggml.tokens";
-  nb_gguf_string *tokens;
+  nb_str *tokens;
   size_t count;
   nibble_status status = nb_gguf_strings(r->gguf, key, &tokens, &count, r->err);
   if (status != NIBBLE_OK) return status;
@@ -102,7 +102,7 @@ static nibble_status read_types_and_scores(reader *r) {
 }
 
 /* "left right": the space that parts them is the first one past the first byte. */
-static nibble_status add_merge(reader *r, size_t i, nb_gguf_string text) {
+static nibble_status add_merge(reader *r, size_t i, nb_str text) {
   const char *space = text.length > 2 ? memchr(text.data + 1, ' ', text.length - 1) : NULL;
   bool known = false;
   if (space) {
@@ -117,7 +117,7 @@ static nibble_status add_merge(reader *r, size_t i, nb_gguf_string text) {
 }
 
 static nibble_status read_merges(reader *r) {
-  nb_gguf_string *merges;
+  nb_str *merges;
   size_t count;
   nibble_status status = nb_gguf_strings(r->gguf, "tokenizer.ggml.merges", &merges, &count, r->err);
   if (status != NIBBLE_OK) return status;
