@@ -86,7 +86,7 @@ nibble_status nb_windows_load(const nb_windows_options *options, nb_windows *out
   nb_buf text = {0};
   nb_ids ids = {0};
   nb_tokenizer *tokenizer = NULL;
-  nibble_status status = nb_tokenizer_open(options->tokenizer, &tokenizer, err);
+  nibble_status status = nb_tokenizer_of(options->checkpoint, &tokenizer, err);
   if (status == NIBBLE_OK) status = read_text(options->path, &text, err);
   if (status == NIBBLE_OK) status = nb_tokenizer_encode(tokenizer, text.data, text.length, NB_ADD_SPECIAL, &ids, err);
   if (status == NIBBLE_OK && ids.failed) status = nb_fail_memory(err, ids.length * sizeof *ids.data);

@@ -3,11 +3,11 @@
 #ifndef NB_QUANT_WINDOWS_H
 #define NB_QUANT_WINDOWS_H
 
-#include "base/status.h"
+#include "convert/checkpoint.h"
 
 typedef struct nb_windows_options {
-  const char *path;      /* the text */
-  const char *tokenizer; /* a MODEL, as for nb_tokenizer_open */
+  const char *path;                /* the text */
+  const nb_checkpoint *checkpoint; /* whose tokenizer cuts it */
   int64_t samples, seqlen;
   bool random;   /* windows begin anywhere, drawn by `seed`; else they follow each other from the start */
   uint64_t seed; /* if random */

@@ -68,7 +68,7 @@ static nibble_status prepare(generation *g, nibble_error *err) {
                            .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8};
   nibble_status status = nb_model_load(o->model, &load, &g->model, err);
   if (status == NIBBLE_OK) status = nb_model_need_decoder(&g->model, err);
-  if (status == NIBBLE_OK) status = nb_tokenizer_open(o->model, &g->tokenizer, err);
+  if (status == NIBBLE_OK) status = nb_tokenizer_of(&g->model.checkpoint, &g->tokenizer, err);
   if (status == NIBBLE_OK) status = find_eos(g, err);
   if (status == NIBBLE_OK)
     status = nb_tokenizer_encode(g->tokenizer, o->prompt, strlen(o->prompt), NB_ADD_SPECIAL, &g->prompt, err);

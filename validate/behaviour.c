@@ -63,7 +63,7 @@ static nibble_status load_text(run *r, nibble_error *err) {
   const nb_behaviour_options *o = r->options;
   nb_buf text = {0};
   nibble_status status = nb_text_read(o->text, &text, err);
-  if (status == NIBBLE_OK) status = nb_tokenizer_open(o->original, &r->tokenizer, err);
+  if (status == NIBBLE_OK) status = nb_tokenizer_of(o->original, &r->tokenizer, err);
   if (status == NIBBLE_OK)
     status = nb_tokenizer_encode(r->tokenizer, text.data ? text.data : "", text.length, NB_ADD_SPECIAL, &r->ids, err);
   nb_buf_free(&text);
@@ -279,11 +279,11 @@ static nibble_status measure(run *r, nb_findings *findings, nibble_behaviour *ou
   nb_hidden hidden = {0};
   nibble_status status = load_text(r, err);
   uint64_t before = resident_now();
-  if (status == NIBBLE_OK) status = open_side(r, o->artifact, &r->artifact, err);
+  if (status == NIBBLE_OK) status = open_side(r, o->artifact->path, &r->artifact, err);
   if (status == NIBBLE_OK) status = nb_hidden_keep(&r->artifact.model, r->ids.data, r->ctx, &hidden, err);
   uint64_t after = resident_now(), kept = before + nb_hidden_bytes(&hidden);
   out->resident_bytes = after > kept ? after - kept : 0;
-  if (status == NIBBLE_OK) status = open_side(r, o->original, &r->original, err);
+  if (status == NIBBLE_OK) status = open_side(r, o->original->path, &r->original, err);
   if (status == NIBBLE_OK) status = nb_hidden_compare(&hidden, &r->original.model, r->ids.data, out, err);
   if (status == NIBBLE_OK) status = allocate(r, err);
   for (int64_t w = 0; status == NIBBLE_OK && w < r->chunks; w++) {

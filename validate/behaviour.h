@@ -4,14 +4,14 @@
 #ifndef NB_VALIDATE_BEHAVIOUR_H
 #define NB_VALIDATE_BEHAVIOUR_H
 
-#include "base/status.h"
+#include "convert/checkpoint.h"
 #include "validate/findings.h"
 
 typedef struct nb_behaviour_options {
   const nibble_context *context;
-  const char *artifact, *original; /* MODELs */
-  const char *text;                /* file, plain or gzip */
-  int64_t ctx, chunks;             /* 0: 512, and all */
+  const nb_checkpoint *artifact, *original; /* as opened; each model is loaded from its path and owns its files */
+  const char *text;                         /* file, plain or gzip */
+  int64_t ctx, chunks;                      /* 0: 512, and all */
   nibble_int8 int8;
   bool sensitivity; /* of each block */
   const nibble_progress *progress;

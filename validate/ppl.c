@@ -105,17 +105,17 @@ static nibble_status check_options(const nibble_ppl_options *o, const nb_config 
 }
 
 /* The text's ids; run->bos is set where llama.cpp's convention wants one at the start of each window. */
-static nibble_status read_ids(const nibble_ppl_options *o, const nb_config *config, ppl_run *run, nb_ids *ids,
+static nibble_status read_ids(const nibble_ppl_options *o, const nb_checkpoint *checkpoint, ppl_run *run, nb_ids *ids,
                               nibble_error *err) {
   nb_buf text = {0};
   nb_tokenizer *tokenizer = NULL;
   nibble_status status = nb_text_read(o->text, &text, err);
-  if (status == NIBBLE_OK) status = nb_tokenizer_open(o->model, &tokenizer, err);
+  if (status == NIBBLE_OK) status = nb_tokenizer_of(checkpoint, &tokenizer, err);
   if (status == NIBBLE_OK)
     status = nb_tokenizer_encode(tokenizer, text.length ? text.data : "", text.length, NB_ADD_SPECIAL, ids, err);
   run->bos = -1;
   bool llama = o->convention == NIBBLE_CONVENTION_LLAMA_CPP;
-  if (llama && ids->length && ids->data[0] == config->bos_token_id) run->bos = ids->data[0];
+  if (llama && ids->length && ids->data[0] == checkpoint->config.bos_token_id) run->bos = ids->data[0];
   nb_tokenizer_close(tokenizer);
   nb_buf_free(&text);
   if (status != NIBBLE_OK) return status;
@@ -155,7 +155,7 @@ static nibble_status measure(const nibble_ppl_options *o, nibble_ppl_result *out
   out->load_seconds = nb_seconds() - start;
   if ((status = nb_model_need_decoder(&model, err)) != NIBBLE_OK) goto done;
   if ((status = check_options(o, config, &run, err)) != NIBBLE_OK) goto done;
-  if ((status = read_ids(o, config, &run, &ids, err)) != NIBBLE_OK) goto done;
+  if ((status = read_ids(o, &model.checkpoint, &run, &ids, err)) != NIBBLE_OK) goto done;
   /* Short windows go together, long ones in steps: scratch is for BATCH_ROWS rows at most. LLM.int8 takes its outlier
    * columns from all rows of a step, so each window is a step of its own there. */
   bool whole = o->int8 == NIBBLE_INT8_LLM;

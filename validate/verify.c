@@ -60,8 +60,8 @@ static nibble_status check_weights(verification *v, const nibble_verify_options 
 
 static nibble_status check_behaviour(verification *v, const nibble_verify_options *o, nibble_error *err) {
   nb_behaviour_options options = {.context = o->context,
-                                  .artifact = o->artifact,
-                                  .original = o->against,
+                                  .artifact = &v->artifact,
+                                  .original = &v->original,
                                   .text = o->text,
                                   .ctx = o->ctx,
                                   .chunks = o->chunks,

@@ -118,7 +118,7 @@ static nibble_status load_windows(const nb_method_run *run, nb_windows *out, nib
   const nibble_quantize_options *o = run->options;
   int64_t positions = run->checkpoint->config.max_position_embeddings;
   nb_windows_options w = {.path = o->calib,
-                          .tokenizer = o->src,
+                          .checkpoint = run->checkpoint,
                           .samples = o->nsamples > 0 ? o->nsamples : DEFAULT_SAMPLES,
                           .seqlen = o->seqlen > 0 ? o->seqlen : nb_min_i64(DEFAULT_SEQLEN, positions),
                           .random = is_random(o),
