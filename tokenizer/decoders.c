@@ -247,7 +247,7 @@ static void read_strip(nb_step_reader *r, step *s) {
 
 static void read_suffix(nb_step_reader *r, step *s) { nb_step_string(r, "suffix", NB_MAX_CONTENT, &s->text); }
 
-static const struct {
+static const struct step_type {
   const char *type;
   step step;
   void (*read)(nb_step_reader *r, step *s); /* the options; NULL: there are none */
@@ -261,19 +261,18 @@ static const struct {
     {"BPEDecoder", {.each = suffix}, read_suffix},
 };
 
-static void add(nb_step_reader *r, void *ctx) {
+static void add(nb_step_reader *r, const void *row, void *ctx) {
+  const struct step_type *type = row;
   nb_decoder *out = ctx;
-  size_t i = 0, count = sizeof types / sizeof *types;
-  while (i < count && strcmp(r->type, types[i].type) != 0) i++;
-  if (i == count) nb_step_unknown(r);
   if (!nb_step_room(r, out->count)) return;
   step *s = &out->steps[out->count++];
-  *s = types[i].step;
-  if (types[i].read) types[i].read(r, s);
+  *s = type->step;
+  if (type->read) type->read(r, s);
 }
 
 nibble_status nb_decoder_read(const char *where, const cJSON *parts, nb_decoder **out, nibble_error *err) {
-  nb_step_reader r = {.where = where, .group = "decoder", .list = "decoders", .err = err};
+  nb_step_reader r = {
+      .where = where, .group = "decoder", .list = "decoders", .types = NB_STEP_TYPES(types), .err = err};
   *out = calloc(1, sizeof **out);
   if (!*out) return nb_fail_memory(err, sizeof **out);
   nibble_status status = nb_steps_each(&r, parts, add, *out);

@@ -238,7 +238,7 @@ static void read_replace(nb_step_reader *r, step *s) {
 
 static void read_prepend(nb_step_reader *r, step *s) { nb_step_string(r, "prepend", NB_MAX_CONTENT, &s->text); }
 
-static const struct {
+static const struct step_type {
   const char *type;
   step step;                                /* as far as the type says */
   void (*read)(nb_step_reader *r, step *s); /* the options; NULL: there are none */
@@ -254,19 +254,18 @@ static const struct {
     {"ByteLevel", {.run = bytes}, NULL},
 };
 
-static void add(nb_step_reader *r, void *ctx) {
+static void add(nb_step_reader *r, const void *row, void *ctx) {
+  const struct step_type *type = row;
   nb_normalizer *out = ctx;
-  size_t i = 0, count = sizeof types / sizeof *types;
-  while (i < count && strcmp(r->type, types[i].type) != 0) i++;
-  if (i == count) nb_step_unknown(r);
   if (!nb_step_room(r, out->count)) return;
   step *s = &out->steps[out->count++];
-  *s = types[i].step;
-  if (types[i].read) types[i].read(r, s);
+  *s = type->step;
+  if (type->read) type->read(r, s);
 }
 
 nibble_status nb_normalizer_read(const char *where, const cJSON *parts, nb_normalizer **out, nibble_error *err) {
-  nb_step_reader r = {.where = where, .group = "normalizer", .list = "normalizers", .err = err};
+  nb_step_reader r = {
+      .where = where, .group = "normalizer", .list = "normalizers", .types = NB_STEP_TYPES(types), .err = err};
   *out = calloc(1, sizeof **out);
   if (!*out) return nb_fail_memory(err, sizeof **out);
   nibble_status status = nb_steps_each(&r, parts, add, *out);

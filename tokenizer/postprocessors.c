@@ -44,7 +44,7 @@ static void read_cls_sep(nb_step_reader *r, nb_ids *out) {
   add_id(r, cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(r->json, "sep"), 1), out);
 }
 
-static const struct {
+static const struct step_type {
   const char *type;
   void (*read)(nb_step_reader *r, nb_ids *out); /* the template; NULL: the type changes no ids */
 } types[] = {
@@ -54,19 +54,16 @@ static const struct {
     {"BertProcessing", read_cls_sep},
 };
 
-static void add(nb_step_reader *r, void *ctx) {
+static void add(nb_step_reader *r, const void *row, void *ctx) {
+  const struct step_type *type = row;
   nb_ids *out = ctx;
-  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-    if (strcmp(r->type, types[i].type) != 0) continue;
-    if (types[i].read && out->length > 0) nb_step_fail(r, "is one of two templates");
-    if (types[i].read && r->status == NIBBLE_OK) types[i].read(r, out);
-    return;
-  }
-  nb_step_unknown(r);
+  if (type->read && out->length > 0) nb_step_fail(r, "is one of two templates");
+  if (type->read && r->status == NIBBLE_OK) type->read(r, out);
 }
 
 nibble_status nb_post_read(const char *where, const cJSON *parts, nb_ids *template, nibble_error *err) {
-  nb_step_reader r = {.where = where, .group = "post_processor", .list = "processors", .err = err};
+  nb_step_reader r = {
+      .where = where, .group = "post_processor", .list = "processors", .types = NB_STEP_TYPES(types), .err = err};
   nibble_status status = nb_steps_each(&r, parts, add, template);
   return status == NIBBLE_OK && template->failed ? nb_fail_memory(err, template->length * sizeof(int32_t)) : status;
 }

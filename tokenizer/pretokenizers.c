@@ -291,7 +291,7 @@ static void read_metaspace(nb_step_reader *r, nb_pre_tokenizer *out) {
   if (split && r->status == NIBBLE_OK) add_pattern(r, out, s.replacement, true, (step){.behavior = MERGED_WITH_NEXT});
 }
 
-static const struct {
+static const struct step_type {
   const char *type;
   void (*read)(nb_step_reader *r, nb_pre_tokenizer *out);
 } types[] = {
@@ -302,17 +302,11 @@ static const struct {
     {"Metaspace", read_metaspace},
 };
 
-static void add(nb_step_reader *r, void *ctx) {
-  for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-    if (strcmp(r->type, types[i].type) != 0) continue;
-    types[i].read(r, ctx);
-    return;
-  }
-  nb_step_unknown(r);
-}
+static void add(nb_step_reader *r, const void *row, void *ctx) { ((const struct step_type *)row)->read(r, ctx); }
 
 nibble_status nb_pre_tokenizer_read(const char *where, const cJSON *parts, nb_pre_tokenizer **out, nibble_error *err) {
-  nb_step_reader r = {.where = where, .group = "pre_tokenizer", .list = "pretokenizers", .err = err};
+  nb_step_reader r = {
+      .where = where, .group = "pre_tokenizer", .list = "pretokenizers", .types = NB_STEP_TYPES(types), .err = err};
   nb_pre_tokenizer *pre = *out = calloc(1, sizeof *pre);
   if (!pre) return nb_fail_memory(err, sizeof *pre);
   nibble_status status = nb_steps_each(&r, parts, add, pre);

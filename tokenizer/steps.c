@@ -8,6 +8,17 @@
 #include "base/utf8.h"
 #include "model/json.h"
 
+static void add_by_row(nb_step_reader *r, nb_step_fn add, void *ctx) {
+  for (size_t i = 0; i < r->types.count; i++) {
+    const char *type, *row = (const char *)r->types.rows + i * r->types.row_size;
+    memcpy(&type, row, sizeof type);
+    if (strcmp(r->type, type) != 0) continue;
+    add(r, row, ctx);
+    return;
+  }
+  r->status = nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s '%s' is not supported", r->where, r->group, r->type);
+}
+
 static void each(nb_step_reader *r, const cJSON *json, int depth, nb_step_fn add, void *ctx) {
   const cJSON *type = cJSON_IsObject(json) ? cJSON_GetObjectItemCaseSensitive(json, "type") : NULL;
   if (!cJSON_IsString(type)) {
@@ -18,7 +29,7 @@ static void each(nb_step_reader *r, const cJSON *json, int depth, nb_step_fn add
   r->json = json;
   const cJSON *list = cJSON_GetObjectItemCaseSensitive(json, r->list);
   if (strcmp(r->type, "Sequence") != 0 || !cJSON_IsArray(list) || depth == NB_MAX_STEPS) {
-    add(r, ctx);
+    add_by_row(r, add, ctx);
     return;
   }
   for (const cJSON *item = list->child; item && r->status == NIBBLE_OK; item = item->next)
@@ -39,10 +50,6 @@ void nb_step_fail(nb_step_reader *r, const char *format, ...) {
   vsnprintf(message, sizeof message, format, args);
   va_end(args);
   r->status = nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s %s %s", r->where, r->group, r->type, message);
-}
-
-void nb_step_unknown(nb_step_reader *r) {
-  r->status = nb_fail(r->err, NIBBLE_BAD_INPUT, "%s: %s '%s' is not supported", r->where, r->group, r->type);
 }
 
 bool nb_step_room(nb_step_reader *r, int count) {

@@ -66,30 +66,37 @@ void nb_decoder_free(nb_decoder *decoder);
 
 /* --- for those files --- */
 
+/* The types of a group: rows of whatever kind that begin with a `const char *type`. */
+typedef struct nb_step_types {
+  const void *rows;
+  size_t row_size, count;
+} nb_step_types;
+
+#define NB_STEP_TYPES(table) \
+  { table, sizeof *(table), sizeof(table) / sizeof *(table) }
+
 /* The step that is being read. The functions below stick at the first failure: call them for all options, look at
  * `status` once. */
 typedef struct nb_step_reader {
   const char *where; /* the file, for messages */
   const char *group; /* the member of tokenizer.json: "normalizer" */
   const char *list;  /* the key under which a Sequence has its steps: "normalizers" */
+  nb_step_types types;
   const char *type;  /* the step's: "Replace" */
   const cJSON *json; /* the step's object */
   nibble_status status;
   nibble_error *err;
 } nb_step_reader;
 
-/* Adds the step that r->json describes to the group that ctx is. */
-typedef void (*nb_step_fn)(nb_step_reader *r, void *ctx);
+/* Adds the step that r->json describes, of the type that has `row`, to the group that ctx is. */
+typedef void (*nb_step_fn)(nb_step_reader *r, const void *row, void *ctx);
 
-/* Calls `add` for the step that the group in `parts` is, or for each of a Sequence, until there is a failure. Succeeds,
- * and leaves r->json NULL, where the group is absent. */
+/* Calls `add` for the step that the group in `parts` is, or for each of a Sequence, until there is a failure: a type
+ * without a row is refused by name. Succeeds, and leaves r->json NULL, where the group is absent. */
 nibble_status nb_steps_each(nb_step_reader *r, const cJSON *parts, nb_step_fn add, void *ctx);
 
 /* Fails with "FILE: GROUP TYPE " before the message. */
 void nb_step_fail(nb_step_reader *r, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* Refuses the type by name: it has no row. */
-void nb_step_unknown(nb_step_reader *r);
 
 /* False, after a failure, if a group of `count` steps has no room for one more. */
 bool nb_step_room(nb_step_reader *r, int count);
