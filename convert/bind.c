@@ -127,6 +127,7 @@ static void find_roles(nb_checkpoint *c) {
     t->id.layer = t->id.expert = -1;
     if (t->is_part) continue;
     t->id = nb_identify(&c->config, nb_tensor_weight_name(t), t->layout ? 2 : t->ndim);
+    if (!t->id.rule && nb_layout_is_buffer(t->name)) t->id.role = NB_BUFFER;
     bool turned = t->id.rule && t->id.rule->stored & NB_TRANSPOSED && !t->id.is_bias;
     if (turned && !t->layout && t->ndim == 2 && !c->gguf) turn(t);
   }

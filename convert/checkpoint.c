@@ -10,6 +10,7 @@
 #include "base/checked.h"
 #include "base/printable.h"
 #include "base/stage.h"
+#include "base/str.h"
 #include "convert/bind.h"
 #include "convert/gguf.h"
 #include "convert/layouts.h"
@@ -36,8 +37,7 @@ static const struct {
 bool nb_checkpoint_has_weights(const char *path) {
   struct stat info;
   if (stat(path, &info) != 0) return false;
-  size_t n = strlen(path);
-  if (!S_ISDIR(info.st_mode)) return n < 5 || strcmp(path + n - 5, ".json") != 0;
+  if (!S_ISDIR(info.st_mode)) return !nb_ends_with(path, ".json");
   bool found = false;
   for (size_t i = 0; i < sizeof folder_files / sizeof *folder_files && !found; i++) {
     char *file = nb_path_join(path, folder_files[i].name);

@@ -32,6 +32,15 @@ const nb_layout *nb_layout_beside(const nb_checkpoint *c) {
   return NULL;
 }
 
+bool nb_layout_is_buffer(const char *name) {
+  for (const nb_layout *const *row = nb_layouts; *row; row++) {
+    for (int i = 0; (*row)->buffers && (*row)->buffers[i]; i++) {
+      if (nb_ends_with(name, (*row)->buffers[i])) return true;
+    }
+  }
+  return false;
+}
+
 nibble_status nb_layout_variant(const char *name, const nb_layout **layout, int *variant, nibble_error *err) {
   nb_buf names = {0};
   for (const nb_layout *const *row = nb_layouts; *row; row++) {

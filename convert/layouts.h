@@ -50,6 +50,8 @@ struct nb_layout {
   const char *method;        /* quant_method in quantization_config */
   const char *main;          /* what stands after the module's name in that of the main tensor: "weight", "qweight" */
   const nb_part_name *parts; /* what stands there in the names of the other tensors; ends with a NULL suffix */
+  const char *const
+      *buffers; /* endings of names of what its kernels saved and nothing reads; ends with NULL, or NULL */
   bool (*claims)(const nb_checkpoint *checkpoint, const nb_tensor *main);
   nibble_status (*describe)(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
                             nb_dtype *source_dtype, nibble_error *err);
@@ -87,6 +89,9 @@ const nb_layout *nb_layout_of_config(const nb_quant_config *quant);
 /* The layout of a tensor whose name ends as only that layout's do, if a file beside config.json may speak of it; NULL
  * if there is none. */
 const nb_layout *nb_layout_beside(const nb_checkpoint *checkpoint);
+
+/* True if the name is that of a buffer of some layout. */
+bool nb_layout_is_buffer(const char *name);
 
 /* NIBBLE_USAGE, with a list of those that there are, if no layout has a variant of that name. */
 nibble_status nb_layout_variant(const char *name, const nb_layout **layout, int *variant, nibble_error *err);

@@ -1,7 +1,6 @@
 #include "model/heads.h"
 
-#include <string.h>
-
+#include "base/str.h"
 #include "model/config.h"
 
 static const nb_op lm_ops[] = {
@@ -40,7 +39,6 @@ static const nb_head_row heads[] = {
 
 const nb_head_row *nb_head_of_class(const char *name) {
   const nb_head_row *row = heads;
-  for (size_t n = strlen(name), m = strlen(row->suffix);; m = strlen((++row)->suffix)) {
-    if (n >= m && strcmp(name + n - m, row->suffix) == 0) return row;
-  }
+  while (!nb_ends_with(name, row->suffix)) row++;
+  return row;
 }

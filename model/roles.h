@@ -45,7 +45,7 @@ typedef enum nb_role {
   NB_HEAD_BIAS, /* its bias, where it is a tensor of its own */
   NB_POOLER,
   NB_CLASSIFIER, /* packed like any linear layer, as transformers does */
-  NB_BUFFER,     /* what old versions of transformers saved and nothing reads */
+  NB_BUFFER,     /* what old versions of transformers, or a layout, saved and nothing reads */
   /* Of a family without rules, guessed from name and shape. */
   NB_UNKNOWN_EMBED,
   NB_UNKNOWN_NORM,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/str.h"
 #include "model/heads.h"
 
 static const char weight[] = ".weight", bias[] = ".bias", input[] = ".input";
@@ -272,15 +273,12 @@ static bool contains_any(const char *name, const char *const *parts) {
   return false;
 }
 
-/* Buffers that older versions of transformers saved, and kernels of GPTQ beside packed weights: every loader ignores
- * them. */
+/* Buffers that older versions of transformers saved: every loader ignores them. */
 static bool is_old_buffer(const char *name) {
   static const char *const endings[] = {"rotary_emb.inv_freq", "position_ids", "attn.bias", "attn.masked_bias",
-                                        "rope_freqs.weight",   ".wf",          ".workspace"};
-  size_t n = strlen(name);
+                                        "rope_freqs.weight"};
   for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-    size_t m = strlen(endings[i]);
-    if (n >= m && strcmp(name + n - m, endings[i]) == 0) return true;
+    if (nb_ends_with(name, endings[i])) return true;
   }
   return false;
 }

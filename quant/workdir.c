@@ -13,8 +13,9 @@
 
 #include "base/checked.h"
 #include "base/stage.h"
+#include "base/str.h"
 
-static const char settings_name[] = "settings.json", layer_suffix[] = ".layer";
+static const char settings_name[] = "settings.json", layer_suffix[] = ".layer", fresh_suffix[] = ".layer.new";
 static const char magic[8] = "NBLAYER2";
 
 /* The start of a layer's file; the arrays of nb_rounded follow in its order. In the byte order of the machine: the
@@ -29,14 +30,9 @@ typedef struct layer_header {
 
 enum { HASHED_FROM = sizeof(char[8]) + sizeof(uint64_t) };
 
-static bool has_suffix(const char *name, const char *suffix) {
-  size_t n = strlen(name), m = strlen(suffix);
-  return n >= m && strcmp(name + n - m, suffix) == 0;
-}
-
 /* True for a name that this file gives. */
 static bool is_ours(const char *name) {
-  return has_suffix(name, layer_suffix) || has_suffix(name, ".layer.new") || strcmp(name, settings_name) == 0 ||
+  return nb_ends_with(name, layer_suffix) || nb_ends_with(name, fresh_suffix) || strcmp(name, settings_name) == 0 ||
          strncmp(name, "activations-", 12) == 0;
 }
 

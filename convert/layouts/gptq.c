@@ -260,6 +260,9 @@ static cJSON *write_config(const nb_layout_config *config) {
 
 static const char *const choosers[] = {"dynamic", "modules_in_block_to_quantize", NULL};
 
+/* Of the kernels of AutoGPTQ and of Marlin. */
+static const char *const buffers[] = {".wf", ".workspace", NULL};
+
 static bool holds(nb_format format) { return nb_gptq_bits(format) != 0; }
 
 static const nb_part_name part_names[] = {
@@ -269,6 +272,7 @@ const nb_layout nb_layout_gptq = {.name = "gptq",
                                   .method = "gptq",
                                   .main = main_suffix,
                                   .parts = part_names,
+                                  .buffers = buffers,
                                   .claims = claims,
                                   .describe = describe,
                                   .load = load,
