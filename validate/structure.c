@@ -246,17 +246,28 @@ typedef struct layout_look {
   bool (*says)(const nb_quant_config *quant, nb_format format);
 } layout_look;
 
+/* Of a layout without a row: nobody may take the artifact for sound. */
+static nibble_status look_at_nothing(const nb_checkpoint *c, const nb_tensor *main, nb_findings *findings,
+                                     nibble_error *err) {
+  (void)c, (void)err;
+  nb_find(findings, NIBBLE_FAULT, "layout", "unchecked-layout", nb_place_tensor(main->name),
+          "it is packed in the layout '%s', which is not looked into here", main->layout->name);
+  return NIBBLE_OK;
+}
+
 static const layout_look layout_looks[] = {{&nb_layout_bnb4, nb_structure_packed, says_4bit},
                                            {&nb_layout_bnb8, nb_structure_packed, says_8bit},
                                            {&nb_layout_gptq, nb_structure_gptq, NULL},
-                                           {0}};
+                                           {NULL, look_at_nothing, NULL}};
 
-/* The row of a layout; the last, an empty one, if there is none. */
+/* The row of a layout; the last if there is none. */
 static const layout_look *look_of(const nb_layout *layout) {
   const layout_look *row = layout_looks;
   while (row->layout && row->layout != layout) row++;
   return row;
 }
+
+bool nb_structure_knows(const nb_layout *layout) { return look_of(layout)->layout != NULL; }
 
 static void check_quant_config(look *l) {
   const nb_checkpoint *c = l->checkpoint;

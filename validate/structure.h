@@ -19,6 +19,9 @@ typedef struct nb_structure {
 nibble_status nb_structure_check(const nb_checkpoint *checkpoint, const nibble_progress *progress,
                                  nb_findings *findings, nb_structure *out, nibble_error *err);
 
+/* True if weights of that layout are looked into; of any other each weight is a fault. */
+bool nb_structure_knows(const nb_layout *layout);
+
 /* One packed weight, of which `main` is the main tensor. */
 nibble_status nb_structure_packed(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_findings *findings,
                                   nibble_error *err);
