@@ -9,6 +9,7 @@
 typedef struct options {
   cli_common common;
   nibble_generate_options generate;
+  bool printed_prompt;
 } options;
 
 enum {
@@ -67,8 +68,14 @@ static const struct argp argp = {
         "Example: nibble generate ./SmolLM2-nf4 --prompt \"The capital of France is\" --temperature 0.7 --top-p 0.9",
 };
 
+/* The prompt waits for the first token: of a run that fails before that nothing is on stdout. */
+static void print_prompt(options *o) {
+  if (!o->printed_prompt) cli_print_text(o->generate.prompt, strlen(o->generate.prompt));
+  o->printed_prompt = true;
+}
+
 static void print_piece(void *ctx, const char *bytes, size_t n) {
-  (void)ctx;
+  print_prompt(ctx);
   cli_print_text(bytes, n);
   fflush(stdout); /* a reader sees each token as it comes */
 }
@@ -80,8 +87,8 @@ int cli_generate(int argc, char **argv) {
   o.generate.context = o.common.context;
   o.generate.progress = o.common.progress;
   if (!o.common.json) {
-    print_piece(NULL, o.generate.prompt, strlen(o.generate.prompt));
     o.generate.text = print_piece;
+    o.generate.ctx = &o;
   }
   nibble_generate_result r;
   nibble_error err;
@@ -100,7 +107,8 @@ int cli_generate(int argc, char **argv) {
     cJSON_AddNumberToObject(json, "peak_rss_bytes", (double)nibble_peak_rss());
     cli_print_json(json);
   } else if (!o.common.json) {
-    putchar('\n');
+    if (status == NIBBLE_OK) print_prompt(&o);
+    if (o.printed_prompt) putchar('\n');
     if (status == NIBBLE_OK && !o.common.quiet)
       fprintf(stderr, "%" PRId64 " tokens in, %" PRId64 " out, %.1f tokens/s\n", r.prompt_tokens, r.new_tokens, speed);
   }

@@ -97,4 +97,51 @@ TEST(Commands, SayInOneLineWhyThereIsNoModel) {
   }
 }
 
+// Whoever reads the text of `generate` from a pipe gets all of it or nothing.
+TEST(Generate, PrintsNothingBeforeTheFirstTokenIsThere) {
+  const std::string model = Golden("tiny/llama-f32");
+  std::string longer;
+  for (int i = 0; i < 300; i++) longer += "the cat ";
+  const std::pair<std::string, int> failing[] = {{(Golden("tiny/no-such-model") + " --prompt hi"), 3},
+                                                 {Golden("tiny/bert-mlm-f32") + " --prompt hi", 3},
+                                                 {model + " --prompt '" + longer + "'", 2}};
+  for (const auto &[arguments, code] : failing) {
+    CommandResult r = Nibble("generate " + arguments);
+    EXPECT_EQ(r.code, code) << arguments << "\n" << r.err;
+    EXPECT_EQ(r.out, "") << arguments;
+    EXPECT_EQ(Nibble("generate " + arguments + " --json").out, "") << arguments;
+  }
+  CommandResult r = Nibble("generate " + model + " --prompt 'the cat' --max-new-tokens 3 --ignore-eos");
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(r.out.compare(0, 7, "the cat"), 0) << r.out;
+  EXPECT_GT(r.out.size(), 8u) << r.out;
+  EXPECT_EQ(r.out.back(), '\n') << r.out;
+}
+
+// A file is what it holds, whatever its name: its tokenizer too.
+TEST(Commands, FindTheTokenizerOfAGgufFileOfAnyName) {
+  TempFolder folder;
+  const std::string named = Golden("gguf/tiny.gguf"), other = folder / "model", text = folder / "text.txt";
+  std::filesystem::copy_file(named, other);
+  std::string words;
+  for (int i = 0; i < 40; i++) words += "the cat ";
+  WriteFile(text, words);
+  for (const std::string &options :
+       {std::string("generate %s --prompt 'the cat' --max-new-tokens 4 --quiet"), "ppl %s --ctx 16 --text " + text,
+        "verify %s --against %s --ctx 16 --text " + text}) {
+    std::string out[2];
+    for (int i = 0; i < 2; i++) {
+      std::string command = options;
+      for (size_t at; (at = command.find("%s")) != std::string::npos;) command.replace(at, 2, i ? other : named);
+      CommandResult r = Nibble(command);
+      EXPECT_EQ(r.code, 0) << command << "\n" << r.err;
+      out[i] = r.out.substr(0, r.out.find('\n'));
+    }
+    EXPECT_NE(out[0], "") << options;
+    if (options[0] != 'v') {
+      EXPECT_EQ(out[0], out[1]) << options;
+    }
+  }
+}
+
 }  // namespace
