@@ -5,11 +5,17 @@
  * as files: a MODEL is a Hugging Face folder, a .gguf file, or one .safetensors with its config.json beside it.
  *
  *   nibble_ppl_options options = {.size = sizeof options, .model = "./SmolLM2", .text = "wiki.txt"};
+ *   nibble_ppl_result result = {.size = sizeof result};
  *   nibble_status status = nibble_ppl(&options, &result, &err);
  *
- * Every options struct begins with its size, so that a program may be linked with a library in whose header the struct
- * has grown: fields that the program does not know are zero. What else is required is told by NIBBLE_USAGE, as are NULL
- * in the place of options, results and handles; functions that free take NULL.
+ * Every struct of options or results that a caller makes begins with its size, so that a program may be linked with a
+ * library in whose header the struct has grown, or not yet: fields that the program does not know are zero in options
+ * and left out of results, and fields of a result that the library does not know are zero. Structs that the library
+ * makes grow at their end. All others, which lie in these or in lists, stay as they are: whatever is new about a
+ * tensor, say, comes in a list of its own.
+ *
+ * What else is required is told by NIBBLE_USAGE, as are NULL in the place of options, results and handles; functions
+ * that free take NULL.
  *
  * The library never prints, exits or aborts. Every function that can fail returns a nibble_status and, when it is not
  * NIBBLE_OK, leaves one line in *err that names the file, the tensor and what is wrong. Strings passed in stay the
@@ -185,6 +191,7 @@ typedef struct nibble_memory_options {
 } nibble_memory_options;
 
 typedef struct nibble_memory_result {
+  size_t size; /* of this struct */
   char model_type[64];
   int64_t parameters, quantizable_parameters; /* the second: in linear layers that quantize packs */
   int64_t ctx, batch;
@@ -208,6 +215,7 @@ typedef struct nibble_init_options {
 } nibble_init_options;
 
 typedef struct nibble_init_result {
+  size_t size; /* of this struct */
   int64_t parameters;
   uint64_t file_bytes;
   double seconds;
@@ -233,6 +241,7 @@ typedef struct nibble_convert_options {
 } nibble_convert_options;
 
 typedef struct nibble_convert_result {
+  size_t size;           /* of this struct */
   size_t tensors;        /* written */
   size_t overflowed;     /* tensors with values that `dtype` cannot hold: they became infinite, with a warning each */
   uint64_t tensor_bytes; /* written */
@@ -244,6 +253,7 @@ typedef struct nibble_convert_result {
 /* Rewrites a checkpoint as safetensors, as a stream, with its config, its side files and a nibble.json. DST appears
  * whole or not at all. */
 nibble_status nibble_convert(const nibble_convert_options *options, nibble_convert_result *out, nibble_error *err);
+
 /* ---- running a model -------------------------------------------------------------------------------------------- */
 
 /* How weights in int8 are multiplied. */
@@ -279,6 +289,7 @@ typedef struct nibble_ppl_options {
 } nibble_ppl_options;
 
 typedef struct nibble_ppl_result {
+  size_t size; /* of this struct */
   double perplexity, perplexity_stderr;
   int64_t tokens;           /* predictions averaged over */
   int64_t chunks;           /* windows */
@@ -309,6 +320,7 @@ typedef struct nibble_logits_options {
 } nibble_logits_options;
 
 typedef struct nibble_logits_result {
+  size_t size; /* of this struct */
   int ndim;
   int64_t shape[3];
   double seconds;
@@ -343,6 +355,7 @@ typedef struct nibble_generate_options {
 } nibble_generate_options;
 
 typedef struct nibble_generate_result {
+  size_t size; /* of this struct */
   int64_t prompt_tokens, new_tokens;
   bool stopped_at_eos;
   double load_seconds, prompt_seconds, generate_seconds;
@@ -363,6 +376,7 @@ typedef struct nibble_bench_options {
 } nibble_bench_options;
 
 typedef struct nibble_bench_result {
+  size_t size; /* of this struct */
   double prompt_tokens_per_second, prompt_stddev;
   double gen_tokens_per_second, gen_stddev;
   double load_seconds;
@@ -377,8 +391,10 @@ nibble_status nibble_bench(const nibble_bench_options *options, nibble_bench_res
 
 /* One call each of the functions above opens a model, uses it and closes it. These keep it open:
  *
- *   nibble_model_open(&(nibble_model_options){.size = sizeof(nibble_model_options), .model = "./SmolLM2"}, &model,
- * &err) nibble_session_open(model, &(nibble_session_options){.size = sizeof(nibble_session_options)}, &session, &err)
+ *   nibble_model_options of = {.size = sizeof of, .model = "./SmolLM2"};
+ *   nibble_session_options room = {.size = sizeof room};
+ *   nibble_model_open(&of, &model, &err)
+ *   nibble_session_open(model, &room, &session, &err)
  *   nibble_session_feed(session, ids, count, &err)        as often as there are ids
  *   nibble_session_logits(session, 1, logits, &err)       after the last of them
  *   nibble_session_truncate(session, 0, &err)             and again, for another text
@@ -396,6 +412,7 @@ typedef struct nibble_model_options {
 } nibble_model_options;
 
 typedef struct nibble_model_info {
+  size_t size;                           /* of this struct */
   const char *model_type, *architecture; /* the model's; valid while it is open */
   int64_t layers;                        /* of the decoder, if it has an encoder, too */
   int64_t vocab_size, hidden_size;
@@ -505,6 +522,7 @@ typedef struct nibble_layer_error {
 } nibble_layer_error;
 
 typedef struct nibble_quantize_result {
+  size_t size; /* of this struct */
   int64_t parameters, quantized_parameters, quantized_tensors;
   uint64_t source_bytes, file_bytes; /* of the weight files */
   double relative_error;             /* norm of the quantized weights' errors by the norm of the weights */
@@ -559,6 +577,7 @@ typedef struct nibble_kernel_bench_row {
 } nibble_kernel_bench_row;
 
 typedef struct nibble_kernel_bench {
+  size_t size;     /* of this struct; of the library's, in what `started` gets */
   const char *isa; /* "avx2" */
   int threads;
   double copy_bytes_per_second, read_bytes_per_second, peak_flops; /* this machine's limits, measured first */

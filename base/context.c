@@ -57,14 +57,14 @@ static nibble_status take_options(const nb_call_rules *rules, const void *given,
   if (status != NIBBLE_OK) return status;
   size_t size;
   memcpy(&size, given, sizeof size);
-  if (size < rules->least_size)
+  if (size < rules->options.least)
     return nb_fail(err, NIBBLE_USAGE, "%s: options.size is %zu; the size of the options struct, %zu, is required",
-                   rules->function, size, rules->size);
-  if (has_unknown_end(given, rules->size, size))
+                   rules->function, size, rules->options.now);
+  if (has_unknown_end(given, rules->options.now, size))
     return nb_fail(err, NIBBLE_USAGE, "%s: options of %zu bytes say what this version, which has %zu, does not know",
-                   rules->function, size, rules->size);
-  size_t common = size < rules->size ? size : rules->size;
-  memset(options, 0, rules->size);
+                   rules->function, size, rules->options.now);
+  size_t common = size < rules->options.now ? size : rules->options.now;
+  memset(options, 0, rules->options.now);
   memcpy(options, given, common);
   for (int i = 0; i < NB_MAX_REQUIRED && rules->required[i].name; i++) {
     const void *argument;
@@ -74,14 +74,41 @@ static nibble_status take_options(const nb_call_rules *rules, const void *given,
   return NIBBLE_OK;
 }
 
-nibble_status nb_call_begin(nb_call *call, const nb_call_rules *rules, const void *given, void *options, void *out,
-                            nibble_error *err) {
-  *call = (nb_call){0};
-  nibble_status status = nb_call_require(rules->function, "out", out, err);
+nibble_status nb_result_clear(const char *function, const nb_sizes *sizes, void *out, nibble_error *err) {
+  nibble_status status = nb_call_require(function, "out", out, err);
   if (status != NIBBLE_OK) return status;
-  memset(out, 0, rules->out_size);
-  if ((status = take_options(rules, given, options, err)) != NIBBLE_OK) return status;
-  nb_options_head *head = options;
+  size_t size;
+  memcpy(&size, out, sizeof size);
+  if (size < sizes->least)
+    return nb_fail(err, NIBBLE_USAGE, "%s: out.size is %zu; the size of the result struct, %zu, is required", function,
+                   size, sizes->now);
+  memset((char *)out + sizeof size, 0, size - sizeof size);
+  return NIBBLE_OK;
+}
+
+void nb_result_fill(void *out, const void *result, size_t size) {
+  size_t room;
+  memcpy(&room, out, sizeof room);
+  if (size > room) size = room;
+  memcpy((char *)out + sizeof room, (const char *)result + sizeof room, size - sizeof room);
+}
+
+static nibble_status clear_out(const nb_call_rules *rules, void *out, nibble_error *err) {
+  if (rules->result.now > 0) return nb_result_clear(rules->function, &rules->result, out, err);
+  nibble_status status = nb_call_require(rules->function, "out", out, err);
+  if (status == NIBBLE_OK) memset(out, 0, sizeof(void *));
+  return status;
+}
+
+nibble_status nb_call_begin(nb_call *call, const nb_call_rules *rules, const void *given, void *out,
+                            nibble_error *err) {
+  nibble_status status = clear_out(rules, out, err);
+  if (status == NIBBLE_OK) status = take_options(rules, given, call->options, err);
+  if (status != NIBBLE_OK) return status;
+  if (call->result) memset(call->result, 0, rules->result.now);
+  call->out = out;
+  call->result_size = rules->result.now;
+  nb_options_head *head = call->options;
   if (!head->context) head->context = &call->own;
   nb_call_begin_in(call, head->context);
   return NIBBLE_OK;
@@ -94,5 +121,6 @@ void nb_call_begin_in(nb_call *call, const nibble_context *context) {
 
 void nb_call_end(nb_call *call) {
   if (call->has_begun) nb_threads_use(call->threads_before);
+  if (call->has_begun && call->result) nb_result_fill(call->out, call->result, call->result_size);
   call->has_begun = false;
 }

@@ -82,7 +82,7 @@ int cli_bench(int argc, char **argv) {
   o.bench.size = sizeof o.bench;
   o.bench.context = o.common.context;
   o.bench.progress = o.common.progress;
-  nibble_bench_result r;
+  nibble_bench_result r = {.size = sizeof r};
   nibble_error err;
   nibble_status status = nibble_bench(&o.bench, &r, &err);
   if (status == NIBBLE_OK && o.common.json) {

@@ -56,7 +56,7 @@ int cli_bench_kernels(const nibble_kernel_bench_options *options, bool json) {
     o.started = started;
     o.each = each;
   }
-  nibble_kernel_bench result;
+  nibble_kernel_bench result = {.size = sizeof result};
   nibble_error err;
   nibble_status status = nibble_bench_kernels(&o, &result, &err);
   if (!status && json) print_json(&result);

@@ -58,7 +58,7 @@ int cli_convert(int argc, char **argv) {
   o.convert.size = sizeof o.convert;
   o.convert.context = o.common.context;
   o.convert.progress = o.common.progress;
-  nibble_convert_result result;
+  nibble_convert_result result = {.size = sizeof result};
   nibble_error err;
   nibble_status status = nibble_convert(&o.convert, &result, &err);
   if (status == NIBBLE_OK && o.common.json) {

@@ -90,7 +90,7 @@ int cli_generate(int argc, char **argv) {
     o.generate.text = print_piece;
     o.generate.ctx = &o;
   }
-  nibble_generate_result r;
+  nibble_generate_result r = {.size = sizeof r};
   nibble_error err;
   nibble_status status = nibble_generate(&o.generate, &r, &err);
   double speed = r.generate_seconds > 0 ? (double)r.new_tokens / r.generate_seconds : 0;

@@ -48,7 +48,7 @@ int cli_init(int argc, char **argv) {
   o.init.size = sizeof o.init;
   o.init.context = o.common.context;
   o.init.progress = o.common.progress;
-  nibble_init_result result;
+  nibble_init_result result = {.size = sizeof result};
   nibble_error err;
   nibble_status status = nibble_init(&o.init, &result, &err);
   if (status == NIBBLE_OK && o.common.json) {

@@ -90,7 +90,7 @@ static int run(const struct argp *argp, int argc, char **argv,
   o.logits.size = sizeof o.logits;
   o.logits.context = o.common.context;
   o.logits.progress = o.common.progress;
-  nibble_logits_result r;
+  nibble_logits_result r = {.size = sizeof r};
   nibble_error err;
   nibble_status status = call(&o.logits, &r, &err);
   if (status == NIBBLE_OK && o.common.json) {

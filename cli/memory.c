@@ -81,7 +81,7 @@ int cli_memory(int argc, char **argv) {
   cli_parse(&argp, argc, argv, &o);
   o.memory.size = sizeof o.memory;
   o.memory.context = o.common.context;
-  nibble_memory_result result;
+  nibble_memory_result result = {.size = sizeof result};
   nibble_error err;
   nibble_status status = nibble_memory(&o.memory, &result, &err);
   if (status == NIBBLE_OK) {

@@ -64,7 +64,7 @@ int cli_ppl(int argc, char **argv) {
   o.ppl.size = sizeof o.ppl;
   o.ppl.context = o.common.context;
   o.ppl.progress = o.common.progress;
-  nibble_ppl_result r;
+  nibble_ppl_result r = {.size = sizeof r};
   nibble_error err;
   nibble_status status = nibble_ppl(&o.ppl, &r, &err);
   if (status == NIBBLE_OK && o.common.json) {

@@ -192,7 +192,7 @@ int cli_quantize(int argc, char **argv) {
   o.quantize.size = sizeof o.quantize;
   o.quantize.context = o.common.context;
   o.quantize.progress = o.common.progress;
-  nibble_quantize_result result;
+  nibble_quantize_result result = {.size = sizeof result};
   nibble_error err;
   nibble_status status = nibble_quantize(&o.quantize, &result, &err);
   if (status == NIBBLE_OK && o.common.json) {

@@ -396,15 +396,15 @@ done:
 
 nibble_status nibble_convert(const nibble_convert_options *options, nibble_convert_result *out, nibble_error *err) {
   nibble_convert_options o;
+  nibble_convert_result r;
   static const nb_call_rules rules = {
       "nibble_convert",
-      sizeof o,
-      NB_UPTO(nibble_convert_options, progress),
-      sizeof *out,
+      NB_SIZES(nibble_convert_options, progress),
+      NB_SIZES(nibble_convert_result, seconds),
       {NB_REQUIRED(nibble_convert_options, src), NB_REQUIRED(nibble_convert_options, dst)}};
-  nb_call call;
-  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
-  if (status == NIBBLE_OK) status = convert(&o, out, err);
+  nb_call call = {.options = &o, .result = &r};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
+  if (status == NIBBLE_OK) status = convert(&o, &r, err);
   nb_call_end(&call);
   return status;
 }

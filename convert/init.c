@@ -153,15 +153,15 @@ done:
 
 nibble_status nibble_init(const nibble_init_options *options, nibble_init_result *out, nibble_error *err) {
   nibble_init_options o;
+  nibble_init_result r;
   static const nb_call_rules rules = {
       "nibble_init",
-      sizeof o,
-      NB_UPTO(nibble_init_options, progress),
-      sizeof *out,
+      NB_SIZES(nibble_init_options, progress),
+      NB_SIZES(nibble_init_result, seconds),
       {NB_REQUIRED(nibble_init_options, config), NB_REQUIRED(nibble_init_options, dst)}};
-  nb_call call;
-  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
-  if (status == NIBBLE_OK) status = init(&o, out, err);
+  nb_call call = {.options = &o, .result = &r};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
+  if (status == NIBBLE_OK) status = init(&o, &r, err);
   nb_call_end(&call);
   return status;
 }

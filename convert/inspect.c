@@ -117,13 +117,10 @@ done:
 
 nibble_status nibble_inspect(const nibble_inspect_options *options, nibble_inspection **out, nibble_error *err) {
   nibble_inspect_options o;
-  static const nb_call_rules rules = {"nibble_inspect",
-                                      sizeof o,
-                                      NB_UPTO(nibble_inspect_options, model),
-                                      sizeof *out,
-                                      {NB_REQUIRED(nibble_inspect_options, model)}};
-  nb_call call;
-  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  static const nb_call_rules rules = {
+      "nibble_inspect", NB_SIZES(nibble_inspect_options, model), {0}, {NB_REQUIRED(nibble_inspect_options, model)}};
+  nb_call call = {.options = &o};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = inspect(&o, out, err);
   nb_call_end(&call);
   return status;

@@ -232,7 +232,7 @@ static void measure_all(bench *b, const nibble_kernel_bench_options *o, nibble_k
 
 static nibble_status bench_kernels(const nibble_kernel_bench_options *options, nibble_kernel_bench *out,
                                    nibble_error *err) {
-  *out = (nibble_kernel_bench){.isa = nb_isa_name(nb_isa_current()), .threads = nb_threads()};
+  *out = (nibble_kernel_bench){.size = sizeof *out, .isa = nb_isa_name(nb_isa_current()), .threads = nb_threads()};
   const size_t most = (size_t)(NB_FORMAT_COUNT + 1) * SHAPES * BATCHES, floats = 512 * 49152;
   bench b = {.gemm = nb_cpu_gemm_for(nb_isa_current())};
   nibble_status status = NIBBLE_OK;
@@ -266,11 +266,14 @@ done:
 nibble_status nibble_bench_kernels(const nibble_kernel_bench_options *options, nibble_kernel_bench *out,
                                    nibble_error *err) {
   nibble_kernel_bench_options o;
-  static const nb_call_rules rules = {
-      "nibble_bench_kernels", sizeof o, NB_UPTO(nibble_kernel_bench_options, ctx), sizeof *out, {{0}}};
-  nb_call call;
-  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
-  if (status == NIBBLE_OK) status = bench_kernels(&o, out, err);
+  nibble_kernel_bench r;
+  static const nb_call_rules rules = {"nibble_bench_kernels",
+                                      NB_SIZES(nibble_kernel_bench_options, ctx),
+                                      NB_SIZES(nibble_kernel_bench, row_count),
+                                      {{0}}};
+  nb_call call = {.options = &o, .result = &r};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
+  if (status == NIBBLE_OK) status = bench_kernels(&o, &r, err);
   nb_call_end(&call);
   return status;
 }

@@ -363,15 +363,15 @@ static nibble_status quantize(const nibble_quantize_options *options, nibble_qua
 
 nibble_status nibble_quantize(const nibble_quantize_options *options, nibble_quantize_result *out, nibble_error *err) {
   nibble_quantize_options o;
+  nibble_quantize_result r;
   static const nb_call_rules rules = {
       "nibble_quantize",
-      sizeof o,
-      NB_UPTO(nibble_quantize_options, progress),
-      sizeof *out,
+      NB_SIZES(nibble_quantize_options, progress),
+      NB_SIZES(nibble_quantize_result, seconds),
       {NB_REQUIRED(nibble_quantize_options, src), NB_REQUIRED(nibble_quantize_options, dst)}};
-  nb_call call;
-  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
-  if (status == NIBBLE_OK) status = quantize(&o, out, err);
+  nb_call call = {.options = &o, .result = &r};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
+  if (status == NIBBLE_OK) status = quantize(&o, &r, err);
   nb_call_end(&call);
   return status;
 }

@@ -156,15 +156,15 @@ static nibble_status generate(const nibble_generate_options *options, nibble_gen
 
 nibble_status nibble_generate(const nibble_generate_options *options, nibble_generate_result *out, nibble_error *err) {
   nibble_generate_options o;
+  nibble_generate_result r;
   static const nb_call_rules rules = {
       "nibble_generate",
-      sizeof o,
-      NB_UPTO(nibble_generate_options, progress),
-      sizeof *out,
+      NB_SIZES(nibble_generate_options, progress),
+      NB_SIZES(nibble_generate_result, text),
       {NB_REQUIRED(nibble_generate_options, model), NB_REQUIRED(nibble_generate_options, prompt)}};
-  nb_call call;
-  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
-  if (status == NIBBLE_OK) status = generate(&o, out, err);
+  nb_call call = {.options = &o, .result = &r};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
+  if (status == NIBBLE_OK) status = generate(&o, &r, err);
   nb_call_end(&call);
   return status;
 }

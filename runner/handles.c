@@ -45,12 +45,11 @@ static nibble_status open_model(const nibble_model_options *o, nibble_model **ou
 nibble_status nibble_model_open(const nibble_model_options *options, nibble_model **out, nibble_error *err) {
   nibble_model_options o;
   static const nb_call_rules rules = {"nibble_model_open",
-                                      sizeof o,
-                                      NB_UPTO(nibble_model_options, activations),
-                                      sizeof *out,
+                                      NB_SIZES(nibble_model_options, activations),
+                                      {0},
                                       {NB_REQUIRED(nibble_model_options, model)}};
-  nb_call call;
-  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  nb_call call = {.options = &o};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = open_model(&o, out, err);
   nb_call_end(&call);
   return status;
@@ -63,23 +62,24 @@ void nibble_model_close(nibble_model *model) {
 }
 
 nibble_status nibble_model_describe(const nibble_model *model, nibble_model_info *out, nibble_error *err) {
-  nibble_status status = nb_call_require(__func__, "out", out, err);
+  static const nb_sizes sizes = NB_SIZES(nibble_model_info, has_one_row);
+  nibble_status status = nb_result_clear(__func__, &sizes, out, err);
+  if (status == NIBBLE_OK) status = nb_call_require(__func__, "model", model, err);
   if (status != NIBBLE_OK) return status;
-  *out = (nibble_model_info){0};
-  if ((status = nb_call_require(__func__, "model", model, err)) != NIBBLE_OK) return status;
   const nb_model *m = &model->model;
   const nb_config *c = &m->checkpoint.config;
-  *out = (nibble_model_info){.model_type = c->model_type,
-                             .architecture = c->architecture ? c->architecture : "",
-                             .layers = nb_model_last(m)->layers,
-                             .vocab_size = c->vocab_size,
-                             .hidden_size = c->hidden_size,
-                             .output_width = m->output_width,
-                             .max_positions = c->max_position_embeddings,
-                             .weight_bytes = m->weight_bytes,
-                             .has_encoder = m->stack_count > 1,
-                             .is_causal = nb_model_last(m)->causal,
-                             .has_one_row = c->head->first_only};
+  nibble_model_info info = {.model_type = c->model_type,
+                            .architecture = c->architecture ? c->architecture : "",
+                            .layers = nb_model_last(m)->layers,
+                            .vocab_size = c->vocab_size,
+                            .hidden_size = c->hidden_size,
+                            .output_width = m->output_width,
+                            .max_positions = c->max_position_embeddings,
+                            .weight_bytes = m->weight_bytes,
+                            .has_encoder = m->stack_count > 1,
+                            .is_causal = nb_model_last(m)->causal,
+                            .has_one_row = c->head->first_only};
+  nb_result_fill(out, &info, sizeof info);
   return NIBBLE_OK;
 }
 
@@ -123,10 +123,9 @@ static nibble_status open_session(nibble_model *m, const nibble_session_options 
 nibble_status nibble_session_open(nibble_model *model, const nibble_session_options *options, nibble_session **out,
                                   nibble_error *err) {
   nibble_session_options o;
-  static const nb_call_rules rules = {
-      "nibble_session_open", sizeof o, NB_UPTO(nibble_session_options, step), sizeof *out, {{0}}};
-  nb_call call;
-  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  static const nb_call_rules rules = {"nibble_session_open", NB_SIZES(nibble_session_options, step), {0}, {{0}}};
+  nb_call call = {.options = &o};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = nb_call_require(__func__, "model", model, err);
   if (status == NIBBLE_OK && !options->context) {
     o.context = &model->context;
@@ -161,7 +160,7 @@ static nibble_status require_ids(const char *function, const nibble_session *ses
 }
 
 nibble_status nibble_session_encode(nibble_session *session, const int32_t *ids, size_t count, nibble_error *err) {
-  nb_call call;
+  nb_call call = {0};
   nibble_status status = require_ids(__func__, session, ids, count, err);
   if (status != NIBBLE_OK) return status;
   nb_call_begin_in(&call, &session->context);
@@ -186,7 +185,7 @@ static nibble_status feed(nibble_session *s, const int32_t *ids, int64_t count, 
 }
 
 nibble_status nibble_session_feed(nibble_session *session, const int32_t *ids, size_t count, nibble_error *err) {
-  nb_call call;
+  nb_call call = {0};
   nibble_status status = require_ids(__func__, session, ids, count, err);
   if (status != NIBBLE_OK) return status;
   nb_call_begin_in(&call, &session->context);
@@ -210,7 +209,7 @@ static nibble_status read_rows(nibble_session *s, int64_t count, float *out, nib
 }
 
 nibble_status nibble_session_logits(nibble_session *session, size_t rows, float *out, nibble_error *err) {
-  nb_call call;
+  nb_call call = {0};
   nibble_status status = nb_call_require(__func__, "session", session, err);
   if (status == NIBBLE_OK) status = nb_call_require(__func__, "out", out, err);
   if (status != NIBBLE_OK) return status;

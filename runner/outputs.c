@@ -165,16 +165,16 @@ done:
 
 nibble_status nibble_logits(const nibble_logits_options *options, nibble_logits_result *out, nibble_error *err) {
   nibble_logits_options o;
+  nibble_logits_result r;
   static const nb_call_rules rules = {
       "nibble_logits",
-      sizeof o,
-      NB_UPTO(nibble_logits_options, progress),
-      sizeof *out,
+      NB_SIZES(nibble_logits_options, progress),
+      NB_SIZES(nibble_logits_result, seconds),
       {NB_REQUIRED(nibble_logits_options, model), NB_REQUIRED(nibble_logits_options, ids),
        NB_REQUIRED(nibble_logits_options, out)}};
-  nb_call call;
-  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
-  if (status == NIBBLE_OK) status = run_logits(&o, out, err);
+  nb_call call = {.options = &o, .result = &r};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
+  if (status == NIBBLE_OK) status = run_logits(&o, &r, err);
   nb_call_end(&call);
   return status;
 }
@@ -242,16 +242,16 @@ static nibble_status hidden(const nibble_logits_options *options, nibble_logits_
 
 nibble_status nibble_hidden(const nibble_logits_options *options, nibble_logits_result *out, nibble_error *err) {
   nibble_logits_options o;
+  nibble_logits_result r;
   static const nb_call_rules rules = {
       "nibble_hidden",
-      sizeof o,
-      NB_UPTO(nibble_logits_options, progress),
-      sizeof *out,
+      NB_SIZES(nibble_logits_options, progress),
+      NB_SIZES(nibble_logits_result, seconds),
       {NB_REQUIRED(nibble_logits_options, model), NB_REQUIRED(nibble_logits_options, ids),
        NB_REQUIRED(nibble_logits_options, hook), NB_REQUIRED(nibble_logits_options, out)}};
-  nb_call call;
-  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
-  if (status == NIBBLE_OK) status = hidden(&o, out, err);
+  nb_call call = {.options = &o, .result = &r};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
+  if (status == NIBBLE_OK) status = hidden(&o, &r, err);
   nb_call_end(&call);
   return status;
 }

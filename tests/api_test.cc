@@ -4,9 +4,11 @@
 
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <regex>
 #include <set>
 #include <thread>
+#include <type_traits>
 
 #include "tests/support.h"
 
@@ -21,15 +23,16 @@ namespace {
 struct WithOptions {
   const char *name;
   size_t size;           // of the struct
+  size_t result_size;    // of the one that it fills; 0: the result is a pointer
   const char *required;  // what is missing where only the size is set; NULL: nothing
-  std::function<nibble_status(const void *options, bool has_out, nibble_error *err)> call;
+  std::function<nibble_status(const void *options, void *out, nibble_error *err)> call;
 };
 
 template <typename Options, typename Result>
 WithOptions Row(const char *name, nibble_status (*f)(const Options *, Result *, nibble_error *), const char *required) {
-  return {name, sizeof(Options), required, [f](const void *options, bool has_out, nibble_error *err) {
-            Result out = {};
-            return f((const Options *)options, has_out ? &out : nullptr, err);
+  return {name, sizeof(Options), std::is_pointer_v<Result> ? 0 : sizeof(Result), required,
+          [f](const void *options, void *out, nibble_error *err) {
+            return f((const Options *)options, (Result *)out, err);
           }};
 }
 
@@ -47,20 +50,30 @@ std::vector<WithOptions> AllWithOptions() {
           Row("nibble_bench_kernels", nibble_bench_kernels, nullptr),
           Row("nibble_verify", nibble_verify, "artifact"),
           Row("nibble_model_open", nibble_model_open, "model"),
-          {"nibble_session_open", sizeof(nibble_session_options), "model",
-           [](const void *options, bool has_out, nibble_error *err) {
-             nibble_session *out;
-             return nibble_session_open(nullptr, (const nibble_session_options *)options, has_out ? &out : nullptr,
-                                        err);
+          {"nibble_session_open", sizeof(nibble_session_options), 0, "model",
+           [](const void *options, void *out, nibble_error *err) {
+             return nibble_session_open(nullptr, (const nibble_session_options *)options, (nibble_session **)out, err);
            }}};
 }
 
-void ExpectUsage(const WithOptions &f, const void *options, bool has_out, const std::string &message) {
+// Room for a result, with its size.
+std::vector<size_t> Out(const WithOptions &f) {
+  std::vector<size_t> out(f.result_size / sizeof(size_t) + 1, 0);
+  out[0] = f.result_size;
+  return out;
+}
+
+void ExpectUsageWith(const WithOptions &f, const void *options, void *out, const std::string &message) {
   nibble_error err = {};
-  EXPECT_EQ(f.call(options, has_out, &err), NIBBLE_USAGE) << f.name;
+  EXPECT_EQ(f.call(options, out, &err), NIBBLE_USAGE) << f.name;
   EXPECT_EQ(err.status, NIBBLE_USAGE) << f.name;
   EXPECT_NE(std::string(err.message).find(f.name + (": " + message)), std::string::npos) << err.message;
-  EXPECT_EQ(f.call(options, has_out, nullptr), NIBBLE_USAGE) << f.name << " without an error to fill";
+  EXPECT_EQ(f.call(options, out, nullptr), NIBBLE_USAGE) << f.name << " without an error to fill";
+}
+
+void ExpectUsage(const WithOptions &f, const void *options, bool has_out, const std::string &message) {
+  std::vector<size_t> out = Out(f);
+  ExpectUsageWith(f, options, has_out ? out.data() : nullptr, message);
 }
 
 TEST(Api, OptionsThatAreNotThereAreWrongUsage) {
@@ -87,6 +100,21 @@ TEST(Api, OptionsOfALaterVersionAreTakenIfTheySayNothingNew) {
     options.back() = 1;
     ExpectUsage(f, options.data(), true, "options of ");
   }
+}
+
+TEST(Api, ResultsWithoutTheirSizeAreWrongUsage) {
+  size_t tried = 0;
+  for (const WithOptions &f : AllWithOptions()) {
+    if (f.result_size == 0) continue;
+    tried++;
+    std::vector<size_t> options(f.size / sizeof(size_t) + 1, 0), out = Out(f);
+    options[0] = f.size;
+    out[0] = 0;
+    ExpectUsageWith(f, options.data(), out.data(), "out.size is 0");
+    out[0] = sizeof(size_t);
+    ExpectUsageWith(f, options.data(), out.data(), "out.size is 8");
+  }
+  EXPECT_EQ(tried, 10u);
 }
 
 // What takes no options: pointers one after the other, and what is said of the first that is NULL.
@@ -122,7 +150,15 @@ std::vector<WithArguments> AllWithArguments() {
   static float logits;
   return {
       {"nibble_model_describe", "model is required",
-       [](nibble_error *e) { return nibble_model_describe(nullptr, &info, e); }},
+       [](nibble_error *e) {
+         info.size = sizeof info;
+         return nibble_model_describe(nullptr, &info, e);
+       }},
+      {"nibble_model_describe", "out.size is 0",
+       [](nibble_error *e) {
+         info.size = 0;
+         return nibble_model_describe(nullptr, &info, e);
+       }},
       {"nibble_model_describe", "out is required",
        [](nibble_error *e) { return nibble_model_describe(nullptr, nullptr, e); }},
       {"nibble_session_encode", "session is required",
@@ -242,6 +278,18 @@ TEST(Api, EveryFunctionOfTheHeaderIsTried) {
   for (const std::string &name : declared) EXPECT_TRUE(tried.count(name)) << name;
 }
 
+TEST(Api, EveryStructOfOptionsOrResultsBeginsWithItsSize) {
+  std::string header = ReadFile(std::string(kSourceDir) + "/nibble.h");
+  std::regex begins("\ntypedef struct (nibble_[a-z0-9_]+_(options|result|info|bench)) \\{\n +([^;]*;)");
+  std::set<std::string> seen;
+  for (std::sregex_iterator it(header.begin(), header.end(), begins), end; it != end; ++it) {
+    if ((*it)[1] == "nibble_tensor_info") continue;  // of a list that the library makes
+    seen.insert((*it)[1]);
+    EXPECT_EQ((*it)[3], "size_t size;") << (*it)[1];
+  }
+  EXPECT_GE(seen.size(), 22u);
+}
+
 // ---- contexts ----
 
 struct Grown {
@@ -251,46 +299,94 @@ struct Grown {
   int64_t added;  // in the second version
 };
 
-const nb_call_rules kGrown = {"f", sizeof(Grown), NB_UPTO(Grown, model), sizeof(int), {NB_REQUIRED(Grown, model)}};
+struct GrownResult {
+  size_t size;
+  int64_t figure;
+  int64_t added;  // in the second version
+};
+
+const nb_call_rules kGrown = {"f", NB_SIZES(Grown, model), NB_SIZES(GrownResult, figure), {NB_REQUIRED(Grown, model)}};
+
+// A call from its begin to its end.
+struct Call {
+  Call() {
+    call.options = &options;
+    call.result = &result;
+  }
+  nibble_status Begin(const Grown &given, void *out) { return nb_call_begin(&call, &kGrown, &given, out, nullptr); }
+  ~Call() { nb_call_end(&call); }
+  Grown options = {};
+  GrownResult result = {};
+  nb_call call = {};
+};
 
 TEST(Context, OptionsOfAnEarlierVersionEndInZeros) {
-  Grown given = {NB_UPTO(Grown, model), nullptr, "m", 77}, options;
-  nb_call call;
-  int out = 5;
-  ASSERT_EQ(nb_call_begin(&call, &kGrown, &given, &options, &out, nullptr), NIBBLE_OK);
-  EXPECT_STREQ(options.model, "m");
-  EXPECT_EQ(options.added, 0);
-  EXPECT_EQ(out, 0);
-  nb_call_end(&call);
-  given.size = sizeof given;
-  ASSERT_EQ(nb_call_begin(&call, &kGrown, &given, &options, &out, nullptr), NIBBLE_OK);
-  EXPECT_EQ(options.added, 77);
-  nb_call_end(&call);
+  Grown given = {NB_UPTO(Grown, model), nullptr, "m", 77};
+  GrownResult out = {sizeof out, 5, 5};
+  {
+    Call call;
+    ASSERT_EQ(call.Begin(given, &out), NIBBLE_OK);
+    EXPECT_STREQ(call.options.model, "m");
+    EXPECT_EQ(call.options.added, 0);
+    EXPECT_EQ(out.figure, 0);
+  }
+  {
+    Call call;
+    given.size = sizeof given;
+    ASSERT_EQ(call.Begin(given, &out), NIBBLE_OK);
+    EXPECT_EQ(call.options.added, 77);
+  }
+  Call call;
   given.size = NB_UPTO(Grown, model) - 1;
-  EXPECT_EQ(nb_call_begin(&call, &kGrown, &given, &options, &out, nullptr), NIBBLE_USAGE);
-  nb_call_end(&call);
+  EXPECT_EQ(call.Begin(given, &out), NIBBLE_USAGE);
+}
+
+TEST(Context, AResultHasAsMuchAsTheCallerHasRoomFor) {
+  const Grown given = {sizeof given, nullptr, "m", 0};
+  struct Later {
+    GrownResult now;
+    int64_t unknown;
+  };
+  const size_t earlier = NB_UPTO(GrownResult, figure);
+  for (size_t size : {earlier, sizeof(GrownResult), sizeof(Later)}) {
+    Later out = {{size, 5, 5}, 5};
+    {
+      Call call;
+      ASSERT_EQ(call.Begin(given, &out), NIBBLE_OK);
+      EXPECT_EQ(out.now.figure, 0);
+      call.result.figure = 7, call.result.added = 8;
+    }
+    EXPECT_EQ(out.now.size, size);
+    EXPECT_EQ(out.now.figure, 7);
+    EXPECT_EQ(out.now.added, size == earlier ? 5 : 8) << size;
+    EXPECT_EQ(out.unknown, size == sizeof(Later) ? 0 : 5) << size;
+  }
+  GrownResult out = {earlier - 1, 5, 5};
+  Call call;
+  EXPECT_EQ(call.Begin(given, &out), NIBBLE_USAGE);
+  EXPECT_EQ(out.figure, 5);
 }
 
 TEST(Context, ACallHasItsThreadsAndLeavesTheCallersAsTheyWere) {
   const nibble_context five = {5, NIBBLE_DEVICE_CPU, 0};
-  Grown given = {sizeof given, &five, "m", 0}, options;
-  int out, before = nb_threads_use(3);
-  nb_call call;
-  ASSERT_EQ(nb_call_begin(&call, &kGrown, &given, &options, &out, nullptr), NIBBLE_OK);
+  Grown given = {sizeof given, &five, "m", 0};
+  GrownResult out = {sizeof out, 0, 0};
+  int before = nb_threads_use(3);
+  auto call = std::make_unique<Call>();
+  ASSERT_EQ(call->Begin(given, &out), NIBBLE_OK);
   EXPECT_EQ(nb_threads(), 5);
   int other = 0;
   std::thread([&] {
     const nibble_context two = {2, NIBBLE_DEVICE_CPU, 0};
-    Grown given = {sizeof given, &two, "m", 0}, options;
-    nb_call call;
-    int out;
-    nb_call_begin(&call, &kGrown, &given, &options, &out, nullptr);
+    Grown given = {sizeof given, &two, "m", 0};
+    GrownResult out = {sizeof out, 0, 0};
+    Call call;
+    call.Begin(given, &out);
     other = nb_threads();
-    nb_call_end(&call);
   }).join();
   EXPECT_EQ(other, 2);
   EXPECT_EQ(nb_threads(), 5);
-  nb_call_end(&call);
+  call.reset();
   EXPECT_EQ(nb_threads(), 3);
   nb_threads_use(before);
 }
@@ -325,7 +421,8 @@ TEST(Context, AContextMayBeNamedByManyCalls) {
   std::string model = Golden("tiny/llama-f32");
   nibble_memory_options options = {};
   options.size = sizeof options, options.context = context, options.model = model.c_str();
-  nibble_memory_result result;
+  nibble_memory_result result = {};
+  result.size = sizeof result;
   for (int i = 0; i < 2; i++) EXPECT_EQ(nibble_memory(&options, &result, &err), NIBBLE_OK) << err.message;
   EXPECT_GT(result.parameters, 0);
   nibble_context_free(context);

@@ -104,14 +104,14 @@ done:
 
 nibble_status nibble_bench(const nibble_bench_options *options, nibble_bench_result *out, nibble_error *err) {
   nibble_bench_options o;
+  nibble_bench_result r;
   static const nb_call_rules rules = {"nibble_bench",
-                                      sizeof o,
-                                      NB_UPTO(nibble_bench_options, progress),
-                                      sizeof *out,
+                                      NB_SIZES(nibble_bench_options, progress),
+                                      NB_SIZES(nibble_bench_result, weight_bytes),
                                       {NB_REQUIRED(nibble_bench_options, model)}};
-  nb_call call;
-  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
-  if (status == NIBBLE_OK) status = run_bench(&o, out, err);
+  nb_call call = {.options = &o, .result = &r};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
+  if (status == NIBBLE_OK) status = run_bench(&o, &r, err);
   nb_call_end(&call);
   return status;
 }

@@ -155,14 +155,14 @@ done:
 
 nibble_status nibble_memory(const nibble_memory_options *options, nibble_memory_result *out, nibble_error *err) {
   nibble_memory_options o;
+  nibble_memory_result r;
   static const nb_call_rules rules = {"nibble_memory",
-                                      sizeof o,
-                                      NB_UPTO(nibble_memory_options, batch),
-                                      sizeof *out,
+                                      NB_SIZES(nibble_memory_options, batch),
+                                      NB_SIZES(nibble_memory_result, row_count),
                                       {NB_REQUIRED(nibble_memory_options, model)}};
-  nb_call call;
-  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
-  if (status == NIBBLE_OK) status = tell_memory(&o, out, err);
+  nb_call call = {.options = &o, .result = &r};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
+  if (status == NIBBLE_OK) status = tell_memory(&o, &r, err);
   nb_call_end(&call);
   return status;
 }

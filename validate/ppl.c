@@ -182,14 +182,14 @@ done:
 
 nibble_status nibble_ppl(const nibble_ppl_options *options, nibble_ppl_result *out, nibble_error *err) {
   nibble_ppl_options o;
+  nibble_ppl_result r;
   static const nb_call_rules rules = {"nibble_ppl",
-                                      sizeof o,
-                                      NB_UPTO(nibble_ppl_options, progress),
-                                      sizeof *out,
+                                      NB_SIZES(nibble_ppl_options, progress),
+                                      NB_SIZES(nibble_ppl_result, file_bytes),
                                       {NB_REQUIRED(nibble_ppl_options, model), NB_REQUIRED(nibble_ppl_options, text)}};
-  nb_call call;
-  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
-  if (status == NIBBLE_OK) status = measure(&o, out, err);
+  nb_call call = {.options = &o, .result = &r};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
+  if (status == NIBBLE_OK) status = measure(&o, &r, err);
   nb_call_end(&call);
   return status;
 }

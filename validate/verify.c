@@ -179,13 +179,10 @@ static nibble_status verify(const nibble_verify_options *o, nibble_verification 
 
 nibble_status nibble_verify(const nibble_verify_options *options, nibble_verification **out, nibble_error *err) {
   nibble_verify_options o;
-  static const nb_call_rules rules = {"nibble_verify",
-                                      sizeof o,
-                                      NB_UPTO(nibble_verify_options, progress),
-                                      sizeof *out,
-                                      {NB_REQUIRED(nibble_verify_options, artifact)}};
-  nb_call call;
-  nibble_status status = nb_call_begin(&call, &rules, options, &o, out, err);
+  static const nb_call_rules rules = {
+      "nibble_verify", NB_SIZES(nibble_verify_options, progress), {0}, {NB_REQUIRED(nibble_verify_options, artifact)}};
+  nb_call call = {.options = &o};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = verify(&o, out, err);
   nb_call_end(&call);
   return status;

@@ -25,6 +25,19 @@ int main(int argc, char **argv) {
     fprintf(stderr, "%s\n", err.message);
     return 1;
   }
+  nibble_memory_options asked = {0};
+  nibble_memory_result needed = {0};
+  asked.size = sizeof asked;
+  asked.model = argv[1];
+  if (nibble_memory(&asked, &needed, &err) != NIBBLE_USAGE) {
+    fprintf(stderr, "a result without its size is taken\n");
+    return 1;
+  }
+  needed.size = sizeof needed;
+  if (nibble_memory(&asked, &needed, &err) != NIBBLE_OK || needed.parameters != seen->parameters) {
+    fprintf(stderr, "memory: %s\n", err.message);
+    return 1;
+  }
   printf("nibble %s: %s, %zu tensors\n", nibble_version(), seen->architecture, seen->tensor_count);
   nibble_inspection_free(seen);
   return 0;

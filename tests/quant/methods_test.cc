@@ -69,7 +69,8 @@ TEST(Methods, RefuseEveryOptionThatTheyDoNotRead) {
       o.method = (*row)->name;
       setter.set(&o);
       if (setter.flag == std::string("--seed") && setter.read_by.count(method)) o.sampling = NIBBLE_SAMPLING_RANDOM;
-      nibble_quantize_result result;
+      nibble_quantize_result result = {};
+      result.size = sizeof result;
       nibble_error err = {};
       nibble_status status = nibble_quantize(&o, &result, &err);
       if (setter.read_by.count(method)) {
@@ -125,7 +126,8 @@ TEST(Methods, AreNamedWhereAnotherIsAskedFor) {
   for (const char *name : {(const char *)nullptr, "", "awq", "NF4"}) {
     Options o = OptionsOf("");
     o.method = name;
-    nibble_quantize_result result;
+    nibble_quantize_result result = {};
+    result.size = sizeof result;
     nibble_error err = {};
     EXPECT_EQ(nibble_quantize(&o, &result, &err), NIBBLE_USAGE);
     EXPECT_EQ(std::string(err.message),

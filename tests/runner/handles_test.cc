@@ -29,6 +29,7 @@ struct Tiny {
     nibble_model_options options = {};
     options.size = sizeof options;
     options.model = path.c_str();
+    info.size = sizeof info;
     nibble_error err = {};
     EXPECT_EQ(nibble_model_open(&options, &model, &err), NIBBLE_OK) << err.message;
     EXPECT_EQ(nibble_model_describe(model, &info, &err), NIBBLE_OK) << err.message;

@@ -380,7 +380,8 @@ TEST(CudaQuantize, WholeArtifactsAreThoseOfTheCpu) {
       o.size = sizeof o, o.context = &context;
       o.src = src.c_str(), o.dst = dst.c_str(), o.method = c.method, o.double_quant = c.nested;
       o.block_size = c.block_size, o.force = true, o.no_sync = true;
-      nibble_quantize_result result;
+      nibble_quantize_result result = {};
+      result.size = sizeof result;
       nibble_error err = {};
       EXPECT_EQ(nibble_quantize(&o, &result, &err), NIBBLE_OK) << err.message;
       files[on_gpu] = ReadFile(dst + "/model.safetensors");
