@@ -549,18 +549,28 @@ typedef struct nb_tokenizer nibble_tokenizer;
 nibble_status nibble_tokenizer_open(const char *model, nibble_tokenizer **out, nibble_error *err);
 void nibble_tokenizer_close(nibble_tokenizer *tokenizer);
 
+/* What these functions make, zeros after a failure; free(data). */
+typedef struct nibble_ids {
+  int32_t *data; /* [count]; may be NULL if there are none */
+  size_t count;
+} nibble_ids;
+
+typedef struct nibble_text {
+  char *data; /* [length], any bytes, and a NUL */
+  size_t length;
+} nibble_text;
+
 /* The ids of text[0, n), with the special tokens that the tokenizer puts around it if add_special. Bytes that are not
- * UTF-8 are read as U+FFFD. Free *ids with free(). */
+ * UTF-8 are read as U+FFFD. */
 nibble_status nibble_tokenizer_encode(nibble_tokenizer *tokenizer, const char *text, size_t n, bool add_special,
-                                      int32_t **ids, size_t *count, nibble_error *err);
+                                      nibble_ids *out, nibble_error *err);
 
-/* The text of ids, *length bytes and a NUL; ids that name no token are passed over. Free *text with free(). */
+/* The text of ids; those that name no token are passed over. */
 nibble_status nibble_tokenizer_decode(const nibble_tokenizer *tokenizer, const int32_t *ids, size_t count,
-                                      bool skip_special, char **text, size_t *length, nibble_error *err);
+                                      bool skip_special, nibble_text *out, nibble_error *err);
 
-/* Reads a text, plain or gzip, from a file or from standard input ("-"): *length bytes, at most 1 GiB, and a NUL. Free
- * *text with free(). */
-nibble_status nibble_text_read(const char *path, char **text, size_t *length, nibble_error *err);
+/* Reads a text, plain or gzip, from a file or from standard input ("-"): at most 1 GiB. */
+nibble_status nibble_text_read(const char *path, nibble_text *out, nibble_error *err);
 
 /* ---- kernels ---------------------------------------------------------------------------------------------------- */
 

@@ -76,18 +76,17 @@ static cJSON *json_string(const char *text, size_t n) {
 }
 
 static nibble_status encode(job *j, const char *text, size_t n) {
-  int32_t *ids;
-  size_t count;
-  nibble_status status = nibble_tokenizer_encode(j->tokenizer, text, n, !j->o->no_special, &ids, &count, &j->err);
+  nibble_ids ids;
+  nibble_status status = nibble_tokenizer_encode(j->tokenizer, text, n, !j->o->no_special, &ids, &j->err);
   if (status != NIBBLE_OK) return status;
-  j->tokens += count;
+  j->tokens += ids.count;
   if (j->items) {
-    cJSON_AddItemToArray(j->items, cJSON_CreateIntArray(ids, (int)count));
+    cJSON_AddItemToArray(j->items, cJSON_CreateIntArray(ids.data, (int)ids.count));
   } else {
-    for (size_t i = 0; i < count; i++) printf(i ? " %d" : "%d", ids[i]);
+    for (size_t i = 0; i < ids.count; i++) printf(i ? " %d" : "%d", ids.data[i]);
     putchar('\n');
   }
-  free(ids);
+  free(ids.data);
   return NIBBLE_OK;
 }
 
@@ -100,10 +99,9 @@ static nibble_status bad_ids(job *j, const char *at) {
 }
 
 /* Ids stand apart by white space or commas; a list's brackets do no harm. */
-static nibble_status read_ids(job *j, const char *text, size_t n, int32_t **ids, size_t *count) {
-  *count = 0;
-  *ids = malloc((n / 2 + 1) * sizeof **ids);
-  if (!*ids) {
+static nibble_status read_ids(job *j, const char *text, size_t n, nibble_ids *out) {
+  *out = (nibble_ids){.data = malloc((n / 2 + 1) * sizeof *out->data)};
+  if (!out->data) {
     j->err.status = NIBBLE_SYSTEM;
     snprintf(j->err.message, sizeof j->err.message, "out of memory: %zu bytes were refused", n);
     return NIBBLE_SYSTEM;
@@ -116,31 +114,30 @@ static nibble_status read_ids(job *j, const char *text, size_t n, int32_t **ids,
     errno = 0;
     long id = strtol(at, &behind, 10);
     if (behind == at || errno || id < 0 || id > INT32_MAX || !strchr(" \t\r\n,]", *behind)) {
-      free(*ids);
+      free(out->data);
       return bad_ids(j, at);
     }
-    (*ids)[(*count)++] = (int32_t)id;
+    out->data[out->count++] = (int32_t)id;
     at = behind;
   }
 }
 
 static nibble_status decode(job *j, const char *ids_text, size_t n) {
-  int32_t *ids;
-  size_t count, length;
-  char *text;
-  nibble_status status = read_ids(j, ids_text, n, &ids, &count);
+  nibble_ids ids;
+  nibble_text text;
+  nibble_status status = read_ids(j, ids_text, n, &ids);
   if (status != NIBBLE_OK) return status;
-  status = nibble_tokenizer_decode(j->tokenizer, ids, count, j->o->no_special, &text, &length, &j->err);
-  free(ids);
+  status = nibble_tokenizer_decode(j->tokenizer, ids.data, ids.count, j->o->no_special, &text, &j->err);
+  free(ids.data);
   if (status != NIBBLE_OK) return status;
-  j->tokens += count;
+  j->tokens += ids.count;
   if (j->items) {
-    cJSON_AddItemToArray(j->items, json_string(text, length));
+    cJSON_AddItemToArray(j->items, json_string(text.data, text.length));
   } else {
-    cli_print_text(text, length);
+    cli_print_text(text.data, text.length);
     if (j->o->lines) putchar('\n');
   }
-  free(text);
+  free(text.data);
   return NIBBLE_OK;
 }
 
@@ -170,17 +167,18 @@ int cli_tokenize(int argc, char **argv) {
   options o = {.text = "-"};
   cli_parse(&argp, argc, argv, &o);
   job j = {.o = &o, .items = o.common.json ? cJSON_CreateArray() : NULL};
-  char *text = NULL;
-  size_t n;
+  nibble_text text = {0};
   nibble_status status = nibble_tokenizer_open(o.model, &j.tokenizer, &j.err);
-  if (status == NIBBLE_OK) status = nibble_text_read(o.text, &text, &n, &j.err);
+  if (status == NIBBLE_OK) status = nibble_text_read(o.text, &text, &j.err);
   if (status == NIBBLE_OK)
-    status = o.lines ? each_line(&j, text, n) : o.decode ? decode(&j, text, n) : encode(&j, text, n);
+    status = o.lines    ? each_line(&j, text.data, text.length)
+             : o.decode ? decode(&j, text.data, text.length)
+                        : encode(&j, text.data, text.length);
   if (status == NIBBLE_OK && o.common.json)
     print_json(&j);
   else
     cJSON_Delete(j.items);
-  free(text);
+  free(text.data);
   nibble_tokenizer_close(j.tokenizer);
   return cli_finish(status, &j.err);
 }

@@ -14,59 +14,50 @@ nibble_status nibble_tokenizer_open(const char *model, nibble_tokenizer **out, n
 void nibble_tokenizer_close(nibble_tokenizer *tokenizer) { nb_tokenizer_close(tokenizer); }
 
 nibble_status nibble_tokenizer_encode(nibble_tokenizer *tokenizer, const char *text, size_t n, bool add_special,
-                                      int32_t **ids, size_t *count, nibble_error *err) {
-  nb_ids list = {0};
-  nibble_status status = nb_call_require(__func__, "ids", ids, err);
-  if (status == NIBBLE_OK) status = nb_call_require(__func__, "count", count, err);
+                                      nibble_ids *out, nibble_error *err) {
+  nb_ids ids = {0};
+  nibble_status status = nb_call_require(__func__, "out", out, err);
   if (status != NIBBLE_OK) return status;
-  *ids = NULL;
-  *count = 0;
+  *out = (nibble_ids){0};
   status = nb_call_require(__func__, "tokenizer", tokenizer, err);
   if (status == NIBBLE_OK && n > 0) status = nb_call_require(__func__, "text", text, err);
   if (status != NIBBLE_OK) return status;
-  status = nb_tokenizer_encode(tokenizer, n ? text : "", n, add_special ? NB_ADD_SPECIAL : 0, &list, err);
-  if (status != NIBBLE_OK) nb_ids_free(&list);
-  *ids = list.data;
-  *count = list.length;
+  status = nb_tokenizer_encode(tokenizer, n ? text : "", n, add_special ? NB_ADD_SPECIAL : 0, &ids, err);
+  if (status != NIBBLE_OK) nb_ids_free(&ids);
+  *out = (nibble_ids){ids.data, ids.length};
   return status;
 }
 
-/* Where a string goes. */
-static nibble_status require_string(const char *function, char **text, size_t *length, nibble_error *err) {
-  nibble_status status = nb_call_require(function, "text", text, err);
-  if (status == NIBBLE_OK) status = nb_call_require(function, "length", length, err);
-  if (status != NIBBLE_OK) return status;
-  *text = NULL;
-  *length = 0;
-  return NIBBLE_OK;
+static nibble_status clear_text(const char *function, nibble_text *out, nibble_error *err) {
+  nibble_status status = nb_call_require(function, "out", out, err);
+  if (status == NIBBLE_OK) *out = (nibble_text){0};
+  return status;
 }
 
-/* Hands a buffer over as a string, or frees it after a failure. */
-static nibble_status hand_over(nb_buf *buf, nibble_status status, char **text, size_t *length, nibble_error *err) {
+/* Hands a buffer over as a text, or frees it after a failure. */
+static nibble_status hand_over(nb_buf *buf, nibble_status status, nibble_text *out, nibble_error *err) {
   nb_buf_append(buf, "", 0); /* so that an empty text is a string too */
   if (status == NIBBLE_OK && buf->failed) status = nb_fail_memory(err, buf->length);
   if (status != NIBBLE_OK) nb_buf_free(buf);
-  *text = buf->data;
-  *length = buf->length;
+  *out = (nibble_text){buf->data, buf->length};
   return status;
 }
 
 nibble_status nibble_tokenizer_decode(const nibble_tokenizer *tokenizer, const int32_t *ids, size_t count,
-                                      bool skip_special, char **text, size_t *length, nibble_error *err) {
+                                      bool skip_special, nibble_text *out, nibble_error *err) {
   nb_buf buf = {0};
-  nibble_status status = require_string(__func__, text, length, err);
+  nibble_status status = clear_text(__func__, out, err);
   if (status == NIBBLE_OK) status = nb_call_require(__func__, "tokenizer", tokenizer, err);
   if (status == NIBBLE_OK && count > 0) status = nb_call_require(__func__, "ids", ids, err);
   if (status != NIBBLE_OK) return status;
   status = nb_tokenizer_decode(tokenizer, ids, count, skip_special ? NB_SKIP_SPECIAL : 0, &buf, err);
-  return hand_over(&buf, status, text, length, err);
+  return hand_over(&buf, status, out, err);
 }
 
-nibble_status nibble_text_read(const char *path, char **text, size_t *length, nibble_error *err) {
+nibble_status nibble_text_read(const char *path, nibble_text *out, nibble_error *err) {
   nb_buf buf = {0};
-  nibble_status status = require_string(__func__, text, length, err);
+  nibble_status status = clear_text(__func__, out, err);
   if (status == NIBBLE_OK) status = nb_call_require(__func__, "path", path, err);
   if (status != NIBBLE_OK) return status;
-  status = nb_text_read(path, &buf, err);
-  return hand_over(&buf, status, text, length, err);
+  return hand_over(&buf, nb_text_read(path, &buf, err), out, err);
 }

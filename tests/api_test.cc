@@ -142,9 +142,8 @@ nibble_status OnSession(const std::function<nibble_status(nibble_session *)> &ca
 std::vector<WithArguments> AllWithArguments() {
   static nibble_context *context;
   static nibble_tokenizer *tokenizer;
-  static int32_t *ids;
-  static size_t n;
-  static char *text;
+  static nibble_ids ids;
+  static nibble_text text;
   static nibble_model_info info;
   static const int32_t id = 1;
   static float logits;
@@ -207,30 +206,23 @@ std::vector<WithArguments> AllWithArguments() {
       {"nibble_tokenizer_open", "model is required",
        [](nibble_error *e) { return nibble_tokenizer_open(nullptr, &tokenizer, e); }},
       {"nibble_tokenizer_encode", "tokenizer is required",
-       [](nibble_error *e) { return nibble_tokenizer_encode(nullptr, "a", 1, true, &ids, &n, e); }},
-      {"nibble_tokenizer_encode", "ids is required",
-       [](nibble_error *e) { return nibble_tokenizer_encode(nullptr, "a", 1, true, nullptr, &n, e); }},
-      {"nibble_tokenizer_encode", "count is required",
-       [](nibble_error *e) { return nibble_tokenizer_encode(nullptr, "a", 1, true, &ids, nullptr, e); }},
+       [](nibble_error *e) { return nibble_tokenizer_encode(nullptr, "a", 1, true, &ids, e); }},
+      {"nibble_tokenizer_encode", "out is required",
+       [](nibble_error *e) { return nibble_tokenizer_encode(nullptr, "a", 1, true, nullptr, e); }},
       {"nibble_tokenizer_encode", "text is required",
        [](nibble_error *e) {
          std::string model = Golden("tokenizer/llama3.json");
          if (nibble_tokenizer_open(model.c_str(), &tokenizer, e) != NIBBLE_OK) return NIBBLE_SYSTEM;
-         nibble_status status = nibble_tokenizer_encode(tokenizer, nullptr, 1, true, &ids, &n, e);
+         nibble_status status = nibble_tokenizer_encode(tokenizer, nullptr, 1, true, &ids, e);
          nibble_tokenizer_close(tokenizer);
          return status;
        }},
       {"nibble_tokenizer_decode", "tokenizer is required",
-       [](nibble_error *e) { return nibble_tokenizer_decode(nullptr, nullptr, 0, true, &text, &n, e); }},
-      {"nibble_tokenizer_decode", "text is required",
-       [](nibble_error *e) { return nibble_tokenizer_decode(nullptr, nullptr, 0, true, nullptr, &n, e); }},
-      {"nibble_tokenizer_decode", "length is required",
-       [](nibble_error *e) { return nibble_tokenizer_decode(nullptr, nullptr, 0, true, &text, nullptr, e); }},
-      {"nibble_text_read", "path is required", [](nibble_error *e) { return nibble_text_read(nullptr, &text, &n, e); }},
-      {"nibble_text_read", "text is required",
-       [](nibble_error *e) { return nibble_text_read("/nowhere", nullptr, &n, e); }},
-      {"nibble_text_read", "length is required",
-       [](nibble_error *e) { return nibble_text_read("/nowhere", &text, nullptr, e); }},
+       [](nibble_error *e) { return nibble_tokenizer_decode(nullptr, nullptr, 0, true, &text, e); }},
+      {"nibble_tokenizer_decode", "out is required",
+       [](nibble_error *e) { return nibble_tokenizer_decode(nullptr, nullptr, 0, true, nullptr, e); }},
+      {"nibble_text_read", "path is required", [](nibble_error *e) { return nibble_text_read(nullptr, &text, e); }},
+      {"nibble_text_read", "out is required", [](nibble_error *e) { return nibble_text_read("/nowhere", nullptr, e); }},
   };
 }
 
