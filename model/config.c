@@ -70,9 +70,9 @@ static nibble_status parse_quantization(const char *where, nb_config *c, nibble_
   if (status == NIBBLE_OK) status = nb_json_string(where, json, "bnb_4bit_quant_type", &q->quant_type, err);
   if (status == NIBBLE_OK) status = nb_json_double(where, json, "llm_int8_threshold", &q->int8_threshold, err);
   bool is_gptq = strcmp(q->method, "gptq") == 0; /* other methods have keys of the same names */
-  if (status == NIBBLE_OK && is_gptq) status = nb_json_int(where, json, "bits", 0, 64, &q->bits, err);
+  if (status == NIBBLE_OK && is_gptq) status = nb_json_int(where, json, "bits", (nb_range){0, 64}, &q->bits, err);
   if (status == NIBBLE_OK && is_gptq)
-    status = nb_json_int(where, json, "group_size", -1, MAX_EXTENT, &q->group_size, err);
+    status = nb_json_int(where, json, "group_size", (nb_range){-1, MAX_EXTENT}, &q->group_size, err);
   /* GPTQModel writes checkpoint_format, and since version 5 format beside it. */
   const char *layout = "gptq";
   if (status == NIBBLE_OK && is_gptq) status = nb_json_string(where, json, "format", &layout, err);
@@ -113,7 +113,7 @@ static nibble_status parse_head(const char *where, nb_config *c, nibble_error *e
   c->head = nb_head_of_class(*c->architecture ? c->architecture : c->family->default_class);
   c->num_labels = 2;
   const cJSON *labels = nb_json_object(c->json, "id2label");
-  if (!labels) return nb_json_int(where, c->json, "num_labels", 1, MAX_EXTENT, &c->num_labels, err);
+  if (!labels) return nb_json_int(where, c->json, "num_labels", (nb_range){1, MAX_EXTENT}, &c->num_labels, err);
   c->num_labels = nb_max_i64(1, cJSON_GetArraySize(labels));
   return NIBBLE_OK;
 }
@@ -180,10 +180,10 @@ static nibble_status parse_rope(const char *where, nb_config *c, nibble_error *e
   if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "low_freq_factor", &r->low_freq_factor, err);
   if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "high_freq_factor", &r->high_freq_factor, err);
   if (status == NIBBLE_OK)
-    status = nb_json_int(where, scaling, "original_max_position_embeddings", 1, max_positions,
+    status = nb_json_int(where, scaling, "original_max_position_embeddings", (nb_range){1, max_positions},
                          &r->original_max_position_embeddings, err);
   if (status == NIBBLE_OK) /* the one at the top counts */
-    status = nb_json_int(where, c->json, "original_max_position_embeddings", 1, max_positions,
+    status = nb_json_int(where, c->json, "original_max_position_embeddings", (nb_range){1, max_positions},
                          &r->original_max_position_embeddings, err);
   if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "partial_rotary_factor", &part, err);
   if (status != NIBBLE_OK) return status;

@@ -268,22 +268,22 @@ static const cJSON *find(const cJSON *object, const char *key) {
   return item && !cJSON_IsNull(item) ? item : NULL;
 }
 
-nibble_status nb_json_int(const char *where, const cJSON *object, const char *key, int64_t min, int64_t max,
-                          int64_t *out, nibble_error *err) {
+nibble_status nb_json_int(const char *where, const cJSON *object, const char *key, nb_range range, int64_t *out,
+                          nibble_error *err) {
   const cJSON *item = find(object, key);
   if (!item) return NIBBLE_OK;
   double v = item->valuedouble;
-  if (!cJSON_IsNumber(item) || v != floor(v) || v < (double)min || v > (double)max)
+  if (!cJSON_IsNumber(item) || v != floor(v) || v < (double)range.least || v > (double)range.most)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"%s\" must be a whole number from %lld to %lld", where, key,
-                   (long long)min, (long long)max);
+                   (long long)range.least, (long long)range.most);
   *out = (int64_t)v;
   return NIBBLE_OK;
 }
 
-nibble_status nb_json_need_int(const char *where, const cJSON *object, const char *key, int64_t min, int64_t max,
-                               int64_t *out, nibble_error *err) {
+nibble_status nb_json_need_int(const char *where, const cJSON *object, const char *key, nb_range range, int64_t *out,
+                               nibble_error *err) {
   if (!find(object, key)) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"%s\" is missing", where, key);
-  return nb_json_int(where, object, key, min, max, out, err);
+  return nb_json_int(where, object, key, range, out, err);
 }
 
 nibble_status nb_json_double(const char *where, const cJSON *object, const char *key, double *out, nibble_error *err) {

@@ -63,10 +63,15 @@ cJSON *nb_json_make(const char *members, ...);
 cJSON *nb_json_push(cJSON *list, cJSON *item);
 cJSON *nb_json_put_in(cJSON *object, const char *key, cJSON *item);
 
-nibble_status nb_json_int(const char *where, const cJSON *object, const char *key, int64_t min, int64_t max,
-                          int64_t *out, nibble_error *err);
-nibble_status nb_json_need_int(const char *where, const cJSON *object, const char *key, int64_t min, int64_t max,
-                               int64_t *out, nibble_error *err);
+/* What an integer may be. */
+typedef struct nb_range {
+  int64_t least, most;
+} nb_range;
+
+nibble_status nb_json_int(const char *where, const cJSON *object, const char *key, nb_range range, int64_t *out,
+                          nibble_error *err);
+nibble_status nb_json_need_int(const char *where, const cJSON *object, const char *key, nb_range range, int64_t *out,
+                               nibble_error *err);
 nibble_status nb_json_double(const char *where, const cJSON *object, const char *key, double *out, nibble_error *err);
 nibble_status nb_json_bool(const char *where, const cJSON *object, const char *key, bool *out, nibble_error *err);
 

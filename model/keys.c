@@ -148,7 +148,7 @@ static nibble_status read_key(const char *where, nb_config *c, const nb_key_use 
   if (item && silent && row->null_is_zero) *(int64_t *)field = 0;
   if (silent) return NIBBLE_OK;
   switch (row->type) {
-    case NB_KEY_INT: return nb_json_int(where, c->json, name, row->least, row->most, field, err);
+    case NB_KEY_INT: return nb_json_int(where, c->json, name, (nb_range){row->least, row->most}, field, err);
     case NB_KEY_DOUBLE: return nb_json_double(where, c->json, name, field, err);
     case NB_KEY_BOOL: return nb_json_bool(where, c->json, name, field, err);
     case NB_KEY_TEXT: return nb_json_string(where, c->json, name, field, err);

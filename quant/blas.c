@@ -88,9 +88,9 @@ nibble_status nb_blas_load(nibble_error *err) {
   return blas.problem[0] ? nb_fail(err, NIBBLE_SYSTEM, "%s", blas.problem) : NIBBLE_OK;
 }
 
-void nb_dense_add(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
-                  int64_t ldc) {
-  blas.sgemm(ROW_MAJOR, NO_TRANS, NO_TRANS, (int)m, (int)n, (int)k, 1, a, (int)lda, b, (int)ldb, 1, c, (int)ldc);
+void nb_dense_add(const nb_dense_sum *s) {
+  blas.sgemm(ROW_MAJOR, NO_TRANS, NO_TRANS, (int)s->m, (int)s->n, (int)s->k, 1, s->a.data, (int)s->a.ld, s->b.data,
+             (int)s->b.ld, 1, s->c, (int)s->ldc);
 }
 
 typedef struct gram_job {

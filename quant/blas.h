@@ -15,9 +15,22 @@
  * there is no OpenBLAS, or no room for it. */
 nibble_status nb_blas_load(nibble_error *err);
 
-/* c [m, n] += a [m, k] b [k, n], on the calling thread alone: for use inside a band. */
-void nb_dense_add(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
-                  int64_t ldc);
+/* An operand. */
+typedef struct nb_dense {
+  const float *data;
+  int64_t ld;
+} nb_dense;
+
+/* c [m, n] += a [m, k] b [k, n]. */
+typedef struct nb_dense_sum {
+  int64_t m, n, k;
+  nb_dense a, b;
+  float *c;
+  int64_t ldc;
+} nb_dense_sum;
+
+/* On the calling thread alone: for use inside a band. */
+void nb_dense_add(const nb_dense_sum *sum);
 
 /* sum [n, n] += x^T x for x [rows, n], the upper triangle; what is below the diagonal is undefined afterwards. In
  * parallel. */

@@ -23,17 +23,15 @@ static nibble_status create_file(nb_boundary *b, nibble_error *err) {
   return status;
 }
 
-nibble_status nb_boundary_create(nb_boundary *out, nb_backend *backend, int64_t samples, uint64_t sample_bytes,
-                                 uint64_t max_memory, const char *folder, nibble_error *err) {
+nibble_status nb_boundary_create(nb_boundary *b, uint64_t max_memory, nibble_error *err) {
   uint64_t bytes = 0;
-  *out =
-      (nb_boundary){.backend = backend, .samples = samples, .sample_bytes = sample_bytes, .fd = -1, .folder = folder};
-  if (!nb_mul_u64((uint64_t)samples, sample_bytes, &bytes)) return nb_fail_memory(err, SIZE_MAX);
-  out->is_spilled = bytes > max_memory;
-  if (!(out->buffers = nb_alloc((uint64_t)samples, sizeof *out->buffers))) return nb_fail_memory(err, bytes);
-  nibble_status status = out->is_spilled ? create_file(out, err) : NIBBLE_OK;
-  for (int64_t i = 0; status == NIBBLE_OK && i < (out->is_spilled ? 1 : samples); i++)
-    status = backend->buffer_create(backend, sample_bytes, &out->buffers[i], err);
+  b->fd = -1;
+  if (!nb_mul_u64((uint64_t)b->samples, b->sample_bytes, &bytes)) return nb_fail_memory(err, SIZE_MAX);
+  b->is_spilled = bytes > max_memory;
+  if (!(b->buffers = nb_alloc((uint64_t)b->samples, sizeof *b->buffers))) return nb_fail_memory(err, bytes);
+  nibble_status status = b->is_spilled ? create_file(b, err) : NIBBLE_OK;
+  for (int64_t i = 0; status == NIBBLE_OK && i < (b->is_spilled ? 1 : b->samples); i++)
+    status = b->backend->buffer_create(b->backend, b->sample_bytes, &b->buffers[i], err);
   return status;
 }
 

@@ -18,10 +18,10 @@ typedef struct nb_boundary {
   const char *folder;
 } nb_boundary;
 
-/* Holds `samples` of `sample_bytes` each, in memory if all of it is at most `max_memory` bytes, else in a file in
- * `folder`. Free with nb_boundary_free, also after a failure. */
-nibble_status nb_boundary_create(nb_boundary *out, nb_backend *backend, int64_t samples, uint64_t sample_bytes,
-                                 uint64_t max_memory, const char *folder, nibble_error *err);
+/* Holds backend, samples, sample_bytes and folder as they are in *boundary, the rest of which is zero: in memory if all
+ * of it is at most `max_memory` bytes, else in a file in the folder. Free with nb_boundary_free, also after a failure.
+ */
+nibble_status nb_boundary_create(nb_boundary *boundary, uint64_t max_memory, nibble_error *err);
 void nb_boundary_free(nb_boundary *boundary);
 
 /* The sample's buffer, to read, fill or change in place. Owned by the boundary; where there is one buffer for all

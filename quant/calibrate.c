@@ -214,10 +214,11 @@ static nibble_status solve(run *r, nb_module *m, const nb_hessian *hessian, cons
   float *w = NULL;
   nb_rounded rounded = {0};
   nibble_status status = widen(r, m, &w, err);
+  nb_dense_layer layer = {w, m->out, m->in};
   if (status == NIBBLE_OK && factor->upper)
-    status = nb_gptq_solve(w, m->out, &r->c->grid, hessian, factor, &rounded, err);
+    status = nb_gptq_solve(&layer, &r->c->grid, hessian, factor, &rounded, err);
   else if (status == NIBBLE_OK)
-    status = nb_rtn_solve(w, m->out, m->in, &r->c->grid, &rounded, err);
+    status = nb_rtn_solve(&layer, &r->c->grid, &rounded, err);
   rounded.is_fallback = rounded.is_fallback || !factor->upper;
   free(w);
   if (status == NIBBLE_OK) status = nb_workdir_save(r->c->workdir, nb_tensor_weight_name(m->tensor), &rounded, err);
@@ -289,13 +290,13 @@ static nibble_status check_ids(const run *r, nibble_error *err) {
 /* Fills the first boundary with the embeddings of all windows. */
 static nibble_status embed(run *r, nibble_error *err) {
   const nb_windows *w = r->c->windows;
-  nb_matrix_options options = {.as_it_lies = true};
+  nb_loader loader = {r->c->checkpoint, r->backend, &(nb_matrix_options){.as_it_lies = true}};
   nb_block tables = {0};
   int32_t *numbers = nb_alloc(2 * (uint64_t)w->seqlen, sizeof *numbers);
   if (!numbers) return nb_fail_memory(err, (size_t)w->seqlen * sizeof *numbers);
   for (int64_t i = 0; i < w->seqlen; i++) numbers[i] = (int32_t)i;
   nibble_status status = check_ids(r, err);
-  if (status == NIBBLE_OK) status = nb_embedding_load(r->c->checkpoint, 0, r->backend, &options, &tables, err);
+  if (status == NIBBLE_OK) status = nb_embedding_load(&loader, 0, &tables, err);
   if (status == NIBBLE_OK)
     status = nb_frame_grow(&r->own, r->config, nb_program_registers(&tables.program), w->seqlen, err);
   for (int64_t i = 0; status == NIBBLE_OK && i < w->samples; i++) {
@@ -315,25 +316,33 @@ static nibble_status embed(run *r, nibble_error *err) {
   return status;
 }
 
+/* A boundary of `width` floats a token, which takes what it holds in memory from the room for that. */
+static nibble_status make_boundary(run *r, int64_t width, nb_boundary *out, nibble_error *err) {
+  *out = (nb_boundary){.backend = r->backend,
+                       .samples = r->c->windows->samples,
+                       .sample_bytes = bytes_of(r, width),
+                       .folder = r->c->workdir->path};
+  nibble_status status = nb_boundary_create(out, r->room, err);
+  if (status == NIBBLE_OK && !out->is_spilled) r->room -= out->sample_bytes * (uint64_t)out->samples;
+  return status;
+}
+
 /* Room for what this block's stops hold beside X. */
 static nibble_status make_inner(run *r, nibble_error *err) {
   nibble_status status = NIBBLE_OK;
   for (int i = 0; status == NIBBLE_OK && i < NB_STOP_SLOTS; i++) {
     int64_t width = nb_stops_width(&r->stops, r->config, i);
     if (width <= r->inner_width[i]) continue;
-    nb_boundary *b = &r->inner[i];
-    uint64_t bytes = bytes_of(r, width);
-    nb_boundary_free(b);
-    status = nb_boundary_create(b, r->backend, r->c->windows->samples, bytes, r->room, r->c->workdir->path, err);
+    nb_boundary_free(&r->inner[i]);
+    status = make_boundary(r, width, &r->inner[i], err);
     r->inner_width[i] = width;
-    if (status == NIBBLE_OK && !b->is_spilled) r->room -= bytes * (uint64_t)r->c->windows->samples;
   }
   return status;
 }
 
 static nibble_status calibrate_block(run *r, nibble_error *err) {
-  nb_matrix_options options = {.as_it_lies = true};
-  nibble_status status = nb_block_load(r->c->checkpoint, 0, r->layer, r->backend, &options, &r->block, err);
+  nb_loader loader = {r->c->checkpoint, r->backend, &(nb_matrix_options){.as_it_lies = true}};
+  nibble_status status = nb_block_load(&loader, 0, r->layer, &r->block, err);
   if (status != NIBBLE_OK) return status;
   status = nb_stops_find(&r->block, r->config->num_experts, &r->stops, err);
   if (status == NIBBLE_OK)
@@ -367,7 +376,6 @@ static uint64_t count_layers(const run *r) {
 static nibble_status prepare(run *r, nibble_error *err) {
   const nb_windows *w = r->c->windows;
   const nb_config *c = r->config;
-  uint64_t x_bytes = bytes_of(r, c->hidden_size);
   nb_model_stack stack = {.family = &c->family->stacks[0]};
   nb_attention_shape shape = {
       .sequences = 1, .kv_heads = c->num_key_value_heads, .head_dim = c->head_dim, .capacity = w->seqlen};
@@ -377,9 +385,7 @@ static nibble_status prepare(run *r, nibble_error *err) {
   nibble_status status = nb_frame_positions(&r->own, c, &stack, w->seqlen, err);
   if (status == NIBBLE_OK) status = r->backend->kv_create(r->backend, &shape, &r->cache, err);
   if (status == NIBBLE_OK) status = r->backend->kv_reserve(r->backend, r->cache, 1, w->seqlen, err);
-  if (status == NIBBLE_OK)
-    status = nb_boundary_create(&r->x, r->backend, w->samples, x_bytes, r->room, r->c->workdir->path, err);
-  if (status == NIBBLE_OK && !r->x.is_spilled) r->room -= x_bytes * (uint64_t)w->samples;
+  if (status == NIBBLE_OK) status = make_boundary(r, c->hidden_size, &r->x, err);
   return status == NIBBLE_OK ? embed(r, err) : status;
 }
 

@@ -53,27 +53,38 @@ typedef struct turned {
   float max_code;
 } turned;
 
+/* Rows [row, row + rows) at work. */
+typedef struct band {
+  const solve_job *job;
+  int64_t row, rows;
+  float *w;      /* [rows, cols] by place: what is left of them */
+  float *errors; /* [rows, BLOCK] of the block that was rounded last, each over the factor's diagonal */
+  float *group;  /* scratch: a group of NB_SEARCH_ROWS rows */
+  turned t;
+} band;
+
 /* Fits the grid of the group that begins at place j to its weights as its block found them, without the updates since
  * then, as the paper's code and GPTQModel do; with them 3-bit models came out worse (docs/results.md). */
-static void fit_group(const solve_job *job, int64_t row, int64_t rows, int64_t j, const float *w, float *group,
-                      turned *t) {
+static void fit_group(band *b, int64_t j) {
+  const solve_job *job = b->job;
   nb_rounded *out = job->out;
+  turned *t = &b->t;
   const float *importance = job->importance ? job->importance + j : NULL;
-  int64_t n = 1, at = group_at(job, j) * out->rows + row;
+  int64_t n = 1, at = group_at(job, j) * out->rows + b->row;
   while (j + n < out->cols && !begins_group(job, j + n)) n++;
-  memset(group, 0, (size_t)(n * NB_SEARCH_ROWS) * sizeof *group);
-  for (int64_t first = 0; first < rows; first += NB_SEARCH_ROWS) {
-    int64_t count = nb_min_i64(NB_SEARCH_ROWS, rows - first);
+  memset(b->group, 0, (size_t)(n * NB_SEARCH_ROWS) * sizeof *b->group);
+  for (int64_t first = 0; first < b->rows; first += NB_SEARCH_ROWS) {
+    int64_t count = nb_min_i64(NB_SEARCH_ROWS, b->rows - first);
     nb_group_grid grids[NB_SEARCH_ROWS];
     for (int64_t r = 0; r < count; r++) {
-      for (int64_t k = 0; k < n; k++) group[k * NB_SEARCH_ROWS + r] = w[(first + r) * out->cols + j + k];
+      for (int64_t k = 0; k < n; k++) b->group[k * NB_SEARCH_ROWS + r] = b->w[(first + r) * out->cols + j + k];
     }
-    nb_group_grids_fit(job->grid, group, n, importance, count, grids);
+    nb_group_grids_fit(job->grid, b->group, n, importance, count, grids);
     for (int64_t r = first; r < first + count; r++) {
       nb_group_grid g = grids[r - first];
       out->scales[at + r] = g.scale_bits;
       out->zeros[at + r] = g.zero;
-      job->mended[row + r] += g.was_mended;
+      job->mended[b->row + r] += g.was_mended;
       t->scale[r] = g.scale;
       t->zero[r] = g.zero;
       t->max_code = g.max_code;
@@ -101,65 +112,76 @@ static void spread_errors(turned *t, int64_t k, int64_t count, const float *valu
 
 /* Places [begin, end) of all rows of a band: rounds one after the other and takes each error out of what is left of
  * the block. A group may go on from the block before. */
-static void round_block(const solve_job *job, int64_t row, int64_t rows, int64_t begin, int64_t end, const float *w,
-                        float *errors, float *group, turned *t) {
+static void round_block(band *b, int64_t begin, int64_t end) {
+  const solve_job *job = b->job;
   nb_rounded *out = job->out;
+  turned *t = &b->t;
   float values[ROW_BAND], codes[ROW_BAND];
-  for (int64_t r = 0; r < rows; r++) {
-    for (int64_t k = begin; k < end; k++) t->w[k - begin][r] = w[r * out->cols + k];
+  for (int64_t r = 0; r < b->rows; r++) {
+    for (int64_t k = begin; k < end; k++) t->w[k - begin][r] = b->w[r * out->cols + k];
   }
   for (int64_t j = begin; j < end; j++) {
-    if (begins_group(job, j)) fit_group(job, row, rows, j, w, group, t);
+    if (begins_group(job, j)) fit_group(b, j);
     round_column(t, j - begin, values, codes);
-    uint8_t *column = out->codes + row * out->cols + column_at(job, j);
-    for (int64_t r = 0; r < rows; r++) column[r * out->cols] = (uint8_t)codes[r];
+    uint8_t *column = out->codes + b->row * out->cols + column_at(job, j);
+    for (int64_t r = 0; r < b->rows; r++) column[r * out->cols] = (uint8_t)codes[r];
     if (job->factor) spread_errors(t, j - begin, end - begin, values, job->factor->upper + j * out->cols + j);
   }
-  for (int64_t r = 0; job->factor && r < rows; r++) {
-    for (int64_t k = 0; k < end - begin; k++) errors[r * BLOCK + k] = t->errors[k][r];
+  for (int64_t r = 0; job->factor && r < b->rows; r++) {
+    for (int64_t k = 0; k < end - begin; k++) b->errors[r * BLOCK + k] = t->errors[k][r];
   }
 }
 
-static void round_band(const solve_job *job, int64_t begin, int64_t end, float *w, float *errors, float *group) {
-  int64_t cols = job->out->cols, rows = end - begin;
-  turned t = {0};
-  for (int64_t r = 0; r < ROW_BAND; r++) t.scale[r] = 1;
+static void round_band(band *b) {
+  const nb_factor *factor = b->job->factor;
+  int64_t cols = b->job->out->cols;
+  for (int64_t r = 0; r < ROW_BAND; r++) b->t.scale[r] = 1;
   for (int64_t i = 0; i < cols; i += BLOCK) {
     int64_t stop = nb_min_i64(i + BLOCK, cols);
-    round_block(job, begin, rows, i, stop, w, errors, group, &t);
-    if (!job->factor || stop == cols) continue;
-    nb_dense_add(rows, cols - stop, stop - i, errors, BLOCK, job->factor->upper + i * cols + stop, cols, w + stop,
-                 cols);
+    round_block(b, i, stop);
+    if (!factor || stop == cols) continue;
+    nb_dense_add(&(nb_dense_sum){.m = b->rows,
+                                 .n = cols - stop,
+                                 .k = stop - i,
+                                 .a = {b->errors, BLOCK},
+                                 .b = {factor->upper + i * cols + stop, cols},
+                                 .c = b->w + stop,
+                                 .ldc = cols});
   }
 }
 
-/* sums[r * SUMS + s] += times * (d[s * rows + r] . product[s * rows + r]). */
-static void add_dots(const float *d, int64_t ldd, const float *product, int64_t cols, int64_t rows, double times,
-                     double *sums) {
-  for (int64_t i = 0; i < WEIGHED * rows; i++) {
-    const float *a = d + i * ldd, *b = product + i * WEIGH_COLS;
+/* sums[r * SUMS + s] += times * (a [m, k] b [k, n]) . d, row by row, for row s * rows + r of m = WEIGHED * rows. */
+static void add_weighed(const nb_dense_sum *product, const float *d, double times, double *sums) {
+  int64_t rows = product->m / WEIGHED;
+  memset(product->c, 0, (size_t)(product->m * product->ldc) * sizeof *product->c);
+  nb_dense_add(product);
+  for (int64_t i = 0; i < product->m; i++) {
+    const float *a = d + i * product->a.ld, *b = product->c + i * product->ldc;
     double sum = 0;
-    for (int64_t k = 0; k < cols; k++) sum += (double)a[k] * (double)b[k];
+    for (int64_t k = 0; k < product->n; k++) sum += (double)a[k] * (double)b[k];
     sums[i % rows * SUMS + i / rows] += times * sum;
   }
 }
 
 /* sums[r * SUMS + s] = v H v^T for v = d[s * rows + r], s < WEIGHED. H is symmetric: what lies left of the diagonal
  * counts twice. */
-static void weigh(const solve_job *job, const float *d, int64_t rows, float *product, double *sums) {
-  int64_t n = job->out->cols, all = WEIGHED * rows;
-  size_t bytes = (size_t)(all * WEIGH_COLS) * sizeof *product;
+static void weigh(const solve_job *job, const float *d, int64_t rows, float *scratch, double *sums) {
+  int64_t n = job->out->cols;
   for (int64_t j = 0; j < n; j += WEIGH_COLS) {
-    int64_t cols = nb_min_i64(WEIGH_COLS, n - j);
     const float *h = job->hessian->sum + j;
-    if (j > 0) {
-      memset(product, 0, bytes);
-      nb_dense_add(all, cols, j, d, n, h, n, product, WEIGH_COLS);
-      add_dots(d + j, n, product, cols, rows, 2, sums);
-    }
-    memset(product, 0, bytes);
-    nb_dense_add(all, cols, cols, d + j, n, h + j * n, n, product, WEIGH_COLS);
-    add_dots(d + j, n, product, cols, rows, 1, sums);
+    nb_dense_sum left = {.m = WEIGHED * rows,
+                         .n = nb_min_i64(WEIGH_COLS, n - j),
+                         .k = j,
+                         .a = {d, n},
+                         .b = {h, n},
+                         .c = scratch,
+                         .ldc = WEIGH_COLS};
+    nb_dense_sum diagonal = left;
+    diagonal.k = left.n;
+    diagonal.a.data = d + j;
+    diagonal.b.data = h + j * n;
+    if (j > 0) add_weighed(&left, d + j, 2, sums);
+    add_weighed(&diagonal, d + j, 1, sums);
   }
 }
 
@@ -217,7 +239,9 @@ static void solve_band(void *ctx, int64_t begin, int64_t end, int thread) {
       w[r * cols + j] = job->factor && job->factor->dead[c] ? 0 : source[r * cols + c];
     }
   }
-  round_band(job, begin, end, w, errors, d); /* d, of at least NB_SEARCH_ROWS rows, is yet to be filled */
+  /* d, of at least NB_SEARCH_ROWS rows, is yet to be filled. */
+  band b = {.job = job, .row = begin, .rows = rows, .w = w, .errors = errors, .group = d};
+  round_band(&b);
   double *sums = job->sums + begin * SUMS;
   rounded_errors(job, source, begin, rows, d);
   square(d, rows, cols, sums + 3);
@@ -323,9 +347,9 @@ done:
   return status;
 }
 
-nibble_status nb_gptq_solve(const float *w, int64_t rows, const nb_grid *grid, const nb_hessian *hessian,
+nibble_status nb_gptq_solve(const nb_dense_layer *layer, const nb_grid *grid, const nb_hessian *hessian,
                             const nb_factor *factor, nb_rounded *out, nibble_error *err) {
-  solve_job job = {.w = w, .grid = grid, .hessian = hessian, .out = out};
+  solve_job job = {.w = layer->w, .grid = grid, .hessian = hessian, .out = out};
   if (!factor->is_indefinite) job.factor = factor;
   float *importance = NULL;
   if (grid->mse && job.factor) {
@@ -338,15 +362,14 @@ nibble_status nb_gptq_solve(const float *w, int64_t rows, const nb_grid *grid, c
     }
     job.importance = importance;
   }
-  nibble_status status = solve(&job, rows, factor->n, err);
+  nibble_status status = solve(&job, layer->rows, layer->cols, err);
   out->damp = factor->damp;
   out->is_fallback = factor->is_indefinite;
   free(importance);
   return status;
 }
 
-nibble_status nb_rtn_solve(const float *w, int64_t rows, int64_t cols, const nb_grid *grid, nb_rounded *out,
-                           nibble_error *err) {
-  solve_job job = {.w = w, .grid = grid, .out = out};
-  return solve(&job, rows, cols, err);
+nibble_status nb_rtn_solve(const nb_dense_layer *layer, const nb_grid *grid, nb_rounded *out, nibble_error *err) {
+  solve_job job = {.w = layer->w, .grid = grid, .out = out};
+  return solve(&job, layer->rows, layer->cols, err);
 }

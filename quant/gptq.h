@@ -32,15 +32,20 @@ typedef struct nb_rounded {
   bool is_fallback;                    /* rounded to the nearest although calibrated: the Hessian was indefinite */
 } nb_rounded;
 
-/* Solves one layer with the weights w [rows, hessian->n]. `factor` as nb_hessian_factorize made it of the hessian with
+/* A layer's weights before. */
+typedef struct nb_dense_layer {
+  const float *w; /* [rows, cols] */
+  int64_t rows, cols;
+} nb_dense_layer;
+
+/* Solves one layer, whose cols are hessian->n. `factor` as nb_hessian_factorize made it of the hessian with
  * the grid's group_size; where it is indefinite the weights are rounded to the nearest. Free with nb_rounded_free. */
-nibble_status nb_gptq_solve(const float *w, int64_t rows, const nb_grid *grid, const nb_hessian *hessian,
+nibble_status nb_gptq_solve(const nb_dense_layer *layer, const nb_grid *grid, const nb_hessian *hessian,
                             const nb_factor *factor, nb_rounded *out, nibble_error *err);
 
 /* Rounds to the nearest, without calibration; the errors are those of the weights themselves,
  * |W - Q|^2 / |W|^2. */
-nibble_status nb_rtn_solve(const float *w, int64_t rows, int64_t cols, const nb_grid *grid, nb_rounded *out,
-                           nibble_error *err);
+nibble_status nb_rtn_solve(const nb_dense_layer *layer, const nb_grid *grid, nb_rounded *out, nibble_error *err);
 
 /* The weights of rows [begin, end) as every reader of the artifact will have them: out [end - begin, cols]. */
 void nb_rounded_values(const nb_rounded *rounded, int64_t begin, int64_t end, float *out);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/random.h"
 #include "base/utf8.h"
 #include "convert/tokenizer_open.h"
 #include "model/json.h"
@@ -56,14 +57,6 @@ static nibble_status read_text(const char *path, nb_buf *out, nibble_error *err)
   return status;
 }
 
-/* Steele, Lea, Flood 2014: splitmix64. */
-static uint64_t next_random(uint64_t *state) {
-  uint64_t z = *state += 0x9e3779b97f4a7c15u;
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-  return z ^ z >> 31;
-}
-
 static nibble_status cut(const nb_windows_options *o, const nb_ids *ids, nb_windows *out, nibble_error *err) {
   int64_t tokens = (int64_t)ids->length, needed = o->random ? o->seqlen : o->samples * o->seqlen;
   if (tokens < needed)
@@ -75,7 +68,7 @@ static nibble_status cut(const nb_windows_options *o, const nb_ids *ids, nb_wind
   uint64_t state = o->seed;
   for (int64_t i = 0; i < o->samples; i++) {
     int64_t begin = i * o->seqlen;
-    if (o->random) begin = (int64_t)(next_random(&state) % (uint64_t)(tokens - o->seqlen + 1));
+    if (o->random) begin = (int64_t)(nb_splitmix64(&state) % (uint64_t)(tokens - o->seqlen + 1));
     memcpy(out->ids + i * o->seqlen, ids->data + begin, (size_t)o->seqlen * sizeof *out->ids);
   }
   return NIBBLE_OK;

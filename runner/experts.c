@@ -80,7 +80,7 @@ static nibble_status multiply(const nb_run *r, const nb_module *const *modules, 
   for (int i = 0; i < count; i++) {
     const nb_module *m = modules[i];
     nb_point point = {r->stack, r->layer, m->expert, m->role};
-    nibble_status status = nb_show(r->hook, b, &point, r->frame->reg[in], rows, m->in, err);
+    nibble_status status = nb_show(r->hook, &point, &(nb_shown){b, r->frame->reg[in], rows, m->in}, err);
     if (status != NIBBLE_OK) return status;
     products[i] = (nb_layer_product){.weight = m->matrix, .bias = m->bias, .y = r->frame->reg[out[i]]};
   }

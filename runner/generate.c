@@ -86,7 +86,8 @@ static nibble_status prepare(generation *g, nibble_error *err) {
   if (!(g->logits = nb_alloc((uint64_t)c->vocab_size, sizeof *g->logits)))
     return nb_fail_memory(err, (uint64_t)c->vocab_size * sizeof *g->logits);
   g->stream = (nb_token_stream){.tokenizer = g->tokenizer, .flags = NB_SKIP_SPECIAL};
-  return nb_sampler_init(&g->sampler, c->vocab_size, o->temperature, o->top_k, o->top_p, o->seed, err);
+  nb_sampling how = {.temperature = o->temperature, .top_k = o->top_k, .top_p = o->top_p, .seed = o->seed};
+  return nb_sampler_init(&g->sampler, &how, c->vocab_size, err);
 }
 
 /* Runs tokens through the model and leaves the logits after the last of them in g->logits. */

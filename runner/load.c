@@ -25,8 +25,9 @@ static nibble_status load_values(const nb_checkpoint *c, const nb_tensor *t, int
 }
 
 /* A 1-D tensor (a norm's weight or a bias) as float32. */
-static nibble_status load_vector(const nb_checkpoint *c, const nb_slot *slot, nb_backend *b, nb_buffer **out,
-                                 nibble_error *err) {
+static nibble_status load_vector(const nb_loader *l, const nb_slot *slot, nb_buffer **out, nibble_error *err) {
+  const nb_checkpoint *c = l->checkpoint;
+  nb_backend *b = l->backend;
   int64_t n = slot->wanted->shape[0];
   uint64_t bytes = (uint64_t)n * sizeof(float);
   float *values;
@@ -41,13 +42,14 @@ static nibble_status load_vector(const nb_checkpoint *c, const nb_slot *slot, nb
   return status;
 }
 
-static nibble_status load_matrix(const nb_checkpoint *c, const nb_slot *slot, nb_backend *b,
-                                 const nb_matrix_options *options, nb_module *out, nibble_error *err) {
+static nibble_status load_matrix(const nb_loader *l, const nb_slot *slot, nb_module *out, nibble_error *err) {
+  const nb_checkpoint *c = l->checkpoint;
+  nb_backend *b = l->backend;
   out->out = slot->wanted->shape[0];
   out->in = slot->wanted->shape[1];
   nibble_status status = nb_weight_load_tensor(c, slot->tensor, out->out, out->in, &out->source, err);
   if (status != NIBBLE_OK) return status;
-  status = b->matrix_create(b, &out->source.packed, options, &out->matrix, err);
+  status = b->matrix_create(b, &out->source.packed, l->options, &out->matrix, err);
   if (status == NIBBLE_OK && !(b->matrix_borrows && b->matrix_borrows(out->matrix))) {
     nb_tensor_release(c, slot->tensor, 0, slot->tensor->count);
     nb_weight_free(&out->source);
@@ -55,18 +57,21 @@ static nibble_status load_matrix(const nb_checkpoint *c, const nb_slot *slot, nb
   return status;
 }
 
-nibble_status nb_module_load(const nb_checkpoint *c, const nb_slot *slot, nb_backend *b,
-                             const nb_matrix_options *options, nb_module *out, nibble_error *err) {
+static nibble_status fail_missing(const nb_checkpoint *c, const nb_slot *slot, nibble_error *err) {
+  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is missing", c->path, slot->wanted->name);
+}
+
+static nibble_status load_module(const nb_loader *l, const nb_slot *slot, nb_module *out, nibble_error *err) {
   const nb_model_tensor *want = slot->wanted;
   *out = (nb_module){
       .role = want->role, .stack = want->stack, .layer = want->layer, .expert = want->expert, .tensor = slot->tensor};
-  if (!slot->tensor) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is missing", c->path, want->name);
-  if (want->ndim == 2) return load_matrix(c, slot, b, options, out, err);
+  if (!slot->tensor) return fail_missing(l->checkpoint, slot, err);
+  if (want->ndim == 2) return load_matrix(l, slot, out, err);
   out->out = want->shape[0];
-  return load_vector(c, slot, b, &out->vector, err);
+  return load_vector(l, slot, &out->vector, err);
 }
 
-void nb_module_free(nb_backend *b, nb_module *m) {
+static void free_module(nb_backend *b, nb_module *m) {
   if (!m->is_borrowed) b->matrix_free(b, m->matrix);
   b->buffer_free(b, m->vector);
   b->buffer_free(b, m->bias);
@@ -89,21 +94,20 @@ nb_module *nb_module_find(const nb_modules *modules, int stack, nb_role role, in
 static uint64_t stored_bytes(const nb_tensor *t) { return t->packed ? (uint64_t)nb_packed_bytes(t->packed) : t->bytes; }
 
 /* Adds what a slot holds: a new module, or the bias of the one that was added last, which is always its own. */
-static nibble_status add_slot(const nb_checkpoint *c, const nb_slot *slot, nb_backend *b,
-                              const nb_matrix_options *options, nb_modules *out, nibble_error *err) {
+static nibble_status add_slot(const nb_loader *l, const nb_slot *slot, nb_modules *out, nibble_error *err) {
   nb_module *m = &out->items[out->count];
-  if (!slot->tensor && nb_model_tensor_is_optional(&c->config, slot->wanted)) return NIBBLE_OK;
+  if (!slot->tensor && nb_model_tensor_is_optional(&l->checkpoint->config, slot->wanted)) return NIBBLE_OK;
   if (!slot->wanted->is_bias) {
-    nibble_status status = nb_module_load(c, slot, b, options, m, err);
+    nibble_status status = load_module(l, slot, m, err);
     out->count++;
     return status;
   }
-  if (!slot->tensor) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is missing", c->path, slot->wanted->name);
-  return load_vector(c, slot, b, &m[-1].bias, err);
+  if (!slot->tensor) return fail_missing(l->checkpoint, slot, err);
+  return load_vector(l, slot, &m[-1].bias, err);
 }
 
 static void free_modules(nb_backend *b, nb_modules *modules) {
-  for (int i = 0; i < modules->count; i++) nb_module_free(b, &modules->items[i]);
+  for (int i = 0; i < modules->count; i++) free_module(b, &modules->items[i]);
   free(modules->items);
   *modules = (nb_modules){0};
 }
@@ -122,9 +126,9 @@ static bool is_chosen(const choice *which, const nb_model_tensor *t) {
   return !op || op->kind != NB_OP_END;
 }
 
-static nibble_status load_modules(const nb_checkpoint *c, const choice *which, nb_backend *b,
-                                  const nb_matrix_options *options, nb_modules *out, uint64_t *bytes,
+static nibble_status load_modules(const nb_loader *l, const choice *which, nb_modules *out, uint64_t *bytes,
                                   nibble_error *err) {
+  const nb_checkpoint *c = l->checkpoint;
   size_t count = 0;
   nibble_status status = NIBBLE_OK;
   for (size_t i = 0; i < c->promised.count; i++) count += is_chosen(which, &c->promised.items[i]);
@@ -133,10 +137,10 @@ static nibble_status load_modules(const nb_checkpoint *c, const choice *which, n
   for (size_t i = 0; status == NIBBLE_OK && i < c->promised.count; i++) {
     const nb_slot *slot = &c->slots[i];
     if (!is_chosen(which, slot->wanted)) continue;
-    status = add_slot(c, slot, b, options, out, err);
+    status = add_slot(l, slot, out, err);
     if (slot->tensor) *bytes += stored_bytes(slot->tensor);
   }
-  if (status != NIBBLE_OK) free_modules(b, out);
+  if (status != NIBBLE_OK) free_modules(l->backend, out);
   return status;
 }
 
@@ -219,14 +223,12 @@ static float attention_scale(const nb_config *c, int64_t layer) {
   return (float)scale;
 }
 
-nibble_status nb_block_load(const nb_checkpoint *c, int stack, int64_t layer, nb_backend *backend,
-                            const nb_matrix_options *options, nb_block *out, nibble_error *err) {
-  const nb_config *config = &c->config;
+nibble_status nb_block_load(const nb_loader *l, int stack, int64_t layer, nb_block *out, nibble_error *err) {
+  const nb_config *config = &l->checkpoint->config;
   bool slides = layer < config->num_hidden_layers && config->layers[layer] & NB_LAYER_SLIDING;
   *out = (nb_block){
-      .backend = backend, .window = slides ? config->sliding_window : 0, .scale = attention_scale(config, layer)};
-  nibble_status status =
-      load_modules(c, &(choice){stack, layer, NULL}, backend, options, &out->modules, &out->weight_bytes, err);
+      .backend = l->backend, .window = slides ? config->sliding_window : 0, .scale = attention_scale(config, layer)};
+  nibble_status status = load_modules(l, &(choice){stack, layer, NULL}, &out->modules, &out->weight_bytes, err);
   nb_program_source from = {config, config->family->stacks[stack].block, &out->modules, stack};
   if (status == NIBBLE_OK) status = nb_program_resolve(&from, bit(NB_X) | bit(NB_E), &out->program, err);
   if (status != NIBBLE_OK) nb_block_free(out);
@@ -240,13 +242,12 @@ void nb_block_free(nb_block *block) {
   *block = (nb_block){0};
 }
 
-nibble_status nb_embedding_load(const nb_checkpoint *c, int stack, nb_backend *backend,
-                                const nb_matrix_options *options, nb_block *out, nibble_error *err) {
-  *out = (nb_block){.backend = backend};
-  const nb_op *ops = c->config.family->stacks[stack].embed;
-  nibble_status status =
-      load_modules(c, &(choice){stack, -1, ops}, backend, options, &out->modules, &out->weight_bytes, err);
-  nb_program_source from = {&c->config, ops, &out->modules, stack};
+nibble_status nb_embedding_load(const nb_loader *l, int stack, nb_block *out, nibble_error *err) {
+  *out = (nb_block){.backend = l->backend};
+  const nb_config *config = &l->checkpoint->config;
+  const nb_op *ops = config->family->stacks[stack].embed;
+  nibble_status status = load_modules(l, &(choice){stack, -1, ops}, &out->modules, &out->weight_bytes, err);
+  nb_program_source from = {config, ops, &out->modules, stack};
   if (status == NIBBLE_OK) status = nb_program_resolve(&from, 0, &out->program, err);
   if (status != NIBBLE_OK) nb_block_free(out);
   return status;
@@ -374,7 +375,7 @@ static nibble_status load_position_bias(nb_model *m, int stack, nibble_error *er
     const nb_slot *slot = &c->slots[i];
     const nb_model_tensor *want = slot->wanted;
     if (want->kind != NB_KIND_TABLE || want->stack != stack) continue;
-    if (!slot->tensor) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is missing", c->path, want->name);
+    if (!slot->tensor) return fail_missing(c, slot, err);
     m->weight_bytes += slot->tensor->bytes;
     return load_values(c, slot->tensor, want->shape[0] * want->shape[1], &m->stacks[stack].position_bias, err);
   }
@@ -401,7 +402,7 @@ static nibble_status load_stack(nb_model *m, int s, const nb_model_options *opti
                           : options->backend        ? options->backend
                           : i < place->gpu_layers   ? place->gpu
                                                     : nb_backend_cpu();
-    status = nb_block_load(c, s, i, backend, &m->matrix_options, &stack->blocks[i], err);
+    status = nb_block_load(&(nb_loader){c, backend, &m->matrix_options}, s, i, &stack->blocks[i], err);
     m->weight_bytes += stack->blocks[i].weight_bytes;
     m->has_experts = m->has_experts || nb_module_find(&stack->blocks[i].modules, s, NB_ROUTER, -1);
   }
@@ -417,8 +418,8 @@ static nibble_status load_all(nb_model *m, const nb_model_options *options, nibb
     if ((status = nb_device_place(options->context, &m->checkpoint, cpu_only, &place, err)) != NIBBLE_OK) return status;
     m->backend = place.outer;
   }
-  status = load_modules(&m->checkpoint, &(choice){0, -1, NULL}, m->backend, &m->matrix_options, &m->outer,
-                        &m->weight_bytes, err);
+  nb_loader loader = {&m->checkpoint, m->backend, &m->matrix_options};
+  status = load_modules(&loader, &(choice){0, -1, NULL}, &m->outer, &m->weight_bytes, err);
   if (status == NIBBLE_OK) status = tie_head(m, err);
   if (status == NIBBLE_OK) take_bias(m);
   for (int s = 0; status == NIBBLE_OK && s < NB_MAX_STACKS && config->family->stacks[s].rules; s++)

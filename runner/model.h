@@ -105,19 +105,19 @@ static inline const nb_model_stack *nb_model_last(const nb_model *model) {
   return &model->stacks[model->stack_count - 1];
 }
 
+/* Where weights come from, and where they go. */
+typedef struct nb_loader {
+  const nb_checkpoint *checkpoint;
+  nb_backend *backend;
+  const nb_matrix_options *options;
+} nb_loader;
+
 /* Loads block `layer` of a stack. Free with nb_block_free. */
-nibble_status nb_block_load(const nb_checkpoint *checkpoint, int stack, int64_t layer, nb_backend *backend,
-                            const nb_matrix_options *options, nb_block *out, nibble_error *err);
+nibble_status nb_block_load(const nb_loader *loader, int stack, int64_t layer, nb_block *out, nibble_error *err);
 void nb_block_free(nb_block *block);
 
 /* The same for what comes before a stack's first block. */
-nibble_status nb_embedding_load(const nb_checkpoint *checkpoint, int stack, nb_backend *backend,
-                                const nb_matrix_options *options, nb_block *out, nibble_error *err);
-
-/* Loads what a slot of the checkpoint holds into *out, which the caller frees with nb_module_free. */
-nibble_status nb_module_load(const nb_checkpoint *checkpoint, const nb_slot *slot, nb_backend *backend,
-                             const nb_matrix_options *options, nb_module *out, nibble_error *err);
-void nb_module_free(nb_backend *backend, nb_module *module);
+nibble_status nb_embedding_load(const nb_loader *loader, int stack, nb_block *out, nibble_error *err);
 
 /* The module of that role and expert (-1: none), of `stack` if that has one; NULL if there is none. */
 nb_module *nb_module_find(const nb_modules *modules, int stack, nb_role role, int expert);

@@ -64,15 +64,15 @@ void nb_frame_free(nb_frame *frame) {
   *frame = (nb_frame){0};
 }
 
-nibble_status nb_show(const nb_hook *hook, nb_backend *b, const nb_point *point, const nb_buffer *x, int64_t rows,
-                      int64_t cols, nibble_error *err) {
+nibble_status nb_show(const nb_hook *hook, const nb_point *point, const nb_shown *s, nibble_error *err) {
+  nb_backend *b = s->backend;
   if (!hook || (hook->wants && !hook->wants(hook->ctx, point))) return NIBBLE_OK;
-  if (b->view) return hook->see(hook->ctx, point, b->view(b, x), rows, cols, err);
-  uint64_t bytes = (uint64_t)(rows * cols) * sizeof(float);
+  if (b->view) return hook->see(hook->ctx, point, b->view(b, s->x), s->rows, s->cols, err);
+  uint64_t bytes = (uint64_t)(s->rows * s->cols) * sizeof(float);
   float *host = nb_alloc_aligned(bytes, 1);
   if (!host) return nb_fail_memory(err, bytes);
-  nibble_status status = b->download(b, x, 0, host, bytes, err);
-  if (status == NIBBLE_OK) status = hook->see(hook->ctx, point, host, rows, cols, err);
+  nibble_status status = b->download(b, s->x, 0, host, bytes, err);
+  if (status == NIBBLE_OK) status = hook->see(hook->ctx, point, host, s->rows, s->cols, err);
   free(host);
   return status;
 }
@@ -92,7 +92,7 @@ static nibble_status run_linears(const nb_run *r, const nb_instruction *first, n
   for (int i = 0; i < first->group; i++) {
     const nb_module *m = first[i].module;
     nb_point point = {r->stack, r->layer, m->expert, m->role};
-    nibble_status status = nb_show(r->hook, b, &point, x, rows, m->in, err);
+    nibble_status status = nb_show(r->hook, &point, &(nb_shown){b, x, rows, m->in}, err);
     if (status != NIBBLE_OK) return status;
     products[i] = (nb_layer_product){.weight = m->matrix,
                                      .bias = m->bias,

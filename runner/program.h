@@ -95,8 +95,14 @@ nibble_status nb_run_expert_inner(const nb_run *run, int expert, int64_t rows, n
 /* The experts' operation: out += sum over the chosen experts of weight * expert(in). */
 nibble_status nb_run_experts(const nb_run *run, const nb_instruction *step, nibble_error *err);
 
-/* Shows x to the hook if there is one that wants it. */
-nibble_status nb_show(const nb_hook *hook, nb_backend *backend, const nb_point *point, const nb_buffer *x, int64_t rows,
-                      int64_t cols, nibble_error *err);
+/* An activation x [rows, cols] on a backend. */
+typedef struct nb_shown {
+  nb_backend *backend;
+  const nb_buffer *x;
+  int64_t rows, cols;
+} nb_shown;
+
+/* Shows it to the hook if there is one that wants it. */
+nibble_status nb_show(const nb_hook *hook, const nb_point *point, const nb_shown *shown, nibble_error *err);
 
 #endif

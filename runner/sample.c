@@ -4,19 +4,12 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "base/random.h"
 
 typedef struct nb_candidate {
   float logit;
   int32_t id;
 } nb_candidate;
-
-/* Spreads a small seed over the generator's state (SplitMix64, as the generator's authors advise). */
-static uint64_t splitmix(uint64_t *state) {
-  uint64_t z = *state += 0x9e3779b97f4a7c15u;
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-  return z ^ z >> 31;
-}
 
 static uint64_t rotate(uint64_t x, int k) { return x << k | x >> (64 - k); }
 
@@ -32,10 +25,10 @@ static uint64_t next_random(uint64_t s[4]) {
   return result;
 }
 
-nibble_status nb_sampler_init(nb_sampler *s, int64_t vocab, double temperature, int64_t top_k, double top_p,
-                              uint64_t seed, nibble_error *err) {
-  *s = (nb_sampler){.temperature = temperature, .top_k = top_k, .top_p = top_p, .vocab = vocab};
-  for (int i = 0; i < 4; i++) s->state[i] = splitmix(&seed);
+nibble_status nb_sampler_init(nb_sampler *s, const nb_sampling *how, int64_t vocab, nibble_error *err) {
+  uint64_t seed = how->seed;
+  *s = (nb_sampler){.how = *how, .vocab = vocab};
+  for (int i = 0; i < 4; i++) s->state[i] = nb_splitmix64(&seed); /* as the generator's authors advise */
   s->candidates = nb_alloc((uint64_t)vocab, sizeof *s->candidates);
   return s->candidates ? NIBBLE_OK : nb_fail_memory(err, (uint64_t)vocab * sizeof *s->candidates);
 }
@@ -61,15 +54,15 @@ static int by_logit(const void *a, const void *b) {
 
 /* How many of the sorted candidates the settings leave; *sum is the sum of their weights exp((logit - max) / T). */
 static int64_t count_kept(const nb_sampler *s, double *sum) {
-  int64_t most = s->top_k > 0 ? nb_min_i64(s->top_k, s->vocab) : s->vocab;
+  int64_t most = s->how.top_k > 0 ? nb_min_i64(s->how.top_k, s->vocab) : s->vocab;
   double all = 0, max = (double)s->candidates[0].logit;
-  for (int64_t i = 0; i < most; i++) all += exp(((double)s->candidates[i].logit - max) / s->temperature);
+  for (int64_t i = 0; i < most; i++) all += exp(((double)s->candidates[i].logit - max) / s->how.temperature);
   *sum = all;
-  if (!(s->top_p > 0 && s->top_p < 1)) return most;
+  if (!(s->how.top_p > 0 && s->how.top_p < 1)) return most;
   double reached = 0;
   for (int64_t i = 0; i < most; i++) {
-    reached += exp(((double)s->candidates[i].logit - max) / s->temperature);
-    if (reached < s->top_p * all) continue;
+    reached += exp(((double)s->candidates[i].logit - max) / s->how.temperature);
+    if (reached < s->how.top_p * all) continue;
     *sum = reached;
     return i + 1;
   }
@@ -77,14 +70,14 @@ static int64_t count_kept(const nb_sampler *s, double *sum) {
 }
 
 int32_t nb_sampler_next(nb_sampler *s, const float *logits) {
-  if (s->temperature <= 0) return likeliest(logits, s->vocab);
+  if (s->how.temperature <= 0) return likeliest(logits, s->vocab);
   for (int64_t i = 0; i < s->vocab; i++) s->candidates[i] = (nb_candidate){.logit = logits[i], .id = (int32_t)i};
   qsort(s->candidates, (size_t)s->vocab, sizeof *s->candidates, by_logit);
   double sum, max = (double)s->candidates[0].logit;
   int64_t kept = count_kept(s, &sum);
   double at = (double)(next_random(s->state) >> 11) * 0x1p-53 * sum;
   for (int64_t i = 0; i < kept; i++) {
-    at -= exp(((double)s->candidates[i].logit - max) / s->temperature);
+    at -= exp(((double)s->candidates[i].logit - max) / s->how.temperature);
     if (at < 0) return s->candidates[i].id;
   }
   return s->candidates[kept - 1].id;

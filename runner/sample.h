@@ -5,18 +5,22 @@
 
 #include "base/status.h"
 
+typedef struct nb_sampling {
+  double temperature; /* 0: greedy */
+  int64_t top_k;      /* 0: all */
+  double top_p;       /* 0 or 1: all */
+  uint64_t seed;
+} nb_sampling;
+
 typedef struct nb_sampler {
-  double temperature;              /* 0: greedy */
-  int64_t top_k;                   /* 0: all */
-  double top_p;                    /* 0 or 1: all */
+  nb_sampling how;
   uint64_t state[4];               /* of the generator */
   struct nb_candidate *candidates; /* [vocab] */
   int64_t vocab;
 } nb_sampler;
 
 /* NIBBLE_SYSTEM without memory. Free with nb_sampler_free, which is harmless on a zeroed struct. */
-nibble_status nb_sampler_init(nb_sampler *sampler, int64_t vocab, double temperature, int64_t top_k, double top_p,
-                              uint64_t seed, nibble_error *err);
+nibble_status nb_sampler_init(nb_sampler *sampler, const nb_sampling *how, int64_t vocab, nibble_error *err);
 void nb_sampler_free(nb_sampler *sampler);
 
 /* An id in [0, vocab), from logits [vocab]. As transformers does: temperature first, then the k likeliest, then the

@@ -170,13 +170,13 @@ void nb_session_restart(nb_session *s, int64_t sequences) {
 
 /* ---- a step ----------------------------------------------------------------------------------------------------- */
 
-/* Copies register `reg` of one frame into register `into` of another. */
-static nibble_status copy_register(const nb_session *s, const nb_frame *from, nb_reg reg, nb_frame *to, nb_reg into,
-                                   int64_t rows, nibble_error *err) {
+/* Copies the residual stream of one frame into register `into` of another. */
+static nibble_status copy_residual(const nb_session *s, const nb_frame *from, nb_frame *to, nb_reg into, int64_t rows,
+                                   nibble_error *err) {
   uint64_t bytes = (uint64_t)(rows * config_of(s)->hidden_size) * sizeof(float);
   float *host = nb_alloc_aligned(bytes, 1);
   if (!host) return nb_fail_memory(err, bytes);
-  nibble_status status = from->backend->download(from->backend, from->reg[reg], 0, host, bytes, err);
+  nibble_status status = from->backend->download(from->backend, from->reg[NB_X], 0, host, bytes, err);
   if (status == NIBBLE_OK) status = to->backend->upload(to->backend, to->reg[into], 0, host, bytes, err);
   free(host);
   return status;
@@ -188,7 +188,7 @@ static nibble_status move_to(const nb_session *s, stack_run *run, nb_frame **at,
   if ((*at)->backend == b) return NIBBLE_OK;
   nb_frame *to = run->frames;
   while (to->backend != b) to++;
-  nibble_status status = copy_register(s, *at, NB_X, to, NB_X, rows, err);
+  nibble_status status = copy_residual(s, *at, to, NB_X, rows, err);
   *at = to;
   return status;
 }
@@ -255,8 +255,8 @@ static nibble_status run_blocks(const nb_session *s, stack_run *run, int64_t tok
     const nb_block *block = &run->stack->blocks[i];
     nb_point point = {run->number, (int)i, -1, NB_ROLE_OTHER};
     if ((status = move_to(s, run, w, block->backend, rows, err)) != NIBBLE_OK) return status;
-    if ((status = nb_show(s->hook, block->backend, &point, (*w)->reg[NB_X], rows, hidden, err)) != NIBBLE_OK)
-      return status;
+    nb_shown entering = {block->backend, (*w)->reg[NB_X], rows, hidden};
+    if ((status = nb_show(s->hook, &point, &entering, err)) != NIBBLE_OK) return status;
     nb_run r = run_of(s, run, *w, tokens);
     r.block = block;
     r.layer = (int)i;
@@ -323,7 +323,7 @@ nibble_status nb_session_encode(nb_session *s, const int32_t *ids, int64_t token
   if ((status = nb_run_all(&end, &run->stack->end, err)) != NIBBLE_OK) return status;
   for (int i = 0; status == NIBBLE_OK && i < decoder->frame_count; i++)
     if (decoder->frames[i].reg[NB_E])
-      status = copy_register(s, w, NB_X, &decoder->frames[i], NB_E, s->sequences * tokens, err);
+      status = copy_residual(s, w, &decoder->frames[i], NB_E, s->sequences * tokens, err);
   drop_recording(s);
   s->length = s->last_tokens = 0;
   s->encoder_tokens = tokens;
@@ -342,8 +342,8 @@ nibble_status nb_session_step(nb_session *s, const int32_t *ids, int64_t tokens,
   s->encoder_is_new = false;
   if (!run->stack->causal) s->length = 0; /* the next text is another */
   nb_point point = {run->number, -1, -1, NB_FINAL_NORM};
-  return nb_show(s->hook, s->model->backend, &point, w->reg[NB_X], s->sequences * tokens, config_of(s)->hidden_size,
-                 err);
+  nb_shown leaving = {s->model->backend, w->reg[NB_X], s->sequences * tokens, config_of(s)->hidden_size};
+  return nb_show(s->hook, &point, &leaving, err);
 }
 
 /* ---- the head --------------------------------------------------------------------------------------------------- */
@@ -377,20 +377,20 @@ nibble_status nb_session_logits(nb_session *s, const int32_t *rows, int64_t n, f
   return NIBBLE_OK;
 }
 
-nibble_status nb_session_log_probs(nb_session *s, const int32_t *rows, const int32_t *targets, int64_t n,
-                                   double *log_prob, int32_t *argmax, nibble_error *err) {
-  int64_t vocab = s->model->output_width;
+nibble_status nb_session_log_probs(nb_session *s, const nb_predictions *p, nibble_error *err) {
+  int64_t vocab = s->model->output_width, n = p->count;
   nb_backend *b = s->model->backend;
   for (int64_t i = 0; i < n; i++) {
-    if (targets[i] < 0 || targets[i] >= vocab)
-      return nb_fail(err, NIBBLE_USAGE, "token id %d is not in the vocabulary of %lld", targets[i], (long long)vocab);
+    if (p->targets[i] < 0 || p->targets[i] >= vocab)
+      return nb_fail(err, NIBBLE_USAGE, "token id %d is not in the vocabulary of %lld", p->targets[i],
+                     (long long)vocab);
   }
   for (int64_t at = 0; at < n; at += s->tile_rows) {
     int64_t tile = nb_min_i64(s->tile_rows, n - at);
-    nibble_status status = run_head(s, rows + at, tile, err);
+    nibble_status status = run_head(s, p->rows + at, tile, err);
     if (status == NIBBLE_OK)
-      status = b->log_probs(b, s->head.reg[s->model->output], targets + at, tile, vocab, log_prob + at,
-                            argmax ? argmax + at : NULL, err);
+      status = b->log_probs(b, s->head.reg[s->model->output], p->targets + at, tile, vocab, p->log_prob + at,
+                            p->argmax ? p->argmax + at : NULL, err);
     if (status != NIBBLE_OK) return status;
   }
   return NIBBLE_OK;

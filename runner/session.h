@@ -49,9 +49,14 @@ void nb_session_restart(nb_session *session, int64_t sequences);
  * s * tokens + t is token t of sequence s. */
 nibble_status nb_session_logits(nb_session *session, const int32_t *rows, int64_t n, float *out, nibble_error *err);
 
-/* log_prob[i] = log p(targets[i] | what row rows[i] has seen), without ever holding more than a tile of logits. argmax,
- * if not NULL, gets the likeliest ids. */
-nibble_status nb_session_log_probs(nb_session *session, const int32_t *rows, const int32_t *targets, int64_t n,
-                                   double *log_prob, int32_t *argmax, nibble_error *err);
+typedef struct nb_predictions {
+  int64_t count;
+  const int32_t *rows, *targets; /* [count] rows of the last step, and what comes after each */
+  double *log_prob;              /* [count], to be filled */
+  int32_t *argmax;               /* the same with the likeliest ids; NULL: not asked for */
+} nb_predictions;
+
+/* log_prob[i] = log p(targets[i] | what row rows[i] has seen), without ever holding more than a tile of logits. */
+nibble_status nb_session_log_probs(nb_session *session, const nb_predictions *predictions, nibble_error *err);
 
 #endif

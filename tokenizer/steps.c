@@ -63,7 +63,7 @@ void nb_step_bool(nb_step_reader *r, const char *key, bool *out) {
 }
 
 void nb_step_count(nb_step_reader *r, const char *key, int64_t *out) {
-  if (r->status == NIBBLE_OK) r->status = nb_json_int(r->where, r->json, key, 0, INT32_MAX, out, r->err);
+  if (r->status == NIBBLE_OK) r->status = nb_json_int(r->where, r->json, key, (nb_range){0, INT32_MAX}, out, r->err);
 }
 
 void nb_step_text(nb_step_reader *r, const char *key, const char **out) {

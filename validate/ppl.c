@@ -46,8 +46,8 @@ static nibble_status run_step(ppl_run *run, int64_t first, int64_t count, int64_
     }
   }
   nibble_status status = nb_session_step(run->session, run->input + at, tokens, err);
-  if (status == NIBBLE_OK)
-    status = nb_session_log_probs(run->session, run->rows, run->target, n, run->log_prob, NULL, err);
+  nb_predictions predictions = {n, run->rows, run->target, run->log_prob, NULL};
+  if (status == NIBBLE_OK) status = nb_session_log_probs(run->session, &predictions, err);
   for (int64_t i = 0; status == NIBBLE_OK && i < n; i++) {
     if (!isfinite(run->log_prob[i]))
       return nb_fail(err, NIBBLE_BAD_INPUT, "%s: the model's output is not finite in window %lld", run->options->model,

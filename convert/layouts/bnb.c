@@ -128,9 +128,10 @@ static nibble_status parse_state_json(const char *where, const cJSON *json, nb_f
   if (status == NIBBLE_OK) status = nb_json_string(where, json, "dtype", &dtype, err);
   if (status == NIBBLE_OK) status = nb_json_string(where, json, "nested_dtype", &nested_dtype, err);
   if (status == NIBBLE_OK) status = nb_json_double(where, json, "nested_offset", &offset, err);
-  if (status == NIBBLE_OK) status = nb_json_need_int(where, json, "blocksize", 32, 4096, &out->scale.block_cols, err);
+  if (status == NIBBLE_OK)
+    status = nb_json_need_int(where, json, "blocksize", (nb_range){32, 4096}, &out->scale.block_cols, err);
   if (status == NIBBLE_OK && nested)
-    status = nb_json_need_int(where, json, "nested_blocksize", 1, 1 << 20, &out->second.block_cols, err);
+    status = nb_json_need_int(where, json, "nested_blocksize", (nb_range){1, 1 << 20}, &out->second.block_cols, err);
   if (status == NIBBLE_OK) status = parse_shape(where, json, out, err);
   if (status != NIBBLE_OK) return status;
 

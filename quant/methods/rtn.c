@@ -56,7 +56,8 @@ static nibble_status round_source(const nb_method_run *run, const nb_source *sou
   nb_parallel(source->shape[0], READ_BAND, read_band, &job);
   nibble_status status = nb_shared_error_get(&job.error, err);
   nb_source_release(source, 0, source->count);
-  if (status == NIBBLE_OK) status = nb_rtn_solve(job.out, source->shape[0], source->shape[1], &g->grid, out, err);
+  nb_dense_layer layer = {job.out, source->shape[0], source->shape[1]};
+  if (status == NIBBLE_OK) status = nb_rtn_solve(&layer, &g->grid, out, err);
   free(job.out);
   if (status == NIBBLE_OK && out->mended > 0)
     nb_warn(&run->options->progress, "%s: %lld groups have a scale out of its dtype's range", source->name,

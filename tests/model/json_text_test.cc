@@ -203,12 +203,12 @@ TEST(Json, NumbersHaveTheirValues) {
     double number = 1;
     int64_t whole = 1;
     EXPECT_EQ(nb_json_double("f", p.json, key, &number, &err), NIBBLE_BAD_INPUT) << key;
-    EXPECT_EQ(nb_json_int("f", p.json, key, INT64_MIN, INT64_MAX, &whole, &err), NIBBLE_BAD_INPUT) << key;
+    EXPECT_EQ(nb_json_int("f", p.json, key, nb_range{INT64_MIN, INT64_MAX}, &whole, &err), NIBBLE_BAD_INPUT) << key;
     EXPECT_EQ(number, 1);
     EXPECT_EQ(whole, 1);
   }
   int64_t whole = 0;
-  EXPECT_EQ(nb_json_int("f", p.json, "int", 0, 5000, &whole, &err), NIBBLE_OK);
+  EXPECT_EQ(nb_json_int("f", p.json, "int", nb_range{0, 5000}, &whole, &err), NIBBLE_OK);
   EXPECT_EQ(whole, 4096);
 }
 

@@ -42,7 +42,8 @@ TEST_F(Blas, AddsProductsOfRaggedShapes) {
     int64_t lda = s.k + 3, ldb = s.n + 1, ldc = s.n + 2;
     std::vector<float> a = Random(s.m * lda, 1), b = Random(s.k * ldb, 2), before = Random(s.m * ldc, 3);
     std::vector<float> c = before;
-    nb_dense_add(s.m, s.n, s.k, a.data(), lda, b.data(), ldb, c.data(), ldc);
+    const nb_dense_sum sum = {s.m, s.n, s.k, {a.data(), lda}, {b.data(), ldb}, c.data(), ldc};
+    nb_dense_add(&sum);
     for (int64_t r = 0; r < s.m; r++) {
       for (int64_t j = 0; j < ldc; j++) {
         double want = before[r * ldc + j], size = std::abs(want);

@@ -19,6 +19,12 @@ namespace {
 struct Layer {
   int64_t rows, cols, tokens;
   std::vector<float> w, x;
+  mutable nb_dense_layer dense;
+
+  const nb_dense_layer *Dense() const {
+    dense = {w.data(), rows, cols};
+    return &dense;
+  }
 
   // Inputs that hang together, with columns of very different size.
   Layer(int64_t rows, int64_t cols, int64_t tokens, unsigned seed = 1) : rows(rows), cols(cols), tokens(tokens) {
@@ -152,7 +158,7 @@ TEST(Gptq, FollowsThePaperInDoublePrecision) {
     ASSERT_EQ(nb_hessian_factorize(&h, &options, &factor, nullptr), NIBBLE_OK);
     EXPECT_EQ(factor.damp, 0.05);
     nb_rounded q;
-    ASSERT_EQ(nb_gptq_solve(layer.w.data(), layer.rows, &grid, &h, &factor, &q, nullptr), NIBBLE_OK);
+    ASSERT_EQ(nb_gptq_solve(layer.Dense(), &grid, &h, &factor, &q, nullptr), NIBBLE_OK);
     std::vector<uint8_t> want = Reference(layer, grid, factor);
     int64_t differ = 0;
     for (size_t i = 0; i < want.size(); i++) differ += want[i] != q.codes[i];
@@ -217,7 +223,7 @@ TEST(Gptq, GivesTheSameBytesWhateverTheThreads) {
     nb_factor f;
     nb_rounded q;
     ASSERT_EQ(nb_hessian_factorize(&h, &options, &f, nullptr), NIBBLE_OK);
-    ASSERT_EQ(nb_gptq_solve(layer.w.data(), layer.rows, &grid, &h, &f, &q, nullptr), NIBBLE_OK);
+    ASSERT_EQ(nb_gptq_solve(layer.Dense(), &grid, &h, &f, &q, nullptr), NIBBLE_OK);
     nb_factor_free(&f);
     nb_hessian_free(&h);
     results.push_back(q);
@@ -241,7 +247,7 @@ TEST(Gptq, SearchedScalesMakeTheErrorSmaller) {
     nb_factor f;
     nb_rounded q;
     ASSERT_EQ(nb_hessian_factorize(&h, &options, &f, nullptr), NIBBLE_OK);
-    ASSERT_EQ(nb_gptq_solve(layer.w.data(), layer.rows, &grid, &h, &f, &q, nullptr), NIBBLE_OK);
+    ASSERT_EQ(nb_gptq_solve(layer.Dense(), &grid, &h, &f, &q, nullptr), NIBBLE_OK);
     error[mse] = q.error;
     nb_rounded_free(&q);
     nb_factor_free(&f);
@@ -261,7 +267,7 @@ TEST(Gptq, DeadInputsBecomeZeroAndSpoilNothing) {
   nb_rounded q;
   ASSERT_EQ(nb_hessian_factorize(&h, &options, &f, nullptr), NIBBLE_OK);
   EXPECT_TRUE(f.dead[5] && f.dead[40] && !f.dead[6]);
-  ASSERT_EQ(nb_gptq_solve(layer.w.data(), layer.rows, &grid, &h, &f, &q, nullptr), NIBBLE_OK);
+  ASSERT_EQ(nb_gptq_solve(layer.Dense(), &grid, &h, &f, &q, nullptr), NIBBLE_OK);
   for (int64_t r = 0; r < 8; r++) EXPECT_EQ(q.codes[r * 64 + 5], 8);
   EXPECT_LT(nb_f16_to_f32(q.scales[0]), 0.1f);
   nb_rounded_free(&q);
@@ -302,8 +308,8 @@ TEST(Gptq, AnIndefiniteHessianMeansRoundingToTheNearest) {
   nb_rounded q, rtn;
   ASSERT_EQ(nb_hessian_factorize(&h, &options, &f, nullptr), NIBBLE_OK);
   ASSERT_TRUE(f.is_indefinite);
-  ASSERT_EQ(nb_gptq_solve(layer.w.data(), 8, &grid, &h, &f, &q, nullptr), NIBBLE_OK);
-  ASSERT_EQ(nb_rtn_solve(layer.w.data(), 8, 64, &grid, &rtn, nullptr), NIBBLE_OK);
+  ASSERT_EQ(nb_gptq_solve(layer.Dense(), &grid, &h, &f, &q, nullptr), NIBBLE_OK);
+  ASSERT_EQ(nb_rtn_solve(layer.Dense(), &grid, &rtn, nullptr), NIBBLE_OK);
   EXPECT_TRUE(std::equal(q.codes, q.codes + 8 * 64, rtn.codes));
   EXPECT_TRUE(std::equal(q.scales, q.scales + 16, rtn.scales));
   nb_rounded_free(&q);

@@ -309,8 +309,8 @@ TEST(Forward, LogProbabilitiesAreThoseOfTheLogits) {
   }
   std::vector<double> log_prob(rows.size());
   std::vector<int32_t> best(rows.size());
-  ASSERT_EQ(nb_session_log_probs(session, rows.data(), next.data(), n - 1, log_prob.data(), best.data(), &err),
-            NIBBLE_OK);
+  const nb_predictions predictions = {n - 1, rows.data(), next.data(), log_prob.data(), best.data()};
+  ASSERT_EQ(nb_session_log_probs(session, &predictions, &err), NIBBLE_OK);
   for (size_t i = 0; i < rows.size(); i++) {
     const float *row = &logits[i * (size_t)vocab];
     double sum = 0;
@@ -488,7 +488,8 @@ TEST(Generate, IsDeterministicForASeed) {
 std::vector<double> Frequencies(double temperature, int64_t top_k, double top_p) {
   nb_sampler sampler;
   nibble_error err = {};
-  EXPECT_EQ(nb_sampler_init(&sampler, 4, temperature, top_k, top_p, 42, &err), NIBBLE_OK);
+  const nb_sampling how = {temperature, top_k, top_p, 42};
+  EXPECT_EQ(nb_sampler_init(&sampler, &how, 4, &err), NIBBLE_OK);
   const float logits[4] = {std::log(0.1f), std::log(0.4f), std::log(0.2f), std::log(0.3f)};
   std::vector<double> out(4);
   for (int i = 0; i < 100000; i++) out[(size_t)nb_sampler_next(&sampler, logits)] += 1e-5;

@@ -17,6 +17,12 @@ namespace {
 struct Layer {
   int64_t rows, cols, tokens;
   std::vector<float> w, x;
+  mutable nb_dense_layer dense;
+
+  const nb_dense_layer *Dense() const {
+    dense = {w.data(), rows, cols};
+    return &dense;
+  }
 
   Layer(int64_t rows, int64_t cols, int64_t tokens) : rows(rows), cols(cols), tokens(tokens) {
     std::mt19937 rng((unsigned)(rows * 31 + cols));
@@ -114,7 +120,7 @@ TEST_F(CudaGptq, DampingGrowsAsOnTheCpuAndWhatIsIndefiniteIsRounded) {
     nb_rounded rounded[2];
     for (int i = 0; i < 2; i++) {
       ASSERT_EQ(nb_hessian_factorize(&h[i], &options, &f[i], nullptr), NIBBLE_OK);
-      ASSERT_EQ(nb_gptq_solve(layer.w.data(), 4, &grid, &h[i], &f[i], &rounded[i], nullptr), NIBBLE_OK);
+      ASSERT_EQ(nb_gptq_solve(layer.Dense(), &grid, &h[i], &f[i], &rounded[i], nullptr), NIBBLE_OK);
       EXPECT_EQ(rounded[i].is_fallback, is_spoilt);
     }
     EXPECT_EQ(f[0].damp, f[1].damp);
@@ -135,8 +141,8 @@ TEST_F(CudaGptq, SolvesAsTheCpuDoesOnRaggedShapes) {
     ASSERT_EQ(nb_hessian_factorize(&h, &options, &f, nullptr), NIBBLE_OK);
     nb_rounded cpu, gpu;
     nibble_error err = {};
-    ASSERT_EQ(nb_gptq_solve(layer.w.data(), c.rows, &c.grid, &h, &f, &cpu, &err), NIBBLE_OK) << err.message;
-    ASSERT_EQ(nb_gptq_solve(layer.w.data(), c.rows, &c.grid, &on_gpu, &f, &gpu, &err), NIBBLE_OK) << err.message;
+    ASSERT_EQ(nb_gptq_solve(layer.Dense(), &c.grid, &h, &f, &cpu, &err), NIBBLE_OK) << err.message;
+    ASSERT_EQ(nb_gptq_solve(layer.Dense(), &c.grid, &on_gpu, &f, &gpu, &err), NIBBLE_OK) << err.message;
     int64_t other = 0, count = c.rows * c.cols, scales = 0;
     for (int64_t i = 0; i < count; i++) other += cpu.codes[i] != gpu.codes[i];
     for (int64_t i = 0; i < cpu.groups * c.rows; i++)
@@ -173,7 +179,7 @@ Solved Solve(const Layer &layer, nb_hessian *h) {
   nibble_error err = {};
   options.group_size = grid.group_size, options.damp = 0.02;
   EXPECT_EQ(nb_hessian_factorize(h, &options, &f, &err), NIBBLE_OK) << err.message;
-  EXPECT_EQ(nb_gptq_solve(layer.w.data(), layer.rows, &grid, h, &f, &rounded, &err), NIBBLE_OK) << err.message;
+  EXPECT_EQ(nb_gptq_solve(layer.Dense(), &grid, h, &f, &rounded, &err), NIBBLE_OK) << err.message;
   out.sum.assign(h->sum, h->sum + layer.cols * layer.cols);
   out.upper.assign(f.upper, f.upper + layer.cols * layer.cols);
   out.codes.assign(rounded.codes, rounded.codes + layer.rows * layer.cols);
