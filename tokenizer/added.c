@@ -78,12 +78,12 @@ static nibble_status normalize_entry(reader *r, token *t) {
 /* The entry's id: the vocabulary's, else the next free one. The file's own "id" does not count, in the reference
  * neither. */
 static nibble_status find_id(reader *r, token *t, bool *fresh) {
-  t->id = nb_vocab_id(r->vocab, t->text.data, t->text.length);
+  t->id = nb_vocab_any_id(r->vocab, t->text.data, t->text.length);
   *fresh = t->id < 0;
   if (!*fresh) return NIBBLE_OK;
   t->id = r->next_id++;
   if (t->id >= NB_MAX_ID) return nb_fail(r->step.err, NIBBLE_BAD_INPUT, "%s: too many added tokens", r->step.where);
-  bool ok = nb_strmap_add(&r->vocab->ids, t->text.data, t->text.length, t->id) != NB_STRMAP_NO_MEMORY;
+  bool ok = nb_strmap_add(&r->vocab->added, t->text.data, t->text.length, t->id) != NB_STRMAP_NO_MEMORY;
   return ok ? NIBBLE_OK : nb_fail_memory(r->step.err, t->text.length);
 }
 

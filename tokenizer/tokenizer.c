@@ -204,7 +204,9 @@ nibble_status nb_tokenizer_decode(const nb_tokenizer *t, const int32_t *ids, siz
 
 int32_t nb_tokenizer_vocab_size(const nb_tokenizer *t) { return t->vocab.count; }
 
-int32_t nb_tokenizer_id(const nb_tokenizer *t, const char *token, size_t n) { return nb_vocab_id(&t->vocab, token, n); }
+int32_t nb_tokenizer_id(const nb_tokenizer *t, const char *token, size_t n) {
+  return nb_vocab_any_id(&t->vocab, token, n);
+}
 
 const char *nb_tokenizer_token(const nb_tokenizer *t, int32_t id, size_t *n) {
   if (id < 0 || id >= t->vocab.count || !t->vocab.tokens[id].text) return NULL;

@@ -42,8 +42,14 @@ int32_t nb_vocab_id(const nb_vocab *v, const char *text, size_t n) {
   return nb_strmap_find(&v->ids, text, n, &id) ? (int32_t)id : -1;
 }
 
+int32_t nb_vocab_any_id(const nb_vocab *v, const char *text, size_t n) {
+  int64_t id;
+  return nb_strmap_find(&v->ids, text, n, &id) || nb_strmap_find(&v->added, text, n, &id) ? (int32_t)id : -1;
+}
+
 void nb_vocab_free(nb_vocab *v) {
   nb_strmap_free(&v->ids);
+  nb_strmap_free(&v->added);
   free(v->tokens);
   free(v->texts);
   free(v->scores);

@@ -25,7 +25,8 @@ typedef struct nb_token {
 } nb_token;
 
 typedef struct nb_vocab {
-  nb_strmap ids;    /* text -> id */
+  nb_strmap ids;    /* text -> id, of the model's own */
+  nb_strmap added;  /* the same of added tokens that are none of those */
   nb_token *tokens; /* [count], by id */
   int32_t count, capacity;
   int32_t own;    /* tokens of the model itself; added tokens without an id get those from here on */
@@ -38,12 +39,15 @@ typedef struct nb_vocab {
  * token's; `where` names the file. */
 nibble_status nb_vocab_add(nb_vocab *vocab, const char *where, int32_t id, nb_str text, nibble_error *err);
 
-/* Spells `id` as `text`, whatever it was before; the map from texts to ids is the caller's. False if there is no
+/* Spells `id` as `text`, whatever it was before; the maps from texts to ids are the caller's. False if there is no
  * memory. */
 bool nb_vocab_spell(nb_vocab *vocab, int32_t id, nb_str text);
 
-/* The id of a token; -1 if there is none. */
+/* The id of a token of the model; -1 if there is none. */
 int32_t nb_vocab_id(const nb_vocab *vocab, const char *text, size_t n);
+
+/* The same of any token: a word that only an added token is written like is none to the model. */
+int32_t nb_vocab_any_id(const nb_vocab *vocab, const char *text, size_t n);
 
 static inline nb_str nb_vocab_text(const nb_vocab *vocab, int32_t id) {
   nb_str text = {vocab->tokens[id].text, vocab->tokens[id].length};

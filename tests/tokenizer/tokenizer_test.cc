@@ -291,6 +291,40 @@ std::string Repeated(const std::string &item, int times) {
   return out;
 }
 
+// The ids are those of tokenizers 0.23 from the same files. An added token is found in the text, where it stands alone
+// if it asks for that; to the model it is a word like any other, which has a token only if the model's own vocabulary
+// says so.
+TEST(AddedTokens, AreNoWordsOfTheModelUnlessItsVocabularyHasThem) {
+  using Ids = std::vector<int32_t>;
+  const struct {
+    const char *content, *options;  // of the token, and of the model
+    std::vector<std::pair<const char *, Ids>> texts;
+  } cases[] = {
+      {"cat", "", {{"cat", {13}}, {"cat1", {13, 7}}, {"acat", {0, 13}}, {"cata cat", {13, 0, 8, 13}}}},
+      {"cat", "single_word", {{"cat", {13}}, {"cat1", {2, 0, 6, 7}}, {"cata cat", {2, 0, 6, 0, 8, 13}}}},
+      {"cat", "single_word ignore_merges", {{"cat", {13}}, {"cat1", {2, 0, 6, 7}}, {"acat", {0, 2, 0, 6}}}},
+      {"foo", "", {{"foo", {11}}, {"foo1", {11, 7}}, {"fooa foo", {11, 0, 8, 11}}}},
+      {"foo", "single_word ignore_merges", {{"foo", {11}}, {"foo1", {11, 7}}, {"afoo", {0, 11}}}},
+      {"z", "", {{"azb", {0, 13, 1}}, {"z zz", {13, 8, 13, 13}}}},
+      {"z", "single_word", {{"z", {13}}, {"azb", {0, 12, 1}}, {"z zz", {13, 8, 12, 12}}}},
+  };
+  for (const auto &c : cases) {
+    for (bool special : {false, true}) {
+      auto has = [&](const char *option) { return strstr(c.options, option) ? "true" : "false"; };
+      std::string added = R"("added_tokens":[{"id":13,"content":")" + std::string(c.content) + R"(","single_word":)" +
+                          has("single_word") + R"(,"special":)" + (special ? "true" : "false") + "}],";
+      std::string split = R"("pre_tokenizer":{"type":"Split","pattern":{"Regex":"[0-9]| "},"behavior":"Isolated"},)";
+      std::string model = R"("unk_token":"?","ignore_merges":)" + std::string(has("ignore_merges")) +
+                          R"(,"vocab":{"a":0,"b":1,"c":2,"d":3,"f":4,"o":5,"t":6,"1":7," ":8,"_":9,"oo":10,"foo":11,)"
+                          R"("?":12},"merges":["o o","f oo"])";
+      Tokenizer t = ParseTokenizer(Minimal(model, added + split));
+      ASSERT_NE(t, nullptr);
+      for (const auto &[text, ids] : c.texts)
+        EXPECT_EQ(Encode(t, text), ids) << text << ", " << c.content << " " << c.options << (special ? " special" : "");
+    }
+  }
+}
+
 TEST(Tokenizer, RefusesWhatItCannotReadOrDoesNotKnowByName) {
   const std::pair<std::string, std::string> cases[] = {
       {"", "not a JSON object"},
