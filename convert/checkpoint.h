@@ -165,10 +165,14 @@ const void *nb_tensor_view(const nb_checkpoint *checkpoint, const nb_tensor *ten
 /* The stored bytes as they lie. */
 const void *nb_tensor_raw(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
 
-/* Elements [first, first + count) of the flattened tensor as `dtype` (a float dtype, rounding once; or the stored dtype
- * itself, copied). Any thread. */
-nibble_status nb_tensor_read(const nb_checkpoint *checkpoint, const nb_tensor *tensor, int64_t first, int64_t count,
-                             nb_dtype dtype, void *out, nibble_error *err);
+/* Elements [first, first + count) of a flattened tensor. */
+typedef struct nb_span {
+  int64_t first, count;
+} nb_span;
+
+/* Reads them as `dtype` (a float dtype, rounding once; or the stored dtype itself, copied). Any thread. */
+nibble_status nb_tensor_read(const nb_checkpoint *checkpoint, const nb_tensor *tensor, nb_span span, nb_dtype dtype,
+                             void *out, nibble_error *err);
 
 /* Gives the pages of elements [first, first + count) back, a few neighbours' included: they are read again if touched
  * again. Any thread. */

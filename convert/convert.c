@@ -98,13 +98,13 @@ static nibble_status convert_chunk(job *j, int64_t at, int64_t n, uint8_t *scrat
   uint8_t *stored = scratch + CHUNK * sizeof(float);
   nibble_status status = NIBBLE_OK;
   if (!it->unpack && it->dtype == it->tensor.dtype) {
-    status = nb_tensor_read(c, &it->tensor, at, n, it->dtype, stored, err);
+    status = nb_tensor_read(c, &it->tensor, (nb_span){at, n}, it->dtype, stored, err);
   } else {
     float *values = (float *)(void *)scratch;
     if (it->unpack) {
       dequantize(j->packed, it->turn, at, n, values);
     } else {
-      status = nb_tensor_read(c, &it->tensor, at, n, NB_F32, values, err);
+      status = nb_tensor_read(c, &it->tensor, (nb_span){at, n}, NB_F32, values, err);
     }
     if (status != NIBBLE_OK) return status;
     uint64_t infinite = count_above(values, n, limit_of(it->dtype));

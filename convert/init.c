@@ -66,36 +66,47 @@ static void fill_band(void *ctx, int64_t begin, int64_t end, int thread) {
   }
 }
 
-static nibble_status write_tensors(const nibble_init_options *o, const nb_model_tensors *tensors, double range,
-                                   nb_dtype dtype, nb_writer *writer, nibble_init_result *out, nibble_error *err) {
-  int64_t total = 0, done = 0;
-  for (size_t i = 0; i < tensors->count; i++) {
-    const nb_model_tensor *t = &tensors->items[i];
+/* The model that is made. */
+typedef struct model {
+  const nibble_init_options *options;
+  nb_model_tensors tensors;
+  nb_dtype dtype;
+  double range; /* of random weights: their standard deviation */
+  nb_writer *writer;
+} model;
+
+static nibble_status declare_tensors(const model *m, int64_t *total, nibble_error *err) {
+  for (size_t i = 0; i < m->tensors.count; i++) {
+    const nb_model_tensor *t = &m->tensors.items[i];
     int64_t count, stored[3];
     nb_model_tensor_stored_shape(t, stored);
-    if (!nb_shape_count(t->shape, t->ndim, &count) || __builtin_add_overflow(total, count, &total))
-      return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is too large", o->config, t->name);
-    nibble_status status = nb_writer_declare(writer, t->name, dtype, stored, t->ndim, err);
+    if (!nb_shape_count(t->shape, t->ndim, &count) || __builtin_add_overflow(*total, count, total))
+      return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is too large", m->options->config, t->name);
+    nibble_status status = nb_writer_declare(m->writer, t->name, m->dtype, stored, t->ndim, err);
     if (status != NIBBLE_OK) return status;
   }
-  for (size_t i = 0; i < tensors->count; i++) {
-    const nb_model_tensor *t = &tensors->items[i];
+  return NIBBLE_OK;
+}
+
+static nibble_status write_tensors(const model *m, int64_t *total, nibble_error *err) {
+  int64_t done = 0;
+  nibble_status status = declare_tensors(m, total, err);
+  for (size_t i = 0; status == NIBBLE_OK && i < m->tensors.count; i++) {
+    const nb_model_tensor *t = &m->tensors.items[i];
     bool one = t->kind == NB_KIND_NORM && !t->is_bias;
     bool random = !one && !t->is_bias && t->ndim > 1;
     int64_t count = 0;
     nb_shape_count(t->shape, t->ndim, &count);
-    nibble_status status = nb_writer_begin(writer, i, count, err);
-    if (status != NIBBLE_OK) return status;
-    fill_job job = {.writer = writer, .index = i, .dtype = dtype, .key = tensor_key(o->seed, t->name)};
+    if ((status = nb_writer_begin(m->writer, i, count, err)) != NIBBLE_OK) return status;
+    fill_job job = {.writer = m->writer, .index = i, .dtype = m->dtype, .key = tensor_key(m->options->seed, t->name)};
     job.mean = one ? 1 : 0;
-    job.deviation = random ? (float)range : 0;
+    job.deviation = random ? (float)m->range : 0;
     nb_parallel(count, BAND, fill_band, &job);
-    if ((status = nb_shared_error_get(&job.error, err)) != NIBBLE_OK) return status;
+    status = nb_shared_error_get(&job.error, err);
     done += count;
-    nb_step(&o->progress, t->name, (uint64_t)done, (uint64_t)total, "weights");
+    nb_step(&m->options->progress, t->name, (uint64_t)done, (uint64_t)*total, "weights");
   }
-  out->parameters = total;
-  return NIBBLE_OK;
+  return status;
 }
 
 static nibble_status load_config(const char *path, nb_config *config, nibble_error *err) {
@@ -119,34 +130,31 @@ static nibble_status save_config(const nb_config *config, nb_dtype dtype, const 
 }
 
 static nibble_status init(const nibble_init_options *o, nibble_init_result *out, nibble_error *err) {
-  double start = nb_seconds(), range = 0.02;
+  double start = nb_seconds();
   nb_config config = {0};
-  nb_model_tensors tensors = {0};
+  model m = {.options = o, .range = 0.02};
   nb_stage stage = {0};
-  nb_writer *writer = NULL;
-  nb_dtype dtype;
   nibble_status status = load_config(o->config, &config, err);
   if (status != NIBBLE_OK) goto done;
-  dtype = config.dtype;
-  if (o->dtype && (!nb_dtype_parse(o->dtype, &dtype) || !nb_dtype_is_float(dtype) || nb_dtype_size(dtype) == 1)) {
+  m.dtype = config.dtype;
+  if (o->dtype && (!nb_dtype_parse(o->dtype, &m.dtype) || !nb_dtype_is_float(m.dtype) || nb_dtype_size(m.dtype) == 1)) {
     status = nb_fail(err, NIBBLE_USAGE, "dtype %s: one of float32, float16, bfloat16 is wanted", o->dtype);
     goto done;
   }
-  if ((status = nb_json_double(o->config, config.json, "initializer_range", &range, err)) != NIBBLE_OK) goto done;
-  if ((status = nb_model_tensors_list(&config, &tensors, err)) != NIBBLE_OK) goto done;
+  if ((status = nb_json_double(o->config, config.json, "initializer_range", &m.range, err)) != NIBBLE_OK) goto done;
+  if ((status = nb_model_tensors_list(&config, &m.tensors, err)) != NIBBLE_OK) goto done;
   if ((status = nb_stage_begin(&stage, o->dst, o->force, err)) != NIBBLE_OK) goto done;
-  status = nb_writer_open(stage.path, NULL, o->max_shard_size, &writer, err);
-  if (status != NIBBLE_OK) goto done;
-  if ((status = write_tensors(o, &tensors, range, dtype, writer, out, err)) != NIBBLE_OK) goto done;
-  if ((status = nb_writer_finish(writer, err)) != NIBBLE_OK) goto done;
-  if ((status = save_config(&config, dtype, stage.path, err)) != NIBBLE_OK) goto done;
+  if ((status = nb_writer_open(stage.path, NULL, o->max_shard_size, &m.writer, err)) != NIBBLE_OK) goto done;
+  if ((status = write_tensors(&m, &out->parameters, err)) != NIBBLE_OK) goto done;
+  if ((status = nb_writer_finish(m.writer, err)) != NIBBLE_OK) goto done;
+  if ((status = save_config(&config, m.dtype, stage.path, err)) != NIBBLE_OK) goto done;
   status = nb_stage_commit(&stage, !o->no_sync, err);
-  out->file_bytes = nb_writer_bytes(writer);
+  out->file_bytes = nb_writer_bytes(m.writer);
   out->seconds = nb_seconds() - start;
 done:
-  nb_writer_close(writer);
+  nb_writer_close(m.writer);
   nb_stage_abort(&stage);
-  nb_model_tensors_free(&tensors);
+  nb_model_tensors_free(&m.tensors);
   nb_config_free(&config);
   return status;
 }

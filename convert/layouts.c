@@ -104,7 +104,8 @@ nibble_status nb_weight_view(const nb_checkpoint *checkpoint, const nb_tensor *t
   }
   void *copy;
   nibble_status status = nb_weight_own(weight, (uint64_t)tensor->count * nb_dtype_size(tensor->dtype), &copy, err);
-  if (status == NIBBLE_OK) status = nb_tensor_read(checkpoint, tensor, 0, tensor->count, tensor->dtype, copy, err);
+  if (status == NIBBLE_OK)
+    status = nb_tensor_read(checkpoint, tensor, (nb_span){0, tensor->count}, tensor->dtype, copy, err);
   *out = copy;
   return status;
 }
@@ -202,14 +203,11 @@ nibble_status nb_layout_describe(const nb_checkpoint *checkpoint, const nb_tenso
   return NIBBLE_OK;
 }
 
-bool nb_part_add(nb_part *parts, int *count, nb_part_role role, const char *name, size_t keep, const char *suffix,
-                 nb_dtype dtype, int64_t rows) {
-  size_t room = keep + strlen(suffix) + 1;
-  nb_part *part = &parts[*count];
-  *part = (nb_part){.role = role, .name = malloc(room), .dtype = dtype, .ndim = 1, .shape = {rows, 0}};
-  if (!part->name) return false;
-  snprintf(part->name, room, "%.*s%s", (int)keep, name, suffix);
-  ++*count;
+bool nb_part_add(nb_part *parts, int *count, nb_str stem, const char *suffix, nb_part part) {
+  size_t room = stem.length + strlen(suffix) + 1;
+  if (!(part.name = malloc(room))) return false;
+  snprintf(part.name, room, "%.*s%s", (int)stem.length, stem.data, suffix);
+  parts[(*count)++] = part;
   return true;
 }
 

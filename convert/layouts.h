@@ -7,6 +7,7 @@
 #define NB_CONVERT_LAYOUTS_H
 
 #include "base/buf.h"
+#include "base/str.h"
 #include "convert/checkpoint.h"
 #include "convert/sinks/safetensors.h"
 #include "kernels/formats.h"
@@ -144,9 +145,8 @@ const nb_tensor *nb_part_find(const nb_checkpoint *checkpoint, const nb_tensor *
 nibble_status nb_part_missing(const nb_checkpoint *checkpoint, const nb_tensor *main, const char *suffix,
                               nibble_error *err);
 
-/* Appends a 1-D part called the first `keep` characters of name + suffix; false without memory. */
-bool nb_part_add(nb_part *parts, int *count, nb_part_role role, const char *name, size_t keep, const char *suffix,
-                 nb_dtype dtype, int64_t rows);
+/* Appends a part like `part`, which has no name, called stem + suffix; false without memory. */
+bool nb_part_add(nb_part *parts, int *count, nb_str stem, const char *suffix, nb_part part);
 
 /* NIBBLE_BAD_INPUT: "FILE: tensor 'NAME' <what>". */
 nibble_status nb_tensor_fail(const nb_checkpoint *checkpoint, const nb_tensor *tensor, const char *what,

@@ -41,7 +41,7 @@ const void *nb_source_view(const nb_source *s) {
 }
 
 nibble_status nb_source_read(const nb_source *s, int64_t first, int64_t count, void *out, nibble_error *err) {
-  if (!s->is_packed) return nb_tensor_read(s->checkpoint, s->tensor, first, count, s->dtype, out, err);
+  if (!s->is_packed) return nb_tensor_read(s->checkpoint, s->tensor, (nb_span){first, count}, s->dtype, out, err);
   const nb_packed *m = &s->weight.packed;
   nb_dequantize_fn dequantize = nb_format_info(m->format)->dequantize;
   float values[CHUNK];

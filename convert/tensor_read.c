@@ -80,9 +80,10 @@ static void gather(const nb_checkpoint *c, const nb_tensor *t, int64_t first, in
   }
 }
 
-nibble_status nb_tensor_read(const nb_checkpoint *c, const nb_tensor *t, int64_t first, int64_t count, nb_dtype dtype,
-                             void *out, nibble_error *err) {
+nibble_status nb_tensor_read(const nb_checkpoint *c, const nb_tensor *t, nb_span span, nb_dtype dtype, void *out,
+                             nibble_error *err) {
   const char *path = c->files[t->file].path;
+  int64_t first = span.first, count = span.count;
   if (first < 0 || count < 0 || first > t->count || count > t->count - first)
     return nb_fail(err, NIBBLE_USAGE, "%s: tensor '%s': elements %lld to %lld of %lld were asked for", path, t->name,
                    (long long)first, (long long)(first + count), (long long)t->count);

@@ -300,9 +300,12 @@ static nibble_status quantize_absmax(nb_packer *p, const nb_source *source, int6
 
 /* ---- the parts ---- */
 
-static nibble_status write_part(nb_packer *p, const nb_part *part, size_t index, const nb_packed *m,
-                                const nested_job *nested, nb_dtype source_dtype, nibble_error *err) {
+/* Part i of a weight, which became `m`. */
+static nibble_status write_part(nb_packer *p, const nb_pack_job *job, int i, const nb_packed *m,
+                                const nested_job *nested, nibble_error *err) {
   static const uint8_t row_major = 0;
+  const nb_part *part = &job->parts[i];
+  size_t index = job->index + (size_t)i;
   const void *bytes = NULL;
   nb_buf state = {0};
   int64_t count = part->shape[0];
@@ -318,7 +321,7 @@ static nibble_status write_part(nb_packer *p, const nb_part *part, size_t index,
     case NB_PART_QUANT_MAP: bytes = nb_format_info(m->format)->codebook; break;
     case NB_PART_FORMAT: bytes = &row_major; break;
     case NB_PART_STATE:
-      nb_layout_state_json(m, source_dtype, &state);
+      nb_layout_state_json(m, job->source->dtype, &state);
       if (state.failed) status = nb_fail_memory(err, state.length);
       bytes = state.data;
       count = (int64_t)state.length;
@@ -352,7 +355,6 @@ nibble_status nb_pack_quantize(nb_packer *p, const nb_pack_job *job, nb_pack_res
     status = quantize_absmax(p, source, blocks, &nested, out, err);
     m.scale.offset = nested.offset;
   }
-  for (int i = 0; status == NIBBLE_OK && i < job->part_count; i++)
-    status = write_part(p, &job->parts[i], index + (size_t)i, &m, &nested, source->dtype, err);
+  for (int i = 0; status == NIBBLE_OK && i < job->part_count; i++) status = write_part(p, job, i, &m, &nested, err);
   return status;
 }

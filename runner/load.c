@@ -17,7 +17,7 @@ static nibble_status load_values(const nb_checkpoint *c, const nb_tensor *t, int
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is %s, not a float dtype", file, t->name,
                    nb_dtype_name(t->dtype));
   if (!(*out = nb_alloc((uint64_t)n, sizeof **out))) return nb_fail_memory(err, (uint64_t)n * sizeof **out);
-  nibble_status status = nb_tensor_read(c, t, 0, n, NB_F32, *out, err);
+  nibble_status status = nb_tensor_read(c, t, (nb_span){0, n}, NB_F32, *out, err);
   if (status == NIBBLE_OK) return status;
   free(*out);
   *out = NULL;

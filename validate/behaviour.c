@@ -294,9 +294,13 @@ static nibble_status measure(run *r, nb_findings *findings, nibble_behaviour *ou
   if (status == NIBBLE_OK) find_worst(r, out);
   if (status == NIBBLE_OK && o->sensitivity) {
     nb_step(o->progress, "comparing blocks", (uint64_t)(r->chunks * r->ctx), (uint64_t)(r->chunks * r->ctx), "tokens");
-    int64_t tokens = nb_min_i64(SENSITIVITY_TOKENS, nb_min_i64(r->tile, r->ctx - 1));
-    status = nb_sensitivity_measure(&r->original.model, &r->artifact.model, r->ids.data, tokens, r->original.logits,
-                                    r->artifact.logits, out, err);
+    nb_sensitivity sensitivity = {.original = &r->original.model,
+                                  .artifact = &r->artifact.model,
+                                  .ids = r->ids.data,
+                                  .tokens = nb_min_i64(SENSITIVITY_TOKENS, nb_min_i64(r->tile, r->ctx - 1)),
+                                  .reference = r->original.logits,
+                                  .logits = r->artifact.logits};
+    status = nb_sensitivity_measure(&sensitivity, out, err);
   }
   if (status == NIBBLE_OK && r->not_finite)
     nb_find(findings, NIBBLE_FAULT, "logits", "not-finite", nb_place_tensor(""),

@@ -24,27 +24,26 @@ static bool are_alike(const nb_model *a, const nb_model *b) {
   return true;
 }
 
-static nibble_status run(nb_session *session, const int32_t *ids, const int32_t *rows, int64_t tokens, float *logits,
+static nibble_status run(const nb_sensitivity *s, nb_session *session, const int32_t *rows, float *logits,
                          nibble_error *err) {
   nb_session_truncate(session, 0);
-  nibble_status status = nb_session_step(session, ids, tokens, err);
-  return status == NIBBLE_OK ? nb_session_logits(session, rows, tokens, logits, err) : status;
+  nibble_status status = nb_session_step(session, s->ids, s->tokens, err);
+  return status == NIBBLE_OK ? nb_session_logits(session, rows, s->tokens, logits, err) : status;
 }
 
-static double mean_kl(const float *reference, const float *logits, int64_t tokens, int64_t vocab) {
+static double mean_kl(const nb_sensitivity *s, int64_t vocab) {
   double sum = 0;
-  for (int64_t i = 0; i < tokens; i++) {
+  for (int64_t i = 0; i < s->tokens; i++) {
     nb_divergence d;
-    nb_divergence_of(reference + i * vocab, logits + i * vocab, vocab, 0, &d);
+    nb_divergence_of(s->reference + i * vocab, s->logits + i * vocab, vocab, 0, &d);
     sum += d.finite ? d.kl : NAN;
   }
-  return sum / (double)tokens;
+  return sum / (double)s->tokens;
 }
 
-nibble_status nb_sensitivity_measure(nb_model *original, const nb_model *artifact, const int32_t *ids, int64_t tokens,
-                                     float *reference, float *logits, nibble_behaviour *out, nibble_error *err) {
-  int64_t blocks = nb_model_last(original)->layers, vocab = original->output_width;
-  if (!are_alike(original, artifact) || tokens < 1) return NIBBLE_OK;
+nibble_status nb_sensitivity_measure(const nb_sensitivity *s, nibble_behaviour *out, nibble_error *err) {
+  int64_t blocks = nb_model_last(s->original)->layers, vocab = s->original->output_width, tokens = s->tokens;
+  if (!are_alike(s->original, s->artifact) || tokens < 1) return NIBBLE_OK;
   nb_session *session = NULL;
   int32_t *rows = nb_alloc((uint64_t)tokens, sizeof *rows);
   out->block_sensitivity = nb_alloc((uint64_t)blocks + 1, sizeof *out->block_sensitivity);
@@ -52,14 +51,14 @@ nibble_status nb_sensitivity_measure(nb_model *original, const nb_model *artifac
       rows && out->block_sensitivity ? NIBBLE_OK : nb_fail_memory(err, (size_t)(tokens + blocks) * sizeof(double));
   for (int64_t i = 0; rows && i < tokens; i++) rows[i] = (int32_t)i;
   if (status == NIBBLE_OK)
-    status = nb_session_create(original, &(nb_session_options){.sequences = 1, .capacity = tokens}, &session, err);
-  if (status == NIBBLE_OK) status = run(session, ids, rows, tokens, reference, err);
+    status = nb_session_create(s->original, &(nb_session_options){.sequences = 1, .capacity = tokens}, &session, err);
+  if (status == NIBBLE_OK) status = run(s, session, rows, s->reference, err);
   for (int64_t i = 0; status == NIBBLE_OK && i < blocks; i++) {
-    nb_block *block = &nb_model_last(original)->blocks[i], own = *block;
-    *block = nb_model_last(artifact)->blocks[i];
-    status = run(session, ids, rows, tokens, logits, err);
+    nb_block *block = &nb_model_last(s->original)->blocks[i], own = *block;
+    *block = nb_model_last(s->artifact)->blocks[i];
+    status = run(s, session, rows, s->logits, err);
     *block = own;
-    if (status == NIBBLE_OK) out->block_sensitivity[i] = mean_kl(reference, logits, tokens, vocab);
+    if (status == NIBBLE_OK) out->block_sensitivity[i] = mean_kl(s, vocab);
   }
   if (status == NIBBLE_OK) out->sensitivity_count = blocks;
   nb_session_free(session);

@@ -6,10 +6,15 @@
 
 #include "runner/session.h"
 
-/* Fills in block_sensitivity and sensitivity_count, which stays 0 where the blocks are of other shapes. `tokens` ids
- * are run; `reference` and `logits` are scratch of [tokens, vocab] each. The original's blocks are what they were
- * before on return. */
-nibble_status nb_sensitivity_measure(nb_model *original, const nb_model *artifact, const int32_t *ids, int64_t tokens,
-                                     float *reference, float *logits, nibble_behaviour *out, nibble_error *err);
+typedef struct nb_sensitivity {
+  nb_model *original; /* whose blocks are on return what they were before */
+  const nb_model *artifact;
+  const int32_t *ids; /* [tokens] */
+  int64_t tokens;
+  float *reference, *logits; /* scratch: [tokens, vocab] */
+} nb_sensitivity;
+
+/* Fills in block_sensitivity and sensitivity_count, which stays 0 where the blocks are of other shapes. */
+nibble_status nb_sensitivity_measure(const nb_sensitivity *sensitivity, nibble_behaviour *out, nibble_error *err);
 
 #endif

@@ -184,7 +184,7 @@ static nibble_status scan_by_reading(const nb_checkpoint *c, const nb_tensor *t,
   float first = 0;
   for (int64_t at = 0; status == NIBBLE_OK && at < t->count; at += PIECE) {
     int64_t n = nb_min_i64(PIECE, t->count - at);
-    if ((status = nb_tensor_read(c, t, at, n, NB_F32, values, err)) != NIBBLE_OK) break;
+    if ((status = nb_tensor_read(c, t, (nb_span){at, n}, NB_F32, values, err)) != NIBBLE_OK) break;
     if (at == 0) first = values[0];
     nb_plain_scan piece;
     nb_scan_plain(NB_F32, values, n, &piece);

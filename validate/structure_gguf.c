@@ -83,11 +83,18 @@ static block_scan scan_blocks(const uint8_t *data, int64_t blocks, const nb_bloc
   return all;
 }
 
-static void find(nb_findings *findings, nibble_severity severity, const char *check, const char *cause,
-                 const nb_tensor *t, const nb_tally *bad, int64_t blocks, const char *text) {
+/* Whose blocks something is found of. */
+typedef struct block_look {
+  nb_findings *findings;
+  const char *tensor;
+  int64_t blocks;
+} block_look;
+
+static void find(const block_look *of, nibble_severity severity, const char *check, const char *cause,
+                 const nb_tally *bad, const char *text) {
   if (bad->count)
-    nb_find(findings, severity, check, cause, (nb_place){t->name, bad->first, -1, bad->count}, "%lld of %lld blocks %s",
-            (long long)bad->count, (long long)blocks, text);
+    nb_find(of->findings, severity, check, cause, (nb_place){of->tensor, bad->first, -1, bad->count},
+            "%lld of %lld blocks %s", (long long)bad->count, (long long)of->blocks, text);
 }
 
 /* More constant blocks than one in so many are a fault. */
@@ -98,17 +105,17 @@ bool nb_structure_blocks(const nb_checkpoint *c, const nb_tensor *t, nb_findings
   if (layout->weights < 1 || t->count < layout->weights) return false;
   int64_t blocks = t->count / layout->weights;
   block_scan s = scan_blocks(nb_tensor_raw(c, t), blocks, layout);
-  find(findings, NIBBLE_FAULT, "scale", "scale-not-finite", t, &s.not_finite, blocks,
+  const block_look of = {findings, t->name, blocks};
+  find(&of, NIBBLE_FAULT, "scale", "scale-not-finite", &s.not_finite,
        "have a scale or minimum that is NaN or infinite");
   bool dead = s.unscaled.count == blocks;
-  find(findings, NIBBLE_FAULT, "scale", dead ? "scales-all-zero" : "scale-lost", t, &s.unscaled, blocks,
+  find(&of, NIBBLE_FAULT, "scale", dead ? "scales-all-zero" : "scale-lost", &s.unscaled,
        "have a scale of zero, but codes that are not all the same");
   if (s.all_equal && blocks > 1 && s.constant.count) {
     nb_find(findings, NIBBLE_FAULT, "codes", "codes-all-equal", nb_place_tensor(t->name), "every code is the same");
   } else {
     bool fault = s.constant.count > 1 && s.constant.count > blocks / MOST_CONSTANT;
-    find(findings, fault ? NIBBLE_FAULT : NIBBLE_NOTE, "codes", "constant-blocks", t, &s.constant, blocks,
-         "are of one code");
+    find(&of, fault ? NIBBLE_FAULT : NIBBLE_NOTE, "codes", "constant-blocks", &s.constant, "are of one code");
   }
   return s.not_finite.count > 0;
 }

@@ -33,7 +33,7 @@ static void fault(gptq_look *l, const char *check, const char *cause, const nb_t
 /* A copy of a part, aligned; NULL without memory. */
 static void *copy_of(const gptq_look *l, const nb_tensor *t, nb_dtype dtype) {
   void *copy = nb_alloc_aligned((uint64_t)t->count + 1, nb_dtype_size(dtype));
-  if (copy && nb_tensor_read(l->checkpoint, t, 0, t->count, dtype, copy, NULL) == NIBBLE_OK) return copy;
+  if (copy && nb_tensor_read(l->checkpoint, t, (nb_span){0, t->count}, dtype, copy, NULL) == NIBBLE_OK) return copy;
   free(copy);
   return NULL;
 }

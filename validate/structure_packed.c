@@ -101,7 +101,7 @@ static nibble_status part_view(weight_look *l, nb_part_role role, const void **o
   void *copy = l->owned[role] = nb_alloc_aligned((uint64_t)t->count + 1, size);
   if (!copy) return nb_fail_memory(err, (size_t)t->bytes);
   *out = copy;
-  return nb_tensor_read(l->checkpoint, t, 0, t->count, t->dtype, copy, err);
+  return nb_tensor_read(l->checkpoint, t, (nb_span){0, t->count}, t->dtype, copy, err);
 }
 
 /* ---- maps ---- */

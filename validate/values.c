@@ -55,7 +55,7 @@ void nb_packed_read(nb_dequantize_fn dequantize, const nb_packed *m, int64_t fir
 
 nibble_status nb_values_read(const nb_values *v, int64_t first, int64_t count, float *out, nibble_error *err) {
   const nb_source *s = &v->source;
-  if (!v->dequantize) return nb_tensor_read(s->checkpoint, s->tensor, first, count, NB_F32, out, err);
+  if (!v->dequantize) return nb_tensor_read(s->checkpoint, s->tensor, (nb_span){first, count}, NB_F32, out, err);
   nb_packed_read(v->dequantize, s->is_packed ? &s->weight.packed : &v->plain, first, count, out);
   return NIBBLE_OK;
 }

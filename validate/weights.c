@@ -58,21 +58,24 @@ typedef struct job {
   nb_shared_error failed;
 } job;
 
-/* One by one, leaving out what is not finite: the slow way, for damaged tensors. */
-static void add_finite(const float *w, const float *a, int64_t n, int64_t at, double *error, double *squares, sums *s) {
-  for (int64_t i = 0; i < n; i++) {
+/* Weights [from, to) of the buffers, which are unit u: one by one, leaving out what is not finite, the slow way, for
+ * damaged tensors. */
+static void add_finite(buffers *b, int64_t u, int64_t from, int64_t to, int64_t begin, sums *s) {
+  const float *w = b->w, *a = b->a;
+  b->error[u] = b->squares[u] = 0;
+  for (int64_t i = from; i < to; i++) {
     double d = (double)a[i] - (double)w[i];
     if (!isfinite(a[i])) {
-      if (s->not_finite++ == 0) s->first_not_finite = at + i;
+      if (s->not_finite++ == 0) s->first_not_finite = begin + i;
       continue;
     }
-    *error += d * d;
-    *squares += (double)w[i] * (double)w[i];
+    b->error[u] += d * d;
+    b->squares[u] += (double)w[i] * (double)w[i];
     s->copy_squares += (double)a[i] * (double)a[i];
     s->product += (double)a[i] * (double)w[i];
     if (fabs(d) <= s->largest) continue;
     s->largest = fabs(d);
-    s->largest_at = at + i;
+    s->largest_at = begin + i;
   }
 }
 
@@ -120,18 +123,16 @@ static void sum_band(buffers *b, int64_t n, int64_t unit, int64_t begin, sums *s
   *s = none;
   if (add_runs(b->w, b->a, n, begin, s) && sum_units(b, n, unit)) return;
   *s = none;
-  for (int64_t at = 0, u = 0; at < n; at += unit, u++) {
-    b->error[u] = b->squares[u] = 0;
-    add_finite(b->w + at, b->a + at, nb_min_i64(unit, n - at), begin + at, &b->error[u], &b->squares[u], s);
-  }
+  for (int64_t at = 0, u = 0; at < n; at += unit, u++) add_finite(b, u, at, nb_min_i64(at + unit, n), begin, s);
 }
 
-/* Groups of GPTQ in a unit of n weights that begins at weight `at`. */
-static void judge_groups(const job *j, const float *w, const float *a, int64_t n, int64_t at, void *scratch, sums *s) {
+/* Groups of GPTQ in a unit of n weights, `from` in the buffers of a band that begins at weight `begin`. */
+static void judge_groups(const job *j, const buffers *b, int64_t from, int64_t n, int64_t begin, sums *s) {
   const nb_packed *m = j->rounding->packed;
   nb_group_damage found;
-  nb_rounding_groups(j->rounding, w, a, n, scratch, &found);
+  nb_rounding_groups(j->rounding, b->w + from, b->a + from, n, b->scratch, &found);
   if (found.first < 0) return;
+  int64_t at = begin + from;
   int64_t in_row = n < m->cols ? at % m->cols / n : found.first;
   if (!s->damaged) s->first_damaged = at / m->cols * m->groups + in_row;
   s->damaged += found.scales + found.zeros;
@@ -149,8 +150,7 @@ static void judge_units(const job *j, const buffers *b, int64_t n, int64_t begin
       bool damaged = error > UNIT_FACTOR * expected + UNIT_SHARE * b->squares[u];
       if (damaged && s->damaged++ == 0) s->first_damaged = (begin + u * unit) / unit;
     } else if (groups && error > SUSPECT_FACTOR * expected) {
-      int64_t at = u * unit;
-      judge_groups(j, b->w + at, b->a + at, nb_min_i64(unit, n - at), begin + at, b->scratch, s);
+      judge_groups(j, b, u * unit, nb_min_i64(unit, n - u * unit), begin, s);
     }
   }
 }

@@ -15,32 +15,39 @@ enum { MAX_STATE_BYTES = 4096, NESTED_CODES = 256, CODES = 16 };
 static const char state_infix[] = ".quant_state.bitsandbytes__";
 static const nb_format formats_4bit[] = {NB_FORMAT_NF4, NB_FORMAT_FP4};
 
+/* A weight whose other parts are looked for: they are called main's name without its last `cut` characters and more. */
+typedef struct stem {
+  const nb_checkpoint *checkpoint;
+  const nb_tensor *main;
+  size_t cut;
+} stem;
+
 /* Finds a part and checks its dtype and count. */
-static nibble_status need_part(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut, const char *suffix,
-                               nb_dtype dtype, int64_t count, const nb_tensor **out, nibble_error *err) {
-  *out = nb_part_find(checkpoint, main, cut, suffix);
-  if (!*out) return nb_part_missing(checkpoint, main, suffix, err);
+static nibble_status need_part(const stem *of, const char *suffix, nb_dtype dtype, int64_t count, const nb_tensor **out,
+                               nibble_error *err) {
+  *out = nb_part_find(of->checkpoint, of->main, of->cut, suffix);
+  if (!*out) return nb_part_missing(of->checkpoint, of->main, suffix, err);
   if (!(*out)->is_blocks && (*out)->dtype == dtype && (*out)->count == count) return NIBBLE_OK;
   char what[128];
   snprintf(what, sizeof what, "has %lld elements of %s, not %lld of %s", (long long)(*out)->count,
            nb_dtype_name((*out)->dtype), (long long)count, nb_dtype_name(dtype));
-  return nb_tensor_fail(checkpoint, *out, what, err);
+  return nb_tensor_fail(of->checkpoint, *out, what, err);
 }
 
 /* A float32 part, aligned, every value finite. */
-static nibble_status load_floats(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut, const char *suffix,
-                                 int64_t count, nb_weight *weight, const void **out, nibble_error *err) {
+static nibble_status load_floats(const stem *of, const char *suffix, int64_t count, nb_weight *weight, const void **out,
+                                 nibble_error *err) {
   const nb_tensor *part;
   const void *values = NULL;
-  nibble_status status = need_part(checkpoint, main, cut, suffix, NB_F32, count, &part, err);
-  if (status == NIBBLE_OK) status = nb_weight_view(checkpoint, part, weight, &values, err);
+  nibble_status status = need_part(of, suffix, NB_F32, count, &part, err);
+  if (status == NIBBLE_OK) status = nb_weight_view(of->checkpoint, part, weight, &values, err);
   if (status != NIBBLE_OK) return status;
   *out = values;
   for (int64_t i = 0; i < count; i++) {
     if (isfinite(((const float *)values)[i])) continue;
     char what[64];
     snprintf(what, sizeof what, "is not finite at index %lld", (long long)i);
-    return nb_tensor_fail(checkpoint, part, what, err);
+    return nb_tensor_fail(of->checkpoint, part, what, err);
   }
   return NIBBLE_OK;
 }
@@ -152,13 +159,13 @@ static nibble_status parse_state_json(const char *where, const cJSON *json, nb_f
   return NIBBLE_OK;
 }
 
-nibble_status nb_bnb_state_parse(const char *where, const char *text, size_t n, nb_format expected, nb_packed *out,
+nibble_status nb_bnb_state_parse(const char *where, nb_str text, nb_format expected, nb_packed *out,
                                  nb_dtype *source_dtype, nibble_error *err) {
   cJSON *json;
   *out = (nb_packed){.format = expected};
-  if (n > MAX_STATE_BYTES)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: %zu bytes are too many for a quant state", where, n);
-  nibble_status status = nb_json_parse(where, text, n, &json, err);
+  if (text.length > MAX_STATE_BYTES)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: %zu bytes are too many for a quant state", where, text.length);
+  nibble_status status = nb_json_parse(where, text.data, text.length, &json, err);
   if (status != NIBBLE_OK) return status;
   status = parse_state_json(where, json, expected, out, source_dtype, err);
   cJSON_Delete(json);
@@ -174,7 +181,7 @@ static nibble_status describe_4bit(const nb_checkpoint *checkpoint, const nb_ten
   if (!text || state->dtype != NB_U8) return nb_tensor_fail(checkpoint, state, "is not of dtype U8", err);
   char where[NIBBLE_MESSAGE_MAX / 2];
   snprintf(where, sizeof where, "%s: tensor '%s'", checkpoint->files[state->file].path, state->name);
-  nibble_status status = nb_bnb_state_parse(where, text, state->bytes, format, out, source_dtype, err);
+  nibble_status status = nb_bnb_state_parse(where, (nb_str){text, state->bytes}, format, out, source_dtype, err);
   if (status != NIBBLE_OK) return status;
 
   /* bnb_4bit_quant_storage may have put the same bytes under another dtype. */
@@ -186,18 +193,17 @@ static nibble_status describe_4bit(const nb_checkpoint *checkpoint, const nb_ten
   return nb_tensor_fail(checkpoint, main, what, err);
 }
 
-static nibble_status load_nested_absmax(const nb_checkpoint *checkpoint, const nb_tensor *main, int64_t blocks,
-                                        nb_weight *out, nibble_error *err) {
+static nibble_status load_nested_absmax(const stem *of, int64_t blocks, nb_weight *out, nibble_error *err) {
   nb_packed *m = &out->packed;
   const nb_tensor *codes;
-  nibble_status status = need_part(checkpoint, main, 0, ".absmax", NB_U8, blocks, &codes, err);
+  nibble_status status = need_part(of, ".absmax", NB_U8, blocks, &codes, err);
   if (status != NIBBLE_OK) return status;
-  m->scale.data = nb_tensor_view(checkpoint, codes);
+  m->scale.data = nb_tensor_view(of->checkpoint, codes);
   int64_t nested_blocks = nb_ceil_div(blocks, m->second.block_cols);
-  status = load_floats(checkpoint, main, 0, ".nested_absmax", nested_blocks, out, &m->second.data, err);
+  status = load_floats(of, ".nested_absmax", nested_blocks, out, &m->second.data, err);
   if (status != NIBBLE_OK) return status;
   const void *map = NULL;
-  status = load_floats(checkpoint, main, 0, ".nested_quant_map", NESTED_CODES, out, &map, err);
+  status = load_floats(of, ".nested_quant_map", NESTED_CODES, out, &map, err);
   m->scale.codebook = map;
   return status;
 }
@@ -210,12 +216,13 @@ static nibble_status load_4bit(const nb_checkpoint *checkpoint, const nb_tensor 
   m->codes = nb_tensor_view(checkpoint, main);
   if (!m->codes) return nb_tensor_fail(checkpoint, main, "cannot be packed in a file of this kind", err);
   int64_t blocks = nb_ceil_div(m->rows * m->cols, m->scale.block_cols);
+  const stem whole = {checkpoint, main, 0};
   const void *map = NULL;
-  status = load_floats(checkpoint, main, 0, ".quant_map", CODES, out, &map, err);
+  status = load_floats(&whole, ".quant_map", CODES, out, &map, err);
   m->codebook = map;
   if (status != NIBBLE_OK) return status;
-  if (m->second.block_cols) return load_nested_absmax(checkpoint, main, blocks, out, err);
-  return load_floats(checkpoint, main, 0, ".absmax", blocks, out, &m->scale.data, err);
+  if (m->second.block_cols) return load_nested_absmax(&whole, blocks, out, err);
+  return load_floats(&whole, ".absmax", blocks, out, &m->scale.data, err);
 }
 
 /* ---- int8 ---- */
@@ -251,25 +258,30 @@ static nibble_status load_8bit(const nb_checkpoint *checkpoint, const nb_tensor 
   const uint8_t *value = format ? nb_tensor_view(checkpoint, format) : NULL;
   if (format && (!value || format->dtype != NB_U8 || format->count != 1 || *value != 0))
     return nb_tensor_fail(checkpoint, format, "is not 0 (row-major), the only int8 order there is today", err);
-  return load_floats(checkpoint, main, weight_length, "SCB", m->rows, out, &m->scale.data, err);
+  const stem module = {checkpoint, main, weight_length};
+  return load_floats(&module, "SCB", m->rows, out, &m->scale.data, err);
 }
 
 /* ---- writing ---- */
 
+/* A part of one dimension. */
+static nb_part row_of(nb_part_role role, nb_dtype dtype, int64_t count) {
+  return (nb_part){.role = role, .dtype = dtype, .ndim = 1, .shape = {count}};
+}
+
 static bool add_parts_8bit(const nb_packed *m, nb_dtype source_dtype, const char *name, nb_part *out, int *n) {
   (void)source_dtype; /* it goes through float16, whatever it was */
-  size_t whole = strlen(name), module = whole > weight_length ? whole - weight_length : 0;
-  if (!nb_part_add(out, n, NB_PART_CODES, name, whole, "", NB_I8, m->rows)) return false;
-  out[0].ndim = 2;
-  out[0].shape[1] = m->cols;
-  if (!nb_part_add(out, n, NB_PART_ABSMAX, name, module, "SCB", NB_F32, m->rows)) return false;
-  if (!nb_part_add(out, n, NB_PART_FORMAT, name, module, "weight_format", NB_U8, 1)) return false;
-  out[2].ndim = 0;
-  return true;
+  size_t length = strlen(name);
+  nb_str whole = {name, length}, module = {name, length > weight_length ? length - weight_length : 0};
+  nb_part codes = {.role = NB_PART_CODES, .dtype = NB_I8, .ndim = 2, .shape = {m->rows, m->cols}};
+  nb_part format = {.role = NB_PART_FORMAT, .dtype = NB_U8, .shape = {1}};
+  return nb_part_add(out, n, whole, "", codes) &&
+         nb_part_add(out, n, module, "SCB", row_of(NB_PART_ABSMAX, NB_F32, m->rows)) &&
+         nb_part_add(out, n, module, "weight_format", format);
 }
 
 static bool add_parts_4bit(const nb_packed *m, nb_dtype source_dtype, const char *name, nb_part *out, int *n) {
-  size_t whole = strlen(name);
+  nb_str whole = {name, strlen(name)};
   int64_t count = m->rows * m->cols, blocks = nb_ceil_div(count, m->scale.block_cols);
   bool nested = m->second.block_cols > 0;
   char state[64];
@@ -283,18 +295,17 @@ static bool add_parts_4bit(const nb_packed *m, nb_dtype source_dtype, const char
   bool ok = !json.failed;
   nb_buf_free(&json);
 
-  ok = ok && nb_part_add(out, n, NB_PART_CODES, name, whole, "", NB_U8, nb_ceil_div(count, 2));
-  if (!ok) return false;
-  out[0].ndim = 2;
-  out[0].shape[1] = 1;
-  ok = nb_part_add(out, n, NB_PART_ABSMAX, name, whole, ".absmax", nested ? NB_U8 : NB_F32, blocks);
+  nb_part codes = {.role = NB_PART_CODES, .dtype = NB_U8, .ndim = 2, .shape = {nb_ceil_div(count, 2), 1}};
+  ok = ok && nb_part_add(out, n, whole, "", codes) &&
+       nb_part_add(out, n, whole, ".absmax", row_of(NB_PART_ABSMAX, nested ? NB_U8 : NB_F32, blocks));
   if (nested) {
-    int64_t nested_blocks = nb_ceil_div(blocks, m->second.block_cols);
-    ok = ok && nb_part_add(out, n, NB_PART_NESTED_ABSMAX, name, whole, ".nested_absmax", NB_F32, nested_blocks);
-    ok = ok && nb_part_add(out, n, NB_PART_NESTED_QUANT_MAP, name, whole, ".nested_quant_map", NB_F32, NESTED_CODES);
+    nb_part absmax = row_of(NB_PART_NESTED_ABSMAX, NB_F32, nb_ceil_div(blocks, m->second.block_cols));
+    nb_part map = row_of(NB_PART_NESTED_QUANT_MAP, NB_F32, NESTED_CODES);
+    ok = ok && nb_part_add(out, n, whole, ".nested_absmax", absmax) &&
+         nb_part_add(out, n, whole, ".nested_quant_map", map);
   }
-  ok = ok && nb_part_add(out, n, NB_PART_QUANT_MAP, name, whole, ".quant_map", NB_F32, CODES);
-  return ok && nb_part_add(out, n, NB_PART_STATE, name, whole, state, NB_U8, state_bytes);
+  return ok && nb_part_add(out, n, whole, ".quant_map", row_of(NB_PART_QUANT_MAP, NB_F32, CODES)) &&
+         nb_part_add(out, n, whole, state, row_of(NB_PART_STATE, NB_U8, state_bytes));
 }
 
 /* The shortest decimal that reads back as v, spelled as Python's repr spells it: exponents below -4 and from 16 on in

@@ -8,9 +8,9 @@
 
 extern const nb_layout nb_layout_bnb4, nb_layout_bnb8;
 
-/* Parses the n bytes of a quant state's tensor into format, shape, block sizes and offset of *out. The text is
+/* Parses the bytes of a quant state's tensor into format, shape, block sizes and offset of *out. The text is
  * hostile. `where` names file and tensor. */
-nibble_status nb_bnb_state_parse(const char *where, const char *text, size_t n, nb_format expected, nb_packed *out,
+nibble_status nb_bnb_state_parse(const char *where, nb_str text, nb_format expected, nb_packed *out,
                                  nb_dtype *source_dtype, nibble_error *err);
 
 /* True if quantization_config leaves the module of weight `name` as it is (llm_int8_skip_modules, or the output

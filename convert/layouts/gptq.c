@@ -25,18 +25,19 @@ static bool claims(const nb_checkpoint *checkpoint, const nb_tensor *main) {
          nb_part_find(checkpoint, main, MAIN_LENGTH, "g_idx");
 }
 
-static nibble_status need_matrix(const nb_checkpoint *c, const nb_tensor *main, const char *suffix, int64_t rows,
-                                 int64_t cols, const nb_tensor **out, nibble_error *err) {
+/* Finds a part and checks its dtype and shape; rows below 0: any. */
+static nibble_status need_matrix(const nb_checkpoint *c, const nb_tensor *main, const char *suffix,
+                                 const int64_t shape[2], const nb_tensor **out, nibble_error *err) {
   *out = nb_part_find(c, main, MAIN_LENGTH, suffix);
   if (!*out) return nb_part_missing(c, main, suffix, err);
   const nb_tensor *t = *out;
   bool is_scales = strcmp(suffix, "scales") == 0;
   if (t->is_blocks || !(is_scales ? nb_dtype_is_float(t->dtype) : t->dtype == NB_I32))
     return nb_tensor_fail(c, t, is_scales ? "is of no float dtype" : "is not of dtype I32", err);
-  if (t->ndim == 2 && (rows < 0 || t->shape[0] == rows) && t->shape[1] == cols) return NIBBLE_OK;
+  if (t->ndim == 2 && (shape[0] < 0 || t->shape[0] == shape[0]) && t->shape[1] == shape[1]) return NIBBLE_OK;
   char what[160];
   snprintf(what, sizeof what, "should have %lld columns and as many rows as there are groups, to agree with '%s'",
-           (long long)cols, main_suffix);
+           (long long)shape[1], main_suffix);
   return nb_tensor_fail(c, t, what, err);
 }
 
@@ -74,7 +75,7 @@ static nibble_status find_parts(const nb_checkpoint *c, const nb_tensor *main, g
   m->rows = main->shape[1];
   nibble_status status = find_cols(c, p, err);
   if (status == NIBBLE_OK) status = find_format(c, p, err);
-  if (status == NIBBLE_OK) status = need_matrix(c, main, "scales", -1, m->rows, &p->scales, err);
+  if (status == NIBBLE_OK) status = need_matrix(c, main, "scales", (int64_t[]){-1, m->rows}, &p->scales, err);
   if (status != NIBBLE_OK) return status;
   m->groups = p->scales->shape[0];
   m->scale.dtype = p->scales->dtype;
@@ -82,7 +83,7 @@ static nibble_status find_parts(const nb_checkpoint *c, const nb_tensor *main, g
   m->scale.block_rows = 1;
   m->scale.block_cols = nb_ceil_div(m->cols, m->groups);
   int64_t words = nb_gptq_words(m->rows, nb_gptq_bits(m->format));
-  return need_matrix(c, main, "qzeros", m->groups, words, &p->qzeros, err);
+  return need_matrix(c, main, "qzeros", (int64_t[]){m->groups, words}, &p->qzeros, err);
 }
 
 static nibble_status describe(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
@@ -171,7 +172,7 @@ static void settle(nb_checkpoint *c, const nb_tensor *main) {
   int64_t words = p.qzeros->shape[1], middle = 0;
   uint32_t *packed = nb_alloc((uint64_t)words, sizeof *packed);
   uint8_t *zeros = nb_alloc((uint64_t)p.packed.rows, 1);
-  if (packed && zeros && nb_tensor_read(c, p.qzeros, 0, words, NB_I32, packed, NULL) == NIBBLE_OK) {
+  if (packed && zeros && nb_tensor_read(c, p.qzeros, (nb_span){0, words}, NB_I32, packed, NULL) == NIBBLE_OK) {
     nb_gptq_unpack_zeros(packed, p.packed.rows, bits, false, zeros);
     for (int64_t i = 0; i < p.packed.rows; i++) middle += zeros[i] == 1 << (bits - 1);
     q->zeros_as_stored = middle == p.packed.rows;
@@ -185,25 +186,14 @@ static bool add_parts(const nb_packed *m, nb_dtype source_dtype, const char *nam
   int bits = nb_gptq_bits(m->format);
   static const char weight[] = "weight";
   size_t whole = strlen(name), keep = whole > sizeof weight - 1 ? whole - (sizeof weight - 1) : 0;
-  const struct {
-    nb_part_role role;
-    const char *suffix;
-    nb_dtype dtype;
-    int ndim;
-    int64_t rows, cols;
-  } parts[] = {
-      {NB_PART_CODES, main_suffix, NB_I32, 2, nb_gptq_words(m->cols, bits), m->rows},
-      {NB_PART_ZEROS, "qzeros", NB_I32, 2, m->groups, nb_gptq_words(m->rows, bits)},
-      {NB_PART_SCALES, "scales", m->scale.dtype, 2, m->groups, m->rows},
-      {NB_PART_G_IDX, "g_idx", NB_I32, 1, m->cols, 0},
-  };
-  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-    if (!nb_part_add(out, count, parts[i].role, name, keep, parts[i].suffix, parts[i].dtype, parts[i].rows))
-      return false;
-    out[*count - 1].ndim = parts[i].ndim;
-    out[*count - 1].shape[1] = parts[i].cols;
-  }
-  return true;
+  nb_str module = {name, keep};
+  int64_t packed_cols = nb_gptq_words(m->cols, bits), packed_rows = nb_gptq_words(m->rows, bits);
+  nb_part codes = {.role = NB_PART_CODES, .dtype = NB_I32, .ndim = 2, .shape = {packed_cols, m->rows}};
+  nb_part zeros = {.role = NB_PART_ZEROS, .dtype = NB_I32, .ndim = 2, .shape = {m->groups, packed_rows}};
+  nb_part scales = {.role = NB_PART_SCALES, .dtype = m->scale.dtype, .ndim = 2, .shape = {m->groups, m->rows}};
+  nb_part g_idx = {.role = NB_PART_G_IDX, .dtype = NB_I32, .ndim = 1, .shape = {m->cols}};
+  return nb_part_add(out, count, module, main_suffix, codes) && nb_part_add(out, count, module, "qzeros", zeros) &&
+         nb_part_add(out, count, module, "scales", scales) && nb_part_add(out, count, module, "g_idx", g_idx);
 }
 
 /* ---- variants: how zero points are stored ---- */
@@ -221,7 +211,7 @@ static nibble_status rewrite_zeros(const nb_checkpoint *c, const nb_tensor *part
   uint8_t *zeros = nb_alloc((uint64_t)m->rows, 1);
   nibble_status status = packed && zeros ? NIBBLE_OK : nb_fail_memory(err, (size_t)bytes);
   for (int64_t g = 0; status == NIBBLE_OK && g < groups; g++) {
-    status = nb_tensor_read(c, part, g * words, words, NB_I32, packed, err);
+    status = nb_tensor_read(c, part, (nb_span){g * words, words}, NB_I32, packed, err);
     if (status != NIBBLE_OK) break;
     nb_gptq_unpack_zeros(packed, m->rows, bits, !c->config.quant.zeros_as_stored, zeros);
     nb_gptq_pack_zeros(zeros, m->rows, bits, variant == NB_GPTQ_V1, packed);

@@ -395,7 +395,7 @@ nibble_status ReadAll(const std::string &path, const std::string &bytes) {
   for (size_t i = 0; i < c.tensor_count; i++) {
     const nb_tensor *t = &c.tensors[i];
     std::string out((size_t)t->count * nb_dtype_size(t->dtype), 0);
-    EXPECT_EQ(nb_tensor_read(&c, t, 0, t->count, t->dtype, out.data(), &err), NIBBLE_OK) << err.message;
+    EXPECT_EQ(nb_tensor_read(&c, t, nb_span{0, t->count}, t->dtype, out.data(), &err), NIBBLE_OK) << err.message;
   }
   nb_checkpoint_close(&c);
   return NIBBLE_OK;

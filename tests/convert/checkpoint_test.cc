@@ -33,7 +33,7 @@ struct Checkpoint : nb_checkpoint {
     if (!t) return {};
     std::vector<float> values((size_t)t->count);
     nibble_error e;
-    EXPECT_EQ(nb_tensor_read(this, t, 0, t->count, NB_F32, values.data(), &e), NIBBLE_OK) << e.message;
+    EXPECT_EQ(nb_tensor_read(this, t, nb_span{0, t->count}, NB_F32, values.data(), &e), NIBBLE_OK) << e.message;
     return values;
   }
 };
@@ -75,12 +75,12 @@ TEST(Safetensors, ReadsEveryFloatDtypeAndCopiesTheRest) {
   const nb_tensor *i = nb_checkpoint_find(&c, "i");
   int64_t value = 0;
   nibble_error err;
-  ASSERT_EQ(nb_tensor_read(&c, i, 0, 1, NB_I64, &value, &err), NIBBLE_OK);
+  ASSERT_EQ(nb_tensor_read(&c, i, nb_span{0, 1}, NB_I64, &value, &err), NIBBLE_OK);
   EXPECT_EQ(value, -7);
-  EXPECT_EQ(nb_tensor_read(&c, i, 0, 1, NB_F32, &value, &err), NIBBLE_BAD_INPUT);
+  EXPECT_EQ(nb_tensor_read(&c, i, nb_span{0, 1}, NB_F32, &value, &err), NIBBLE_BAD_INPUT);
   EXPECT_EQ(memcmp(nb_tensor_view(&c, nb_checkpoint_find(&c, "odd")), "abc", 3), 0);
   uint16_t half[2];
-  ASSERT_EQ(nb_tensor_read(&c, nb_checkpoint_find(&c, "f"), 1, 1, NB_BF16, half, &err), NIBBLE_OK);
+  ASSERT_EQ(nb_tensor_read(&c, nb_checkpoint_find(&c, "f"), nb_span{1, 1}, NB_BF16, half, &err), NIBBLE_OK);
   EXPECT_EQ(half[0], 0xc000);
   nb_tensor_release(&c, nb_checkpoint_find(&c, "f"), 0, 2);
   EXPECT_EQ(c.Floats("f"), (std::vector<float>{1.5f, -2})); /* given back, and read again */
@@ -97,7 +97,7 @@ TEST(Safetensors, PutsInterleavedRowsBack) {
   EXPECT_EQ(nb_tensor_view(&c, &c.tensors[0]), nullptr);
   float part[3];
   nibble_error err;
-  ASSERT_EQ(nb_tensor_read(&c, &c.tensors[0], 3, 3, NB_F32, part, &err), NIBBLE_OK);
+  ASSERT_EQ(nb_tensor_read(&c, &c.tensors[0], nb_span{3, 3}, NB_F32, part, &err), NIBBLE_OK);
   EXPECT_EQ(std::vector<float>(part, part + 3), (std::vector<float>{5, 2, 3}));
 }
 

@@ -20,7 +20,7 @@ std::vector<float> Floats(const nb_checkpoint &c, const std::string &name) {
   std::vector<float> out(t ? (size_t)t->count : 0);
   nibble_error err;
   if (t) {
-    EXPECT_EQ(nb_tensor_read(&c, t, 0, t->count, NB_F32, out.data(), &err), NIBBLE_OK) << err.message;
+    EXPECT_EQ(nb_tensor_read(&c, t, nb_span{0, t->count}, NB_F32, out.data(), &err), NIBBLE_OK) << err.message;
   }
   return out;
 }

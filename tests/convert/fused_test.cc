@@ -225,7 +225,7 @@ TEST_F(FusedExperts, AreFoundInATensorThatIsNotContiguous) {
     const nb_tensor *view = nb_checkpoint_find_weight(&c, name.c_str());
     ASSERT_NE(view, nullptr) << name;
     std::string bytes((size_t)view->count * sizeof(float), '\0');
-    ASSERT_EQ(nb_tensor_read(&c, view, 0, view->count, NB_F32, &bytes[0], &err), NIBBLE_OK) << err.message;
+    ASSERT_EQ(nb_tensor_read(&c, view, nb_span{0, view->count}, NB_F32, &bytes[0], &err), NIBBLE_OK) << err.message;
     EXPECT_EQ(bytes, tensors_[name].bytes) << name;
     EXPECT_LE(view->offset + view->bytes, view->whole->offset + view->whole->bytes) << name;
   }

@@ -35,7 +35,7 @@ struct Checkpoint {
 std::vector<float> ReadAll(const nb_checkpoint &c, const nb_tensor &t) {
   std::vector<float> values((size_t)t.count);
   nibble_error err;
-  EXPECT_EQ(nb_tensor_read(&c, &t, 0, t.count, NB_F32, values.data(), &err), NIBBLE_OK) << err.message;
+  EXPECT_EQ(nb_tensor_read(&c, &t, nb_span{0, t.count}, NB_F32, values.data(), &err), NIBBLE_OK) << err.message;
   return values;
 }
 
@@ -172,7 +172,8 @@ TEST(Gguf, RealModelHasTheReferencesTensors) {
     const nb_tensor *t = nb_checkpoint_find(&m.c, want->string);
     ASSERT_NE(t, nullptr) << want->string;
     std::vector<uint16_t> values((size_t)t->count);
-    ASSERT_EQ(nb_tensor_read(&m.c, t, 0, t->count, NB_BF16, values.data(), &m.err), NIBBLE_OK) << m.err.message;
+    ASSERT_EQ(nb_tensor_read(&m.c, t, nb_span{0, t->count}, NB_BF16, values.data(), &m.err), NIBBLE_OK)
+        << m.err.message;
     EXPECT_EQ(Sha256(values.data(), values.size() * 2), cJSON_GetObjectItem(want, "sha256")->valuestring)
         << want->string;
   }

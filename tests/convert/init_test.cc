@@ -27,7 +27,7 @@ TEST(Init, WritesEveryTensorThatTheConfigPromises) {
   ASSERT_NE(t, nullptr);
   EXPECT_EQ(t->dtype, NB_BF16);
   std::vector<float> values((size_t)t->count);
-  ASSERT_EQ(nb_tensor_read(&c, t, 0, t->count, NB_F32, values.data(), &err), NIBBLE_OK);
+  ASSERT_EQ(nb_tensor_read(&c, t, nb_span{0, t->count}, NB_F32, values.data(), &err), NIBBLE_OK);
   double sum = 0, squares = 0;
   for (float v : values) sum += v, squares += (double)v * v;
   EXPECT_NEAR(sum / (double)values.size(), 0, 0.002);

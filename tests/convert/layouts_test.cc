@@ -64,7 +64,7 @@ TEST(QuantState, SpellsTheOffsetAsPythonsRepr) {
 
 nibble_status Parse(const std::string &text, nb_packed *out, nibble_error *err) {
   nb_dtype dtype;
-  return nb_bnb_state_parse("f: tensor 't'", text.data(), text.size(), NB_FORMAT_NF4, out, &dtype, err);
+  return nb_bnb_state_parse("f: tensor 't'", nb_str{text.data(), text.size()}, NB_FORMAT_NF4, out, &dtype, err);
 }
 
 TEST(QuantState, ComesBackFromItsText) {
@@ -72,7 +72,7 @@ TEST(QuantState, ComesBackFromItsText) {
   nibble_error err;
   nb_dtype dtype;
   std::string text = State(m, NB_F16);
-  ASSERT_EQ(nb_bnb_state_parse("f", text.data(), text.size(), NB_FORMAT_NF4, &back, &dtype, &err), NIBBLE_OK)
+  ASSERT_EQ(nb_bnb_state_parse("f", nb_str{text.data(), text.size()}, NB_FORMAT_NF4, &back, &dtype, &err), NIBBLE_OK)
       << err.message;
   EXPECT_EQ(dtype, NB_F16);
   EXPECT_EQ(back.rows, 257);

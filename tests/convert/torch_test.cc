@@ -56,11 +56,11 @@ TEST_P(TorchGolden, IsReadBitForBit) {
     size_t size = nb_dtype_size(t->dtype);
     ASSERT_EQ(bytes.size(), (size_t)t->count * size) << want->string;
     std::string got(bytes.size(), 0);
-    ASSERT_EQ(nb_tensor_read(&c, t, 0, t->count, t->dtype, got.data(), &err), NIBBLE_OK) << err.message;
+    ASSERT_EQ(nb_tensor_read(&c, t, nb_span{0, t->count}, t->dtype, got.data(), &err), NIBBLE_OK) << err.message;
     EXPECT_EQ(got, bytes) << want->string;
     for (int64_t i = 0; i < t->count; i++) { /* and from any element on */
       std::string rest((size_t)(t->count - i) * size, 0);
-      ASSERT_EQ(nb_tensor_read(&c, t, i, t->count - i, t->dtype, rest.data(), &err), NIBBLE_OK);
+      ASSERT_EQ(nb_tensor_read(&c, t, nb_span{i, t->count - i}, t->dtype, rest.data(), &err), NIBBLE_OK);
       ASSERT_EQ(rest, bytes.substr((size_t)i * size)) << want->string << " from element " << i;
       if (t->count > 100) break;
     }

@@ -13,10 +13,11 @@ static void parse_state(const char *text, size_t n) {
   nb_packed m, again;
   nb_dtype dtype;
   nb_buf json = {0};
-  if (nb_bnb_state_parse("fuzz", text, n, NB_FORMAT_NF4, &m, &dtype, NULL) != NIBBLE_OK) return;
+  if (nb_bnb_state_parse("fuzz", (nb_str){text, n}, NB_FORMAT_NF4, &m, &dtype, NULL) != NIBBLE_OK) return;
   nb_layout_state_json(&m, dtype, &json);
   /* What we write of a state, we read. */
-  if (nb_bnb_state_parse("fuzz", json.data, json.length, NB_FORMAT_NF4, &again, &dtype, NULL) != NIBBLE_OK) abort();
+  if (nb_bnb_state_parse("fuzz", (nb_str){json.data, json.length}, NB_FORMAT_NF4, &again, &dtype, NULL) != NIBBLE_OK)
+    abort();
   if (again.rows != m.rows || again.cols != m.cols || again.scale.offset != m.scale.offset) abort();
   nb_buf_free(&json);
 }

@@ -30,8 +30,8 @@ void nb_fuzz_read_tensors(const nb_checkpoint *c) {
     int64_t n = nb_min_i64(t->count, PART);
     nb_dtype dtypes[] = {t->dtype, NB_F32};
     for (int d = 0; d < (nb_dtype_is_float(t->dtype) ? 2 : 1); d++) {
-      nb_tensor_read(c, t, 0, n, dtypes[d], values, NULL);
-      nb_tensor_read(c, t, t->count - n, n, dtypes[d], values, NULL);
+      nb_tensor_read(c, t, (nb_span){0, n}, dtypes[d], values, NULL);
+      nb_tensor_read(c, t, (nb_span){t->count - n, n}, dtypes[d], values, NULL);
     }
     nb_tensor_release(c, t, 0, n);
     nb_weight weight;

@@ -232,7 +232,7 @@ TEST_F(GptqCommand, WritesScalesInTheDtypeAskedFor) {
     ASSERT_EQ(nb_checkpoint_open(Model().c_str(), &source, &err), NIBBLE_OK) << err.message;
     const nb_tensor *t = nb_checkpoint_find(&source, "model.layers.1.mlp.up_proj.weight");
     std::vector<float> w(t->count), q(t->count);
-    ASSERT_EQ(nb_tensor_read(&source, t, 0, t->count, NB_F32, w.data(), &err), NIBBLE_OK) << err.message;
+    ASSERT_EQ(nb_tensor_read(&source, t, nb_span{0, t->count}, NB_F32, w.data(), &err), NIBBLE_OK) << err.message;
     nb_weight weight;
     ASSERT_EQ(nb_weight_load(&c, t->name, 96, 64, &weight, &err), NIBBLE_OK) << err.message;
     nb_format_info(weight.packed.format)->dequantize(&weight.packed, 0, 96, 0, 64, q.data(), 64);
@@ -491,7 +491,7 @@ TEST_F(GptqCommand, DequantizedItIsAnOrdinaryModel) {
     std::vector<float> want(t->count), have(t->count);
     const nb_packed *m = &weight.packed;
     nb_format_info(m->format)->dequantize(m, 0, m->rows, 0, m->cols, want.data(), m->cols);
-    ASSERT_EQ(nb_tensor_read(&plain, t, 0, t->count, NB_F32, have.data(), &err), NIBBLE_OK) << err.message;
+    ASSERT_EQ(nb_tensor_read(&plain, t, nb_span{0, t->count}, NB_F32, have.data(), &err), NIBBLE_OK) << err.message;
     EXPECT_EQ(have, want) << name;
     nb_weight_free(&weight);
   }

@@ -57,7 +57,7 @@ std::vector<float> Values(const nb_checkpoint &c, const std::string &name) {
   const nb_tensor *t = nb_checkpoint_find(&c, name.c_str());
   std::vector<float> out((size_t)t->count);
   nibble_error err;
-  EXPECT_EQ(nb_tensor_read(&c, t, 0, t->count, NB_F32, out.data(), &err), NIBBLE_OK) << err.message;
+  EXPECT_EQ(nb_tensor_read(&c, t, nb_span{0, t->count}, NB_F32, out.data(), &err), NIBBLE_OK) << err.message;
   return out;
 }
 
