@@ -1,7 +1,6 @@
 /* nibble inspect MODEL */
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "cli/cli.h"
 

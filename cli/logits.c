@@ -1,9 +1,7 @@
 /* nibble logits MODEL --ids 1,2,3 --out FILE and nibble hidden MODEL --ids 1,2,3 --hook NAME --out FILE */
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "cli/cli.h"
 

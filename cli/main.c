@@ -1,5 +1,4 @@
 /* nibble SUBCOMMAND ...: a table of subcommands. */
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

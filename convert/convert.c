@@ -12,7 +12,6 @@
 #include "base/parallel.h"
 #include "base/stage.h"
 #include "convert/checkpoint.h"
-#include "convert/gguf.h"
 #include "convert/layouts.h"
 #include "convert/manifest.h"
 #include "convert/sidefiles.h"

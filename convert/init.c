@@ -1,6 +1,5 @@
 /* A model of a given config with random weights, for tests and measurements at any size. */
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 
 #include "base/checked.h"

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "convert/reader.h"
 
 /* A state dict takes about 25 values a tensor. The limits are far above any real one and keep a hostile one from
  * taking more than some 250 MiB. */

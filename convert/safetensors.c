@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/checked.h"
 #include "convert/reader.h"
 
 enum { LENGTH_BYTES = 8, MAX_HEADER = 100000000 };

@@ -1,7 +1,6 @@
 #include "convert/sidefiles.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
 #include <stdlib.h>

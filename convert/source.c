@@ -1,6 +1,5 @@
 #include "convert/source.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"

@@ -1,7 +1,5 @@
 #include "quant/gptq.h"
 
-#include <float.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

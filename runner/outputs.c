@@ -1,7 +1,5 @@
 /* nibble_logits and nibble_hidden: what one forward pass computes, written to a file as it comes. */
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/checked.h"
 #include "base/clock.h"

@@ -5,7 +5,6 @@
 
 #include "base/checked.h"
 #include "base/utf8.h"
-#include "model/json.h"
 #include "tokenizer/unicode.h"
 
 enum { MAX_LENGTH = 1 << 10 }; /* bytes of an added token: bounds the work at each place in a text */

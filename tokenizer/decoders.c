@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "base/utf8.h"
-#include "model/json.h"
 #include "tokenizer/bytes.h"
 #include "tokenizer/steps.h"
 

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/utf8.h"
-#include "model/json.h"
 #include "tokenizer/bytes.h"
 #include "tokenizer/steps.h"
 #include "tokenizer/unicode.h"

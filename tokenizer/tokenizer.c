@@ -5,7 +5,6 @@
 
 #include "base/stage.h"
 #include "base/utf8.h"
-#include "model/json.h"
 #include "tokenizer/added.h"
 #include "tokenizer/model.h"
 #include "tokenizer/spec.h"

@@ -1,7 +1,6 @@
 #include "validate/expected.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"

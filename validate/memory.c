@@ -9,7 +9,6 @@
 #include "base/context.h"
 #include "base/stage.h"
 #include "convert/checkpoint.h"
-#include "convert/layouts.h"
 #include "model/heads.h"
 
 /* A line: linear layers in this format, all else in float16, or in the format itself if it is plain. */

@@ -1,6 +1,5 @@
 /* GGUF's blocks hold their own scales; here they are looked at as they lie. Where a block's scales are wrong, every
  * value of it is, so the finding names the block. */
-#include <math.h>
 #include <string.h>
 
 #include "base/checked.h"

@@ -1,7 +1,6 @@
 /* Packed weights: parts, then scales, then codes. What is tested is what a quantizer that rounds to nearest cannot help
  * writing: each block's scale is the magnitude of one of its weights, which then has the code of 1 or -1. */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,7 +1,6 @@
 /* The vocabulary: what tokenizer.json can give out must have a row in the embedding. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "base/checked.h"

@@ -1,6 +1,5 @@
 #include "convert/sinks/safetensors.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>

@@ -1,6 +1,5 @@
 /* GPT-2 (Radford et al. 2019): learned positions, norms before each half, one matrix for Q, K and V, and linear layers
  * that lie transposed (transformers' Conv1D). */
-#include <math.h>
 
 #include "model/family.h"
 

@@ -1,6 +1,5 @@
 /* nf4, fp4 and int8: every weight by itself, as bitsandbytes does it (kernels/quantize.h), in its layouts. */
 #include "convert/layouts/bnb.h"
-#include "base/checked.h"
 #include "kernels/quantize.h"
 #include "quant/methods.h"
 
