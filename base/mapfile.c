@@ -41,21 +41,12 @@ void nb_mapfile_close(nb_mapfile *map) {
   *map = (nb_mapfile){0};
 }
 
-static void advise(const nb_mapfile *map, uint64_t begin, uint64_t end, int advice) {
-  if (map->data && begin < end) madvise((void *)(uintptr_t)(map->data + begin), (size_t)(end - begin), advice);
-}
-
-void nb_mapfile_will_read(const nb_mapfile *map, uint64_t offset, uint64_t length) {
-  if (!nb_range_inside(offset, length, map->size)) return;
-  uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-  advise(map, offset / page * page, offset + length, MADV_WILLNEED);
-}
-
 /* A touch maps the pages around it too where they are cached (fault_around_bytes, 64 KiB), so giving back only what was
  * read would leave a few pages behind at each end, and over a large file they add up. */
 void nb_mapfile_release(const nb_mapfile *map, uint64_t offset, uint64_t length) {
   const uint64_t around = 64 * 1024;
   if (length == 0 || !nb_range_inside(offset, length, map->size)) return;
-  uint64_t end = (offset + length + around - 1) / around * around;
-  advise(map, offset / around * around, end < map->size ? end : map->size, MADV_DONTNEED);
+  uint64_t begin = offset / around * around, end = (offset + length + around - 1) / around * around;
+  if (end > map->size) end = map->size;
+  madvise((void *)(uintptr_t)(map->data + begin), (size_t)(end - begin), MADV_DONTNEED);
 }

@@ -14,9 +14,6 @@ typedef struct nb_mapfile {
 nibble_status nb_mapfile_open(const char *path, nb_mapfile *out, nibble_error *err);
 void nb_mapfile_close(nb_mapfile *map);
 
-/* Tells the system that [offset, offset + length) will be read soon, front to back. */
-void nb_mapfile_will_read(const nb_mapfile *map, uint64_t offset, uint64_t length);
-
 /* Gives the pages of [offset, offset + length) back, and a few beside them; they are read again if touched again. */
 void nb_mapfile_release(const nb_mapfile *map, uint64_t offset, uint64_t length);
 

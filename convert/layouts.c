@@ -59,12 +59,6 @@ nibble_status nb_layout_variant(const char *name, const nb_layout **layout, int 
   return status;
 }
 
-const nb_layout *nb_layout_of_format(nb_format format) {
-  const nb_layout *const *row = nb_layouts;
-  while (*row && !(*row)->holds(format)) row++;
-  return *row;
-}
-
 const nb_tensor *nb_part_find(const nb_checkpoint *checkpoint, const nb_tensor *main, size_t cut, const char *suffix) {
   /* On the stack, so that want of memory is not taken for a missing part; longer names are no layout's. */
   char name[NB_MAX_PART_NAME];
@@ -213,8 +207,9 @@ bool nb_part_add(nb_part *parts, int *count, nb_str stem, const char *suffix, nb
 
 int nb_layout_parts(const nb_packed *packed, nb_dtype source_dtype, const char *name, nb_part out[NB_MAX_PARTS]) {
   int count = 0;
-  const nb_layout *row = nb_layout_of_format(packed->format);
-  if (row && row->add_parts(packed, source_dtype, name, out, &count)) return count;
+  const nb_layout *const *row = nb_layouts;
+  while (*row && !(*row)->holds(packed->format)) row++;
+  if (*row && (*row)->add_parts(packed, source_dtype, name, out, &count)) return count;
   nb_layout_parts_free(out, count);
   return -1;
 }

@@ -97,9 +97,6 @@ bool nb_layout_is_buffer(const char *name);
 /* NIBBLE_USAGE, with a list of those that there are, if no layout has a variant of that name. */
 nibble_status nb_layout_variant(const char *name, const nb_layout **layout, int *variant, nibble_error *err);
 
-/* The layout that packs a format; NULL if none does. */
-const nb_layout *nb_layout_of_format(nb_format format);
-
 /* The same of a tensor that was found already. */
 nibble_status nb_weight_load_tensor(const nb_checkpoint *checkpoint, const nb_tensor *tensor, int64_t rows,
                                     int64_t cols, nb_weight *out, nibble_error *err);

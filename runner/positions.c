@@ -3,11 +3,10 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
-#include "runner/positions.h"
 #include "runner/program.h"
 
 /* Su et al. 2021, arXiv:2104.09864; float32 at each step, because that is what transformers does. */
-void nb_rope_frequencies(const nb_rope *rope, int64_t head_dim, float *out) {
+static void rope_frequencies(const nb_rope *rope, int64_t head_dim, float *out) {
   for (int64_t i = 0; i < head_dim / 2; i++) {
     float exponent = (float)(2 * i) / (float)head_dim;
     out[i] = 1.0f / powf((float)rope->theta, exponent);
@@ -38,7 +37,7 @@ static nibble_status upload_rope(nb_frame *f, const nb_config *c, int64_t capaci
   float *values = nb_alloc((uint64_t)half * 3, sizeof(float));
   if (!values) return nb_fail_memory(err, row_bytes * 3);
   float *frequency = values, *cosines = values + half, *sines = cosines + half;
-  nb_rope_frequencies(&c->rope, c->head_dim, frequency);
+  rope_frequencies(&c->rope, c->head_dim, frequency);
   nibble_status status = b->buffer_create(b, (uint64_t)capacity * row_bytes, &f->cos, err);
   if (status == NIBBLE_OK) status = b->buffer_create(b, (uint64_t)capacity * row_bytes, &f->sin, err);
   for (int64_t p = 0; status == NIBBLE_OK && p < capacity; p++) {
@@ -56,7 +55,7 @@ static nibble_status upload_rope(nb_frame *f, const nb_config *c, int64_t capaci
 
 /* T5's buckets (Raffel et al. 2019, arXiv:1910.10683): half of them for one distance each, the rest ever wider up to
  * max_distance; both directions have half of all where later tokens are seen. `distance` is key - query. */
-int64_t nb_position_bucket(int64_t distance, bool causal, int64_t buckets, int64_t max_distance) {
+static int64_t position_bucket(int64_t distance, bool causal, int64_t buckets, int64_t max_distance) {
   int64_t first = 0;
   if (!causal) {
     buckets /= 2;
@@ -81,7 +80,7 @@ static nibble_status upload_bias(nb_frame *f, const nb_config *c, const nb_model
   float *values = nb_alloc((uint64_t)(heads * width), sizeof *values);
   if (!values) return nb_fail_memory(err, bytes);
   for (int64_t at = 0; at < width; at++) {
-    int64_t bucket = nb_position_bucket(at - (capacity - 1), stack->family->causal, c->relative_attention_num_buckets,
+    int64_t bucket = position_bucket(at - (capacity - 1), stack->family->causal, c->relative_attention_num_buckets,
                                         c->relative_attention_max_distance);
     for (int64_t h = 0; h < heads; h++) values[h * width + at] = stack->position_bias[bucket * heads + h];
   }

@@ -20,7 +20,8 @@ static void write_hex(const unsigned char digest[NB_SHA256_BYTES], char out[NB_S
   for (unsigned int i = 0; i < NB_SHA256_BYTES; i++) snprintf(out + 2 * i, 3, "%02x", digest[i]);
 }
 
-bool nb_sha256(const void *bytes, size_t n, char out[NB_SHA256_CHARS]) {
+/* False if libcrypto refuses. */
+static bool sha256(const void *bytes, size_t n, char out[NB_SHA256_CHARS]) {
   unsigned char digest[EVP_MAX_MD_SIZE];
   if (!EVP_Digest(bytes, n, digest, NULL, EVP_sha256(), NULL)) return false;
   write_hex(digest, out);
@@ -31,7 +32,7 @@ nibble_status nb_sha256_file(const char *path, char out[NB_SHA256_CHARS], nibble
   nb_mapfile map;
   nibble_status status = nb_mapfile_open(path, &map, err);
   if (status != NIBBLE_OK) return status;
-  if (!nb_sha256(map.size ? (const void *)map.data : "", (size_t)map.size, out))
+  if (!sha256(map.size ? (const void *)map.data : "", (size_t)map.size, out))
     status = nb_fail(err, NIBBLE_SYSTEM, "%s: libcrypto has no SHA-256", path);
   nb_mapfile_close(&map);
   return status;

@@ -9,9 +9,6 @@
 
 enum { NB_SHA256_BYTES = 32, NB_SHA256_CHARS = 65 /* hexadecimal digits and a NUL */ };
 
-/* SHA-256 of n bytes. False if libcrypto refuses. */
-bool nb_sha256(const void *bytes, size_t n, char out[NB_SHA256_CHARS]);
-
 /* SHA-256 of a file's bytes as they lie. */
 nibble_status nb_sha256_file(const char *path, char out[NB_SHA256_CHARS], nibble_error *err);
 

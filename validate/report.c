@@ -226,7 +226,7 @@ static void weights(const nibble_verification *v, nb_buf *out) {
   nb_buf_puts(out, "</table></div>\n");
 }
 
-void nb_report_page(const nibble_verification *v, nb_buf *out) {
+static void put_page(const nibble_verification *v, nb_buf *out) {
   nb_buf_puts(out,
               "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
               "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
@@ -246,7 +246,7 @@ void nb_report_page(const nibble_verification *v, nb_buf *out) {
 nibble_status nb_report_save(const nibble_verification *v, const char *path, nibble_error *err) {
   nb_buf page = {0};
   nb_stage stage;
-  nb_report_page(v, &page);
+  put_page(v, &page);
   nibble_status status = page.failed ? nb_fail_memory(err, page.length) : NIBBLE_OK;
   if (status == NIBBLE_OK) status = nb_stage_begin_file(&stage, path, true, err);
   if (status == NIBBLE_OK) {

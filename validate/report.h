@@ -6,10 +6,7 @@
 #include "base/buf.h"
 #include "base/status.h"
 
-/* The page's text appended to *out. */
-void nb_report_page(const nibble_verification *v, nb_buf *out);
-
-/* Writes it to a file, replacing one that is there, whole or not at all. */
+/* Writes the page to a file, replacing one that is there, whole or not at all. */
 nibble_status nb_report_save(const nibble_verification *v, const char *path, nibble_error *err);
 
 /* Appends text with what HTML would take for markup escaped, and what is not UTF-8 or a control character replaced. */
