@@ -119,8 +119,9 @@ void nb_call_begin_in(nb_call *call, const nibble_context *context) {
   call->has_begun = true;
 }
 
-void nb_call_end(nb_call *call) {
+nibble_status nb_call_end(nb_call *call, nibble_status status) {
   if (call->has_begun) nb_threads_use(call->threads_before);
   if (call->has_begun && call->result) nb_result_fill(call->out, call->result, call->result_size);
   call->has_begun = false;
+  return status;
 }

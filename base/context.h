@@ -13,8 +13,7 @@
  *     nb_call call = {.options = &o, .result = &r};
  *     nibble_status status = nb_call_begin(&call, &rules, options, out, err);
  *     if (status == NIBBLE_OK) status = measure(&o, &r, err);
- *     nb_call_end(&call);
- *     return status;
+ *     return nb_call_end(&call, status);
  *   }
  */
 #ifndef NB_BASE_CONTEXT_H
@@ -80,7 +79,9 @@ nibble_status nb_call_begin(nb_call *call, const nb_call_rules *rules, const voi
 
 /* For functions that have a handle and no options: computes with its context. */
 void nb_call_begin_in(nb_call *call, const nibble_context *context);
-void nb_call_end(nb_call *call);
+
+/* Returns `status`. */
+nibble_status nb_call_end(nb_call *call, nibble_status status);
 
 /* The result of a function without options. The first zeroes *out but for its size, NIBBLE_USAGE if it is NULL or its
  * size none; the second copies as much of *result, [size] of this version, as the caller has room for. */

@@ -1,22 +1,18 @@
 #include "base/mapfile.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/checked.h"
 #include "base/mapguard.h"
+#include "base/stage.h"
 
 nibble_status nb_mapfile_open(const char *path, nb_mapfile *out, nibble_error *err) {
   *out = (nb_mapfile){0};
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    if (errno == ENOENT || errno == ENOTDIR) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: no such file", path);
-    return nb_fail_errno(err, "%s", path);
-  }
-  nibble_status status = NIBBLE_OK;
+  int fd;
+  nibble_status status = nb_open_input(path, &fd, err);
+  if (status != NIBBLE_OK) return status;
   struct stat info;
   if (fstat(fd, &info) != 0) {
     status = nb_fail_errno(err, "%s", path);

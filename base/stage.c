@@ -180,14 +180,18 @@ void nb_stage_abort(nb_stage *stage) {
   stage_free(stage);
 }
 
+nibble_status nb_open_input(const char *path, int *fd, nibble_error *err) {
+  *fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (*fd >= 0) return NIBBLE_OK;
+  if (errno == ENOENT || errno == ENOTDIR) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: no such file", path);
+  return nb_fail_errno(err, "%s", path);
+}
+
 nibble_status nb_read_file(const char *path, uint64_t limit, char **out, size_t *length, nibble_error *err) {
   *out = NULL;
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    if (errno == ENOENT || errno == ENOTDIR) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: no such file", path);
-    return nb_fail_errno(err, "%s", path);
-  }
-  nibble_status status = NIBBLE_OK;
+  int fd;
+  nibble_status status = nb_open_input(path, &fd, err);
+  if (status != NIBBLE_OK) return status;
   char *data = NULL;
   struct stat info;
   if (fstat(fd, &info) != 0) {
@@ -255,5 +259,12 @@ nibble_status nb_write_file(const char *path, const void *bytes, size_t n, nibbl
   if (fd < 0) return nb_fail_errno(err, "%s: cannot create it", path);
   nibble_status status = nb_pwrite_all(fd, path, bytes, n, 0, err);
   if (close(fd) != 0 && status == NIBBLE_OK) status = nb_fail_errno(err, "%s: cannot write", path);
+  return status;
+}
+
+nibble_status nb_write_file_in(const char *folder, const char *name, const nb_buf *text, nibble_error *err) {
+  char *path = text->failed ? NULL : nb_path_join(folder, name);
+  nibble_status status = path ? nb_write_file(path, text->data, text->length, err) : nb_fail_memory(err, text->length);
+  free(path);
   return status;
 }

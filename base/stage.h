@@ -9,6 +9,7 @@
 #ifndef NB_BASE_STAGE_H
 #define NB_BASE_STAGE_H
 
+#include "base/buf.h"
 #include "base/status.h"
 
 typedef struct nb_stage {
@@ -36,12 +37,18 @@ void nb_stage_abort(nb_stage *stage);
 /* `folder`/`name`, malloc'd; NULL if there is no memory. */
 char *nb_path_join(const char *folder, const char *name);
 
+/* Opens a file for reading. NIBBLE_BAD_INPUT if there is none. */
+nibble_status nb_open_input(const char *path, int *fd, nibble_error *err);
+
 /* Reads a whole file of at most `limit` bytes; *out is malloc'd with a NUL after the last byte, *length may be NULL.
  * NIBBLE_BAD_INPUT if it is missing or larger. */
 nibble_status nb_read_file(const char *path, uint64_t limit, char **out, size_t *length, nibble_error *err);
 
 /* Writes n bytes to a new file, replacing an old one. */
 nibble_status nb_write_file(const char *path, const void *bytes, size_t n, nibble_error *err);
+
+/* The same with the text of a buffer, in `folder`; NIBBLE_SYSTEM if the buffer has failed. */
+nibble_status nb_write_file_in(const char *folder, const char *name, const nb_buf *text, nibble_error *err);
 
 /* pwrite until all is written; NIBBLE_SYSTEM names `path`. */
 nibble_status nb_pwrite_all(int fd, const char *path, const void *bytes, uint64_t n, uint64_t offset,

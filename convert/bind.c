@@ -261,7 +261,7 @@ void nb_bind_free(nb_checkpoint *c) {
 
 /* ---- what is asked of it ---------------------------------------------------------------------------------------- */
 
-static void print_shape(char *out, size_t room, const int64_t *shape, int ndim) {
+void nb_shape_print(char *out, size_t room, const int64_t *shape, int ndim) {
   size_t used = 0;
   out[0] = 0;
   for (int i = 0; i < ndim && used < room; i++)
@@ -275,8 +275,8 @@ static nibble_status check_shape(const nb_checkpoint *c, const nb_slot *slot, ni
   if (have->ndim == want->ndim && memcmp(have->shape, want->shape, (size_t)want->ndim * sizeof *want->shape) == 0)
     return NIBBLE_OK;
   char is[192], should[96];
-  print_shape(is, sizeof is, have->shape, have->ndim);
-  print_shape(should, sizeof should, want->shape, want->ndim);
+  nb_shape_print(is, sizeof is, have->shape, have->ndim);
+  nb_shape_print(should, sizeof should, want->shape, want->ndim);
   return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s': its shape is [%s], the config makes it [%s]",
                  c->files[have->file].path, have->name, is, should);
 }

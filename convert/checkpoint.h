@@ -155,6 +155,9 @@ nb_tensor nb_tensor_as_stored(const nb_tensor *tensor);
  * whole model; inspect can do without. Passes a family without rules. */
 nibble_status nb_checkpoint_complete(const nb_checkpoint *checkpoint, nibble_error *err);
 
+/* "3, 4": the extents of a shape, for messages; cut to `room` bytes. */
+void nb_shape_print(char *out, size_t room, const int64_t *shape, int ndim);
+
 /* Tells what is odd about the checkpoint, a warning each. */
 void nb_checkpoint_warn(const nb_checkpoint *checkpoint, const nibble_progress *progress);
 

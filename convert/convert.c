@@ -312,15 +312,11 @@ static nibble_status remove_configs(const char *folder, nibble_error *err) {
 
 static nibble_status change_variant(const plan *p, const char *folder, cJSON *changes, nibble_error *err) {
   cJSON *config = cJSON_Duplicate(nb_json_object(p->source->config.json, quantization_key), true);
-  bool ok = config && p->layout->name_variant(config, p->variant);
-  char *path = ok && p->layout->config_too ? nb_path_join(folder, p->layout->config_too) : NULL;
-  if (!ok || (p->layout->config_too && !path)) {
-    cJSON_Delete(config);
-    return nb_fail_memory(err, strlen(folder));
-  }
-  nibble_status status = path ? nb_json_save(path, config, err) : NIBBLE_OK;
-  if (!cJSON_AddItemToObject(changes, quantization_key, config)) cJSON_Delete(config);
-  free(path);
+  nibble_status status =
+      config && p->layout->name_variant(config, p->variant) ? NIBBLE_OK : nb_fail_memory(err, sizeof *config);
+  if (status == NIBBLE_OK && p->layout->config_too)
+    status = nb_json_save_in(folder, p->layout->config_too, config, err);
+  if (status != NIBBLE_OK || !cJSON_AddItemToObject(changes, quantization_key, config)) cJSON_Delete(config);
   return status;
 }
 
@@ -404,6 +400,5 @@ nibble_status nibble_convert(const nibble_convert_options *options, nibble_conve
   nb_call call = {.options = &o, .result = &r};
   nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = convert(&o, &r, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }

@@ -25,22 +25,6 @@ static nibble_status token_id(const nb_gguf *g, const char *key, int64_t *out, n
   return nb_gguf_int(g, key, 0, INT32_MAX, out, err);
 }
 
-static nibble_status save(const char *folder, const char *name, const cJSON *json, nibble_error *err) {
-  char *path = nb_path_join(folder, name);
-  if (!path) return nb_fail_memory(err, strlen(folder));
-  nibble_status status = nb_json_save(path, json, err);
-  free(path);
-  return status;
-}
-
-static nibble_status save_text(const char *folder, const char *name, const char *text, size_t n, nibble_error *err) {
-  char *path = nb_path_join(folder, name);
-  if (!path) return nb_fail_memory(err, strlen(folder));
-  nibble_status status = nb_write_file(path, text, n, err);
-  free(path);
-  return status;
-}
-
 static nibble_status add_special_tokens(const nb_gguf *g, cJSON *json, nibble_error *err) {
   nb_str *tokens;
   size_t count;
@@ -61,7 +45,7 @@ static nibble_status add_special_tokens(const nb_gguf *g, cJSON *json, nibble_er
 static nibble_status write_special_tokens(const nb_gguf *g, const char *folder, nibble_error *err) {
   cJSON *json = cJSON_CreateObject();
   nibble_status status = add_special_tokens(g, json, err);
-  if (status == NIBBLE_OK) status = save(folder, "special_tokens_map.json", json, err);
+  if (status == NIBBLE_OK) status = nb_json_save_in(folder, "special_tokens_map.json", json, err);
   cJSON_Delete(json);
   return status;
 }
@@ -74,7 +58,7 @@ static nibble_status write_tokenizer_config(const nb_checkpoint *c, const char *
             cJSON_AddNumberToObject(json, "model_max_length", (double)c->config.max_position_embeddings) &&
             cJSON_AddStringToObject(json, "tokenizer_class", "PreTrainedTokenizerFast");
   if (status == NIBBLE_OK && !ok) status = nb_fail_memory(err, sizeof *json);
-  if (status == NIBBLE_OK) status = save(folder, "tokenizer_config.json", json, err);
+  if (status == NIBBLE_OK) status = nb_json_save_in(folder, "tokenizer_config.json", json, err);
   cJSON_Delete(json);
   return status;
 }
@@ -83,7 +67,11 @@ static nibble_status write_chat_template(const nb_gguf *g, const char *folder, n
   nb_str text = {0};
   nibble_status status = nb_gguf_text(g, "tokenizer.chat_template", &text, err);
   if (status != NIBBLE_OK || !text.length) return status;
-  return save_text(folder, "chat_template.jinja", text.data, text.length, err);
+  nb_buf out = {0};
+  nb_buf_append(&out, text.data, text.length);
+  status = nb_write_file_in(folder, "chat_template.jinja", &out, err);
+  nb_buf_free(&out);
+  return status;
 }
 
 static nibble_status add_ends(const nb_gguf *g, cJSON *json, nibble_error *err) {
@@ -111,7 +99,7 @@ static nibble_status write_generation_config(const nb_gguf *g, const char *folde
   if (status == NIBBLE_OK) status = add_ends(g, json, err);
   if (status == NIBBLE_OK && pad >= 0) ok = ok && cJSON_AddNumberToObject(json, "pad_token_id", (double)pad);
   if (status == NIBBLE_OK && !ok) status = nb_fail_memory(err, sizeof *json);
-  if (status == NIBBLE_OK) status = save(folder, "generation_config.json", json, err);
+  if (status == NIBBLE_OK) status = nb_json_save_in(folder, "generation_config.json", json, err);
   cJSON_Delete(json);
   return status;
 }
@@ -125,7 +113,7 @@ static nibble_status write_tokenizer(const nb_checkpoint *c, const char *folder,
     nb_buf_free(&text);
     return NIBBLE_OK;
   }
-  if (status == NIBBLE_OK) status = save_text(folder, "tokenizer.json", text.data, text.length, err);
+  if (status == NIBBLE_OK) status = nb_write_file_in(folder, "tokenizer.json", &text, err);
   if (status == NIBBLE_OK) status = write_tokenizer_config(c, folder, err);
   if (status == NIBBLE_OK) status = write_special_tokens(c->gguf, folder, err);
   nb_buf_free(&text);

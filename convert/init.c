@@ -169,6 +169,5 @@ nibble_status nibble_init(const nibble_init_options *options, nibble_init_result
   nb_call call = {.options = &o, .result = &r};
   nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = init(&o, &r, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }

@@ -122,8 +122,7 @@ nibble_status nibble_inspect(const nibble_inspect_options *options, nibble_inspe
   nb_call call = {.options = &o};
   nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = inspect(&o, out, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }
 
 void nibble_inspection_free(nibble_inspection *inspected) {

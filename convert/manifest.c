@@ -62,10 +62,7 @@ nibble_status nb_manifest_add(nb_manifest *m, const char *name, const char hash[
 }
 
 nibble_status nb_manifest_save(const nb_manifest *m, const char *folder, nibble_error *err) {
-  char *path = nb_path_join(folder, "nibble.json");
-  nibble_status status = path ? nb_json_save(path, m->json, err) : nb_fail_memory(err, strlen(folder));
-  free(path);
-  return status;
+  return nb_json_save_in(folder, "nibble.json", m->json, err);
 }
 
 void nb_hash_print(XXH128_hash_t hash, char out[NB_HASH_CHARS]) {

@@ -109,13 +109,11 @@ nibble_status nb_config_save(const nb_config *config, const cJSON *changes, cons
   if (!config->text || !config->json->child) return NIBBLE_OK;
   nb_buf text = {0};
   cJSON *spelled = spell_dtype(config, changes);
-  char *path = nb_path_join(dst, "config.json");
-  nibble_status status = spelled && path ? NIBBLE_OK : nb_fail_memory(err, strlen(dst));
+  nibble_status status = spelled ? NIBBLE_OK : nb_fail_memory(err, sizeof *spelled);
   if (status == NIBBLE_OK)
     status = nb_json_text_change("config.json", config->text, strlen(config->text), spelled, &text, err);
-  if (status == NIBBLE_OK) status = nb_write_file(path, text.data, text.length, err);
+  if (status == NIBBLE_OK) status = nb_write_file_in(dst, "config.json", &text, err);
   nb_buf_free(&text);
   cJSON_Delete(spelled);
-  free(path);
   return status;
 }

@@ -274,8 +274,7 @@ nibble_status nibble_bench_kernels(const nibble_kernel_bench_options *options, n
   nb_call call = {.options = &o, .result = &r};
   nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = bench_kernels(&o, &r, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }
 
 void nibble_kernel_bench_free(nibble_kernel_bench *bench) {

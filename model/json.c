@@ -261,6 +261,13 @@ nibble_status nb_json_save(const char *path, const cJSON *json, nibble_error *er
   return status;
 }
 
+nibble_status nb_json_save_in(const char *folder, const char *name, const cJSON *json, nibble_error *err) {
+  char *path = nb_path_join(folder, name);
+  nibble_status status = path ? nb_json_save(path, json, err) : nb_fail_memory(err, strlen(folder));
+  free(path);
+  return status;
+}
+
 /* ---- getters ---------------------------------------------------------------------------------------------------- */
 
 static const cJSON *find(const cJSON *object, const char *key) {

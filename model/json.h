@@ -47,6 +47,7 @@ void nb_json_put_text(nb_buf *buf, const char *text, size_t n);
 
 /* Writes `json` to a file, indented, with a newline at the end. */
 nibble_status nb_json_save(const char *path, const cJSON *json, nibble_error *err);
+nibble_status nb_json_save_in(const char *folder, const char *name, const cJSON *json, nibble_error *err);
 
 /* Adds a number that is printed as Python prints a float: 10000.0, where cJSON_AddNumberToObject gives 10000. It is for
  * printing only. False without memory. */

@@ -262,19 +262,12 @@ static nibble_status write_tensors(quantizer *q, nibble_error *err) {
   return status;
 }
 
-static nibble_status save_beside(const char *folder, const char *name, const cJSON *json, nibble_error *err) {
-  char *path = nb_path_join(folder, name);
-  nibble_status status = path ? nb_json_save(path, json, err) : nb_fail_memory(err, strlen(folder));
-  free(path);
-  return status;
-}
-
 static nibble_status save_config(const quantizer *q, nibble_error *err) {
   cJSON *changes = cJSON_CreateObject();
   cJSON *config = q->method->config(&q->run);
   nibble_status status = NIBBLE_OK;
   if (q->method->layout->config_too && config)
-    status = save_beside(q->stage.path, q->method->layout->config_too, config, err);
+    status = nb_json_save_in(q->stage.path, q->method->layout->config_too, config, err);
   if (status != NIBBLE_OK) {
     cJSON_Delete(config);
     cJSON_Delete(changes);
@@ -372,6 +365,5 @@ nibble_status nibble_quantize(const nibble_quantize_options *options, nibble_qua
   nb_call call = {.options = &o, .result = &r};
   nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = quantize(&o, &r, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }

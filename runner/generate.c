@@ -166,6 +166,5 @@ nibble_status nibble_generate(const nibble_generate_options *options, nibble_gen
   nb_call call = {.options = &o, .result = &r};
   nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = generate(&o, &r, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }

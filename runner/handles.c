@@ -51,8 +51,7 @@ nibble_status nibble_model_open(const nibble_model_options *options, nibble_mode
   nb_call call = {.options = &o};
   nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = open_model(&o, out, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }
 
 void nibble_model_close(nibble_model *model) {
@@ -132,8 +131,7 @@ nibble_status nibble_session_open(nibble_model *model, const nibble_session_opti
     nb_threads_use(o.context->threads);
   }
   if (status == NIBBLE_OK) status = open_session(model, &o, out, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }
 
 void nibble_session_close(nibble_session *session) {
@@ -166,8 +164,7 @@ nibble_status nibble_session_encode(nibble_session *session, const int32_t *ids,
   nb_call_begin_in(&call, &session->context);
   status = nb_session_encode(session->session, ids, (int64_t)count, err);
   if (status == NIBBLE_OK) session->rows = 0;
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }
 
 /* The first step is the short one, so that as many rows as can be are those of the last. */
@@ -190,8 +187,7 @@ nibble_status nibble_session_feed(nibble_session *session, const int32_t *ids, s
   if (status != NIBBLE_OK) return status;
   nb_call_begin_in(&call, &session->context);
   status = feed(session, ids, (int64_t)count, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }
 
 /* The last `count` rows, a tile of row numbers at a time. */
@@ -220,8 +216,7 @@ nibble_status nibble_session_logits(nibble_session *session, size_t rows, float 
                    (long long)most);
   nb_call_begin_in(&call, &session->context);
   status = read_rows(session, (int64_t)rows, out, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }
 
 nibble_status nibble_session_truncate(nibble_session *session, int64_t length, nibble_error *err) {

@@ -173,8 +173,7 @@ nibble_status nibble_logits(const nibble_logits_options *options, nibble_logits_
   nb_call call = {.options = &o, .result = &r};
   nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = run_logits(&o, &r, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }
 
 /* ---- hidden ----------------------------------------------------------------------------------------------------- */
@@ -250,6 +249,5 @@ nibble_status nibble_hidden(const nibble_logits_options *options, nibble_logits_
   nb_call call = {.options = &o, .result = &r};
   nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = hidden(&o, &r, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }

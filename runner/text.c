@@ -1,20 +1,20 @@
 #include "runner/text.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
+#include "base/stage.h"
 #include "tokenizer/tokenizer.h"
 
 static nibble_status open_text(const char *path, int *fd, nibble_error *err) {
-  bool is_stdin = strcmp(path, "-") == 0;
-  *fd = is_stdin ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
-  if (*fd < 0) {
-    if (errno == ENOENT || errno == ENOTDIR) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: no such file", path);
-    return nb_fail_errno(err, "%s", path);
+  if (strcmp(path, "-") == 0) {
+    *fd = dup(STDIN_FILENO);
+    if (*fd < 0) return nb_fail_errno(err, "%s", path);
+  } else {
+    nibble_status status = nb_open_input(path, fd, err);
+    if (status != NIBBLE_OK) return status;
   }
   struct stat info;
   if (fstat(*fd, &info) == 0 && S_ISDIR(info.st_mode)) {

@@ -306,7 +306,7 @@ struct Call {
     call.result = &result;
   }
   nibble_status Begin(const Grown &given, void *out) { return nb_call_begin(&call, &kGrown, &given, out, nullptr); }
-  ~Call() { nb_call_end(&call); }
+  ~Call() { nb_call_end(&call, NIBBLE_OK); }
   Grown options = {};
   GrownResult result = {};
   nb_call call = {};

@@ -112,6 +112,5 @@ nibble_status nibble_bench(const nibble_bench_options *options, nibble_bench_res
   nb_call call = {.options = &o, .result = &r};
   nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = run_bench(&o, &r, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }

@@ -162,6 +162,5 @@ nibble_status nibble_memory(const nibble_memory_options *options, nibble_memory_
   nb_call call = {.options = &o, .result = &r};
   nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = tell_memory(&o, &r, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }

@@ -190,6 +190,5 @@ nibble_status nibble_ppl(const nibble_ppl_options *options, nibble_ppl_result *o
   nb_call call = {.options = &o, .result = &r};
   nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = measure(&o, &r, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }

@@ -1,6 +1,5 @@
 #include "validate/structure.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,13 +18,6 @@ typedef struct look {
   uint64_t bytes_done, bytes_total;
 } look;
 
-static void print_shape(char *out, size_t room, const int64_t *shape, int ndim) {
-  size_t used = 0;
-  out[0] = 0;
-  for (int i = 0; i < ndim && used < room; i++)
-    used += (size_t)snprintf(out + used, room - used, "%s%lld", i ? ", " : "", (long long)shape[i]);
-}
-
 /* ---- what the config promises ---- */
 
 static void check_shape(look *l, const nb_model_tensor *want, const nb_tensor *have) {
@@ -37,8 +29,8 @@ static void check_shape(look *l, const nb_model_tensor *want, const nb_tensor *h
   if (have->layout) logical[0] = have->packed->rows, logical[1] = have->packed->cols;
   if (ndim == want->ndim && memcmp(logical, want->shape, (size_t)ndim * sizeof *logical) == 0) return;
   char is[192], should[96];
-  print_shape(is, sizeof is, logical, ndim);
-  print_shape(should, sizeof should, want->shape, want->ndim);
+  nb_shape_print(is, sizeof is, logical, ndim);
+  nb_shape_print(should, sizeof should, want->shape, want->ndim);
   bool turned = ndim == 2 && want->ndim == 2 && logical[0] == want->shape[1] && logical[1] == want->shape[0];
   nb_find(l->findings, NIBBLE_FAULT, "shape", turned ? "transposed" : "wrong-shape", nb_place_tensor(have->name),
           "its shape is [%s], the config makes it [%s]", is, should);

@@ -184,8 +184,7 @@ nibble_status nibble_verify(const nibble_verify_options *options, nibble_verific
   nb_call call = {.options = &o};
   nibble_status status = nb_call_begin(&call, &rules, options, out, err);
   if (status == NIBBLE_OK) status = verify(&o, out, err);
-  nb_call_end(&call);
-  return status;
+  return nb_call_end(&call, status);
 }
 
 void nibble_verification_free(nibble_verification *verified) {

@@ -291,10 +291,7 @@ static nibble_status write_index(nb_writer *w, nibble_error *err) {
     nb_json_put_string(&buf, strrchr(w->shards[e->shard].path, '/') + 1);
   }
   nb_buf_puts(&buf, "\n  }\n}\n");
-  char *path = nb_path_join(w->folder, "model.safetensors.index.json");
-  nibble_status status =
-      buf.failed || !path ? nb_fail_memory(err, buf.length) : nb_write_file(path, buf.data, buf.length, err);
-  free(path);
+  nibble_status status = nb_write_file_in(w->folder, "model.safetensors.index.json", &buf, err);
   nb_buf_free(&buf);
   return status;
 }
