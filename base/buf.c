@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/grow.h"
+
 static bool reserve(nb_buf *buf, size_t extra) {
   if (buf->failed) return false;
   if (extra > SIZE_MAX / 4 - buf->length) {
@@ -14,16 +16,10 @@ static bool reserve(nb_buf *buf, size_t extra) {
   }
   size_t need = buf->length + extra + 1;
   if (need <= buf->capacity) return true;
-  size_t capacity = buf->capacity ? buf->capacity : 64;
-  while (capacity < need) capacity *= 2;
-  char *data = realloc(buf->data, capacity);
-  if (!data) {
-    buf->failed = true;
-    return false;
-  }
-  buf->data = data;
-  buf->capacity = capacity;
-  return true;
+  char *data = nb_grow(buf->data, &buf->capacity, need, 1);
+  if (data) buf->data = data;
+  buf->failed = !data;
+  return data != NULL;
 }
 
 void nb_buf_append(nb_buf *buf, const void *bytes, size_t n) {

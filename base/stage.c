@@ -21,6 +21,14 @@ char *nb_path_join(const char *folder, const char *name) {
   return path;
 }
 
+char *nb_path_name(const char *path) {
+  size_t end = strlen(path);
+  while (end > 1 && path[end - 1] == '/') end--;
+  size_t begin = end;
+  while (begin > 0 && path[begin - 1] != '/') begin--;
+  return strndup(path + begin, end - begin);
+}
+
 /* What is done with a file or folder `name` in the folder `parent`, once with all that is in it. */
 typedef int (*visit_fn)(int parent, const char *name, bool is_folder);
 

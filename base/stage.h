@@ -37,6 +37,9 @@ void nb_stage_abort(nb_stage *stage);
 /* `folder`/`name`, malloc'd; NULL if there is no memory. */
 char *nb_path_join(const char *folder, const char *name);
 
+/* The last part of a path, slashes at its end left out; malloc'd, NULL if there is no memory. */
+char *nb_path_name(const char *path);
+
 /* Opens a file for reading. NIBBLE_BAD_INPUT if there is none. */
 nibble_status nb_open_input(const char *path, int *fd, nibble_error *err);
 

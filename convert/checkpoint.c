@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/grow.h"
 #include "base/printable.h"
 #include "base/stage.h"
 #include "base/str.h"
@@ -116,13 +117,9 @@ nibble_status nb_checkpoint_add_tensor(nb_checkpoint *c, const nb_tensor *tensor
   nb_tensor copy = *tensor;
   nibble_status status = check_tensor(c, &copy, err);
   if (status != NIBBLE_OK) return status;
-  if (c->tensor_count == c->tensor_capacity) {
-    size_t capacity = c->tensor_capacity ? c->tensor_capacity * 2 : 64;
-    nb_tensor *tensors = realloc(c->tensors, capacity * sizeof *tensors);
-    if (!tensors) return nb_fail_memory(err, capacity * sizeof *tensors);
-    c->tensors = tensors;
-    c->tensor_capacity = capacity;
-  }
+  nb_tensor *tensors = nb_grow(c->tensors, &c->tensor_capacity, c->tensor_count + 1, sizeof *tensors);
+  if (!tensors) return nb_fail_memory(err, c->tensor_count * sizeof *tensors);
+  c->tensors = tensors;
   if (!(copy.name = strdup(tensor->name))) return nb_fail_memory(err, strlen(tensor->name) + 1);
   c->tensors[c->tensor_count++] = copy;
   return NIBBLE_OK;

@@ -12,19 +12,10 @@ struct nb_manifest {
   cJSON *settings, *tensors; /* in `json` */
 };
 
-/* The last part of a path, slashes at its end left out. */
-static char *base_name(const char *path) {
-  size_t end = strlen(path);
-  while (end > 1 && path[end - 1] == '/') end--;
-  size_t begin = end;
-  while (begin > 0 && path[begin - 1] != '/') begin--;
-  return strndup(path + begin, end - begin);
-}
-
 nibble_status nb_manifest_begin(const char *command, const nb_checkpoint *source, nb_manifest **out,
                                 nibble_error *err) {
   nb_manifest *m = *out = nb_alloc(1, sizeof *m);
-  char *name = base_name(source->path);
+  char *name = nb_path_name(source->path);
   bool ok = m && name && (m->json = cJSON_CreateObject()) &&
             cJSON_AddStringToObject(m->json, "nibble", NIBBLE_VERSION) &&
             cJSON_AddStringToObject(m->json, "command", command) &&

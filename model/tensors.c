@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "base/str.h"
 #include "model/heads.h"
 
@@ -108,13 +109,9 @@ static const char *prefix_of(const nb_config *c, const nb_rule *rule) {
 static bool append(listing *l, const nb_rule *rule, int layer, int expert, bool is_bias) {
   nb_model_tensors *list = l->out;
   const nb_config *c = l->config;
-  if (list->count == l->capacity) {
-    size_t capacity = l->capacity ? 2 * l->capacity : 256;
-    nb_model_tensor *items = realloc(list->items, capacity * sizeof *items);
-    if (!items) return false;
-    list->items = items;
-    l->capacity = capacity;
-  }
+  nb_model_tensor *items = nb_grow(list->items, &l->capacity, list->count + 1, sizeof *items);
+  if (!items) return false;
+  list->items = items;
   const char *suffix = is_bias ? bias : rule->stored & NB_BARE ? "" : weight;
   nb_model_tensor *t = &list->items[list->count];
   *t = (nb_model_tensor){.name = expand(prefix_of(c, rule), rule->name, layer, expert, suffix),

@@ -132,7 +132,7 @@ static nibble_status load_modules(const nb_loader *l, const choice *which, nb_mo
   size_t count = 0;
   nibble_status status = NIBBLE_OK;
   for (size_t i = 0; i < c->promised.count; i++) count += is_chosen(which, &c->promised.items[i]);
-  *out = (nb_modules){.items = nb_alloc(count + 1, sizeof *out->items)};
+  *out = (nb_modules){.items = nb_alloc(count + 1, sizeof *out->items)}; /* and a tied head */
   if (!out->items) return nb_fail_memory(err, count * sizeof *out->items);
   for (size_t i = 0; status == NIBBLE_OK && i < c->promised.count; i++) {
     const nb_slot *slot = &c->slots[i];
@@ -313,17 +313,13 @@ nibble_status nb_model_need_decoder(const nb_model *m, nibble_error *err) {
 }
 
 /* The tied head is the embedding. */
-static nibble_status tie_head(nb_model *m, nibble_error *err) {
+static void tie_head(nb_model *m) {
   const nb_module *embedding = nb_module_find(&m->outer, 0, NB_TOKEN_EMBED, -1);
   const nb_config *c = &m->checkpoint.config;
   bool wanted = c->head->kind == NB_HEAD_LM || c->head->kind == NB_HEAD_MASKED_LM;
   nb_module *own = nb_module_find(&m->outer, 0, NB_HEAD, -1);
-  if (!embedding || !wanted || (own && own->matrix)) return NIBBLE_OK;
-  nb_module *grown = realloc(m->outer.items, ((size_t)m->outer.count + 1) * sizeof *grown);
-  if (!grown) return nb_fail_memory(err, sizeof *grown);
-  m->outer.items = grown;
-  embedding = nb_module_find(&m->outer, 0, NB_TOKEN_EMBED, -1);
-  nb_module *head = &m->outer.items[m->outer.count++];
+  if (!embedding || !wanted || (own && own->matrix)) return;
+  nb_module *head = &m->outer.items[m->outer.count++]; /* load_modules made room for it */
   *head = (nb_module){.role = NB_HEAD,
                       .layer = -1,
                       .expert = -1,
@@ -332,7 +328,6 @@ static nibble_status tie_head(nb_model *m, nibble_error *err) {
                       .out = embedding->out,
                       .in = embedding->in,
                       .is_borrowed = true};
-  return NIBBLE_OK;
 }
 
 /* A bias that is a tensor of its own becomes the head's. */
@@ -420,8 +415,10 @@ static nibble_status load_all(nb_model *m, const nb_model_options *options, nibb
   }
   nb_loader loader = {&m->checkpoint, m->backend, &m->matrix_options};
   status = load_modules(&loader, &(choice){0, -1, NULL}, &m->outer, &m->weight_bytes, err);
-  if (status == NIBBLE_OK) status = tie_head(m, err);
-  if (status == NIBBLE_OK) take_bias(m);
+  if (status == NIBBLE_OK) {
+    tie_head(m);
+    take_bias(m);
+  }
   for (int s = 0; status == NIBBLE_OK && s < NB_MAX_STACKS && config->family->stacks[s].rules; s++)
     status = load_stack(m, s, options, &place, err);
   return status == NIBBLE_OK ? resolve_head(m, err) : status;

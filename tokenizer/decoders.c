@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "base/utf8.h"
 #include "tokenizer/bytes.h"
 #include "tokenizer/steps.h"
@@ -15,16 +16,12 @@ typedef struct list {
 } list;
 
 static void close_string(list *l) {
-  if (l->count == l->capacity) {
-    size_t capacity = l->capacity ? 2 * l->capacity : 64;
-    size_t *ends = realloc(l->ends, capacity * sizeof *ends);
-    if (!ends) {
-      l->failed = true;
-      return;
-    }
-    l->ends = ends;
-    l->capacity = capacity;
+  size_t *ends = nb_grow(l->ends, &l->capacity, l->count + 1, sizeof *ends);
+  if (!ends) {
+    l->failed = true;
+    return;
   }
+  l->ends = ends;
   l->ends[l->count++] = l->text.length;
 }
 

@@ -3,19 +3,16 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/grow.h"
 #include "base/utf8.h"
 
 /* SentencePiece's longest piece by default is 16 characters; the limit keeps the search for merges linear. */
 enum { MAX_PIECE = 1024 };
 
 static nibble_status append(nb_merges *m, nb_merge merge, nibble_error *err) {
-  if (m->count == m->capacity) {
-    size_t capacity = m->capacity ? m->capacity * 2 : 4096;
-    nb_merge *grown = realloc(m->list, capacity * sizeof *grown);
-    if (!grown) return nb_fail_memory(err, capacity * sizeof *grown);
-    m->list = grown;
-    m->capacity = capacity;
-  }
+  nb_merge *grown = nb_grow(m->list, &m->capacity, m->count + 1, sizeof *grown);
+  if (!grown) return nb_fail_memory(err, m->count * sizeof *grown);
+  m->list = grown;
   m->list[m->count++] = merge;
   return NIBBLE_OK;
 }

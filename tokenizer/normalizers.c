@@ -4,6 +4,7 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "base/grow.h"
 #include "base/utf8.h"
 #include "tokenizer/bytes.h"
 #include "tokenizer/steps.h"
@@ -105,16 +106,12 @@ static void collect(run *r, uint32_t code) {
     n = 1;
   }
   if (r->length > FLUSH && n > 0 && is_safe_start(parts[0])) flush(r);
-  if (r->length + MAX_DECOMPOSED > r->capacity) {
-    size_t capacity = r->capacity ? 2 * r->capacity : 2 * FLUSH;
-    int32_t *codes = realloc(r->codes, capacity * sizeof *codes);
-    if (!codes) {
-      r->out->failed = true;
-      return;
-    }
-    r->codes = codes;
-    r->capacity = capacity;
+  int32_t *codes = nb_grow(r->codes, &r->capacity, r->length + MAX_DECOMPOSED, sizeof *codes);
+  if (!codes) {
+    r->out->failed = true;
+    return;
   }
+  r->codes = codes;
   for (utf8proc_ssize_t i = 0; i < n; i++) r->codes[r->length++] = parts[i];
 }
 

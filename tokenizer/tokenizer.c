@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/grow.h"
 #include "base/stage.h"
 #include "base/utf8.h"
 #include "tokenizer/added.h"
@@ -24,16 +25,12 @@ struct nb_tokenizer {
 void nb_ids_append(nb_ids *ids, const int32_t *more, size_t n) {
   if (ids->failed || n == 0) return;
   if (n > ids->capacity - ids->length) {
-    size_t capacity = ids->capacity ? ids->capacity : 64;
-    while (capacity - ids->length < n && capacity <= SIZE_MAX / 16) capacity *= 2;
-    int32_t *data = realloc(ids->data, capacity * sizeof *data);
-    if (!data || capacity - ids->length < n) {
+    int32_t *data = nb_grow(ids->data, &ids->capacity, ids->length + n, sizeof *data);
+    if (!data) {
       ids->failed = true;
-      if (data) ids->data = data;
       return;
     }
     ids->data = data;
-    ids->capacity = capacity;
   }
   memcpy(ids->data + ids->length, more, n * sizeof *more);
   ids->length += n;

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/grow.h"
+
 /* Names and texts from files go to terminals and reports. */
 static char *printable(const char *text) {
   char *copy = strdup(text);
@@ -13,13 +15,9 @@ static char *printable(const char *text) {
 }
 
 static nibble_finding *add_slot(nb_findings *f) {
-  if (f->count == f->capacity) {
-    size_t capacity = f->capacity ? 2 * f->capacity : 16;
-    nibble_finding *items = realloc(f->items, capacity * sizeof *items);
-    if (!items) return NULL;
-    f->items = items;
-    f->capacity = capacity;
-  }
+  nibble_finding *items = nb_grow(f->items, &f->capacity, f->count + 1, sizeof *items);
+  if (!items) return NULL;
+  f->items = items;
   return &f->items[f->count];
 }
 

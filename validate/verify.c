@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/context.h"
+#include "base/stage.h"
 #include "convert/checkpoint.h"
 #include "validate/behaviour.h"
 #include "validate/certificate.h"
@@ -97,20 +98,11 @@ static nibble_status check_options(const nibble_verify_options *o, nibble_error 
   return NIBBLE_OK;
 }
 
-/* The last part of a path, slashes at its end left out; malloc'd. */
-static char *base_name(const char *path) {
-  size_t end = strlen(path);
-  while (end > 1 && path[end - 1] == '/') end--;
-  size_t begin = end;
-  while (begin > 0 && path[begin - 1] != '/') begin--;
-  return strndup(path + begin, end - begin);
-}
-
 static nibble_status name_inputs(verification *v, const nibble_verify_options *o, nibble_error *err) {
   const char *paths[3] = {o->artifact, o->against, o->text}, *names[3] = {"", "", ""};
   for (int i = 0; i < 3; i++) {
     if (!paths[i]) continue;
-    if (!(names[i] = v->names[i] = base_name(paths[i]))) return nb_fail_memory(err, strlen(paths[i]));
+    if (!(names[i] = v->names[i] = nb_path_name(paths[i]))) return nb_fail_memory(err, strlen(paths[i]));
   }
   v->public.artifact = names[0];
   v->public.original = names[1];

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/grow.h"
 #include "base/stage.h"
 #include "base/strmap.h"
 #include "convert/reader.h"
@@ -67,13 +68,9 @@ nibble_status nb_writer_open(const char *folder, const char *single_file, uint64
 static nibble_status append(nb_writer *w, entry e, const char *name, nibble_error *err) {
   if (!nb_name_is_safe(name))
     return nb_fail(err, NIBBLE_BAD_INPUT, "tensor '%s': not a name that a tensor may have", name);
-  if (w->count == w->capacity) {
-    size_t capacity = w->capacity ? w->capacity * 2 : 64;
-    entry *entries = realloc(w->entries, capacity * sizeof *entries);
-    if (!entries) return nb_fail_memory(err, capacity * sizeof *entries);
-    w->entries = entries;
-    w->capacity = capacity;
-  }
+  entry *entries = nb_grow(w->entries, &w->capacity, w->count + 1, sizeof *entries);
+  if (!entries) return nb_fail_memory(err, w->count * sizeof *entries);
+  w->entries = entries;
   if (!(e.name = strdup(name))) return nb_fail_memory(err, strlen(name) + 1);
   nb_strmap_result added = nb_strmap_add(&w->names, e.name, strlen(e.name), (int64_t)w->count);
   if (added != NB_STRMAP_ADDED) {
