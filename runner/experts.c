@@ -73,16 +73,23 @@ int64_t nb_routes_of(nb_routes *routes, int expert) {
   return n;
 }
 
-static nibble_status multiply(const nb_run *r, const nb_module *const *modules, int count, nb_reg in, const nb_reg *out,
-                              int64_t rows, nibble_error *err) {
+/* A matrix and where its product goes. */
+typedef struct factor {
+  const nb_module *module;
+  nb_reg out;
+} factor;
+
+/* Products of register `in`, one launch. */
+static nibble_status multiply(const nb_run *r, nb_reg in, const factor *factors, int count, int64_t rows,
+                              nibble_error *err) {
   nb_backend *b = r->frame->backend;
   nb_layer_product products[NB_MAX_GROUP];
   for (int i = 0; i < count; i++) {
-    const nb_module *m = modules[i];
+    const nb_module *m = factors[i].module;
     nb_point point = {r->stack, r->layer, m->expert, m->role};
     nibble_status status = nb_show(r->hook, &point, &(nb_shown){b, r->frame->reg[in], rows, m->in}, err);
     if (status != NIBBLE_OK) return status;
-    products[i] = (nb_layer_product){.weight = m->matrix, .bias = m->bias, .y = r->frame->reg[out[i]]};
+    products[i] = (nb_layer_product){.weight = m->matrix, .bias = m->bias, .y = r->frame->reg[factors[i].out]};
   }
   return b->matmul(b, products, count, r->frame->reg[in], rows, rows, err);
 }
@@ -95,10 +102,11 @@ void nb_run_expert_input(const nb_run *r, nb_reg in, const nb_routes *routes, in
 nibble_status nb_run_expert_inner(const nb_run *r, int expert, int64_t rows, nibble_error *err) {
   const nb_modules *modules = &r->block->modules;
   nb_backend *b = r->frame->backend;
-  const nb_module *first[] = {nb_module_find(modules, r->stack, NB_EXPERT_GATE, expert),
-                              nb_module_find(modules, r->stack, NB_EXPERT_UP, expert)};
-  nibble_status status = multiply(r, first, 2, NB_T, (nb_reg[]){NB_G, NB_U}, rows, err);
-  if (status == NIBBLE_OK) b->gate(b, r->activation, r->frame->reg[NB_G], r->frame->reg[NB_U], rows * first[0]->out);
+  const factor first[] = {{nb_module_find(modules, r->stack, NB_EXPERT_GATE, expert), NB_G},
+                          {nb_module_find(modules, r->stack, NB_EXPERT_UP, expert), NB_U}};
+  nibble_status status = multiply(r, NB_T, first, 2, rows, err);
+  int64_t inner = first[0].module->out;
+  if (status == NIBBLE_OK) b->gate(b, r->activation, r->frame->reg[NB_G], r->frame->reg[NB_U], rows * inner);
   return status;
 }
 
@@ -109,10 +117,10 @@ nibble_status nb_run_experts(const nb_run *r, const nb_instruction *step, nibble
   for (int e = 0; status == NIBBLE_OK && e < r->config->num_experts; e++) {
     int64_t rows = nb_routes_of(&routes, e);
     if (rows == 0) continue;
-    const nb_module *down = nb_module_find(&r->block->modules, r->stack, NB_EXPERT_DOWN, e);
+    const factor down = {nb_module_find(&r->block->modules, r->stack, NB_EXPERT_DOWN, e), NB_T};
     nb_run_expert_input(r, step->op.in, &routes, rows);
     status = nb_run_expert_inner(r, e, rows, err);
-    if (status == NIBBLE_OK) status = multiply(r, &down, 1, NB_G, (nb_reg[]){NB_T}, rows, err);
+    if (status == NIBBLE_OK) status = multiply(r, NB_G, &down, 1, rows, err);
     nb_scatter to = {routes.rows, routes.row_weights, rows, r->config->hidden_size};
     if (status == NIBBLE_OK) b->scatter_add(b, r->frame->reg[NB_T], &to, r->frame->reg[step->op.out]);
   }
