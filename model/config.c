@@ -126,22 +126,30 @@ static bool is_listed(const cJSON *list, int64_t number) {
   return false;
 }
 
-/* Which layers slide is said layer by layer in newer configs, by max_window_layers in older ones of Qwen. */
+/* Which layers slide is said layer by layer in newer configs, by max_window_layers in older ones of Qwen. null is no
+ * window; a number below 1 is one in which no token sees any, and "none" to other programs: it is refused where it is
+ * used, as are layers that are to slide without a window. */
 static nibble_status parse_layers(nb_config *c, nibble_error *err) {
   const cJSON *types = cJSON_GetObjectItemCaseSensitive(c->json, "layer_types"), *type = NULL;
   const cJSON *dense = cJSON_GetObjectItemCaseSensitive(c->json, "mlp_only_layers");
+  const nb_key window_key = NB_KEY_SLIDING_WINDOW;
+  const cJSON *window = nb_family_reads(c->family, window_key) ? nb_key_find(c->json, window_key, NULL) : NULL;
+  bool has_window = c->use_sliding_window && (c->sliding_window != 0 || cJSON_IsNumber(window));
   if (!(c->layers = nb_alloc((uint64_t)nb_max_i64(c->num_hidden_layers, c->num_decoder_layers) + 1, 1)))
     return nb_fail_memory(err, (size_t)c->num_hidden_layers);
-  if (!c->use_sliding_window) c->sliding_window = 0;
-  bool typed = cJSON_IsArray(types) && nb_family_reads(c->family, NB_KEY_LAYER_TYPES);
+  bool typed = cJSON_IsArray(types) && nb_family_reads(c->family, NB_KEY_LAYER_TYPES), slides_somewhere = false;
   if (typed) type = types->child;
   for (int64_t i = 0; i < c->num_hidden_layers; i++, type = type ? type->next : NULL) {
     bool slides = typed ? type && cJSON_IsString(type) && strcmp(type->valuestring, "sliding_attention") == 0
-                        : i >= c->max_window_layers;
+                        : has_window && i >= c->max_window_layers;
     bool sparse = c->num_experts > 0 && !is_listed(dense, i) &&
                   (c->decoder_sparse_step == 0 || (i + 1) % c->decoder_sparse_step == 0);
-    c->layers[i] = (uint8_t)((slides && c->sliding_window ? NB_LAYER_SLIDING : 0) | (sparse ? NB_LAYER_SPARSE : 0));
+    c->layers[i] = (uint8_t)((slides ? NB_LAYER_SLIDING : 0) | (sparse ? NB_LAYER_SPARSE : 0));
+    slides_somewhere |= slides;
   }
+  if (slides_somewhere && !has_window) c->unread = types->string;
+  if (slides_somewhere && has_window && c->sliding_window < 1) c->unread = nb_key_info(window_key)->names;
+  if (!has_window || c->sliding_window < 0) c->sliding_window = 0;
   return NIBBLE_OK;
 }
 
@@ -162,36 +170,51 @@ static nibble_status parse_eos(const char *where, nb_config *c, nibble_error *er
 
 /* transformers 5 keeps all of it in rope_parameters; before, rope_theta stood at the top and the rest in rope_scaling,
  * which wins where both are there (modeling_rope_utils.py, convert_rope_params_to_dict). */
+static const cJSON *find_rope(nb_config *c) {
+  const cJSON *scaling = nb_json_object(c->json, "rope_scaling"), *item;
+  const cJSON *said = cJSON_GetObjectItemCaseSensitive(c->json, "rope_scaling");
+  if (said && !cJSON_IsNull(said) && !cJSON_IsObject(said)) c->unread = said->string;
+  if (!scaling || !scaling->child) scaling = nb_json_object(c->json, "rope_parameters");
+  cJSON_ArrayForEach(item, scaling) {
+    if (cJSON_IsObject(item)) c->unread = item->string; /* parameters for some of the layers */
+  }
+  return scaling;
+}
+
 static nibble_status parse_rope(const char *where, nb_config *c, nibble_error *err) {
   nb_rope *r = &c->rope;
   double part = 1;
   *r = (nb_rope){.type_name = "default", .factor = 1, .low_freq_factor = 1, .high_freq_factor = 4};
   r->theta = nb_key_default(c->family, NB_KEY_ROPE_THETA);
   r->original_max_position_embeddings = c->max_position_embeddings;
-  const cJSON *scaling = nb_json_object(c->json, "rope_scaling");
-  const cJSON *said = cJSON_GetObjectItemCaseSensitive(c->json, "rope_scaling");
-  if (said && !cJSON_IsNull(said) && !cJSON_IsObject(said)) c->unread = said->string;
-  if (!scaling || !scaling->child) scaling = nb_json_object(c->json, "rope_parameters");
-  nibble_status status = nb_json_double(where, c->json, "rope_theta", &r->theta, err);
-  if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "rope_theta", &r->theta, err);
-  if (status == NIBBLE_OK) status = nb_json_string(where, scaling, "type", &r->type_name, err);
-  if (status == NIBBLE_OK) status = nb_json_string(where, scaling, "rope_type", &r->type_name, err);
-  if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "factor", &r->factor, err);
-  if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "low_freq_factor", &r->low_freq_factor, err);
-  if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "high_freq_factor", &r->high_freq_factor, err);
-  if (status == NIBBLE_OK)
-    status = nb_json_int(where, scaling, "original_max_position_embeddings", (nb_range){1, max_positions},
+  const cJSON *rope = find_rope(c);
+  const struct {
+    const cJSON *object;
+    const char *key;
+    double *out;
+  } numbers[] = {{c->json, "rope_theta", &r->theta},
+                 {rope, "rope_theta", &r->theta},
+                 {c->json, "partial_rotary_factor", &part},
+                 {rope, "partial_rotary_factor", &part},
+                 {rope, "factor", &r->factor},
+                 {rope, "low_freq_factor", &r->low_freq_factor},
+                 {rope, "high_freq_factor", &r->high_freq_factor}};
+  const cJSON *const contexts[] = {rope, c->json}; /* the one at the top counts */
+  nibble_status status = nb_json_string(where, rope, "type", &r->type_name, err);
+  if (status == NIBBLE_OK) status = nb_json_string(where, rope, "rope_type", &r->type_name, err);
+  for (size_t i = 0; status == NIBBLE_OK && i < sizeof numbers / sizeof *numbers; i++)
+    status = nb_json_double(where, numbers[i].object, numbers[i].key, numbers[i].out, err);
+  for (size_t i = 0; status == NIBBLE_OK && i < sizeof contexts / sizeof *contexts; i++)
+    status = nb_json_int(where, contexts[i], "original_max_position_embeddings", (nb_range){1, max_positions},
                          &r->original_max_position_embeddings, err);
-  if (status == NIBBLE_OK) /* the one at the top counts */
-    status = nb_json_int(where, c->json, "original_max_position_embeddings", (nb_range){1, max_positions},
-                         &r->original_max_position_embeddings, err);
-  if (status == NIBBLE_OK) status = nb_json_double(where, scaling, "partial_rotary_factor", &part, err);
   if (status != NIBBLE_OK) return status;
-  if (part != 1) c->unread = "partial_rotary_factor";
   static const char *const names[] = {
       [NB_ROPE_DEFAULT] = "default", [NB_ROPE_LINEAR] = "linear", [NB_ROPE_LLAMA3] = "llama3"};
   r->type = NB_ROPE_DEFAULT;
   while (r->type < NB_ROPE_OTHER && strcmp(r->type_name, names[r->type]) != 0) r->type++;
+  /* Only the scaled kinds look at it (compute_default_rope_parameters does not), and then make angles of the wrong
+   * number for these families. */
+  if (part != 1 && r->type != NB_ROPE_DEFAULT) c->unread = nb_key_info(NB_KEY_PARTIAL_ROTARY_FACTOR)->names;
   if (!(r->theta > 0) || !(r->factor > 0) || !(r->low_freq_factor > 0) || !(r->high_freq_factor > r->low_freq_factor))
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: the rope parameters are out of range", where);
   return NIBBLE_OK;

@@ -39,7 +39,8 @@ static const nb_key_row rows[NB_KEYS] = {
     [NB_KEY_ATTENTION_BIAS] = {"attention_bias", NULL, NB_KEY_BOOL, FIELD(attention_bias), 0, 0},
     [NB_KEY_MLP_BIAS] = {"mlp_bias", NULL, NB_KEY_BOOL, FIELD(mlp_bias), 0, 0},
     [NB_KEY_IS_CAUSAL] = {"is_causal", "attention.causal", NB_KEY_BOOL, FIELD(is_causal), 0, 0, false},
-    [NB_KEY_SLIDING_WINDOW] = {"sliding_window", NULL, NB_KEY_INT, FIELD(sliding_window), 0, MAX_POSITIONS, true},
+    [NB_KEY_SLIDING_WINDOW] = {"sliding_window", NULL, NB_KEY_INT, FIELD(sliding_window), -MAX_POSITIONS, MAX_POSITIONS,
+                               true},
     [NB_KEY_USE_SLIDING_WINDOW] = {"use_sliding_window", NULL, NB_KEY_BOOL, FIELD(use_sliding_window), 0, 0},
     [NB_KEY_MAX_WINDOW_LAYERS] = {"max_window_layers", NULL, NB_KEY_INT, FIELD(max_window_layers), 0, MAX_POSITIONS},
     [NB_KEY_LAYER_TYPES] = {"layer_types", NULL, NB_KEY_OTHER, 0, 0, 0},
@@ -63,6 +64,7 @@ static const nb_key_row rows[NB_KEYS] = {
     [NB_KEY_ROPE_THETA] = {"rope_theta", "rope.freq_base", NB_KEY_OTHER, 0, 0, 0},
     [NB_KEY_ROPE_SCALING] = {"rope_scaling", NULL, NB_KEY_OTHER, 0, 0, 0},
     [NB_KEY_ROPE_PARAMETERS] = {"rope_parameters", NULL, NB_KEY_OTHER, 0, 0, 0},
+    [NB_KEY_PARTIAL_ROTARY_FACTOR] = {"partial_rotary_factor", NULL, NB_KEY_OTHER, 0, 0, 0},
 };
 #undef FIELD
 

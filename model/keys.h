@@ -44,6 +44,7 @@ typedef enum nb_key {
   NB_KEY_ROPE_THETA,
   NB_KEY_ROPE_SCALING,
   NB_KEY_ROPE_PARAMETERS,
+  NB_KEY_PARTIAL_ROTARY_FACTOR,
   NB_KEYS
 } nb_key;
 

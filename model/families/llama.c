@@ -71,6 +71,7 @@ const nb_key_use nb_llama_keys[] = {
     {NB_KEY_ROPE_THETA, 10000, NULL, false},
     {NB_KEY_ROPE_SCALING, 0, NULL, false},
     {NB_KEY_ROPE_PARAMETERS, 0, NULL, false},
+    {NB_KEY_PARTIAL_ROTARY_FACTOR, 0, NULL, false},
     {NB_KEY_NONE, 0, NULL, false},
 };
 

@@ -55,6 +55,10 @@ const Form kForms[] = {
     {"KeyValueHeadsNull", R"("num_key_value_heads": 4)", R"("num_key_value_heads": null)"},
     {"HeadDimNull", R"("head_dim": 16)", R"("head_dim": null)"},
     {"RopeNull", R"("rope_theta": 10000.0)", R"("rope_theta": 10000.0, "rope_scaling": null, "rope_parameters": null)"},
+    {"PartOfTheRotationUnread", R"("rope_theta": 10000.0)", R"("rope_theta": 10000.0, "partial_rotary_factor": 0.5)"},
+    {"PartOfTheRotationUnreadInside", R"("rope_theta": 10000.0)",
+     R"("rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5})"},
+    {"WindowUnread", R"("eos_token_id": 2)", R"("eos_token_id": 2, "sliding_window": -1, "use_sliding_window": true)"},
     {"QuantizationNull", R"("eos_token_id": 2)", R"("eos_token_id": 2, "quantization_config": null)"},
     {"QuantizationEmpty", R"("eos_token_id": 2)", R"("eos_token_id": 2, "quantization_config": {})"},
 };
@@ -149,6 +153,40 @@ TEST(ConfigForms, ANegativeTokenIsNone) {
   EXPECT_EQ(two.eos_token_ids[0], 7);
   EXPECT_EQ(two.eos_token_ids[1], 9);
   nb_config_free(&two);
+}
+
+// What a config asks of the runner that transformers cannot compute either, or that it computes and the runner does
+// not.
+TEST(ConfigForms, WhatIsNotComputedIsNamedWhereItMatters) {
+  const char *const forms[][3] = {
+      // model_type, members, what is named; "": nothing
+      {"llama", R"("rope_scaling": {"type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5})",
+       "partial_rotary_factor"},
+      {"llama", R"("rope_scaling": {"type": "linear", "factor": 2.0}, "partial_rotary_factor": 0.5)",
+       "partial_rotary_factor"},
+      {"llama", R"("rope_scaling": {"type": "linear", "factor": 2.0, "partial_rotary_factor": 1.0})", ""},
+      {"qwen3", R"("rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5})", ""},
+      {"qwen3", R"("rope_parameters": {"full_attention": {"rope_theta": 500.0}})", "full_attention"},
+      {"mistral", R"("sliding_window": -1)", "sliding_window"},
+      {"mistral", R"("sliding_window": 0)", "sliding_window"},
+      {"mistral", R"("sliding_window": null)", ""},
+      {"qwen2", R"("sliding_window": -1)", ""},
+      {"qwen2", R"("sliding_window": -1, "use_sliding_window": true)", ""},  // from layer 28 on
+      {"qwen2", R"("sliding_window": -1, "use_sliding_window": true, "max_window_layers": 1)", "sliding_window"},
+      {"qwen2", R"("layer_types": ["full_attention", "sliding_attention"])", "layer_types"},
+      {"qwen2", R"("layer_types": ["full_attention", "full_attention"], "sliding_window": 0)", ""},
+  };
+  for (const auto &[type, members, named] : forms) {
+    std::string text = kConfig;
+    text.replace(text.find("\"llama\""), 7, std::string("\"") + type + "\"");
+    text.insert(text.find('{') + 1, std::string(members) + ",");
+    nb_config config = {};
+    nibble_error err;
+    ASSERT_EQ(nb_config_parse("config.json", text.data(), text.size(), &config, &err), NIBBLE_OK) << err.message;
+    EXPECT_STREQ(config.unread ? config.unread : "", named) << type << members;
+    EXPECT_GE(config.sliding_window, 0) << type << members;
+    nb_config_free(&config);
+  }
 }
 
 // The numbers that transformers' strict configs tell from others, and such as only Python's JSON has.
