@@ -83,7 +83,7 @@ static nibble_status find_layouts(nb_checkpoint *c, nibble_error *err) {
     if (status == NIBBLE_OK) status = describe(c, t, err);
     size_t row = 0;
     while (nb_layouts[row] != t->layout) row++;
-    if (t->layout->settle && t->packed && !settled[row]) t->layout->settle(c, t);
+    if (status == NIBBLE_OK && t->layout->settle && t->packed && !settled[row]) status = t->layout->settle(c, t, err);
     settled[row] = settled[row] || t->packed;
   }
   return status;
@@ -133,12 +133,12 @@ static void find_roles(nb_checkpoint *c) {
   }
 }
 
-/* The tensor with that role and the best spelling; NULL if there is none. */
-static const nb_tensor *find_role(const nb_checkpoint *c, nb_role role) {
+/* The weight, or bias, with that role and the best spelling; NULL if there is none. */
+static const nb_tensor *find_role(const nb_checkpoint *c, nb_role role, bool is_bias) {
   const nb_tensor *best = NULL;
   for (size_t i = 0; i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
-    if (t->is_part || t->id.role != role || t->id.is_bias || !t->id.rule) continue;
+    if (t->is_part || t->id.role != role || t->id.is_bias != is_bias || !t->id.rule) continue;
     if (!best || t->id.spelling < best->id.spelling) best = t;
   }
   return best;
@@ -149,20 +149,26 @@ static bool are_same(const nb_checkpoint *c, const nb_tensor *a, const nb_tensor
          memcmp(nb_tensor_raw(c, a), nb_tensor_raw(c, b), (size_t)a->bytes) == 0;
 }
 
+/* The two are to be one, and are not. */
+static nibble_status note_untied(nb_checkpoint *c, const nb_tensor *t, const nb_tensor *other, nibble_error *err) {
+  nb_buf text = {0};
+  if (c->untied) return NIBBLE_OK;
+  c->untied = t;
+  nb_buf_printf(&text,
+                "%s: tie_word_embeddings says that tensor '%s' is '%s', but the two differ; they are taken as they are",
+                c->files[t->file].path, t->name, other->name);
+  c->tie_warning = text.data;
+  return text.failed ? nb_fail_memory(err, text.length) : NIBBLE_OK;
+}
+
 /* transformers 5 ties by the config, unless the file has two tensors that differ (modeling_utils.py, tie_weights). */
 static nibble_status decide_tie(nb_checkpoint *c, nibble_error *err) {
   if (!c->config.tie_word_embeddings) return NIBBLE_OK;
-  const nb_tensor *embedding = find_role(c, NB_TOKEN_EMBED);
-  c->head = find_role(c, NB_HEAD);
+  const nb_tensor *embedding = find_role(c, NB_TOKEN_EMBED, false);
+  c->head = find_role(c, NB_HEAD, false);
   if (!c->head || !embedding || are_same(c, c->head, embedding)) return NIBBLE_OK;
   c->config.head_differs = true;
-  if (c->config.tie_is_loose) return NIBBLE_OK;
-  nb_buf text = {0};
-  nb_buf_printf(&text,
-                "%s: tie_word_embeddings says that tensor '%s' is '%s', but the two differ; they are taken as they are",
-                c->files[c->head->file].path, c->head->name, embedding->name);
-  c->warning = text.data;
-  return text.failed ? nb_fail_memory(err, text.length) : NIBBLE_OK;
+  return c->config.tie_is_loose ? NIBBLE_OK : note_untied(c, c->head, embedding, err);
 }
 
 /* ---- what the config promises ----------------------------------------------------------------------------------- */
@@ -192,6 +198,29 @@ static void take(const nb_checkpoint *c, nb_slot *slot, const nb_tensor *t) {
   if (!is_better) own(c, t)->twin = other;
 }
 
+static nb_slot *slot_of(const nb_checkpoint *c, nb_role role, bool is_bias) {
+  for (size_t i = 0; i < c->promised.count; i++) {
+    if (c->slots[i].wanted->role == role && c->slots[i].wanted->is_bias == is_bias) return &c->slots[i];
+  }
+  return NULL;
+}
+
+/* A bias that stands by itself and the head's own are tied by the same word, apart from the weights: either will do
+ * where the other is missing, and the head's own is the one that is added. */
+static nibble_status tie_bias(nb_checkpoint *c, nibble_error *err) {
+  nb_slot *alone = slot_of(c, NB_HEAD_BIAS, false), *heads = slot_of(c, NB_HEAD, true);
+  const nb_tensor *stored = find_role(c, NB_HEAD, true);
+  if (!c->config.tie_word_embeddings || !alone) return NIBBLE_OK;
+  const nb_tensor *other = alone->tensor;
+  if (heads && !heads->tensor) heads->tensor = other;
+  if (!stored) return NIBBLE_OK;
+  if (!heads || !other) alone->tensor = stored;
+  if (!other) return NIBBLE_OK;
+  if (!are_same(c, stored, other)) return note_untied(c, stored, other, err);
+  if (!heads) own(c, other)->twin = stored;
+  return NIBBLE_OK;
+}
+
 static nibble_status fill_slots(nb_checkpoint *c, nibble_error *err) {
   for (size_t i = 0; i < c->promised.count; i++) {
     const char *name = c->promised.items[i].name;
@@ -212,7 +241,7 @@ static nibble_status fill_slots(nb_checkpoint *c, nibble_error *err) {
     nb_slot *slot = &c->slots[i];
     if (slot->wanted->role == NB_TOKEN_EMBED && !slot->tensor) slot->tensor = c->head;
   }
-  return NIBBLE_OK;
+  return tie_bias(c, err);
 }
 
 nibble_status nb_checkpoint_counterpart(const nb_checkpoint *c, const char *name, const nb_identity *id,
@@ -224,12 +253,7 @@ nibble_status nb_checkpoint_counterpart(const nb_checkpoint *c, const char *name
   return status;
 }
 
-const nb_slot *nb_checkpoint_slot(const nb_checkpoint *c, nb_role role) {
-  for (size_t i = 0; i < c->promised.count; i++) {
-    if (c->slots[i].wanted->role == role && !c->slots[i].wanted->is_bias) return &c->slots[i];
-  }
-  return NULL;
-}
+const nb_slot *nb_checkpoint_slot(const nb_checkpoint *c, nb_role role) { return slot_of(c, role, false); }
 
 nibble_status nb_bind(nb_checkpoint *c, nibble_error *err) {
   nibble_status status = find_layouts(c, err);
@@ -256,7 +280,8 @@ void nb_bind_free(nb_checkpoint *c) {
   nb_strmap_free(&c->by_promise);
   nb_model_tensors_free(&c->promised);
   free(c->slots);
-  free(c->warning);
+  free(c->tie_warning);
+  free(c->layout_warning);
 }
 
 /* ---- what is asked of it ---------------------------------------------------------------------------------------- */
@@ -266,6 +291,13 @@ void nb_shape_print(char *out, size_t room, const int64_t *shape, int ndim) {
   out[0] = 0;
   for (int i = 0; i < ndim && used < room; i++)
     used += (size_t)snprintf(out + used, room - used, "%s%lld", i ? ", " : "", (long long)shape[i]);
+}
+
+/* Nothing tells which of the two is the model's. */
+static nibble_status check_twin(const nb_checkpoint *c, const nb_tensor *t, nibble_error *err) {
+  if (!t->twin || are_same(c, t, t->twin)) return NIBBLE_OK;
+  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' stands for the same as '%s', but the two differ",
+                 c->files[t->file].path, t->name, t->twin->name);
 }
 
 static nibble_status check_shape(const nb_checkpoint *c, const nb_slot *slot, nibble_error *err) {
@@ -286,6 +318,8 @@ nibble_status nb_bind_check(const nb_checkpoint *c, nibble_error *err) {
   for (size_t i = 0; i < c->tensor_count; i++) {
     if (c->tensors[i].fault) return nb_fail(err, NIBBLE_BAD_INPUT, "%s", c->tensors[i].fault);
   }
+  for (size_t i = 0; status == NIBBLE_OK && i < nb_checkpoint_count(c); i++)
+    status = check_twin(c, nb_checkpoint_at(c, i), err);
   for (size_t i = 0; status == NIBBLE_OK && i < c->promised.count; i++) status = check_shape(c, &c->slots[i], err);
   return status;
 }
@@ -303,5 +337,6 @@ nibble_status nb_checkpoint_complete(const nb_checkpoint *c, nibble_error *err) 
 void nb_checkpoint_warn(const nb_checkpoint *c, const nibble_progress *progress) {
   if (c->skipped_values)
     nb_warn(progress, "%s: %zu entries that are no tensors are left out", c->path, c->skipped_values);
-  if (c->warning) nb_warn(progress, "%s", c->warning);
+  if (c->tie_warning) nb_warn(progress, "%s", c->tie_warning);
+  if (c->layout_warning) nb_warn(progress, "%s", c->layout_warning);
 }

@@ -12,7 +12,7 @@ nibble_status nb_bind(nb_checkpoint *checkpoint, nibble_error *err);
 void nb_bind_free(nb_checkpoint *checkpoint);
 
 /* NIBBLE_BAD_INPUT names the first packed weight that cannot be read, or the first tensor that is of another shape than
- * the config makes it. */
+ * the config makes it, or differs from one that stands for the same. */
 nibble_status nb_bind_check(const nb_checkpoint *checkpoint, nibble_error *err);
 
 #endif

@@ -98,8 +98,9 @@ typedef struct nb_checkpoint {
   const char *foreign;     /* a packing that is recognized and cannot be undone here; NULL: none */
   const nb_tensor *misfit; /* a tensor of several matrices, but not of those that the config makes it; NULL: none */
   const nb_tensor *stray; /* of a GGUF file: a block's tensor that the family knows and its metadata has no place for */
-  const nb_tensor *head;  /* an output embedding that a config which ties it does not promise; NULL: none */
-  char *warning;          /* what is odd and was taken somehow; NULL: nothing is */
+  const nb_tensor *untied;            /* one of two tensors that the config ties and that differ; NULL: none */
+  const nb_tensor *head;              /* an output embedding that a config which ties it does not promise; NULL: none */
+  char *tie_warning, *layout_warning; /* what is odd about ties and packed weights, and was taken somehow; or NULL */
 } nb_checkpoint;
 
 /* True if `path` names weights, not only a configuration: any file but a .json, or a folder that holds a checkpoint. */

@@ -57,9 +57,9 @@ struct nb_layout {
   nibble_status (*describe)(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_packed *out,
                             nb_dtype *source_dtype, nibble_error *err);
   nibble_status (*load)(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_weight *out, nibble_error *err);
-  /* Once, when a weight of this layout was found: what the config says of all of them and the tensors tell better.
-   * NULL: nothing. */
-  void (*settle)(nb_checkpoint *checkpoint, const nb_tensor *main);
+  /* Once, when a weight of this layout was found: what the config says of all of them and the tensors tell better, with
+   * a layout_warning of it. NULL: nothing. */
+  nibble_status (*settle)(nb_checkpoint *checkpoint, const nb_tensor *main, nibble_error *err);
   bool (*holds)(nb_format format);
   /* Some layouts have variants, which differ in one part: */
   const char *const *variants; /* their names, the usual one first; ends with NULL. NULL: there are none */

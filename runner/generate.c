@@ -64,6 +64,7 @@ static bool is_eos(const generation *g, int32_t id) {
 static nibble_status prepare(generation *g, nibble_error *err) {
   const nibble_generate_options *o = g->options;
   nb_model_options load = {.context = o->context,
+                           .progress = &o->progress,
                            .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
                            .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8};
   nibble_status status = nb_model_load(o->model, &load, &g->model, err);

@@ -429,6 +429,7 @@ nibble_status nb_model_load(const char *path, const nb_model_options *options, n
   nibble_status status = nb_checkpoint_open(path, &out->checkpoint, err);
   if (status == NIBBLE_OK) status = nb_model_check_runnable(&out->checkpoint, &out->activation, err);
   if (status == NIBBLE_OK) {
+    nb_checkpoint_warn(&out->checkpoint, options->progress);
     out->matrix_options.llm_int8 = options->llm_int8;
     out->matrix_options.int8_activations = options->int8_activations;
     out->matrix_options.int8_threshold = (float)out->checkpoint.config.quant.int8_threshold;

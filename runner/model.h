@@ -67,8 +67,9 @@ typedef struct nb_model_options {
   nb_backend *backend;                                       /* NULL: where the context says, each layer */
   nb_backend *(*backend_of_layer)(void *ctx, int64_t layer); /* NULL: `backend` for all */
   void *ctx;
-  bool llm_int8;         /* int8 weights are multiplied as LLM.int8 does, not as float32 */
-  bool int8_activations; /* packed weights are multiplied as q8.h does */
+  const nibble_progress *progress; /* is told what is odd about the checkpoint; NULL: nobody is */
+  bool llm_int8;                   /* int8 weights are multiplied as LLM.int8 does, not as float32 */
+  bool int8_activations;           /* packed weights are multiplied as q8.h does */
 } nb_model_options;
 
 typedef struct nb_model {

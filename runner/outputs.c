@@ -93,6 +93,7 @@ static nibble_status no_activation(const nibble_logits_options *o, nibble_error 
 static nibble_status forward_open(forward *f, const nb_hook *hook, nibble_error *err) {
   const nibble_logits_options *o = f->options;
   nb_model_options load = {.context = o->context,
+                           .progress = &o->progress,
                            .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
                            .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8};
   nibble_status status = nb_model_load(o->model, &load, &f->model, err);

@@ -67,6 +67,7 @@ static nibble_status run_bench(const nibble_bench_options *o, nibble_bench_resul
   nibble_status status =
       nb_model_load(o->model,
                     &(nb_model_options){.context = o->context,
+                                        .progress = &o->progress,
                                         .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
                                         .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8},
                     &model, err);

@@ -71,13 +71,14 @@ static void check_format(look *l, const nb_model_tensor *want, const nb_tensor *
             nb_dtype_name(have->dtype));
 }
 
-/* What loads the model takes two tensors that differ as they are; but the files contradict their config, and one of
- * them is perhaps not what the model was. */
+/* What loads the model takes two tensors that differ as they are (transformers 5 with a warning, too). Whether the head
+ * is the one that the model had tells a comparison with the original. */
 static void check_tie(look *l) {
-  const nb_checkpoint *c = l->checkpoint;
-  if (c->config.head_differs && !c->config.tie_is_loose)
-    nb_find(l->findings, NIBBLE_FAULT, "shared", "tied-tensors-differ", nb_place_tensor(c->head->name),
-            "tie_word_embeddings says that it is the input embedding, but its bytes are others");
+  const nb_tensor *untied = l->checkpoint->untied;
+  if (untied)
+    nb_find(
+        l->findings, NIBBLE_WARNING, "shared", "tied-tensors-differ", nb_place_tensor(untied->name),
+        "tie_word_embeddings says that it is another tensor, too, but their bytes differ: both are taken as they are");
 }
 
 /* A packing that no row of the layouts reads: whatever its tensors hold, nothing here can tell. */
@@ -236,6 +237,8 @@ typedef struct layout_look {
                           nibble_error *err);
   /* Whether quantization_config says that weights are of this format. NULL: `weight` looks for itself. */
   bool (*says)(const nb_quant_config *quant, nb_format format);
+  /* Once, what concerns all weights of the layout together. NULL: nothing. */
+  void (*whole)(const nb_checkpoint *checkpoint, nb_findings *findings);
 } layout_look;
 
 /* Of a layout without a row: nobody may take the artifact for sound. */
@@ -247,10 +250,10 @@ static nibble_status look_at_nothing(const nb_checkpoint *c, const nb_tensor *ma
   return NIBBLE_OK;
 }
 
-static const layout_look layout_looks[] = {{&nb_layout_bnb4, nb_structure_packed, says_4bit},
-                                           {&nb_layout_bnb8, nb_structure_packed, says_8bit},
-                                           {&nb_layout_gptq, nb_structure_gptq, NULL},
-                                           {NULL, look_at_nothing, NULL}};
+static const layout_look layout_looks[] = {{&nb_layout_bnb4, nb_structure_packed, says_4bit, NULL},
+                                           {&nb_layout_bnb8, nb_structure_packed, says_8bit, NULL},
+                                           {&nb_layout_gptq, nb_structure_gptq, NULL, nb_structure_gptq_label},
+                                           {NULL, look_at_nothing, NULL, NULL}};
 
 /* The row of a layout; the last if there is none. */
 static const layout_look *look_of(const nb_layout *layout) {
@@ -287,6 +290,9 @@ static void check_quant_config(look *l) {
               q->load_in_4bit ? q->quant_type : "");
       return;
     }
+  }
+  for (const layout_look *row = layout_looks; row->layout; row++) {
+    if (row->whole) row->whole(c, l->findings);
   }
   if (!any && look_of(nb_layout_of_config(q))->says)
     nb_find(l->findings, NIBBLE_FAULT, "config", "nothing-is-packed", nb_place_tensor(""),

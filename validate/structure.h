@@ -26,9 +26,11 @@ bool nb_structure_knows(const nb_layout *layout);
 nibble_status nb_structure_packed(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_findings *findings,
                                   nibble_error *err);
 
-/* The same for GPTQ's layout. */
+/* The same for GPTQ's layout; and what concerns all weights of it together. */
 nibble_status nb_structure_gptq(const nb_checkpoint *checkpoint, const nb_tensor *main, nb_findings *findings,
                                 nibble_error *err);
+
+void nb_structure_gptq_label(const nb_checkpoint *checkpoint, nb_findings *findings);
 
 /* tokenizer.json and the special ids of config.json against the embedding's rows. */
 nibble_status nb_structure_vocab(const nb_checkpoint *checkpoint, nb_findings *findings, nibble_error *err);

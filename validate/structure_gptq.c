@@ -71,7 +71,8 @@ static bool check_zeros(gptq_look *l) {
   nb_tally off = {0, -1};
   int64_t by_one[2] = {0, 0}, n = m->groups * m->rows;
   for (int64_t g = 0; symmetric && zeros && words && g < m->groups; g++) {
-    nb_gptq_unpack_zeros(words + g * l->qzeros->shape[1], m->rows, bits, !l->checkpoint->config.quant.gptq_v2, zeros);
+    nb_gptq_unpack_zeros(words + g * l->qzeros->shape[1], m->rows, bits, !l->checkpoint->config.quant.zeros_as_stored,
+                         zeros);
     for (int64_t r = 0; r < m->rows; r++) {
       if (zeros[r] == middle) continue;
       tally(&off, g * m->rows + r);
@@ -269,6 +270,18 @@ static void check_config(gptq_look *l) {
             "it has %lld groups for %lld columns; quantization_config says groups of %lld, which give %lld",
             (long long)l->m.groups, (long long)l->m.cols, (long long)q->group_size,
             (long long)nb_ceil_div(l->m.cols, q->group_size));
+}
+
+/* Zero points say of themselves what version they are of (layouts/gptq.c). No version but 1 is written without a label,
+ * and kernels that take symmetric grids for granted read files of version 2 that lack theirs; nothing makes files of
+ * version 1 under the other label. */
+void nb_structure_gptq_label(const nb_checkpoint *c, nb_findings *findings) {
+  const nb_quant_config *q = &c->config.quant;
+  if (q->zeros_as_stored == q->gptq_v2) return;
+  nb_find(findings, q->gptq_v2 ? NIBBLE_FAULT : NIBBLE_WARNING, "zero", "zero-point-off-by-one", nb_place_tensor(""),
+          "quantization_config says version %d, the zero points of a symmetric grid tell that it is version %d: what "
+          "goes by the config alone reads every weight one step off",
+          q->gptq_v2 ? 2 : 1, q->gptq_v2 ? 1 : 2);
 }
 
 nibble_status nb_structure_gptq(const nb_checkpoint *c, const nb_tensor *main, nb_findings *findings,

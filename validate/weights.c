@@ -330,49 +330,79 @@ static nibble_status compare(const nb_suspect *suspect, nb_findings *findings, n
   return NIBBLE_OK;
 }
 
-/* One tensor of the original. Adds a row if the artifact has it in a shape that can be compared. */
-static nibble_status compare_tensor(const nb_checkpoint *artifact, const nb_checkpoint *original, const nb_tensor *t,
-                                    nb_findings *findings, nb_weights *out, nibble_error *err) {
+typedef struct comparison {
+  const nb_checkpoint *artifact, *original;
+  nb_findings *findings;
+  nb_weights *out;
+} comparison;
+
+/* A tensor of the original and what stands for it in the artifact. Adds a row if the shapes can be compared. */
+static nibble_status compare_pair(const comparison *c, const nb_tensor *t, const nb_tensor *have, const char *name,
+                                  nibble_error *err) {
   nb_values values = {0}, copy = {0};
-  const nb_tensor *have = NULL;
-  nibble_status status = nb_values_open(original, t, &values, err);
-  if (status == NIBBLE_OK) status = nb_checkpoint_counterpart(artifact, values.source.name, &t->id, &have, err);
-  if (status != NIBBLE_OK || !have) {
-    bool tied = t->id.role == NB_HEAD && artifact->config.tie_word_embeddings;
-    if (status == NIBBLE_OK && !tied)
-      nb_find(findings, NIBBLE_WARNING, "missing", "", nb_place_tensor(values.source.name),
-              "the original has it, the artifact does not");
-    nb_values_close(&values);
-    return status;
-  }
   nibble_error unreadable;
   bool is_weight = have->layout || have->is_blocks || nb_dtype_is_float(have->dtype);
-  nibble_status opened = is_weight ? nb_values_open(artifact, have, &copy, &unreadable) : NIBBLE_BAD_INPUT;
+  nibble_status status = nb_values_open(c->original, t, &values, err), opened = NIBBLE_BAD_INPUT;
+  if (status == NIBBLE_OK && is_weight) opened = nb_values_open(c->artifact, have, &copy, &unreadable);
+  if (status != NIBBLE_OK) goto done;
   if (opened == NIBBLE_SYSTEM) {
     status = opened;
     if (err) *err = unreadable;
   } else if (opened != NIBBLE_OK) {
     /* The structure's checks have named the fault. */
-    nb_find(findings, NIBBLE_WARNING, "error", "", nb_place_tensor(values.source.name),
+    nb_find(c->findings, NIBBLE_WARNING, "error", "", nb_place_tensor(name),
             "it cannot be read, so it is not compared");
   } else if (copy.rows != values.rows || copy.cols != values.cols) {
-    nb_find(findings, NIBBLE_FAULT, "shape", "wrong-shape", nb_place_tensor(values.source.name),
+    nb_find(c->findings, NIBBLE_FAULT, "shape", "wrong-shape", nb_place_tensor(name),
             "its shape is [%lld, %lld], the original's [%lld, %lld]", (long long)copy.rows, (long long)copy.cols,
             (long long)values.rows, (long long)values.cols);
   } else if (copy.source.count > 0) {
-    nibble_weight_error *row = &out->rows[out->count];
-    *row = (nibble_weight_error){.tensor = strdup(values.source.name)};
-    if (row->tensor) {
-      out->count++;
-      nb_suspect suspect = {.artifact = artifact, .original = original, .copy = &copy, .values = &values, .row = row};
-      status = compare(&suspect, findings, err);
-    } else {
-      status = nb_fail_memory(err, strlen(values.source.name));
+    nibble_weight_error *row = &c->out->rows[c->out->count];
+    *row = (nibble_weight_error){.tensor = strdup(name)};
+    if (!row->tensor) {
+      status = nb_fail_memory(err, strlen(name));
+      goto done;
     }
+    c->out->count++;
+    nb_suspect suspect = {
+        .artifact = c->artifact, .original = c->original, .copy = &copy, .values = &values, .row = row};
+    status = compare(&suspect, c->findings, err);
   }
+done:
   nb_values_close(&copy);
   nb_values_close(&values);
   return status;
+}
+
+/* An output embedding of its own; NULL: there is none, or it is the input's. */
+static const nb_tensor *own_head(const nb_checkpoint *c) {
+  const nb_slot *slot = nb_checkpoint_slot(c, NB_HEAD);
+  return slot ? slot->tensor : NULL;
+}
+
+static const nb_tensor *embedding_of(const nb_checkpoint *c) {
+  const nb_slot *slot = nb_checkpoint_slot(c, NB_TOKEN_EMBED);
+  return slot ? slot->tensor : NULL;
+}
+
+static nibble_status compare_tensor(const comparison *c, const nb_tensor *t, nibble_error *err) {
+  const char *name = nb_tensor_weight_name(t);
+  const nb_tensor *have = NULL;
+  nibble_status status = nb_checkpoint_counterpart(c->artifact, name, &t->id, &have, err);
+  bool tied = t->id.role == NB_HEAD && !t->id.is_bias && c->artifact->config.tie_word_embeddings;
+  if (status == NIBBLE_OK && !have && tied && t == own_head(c->original)) have = embedding_of(c->artifact);
+  if (status == NIBBLE_OK && have) return compare_pair(c, t, have, name, err);
+  if (status == NIBBLE_OK && !tied)
+    nb_find(c->findings, NIBBLE_WARNING, "missing", "", nb_place_tensor(name),
+            "the original has it, the artifact does not");
+  return status;
+}
+
+/* A head of the artifact's own stands for the original's embedding, if that is its head. */
+static nibble_status compare_untied_head(const comparison *c, nibble_error *err) {
+  const nb_tensor *head = own_head(c->artifact), *embedding = embedding_of(c->original);
+  if (!head || !embedding || own_head(c->original) || !c->original->config.tie_word_embeddings) return NIBBLE_OK;
+  return compare_pair(c, embedding, head, nb_tensor_weight_name(head), err);
 }
 
 nibble_status nb_weights_compare(const nb_checkpoint *artifact, const nb_checkpoint *original,
@@ -381,6 +411,7 @@ nibble_status nb_weights_compare(const nb_checkpoint *artifact, const nb_checkpo
   size_t count = nb_checkpoint_count(original);
   *out = (nb_weights){.rows = nb_alloc(count + 1, sizeof *out->rows)};
   if (!out->rows) return nb_fail_memory(err, count * sizeof *out->rows);
+  const comparison c = {artifact, original, findings, out};
   uint64_t total = 0, done = 0;
   for (size_t i = 0; i < original->tensor_count; i++) total += original->tensors[i].bytes;
   nibble_status status = NIBBLE_OK;
@@ -391,8 +422,9 @@ nibble_status nb_weights_compare(const nb_checkpoint *artifact, const nb_checkpo
     done += t->bytes;
     bool is_weight = t->layout || t->is_blocks || nb_dtype_is_float(t->dtype);
     if (!is_weight || t->is_part) continue;
-    status = compare_tensor(artifact, original, t, findings, out, err);
+    status = compare_tensor(&c, t, err);
   }
+  if (status == NIBBLE_OK) status = compare_untied_head(&c, err);
   if (status == NIBBLE_OK && findings->failed) status = nb_fail_memory(err, sizeof(nibble_finding));
   return status;
 }

@@ -5,12 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/checked.h"
 #include "base/str.h"
 #include "kernels/gptq.h"
 
 static const char main_suffix[] = "qweight";
 enum { MAIN_LENGTH = sizeof main_suffix - 1 };
+
+/* How zero points are stored. */
+static const char *const variants[] = {[NB_GPTQ_V1] = "gptq", [NB_GPTQ_V2] = "gptq_v2", NULL};
 
 /* The four tensors of a packed weight, and what their shapes say. */
 typedef struct gptq_parts {
@@ -162,23 +166,46 @@ static nibble_status load(const nb_checkpoint *checkpoint, const nb_tensor *main
   return status;
 }
 
-/* A symmetric grid has its zero in the middle, whatever version the config claims: files of version 2 are about whose
- * config says nothing (vllm issue 38966). Looks at the first group of one weight. */
-static void settle(nb_checkpoint *c, const nb_tensor *main) {
-  nb_quant_config *q = &c->config.quant;
-  gptq_parts p;
-  if (!q->sym || q->gptq_v2 || find_parts(c, main, &p, NULL) != NIBBLE_OK) return;
-  int bits = nb_gptq_bits(p.packed.format);
-  int64_t words = p.qzeros->shape[1], middle = 0;
+/* Zero points of the first group that are the middle of the grid as they are stored, and with one added. */
+static nibble_status count_middles(const nb_checkpoint *c, const gptq_parts *p, int64_t counts[2], nibble_error *err) {
+  int bits = nb_gptq_bits(p->packed.format);
+  int64_t words = p->qzeros->shape[1];
   uint32_t *packed = nb_alloc((uint64_t)words, sizeof *packed);
-  uint8_t *zeros = nb_alloc((uint64_t)p.packed.rows, 1);
-  if (packed && zeros && nb_tensor_read(c, p.qzeros, (nb_span){0, words}, NB_I32, packed, NULL) == NIBBLE_OK) {
-    nb_gptq_unpack_zeros(packed, p.packed.rows, bits, false, zeros);
-    for (int64_t i = 0; i < p.packed.rows; i++) middle += zeros[i] == 1 << (bits - 1);
-    q->zeros_as_stored = middle == p.packed.rows;
+  uint8_t *zeros = nb_alloc((uint64_t)p->packed.rows, 1);
+  bool ok = packed && zeros;
+  nibble_status status = ok ? nb_tensor_read(c, p->qzeros, (nb_span){0, words}, NB_I32, packed, err)
+                            : nb_fail_memory(err, (size_t)words * sizeof *packed);
+  counts[0] = counts[1] = 0;
+  for (int less_one = 0; status == NIBBLE_OK && less_one < 2; less_one++) {
+    nb_gptq_unpack_zeros(packed, p->packed.rows, bits, less_one != 0, zeros);
+    for (int64_t i = 0; i < p->packed.rows; i++) counts[less_one] += zeros[i] == 1 << (bits - 1);
   }
   free(packed);
   free(zeros);
+  return status;
+}
+
+/* A symmetric grid has its zero in the middle, whatever version the config claims: files of version 2 are about whose
+ * config says version 1 (vllm pull request 38966). Looks at the first group of one weight. */
+static nibble_status settle(nb_checkpoint *c, const nb_tensor *main, nibble_error *err) {
+  nb_quant_config *q = &c->config.quant;
+  gptq_parts p;
+  int64_t counts[2];
+  if (!q->sym || find_parts(c, main, &p, NULL) != NIBBLE_OK) return NIBBLE_OK;
+  nibble_status status = count_middles(c, &p, counts, err);
+  if (status != NIBBLE_OK) return status;
+  if (counts[0] == p.packed.rows) q->zeros_as_stored = true;
+  if (counts[1] == p.packed.rows) q->zeros_as_stored = false;
+  if (q->zeros_as_stored == q->gptq_v2) return NIBBLE_OK;
+  nb_buf text = {0};
+  nb_buf_printf(
+      &text,
+      "%s: its config says %s, but the zero points of a symmetric grid tell that it is %s, which is how they "
+      "are read; what goes by the config alone reads every weight one step off (convert --layout %s mends it)",
+      c->path, variants[q->gptq_v2 ? NB_GPTQ_V2 : NB_GPTQ_V1], variants[q->gptq_v2 ? NB_GPTQ_V1 : NB_GPTQ_V2],
+      variants[q->gptq_v2 ? NB_GPTQ_V1 : NB_GPTQ_V2]);
+  c->layout_warning = text.data;
+  return text.failed ? nb_fail_memory(err, text.length) : NIBBLE_OK;
 }
 
 static bool add_parts(const nb_packed *m, nb_dtype source_dtype, const char *name, nb_part *out, int *count) {
@@ -196,9 +223,7 @@ static bool add_parts(const nb_packed *m, nb_dtype source_dtype, const char *nam
          nb_part_add(out, count, module, "scales", scales) && nb_part_add(out, count, module, "g_idx", g_idx);
 }
 
-/* ---- variants: how zero points are stored ---- */
-
-static const char *const variants[] = {[NB_GPTQ_V1] = "gptq", [NB_GPTQ_V2] = "gptq_v2", NULL};
+/* ---- another variant ---- */
 
 /* Group by group. */
 static nibble_status rewrite_zeros(const nb_checkpoint *c, const nb_tensor *part, int variant, nb_writer *writer,
