@@ -324,6 +324,12 @@ nibble_status nb_bind_check(const nb_checkpoint *c, nibble_error *err) {
   return status;
 }
 
+nibble_status nb_checkpoint_no_stray(const nb_checkpoint *c, nibble_error *err) {
+  if (!c->stray) return NIBBLE_OK;
+  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is none that a model of type '%s' has", c->path,
+                 c->stray->name, c->config.model_type);
+}
+
 nibble_status nb_checkpoint_complete(const nb_checkpoint *c, nibble_error *err) {
   for (size_t i = 0; i < c->promised.count; i++) {
     const nb_slot *slot = &c->slots[i];
@@ -331,7 +337,7 @@ nibble_status nb_checkpoint_complete(const nb_checkpoint *c, nibble_error *err) 
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is missing, which a model of type '%s' has", c->path,
                    slot->wanted->name, c->config.model_type);
   }
-  return NIBBLE_OK;
+  return nb_checkpoint_no_stray(c, err);
 }
 
 void nb_checkpoint_warn(const nb_checkpoint *c, const nibble_progress *progress) {

@@ -152,8 +152,12 @@ const char *nb_tensor_weight_name(const nb_tensor *tensor);
 /* The tensor as it lies in the file, where opening has turned it. */
 nb_tensor nb_tensor_as_stored(const nb_tensor *tensor);
 
-/* NIBBLE_BAD_INPUT names the first tensor that the config promises and the checkpoint lacks. For whoever needs the
- * whole model; inspect can do without. Passes a family without rules. */
+/* NIBBLE_BAD_INPUT if there is a `stray`: whoever reads GGUF files refuses a tensor too many, rather than leave it out.
+ */
+nibble_status nb_checkpoint_no_stray(const nb_checkpoint *checkpoint, nibble_error *err);
+
+/* NIBBLE_BAD_INPUT names the first tensor that the config promises and the checkpoint lacks, or that is a stray. For
+ * whoever needs the whole model; inspect can do without. Passes a family without rules. */
 nibble_status nb_checkpoint_complete(const nb_checkpoint *checkpoint, nibble_error *err);
 
 /* "3, 4": the extents of a shape, for messages; cut to `room` bytes. */

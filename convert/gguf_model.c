@@ -167,11 +167,13 @@ static nibble_status add_rope(const model *m, cJSON *config) {
   if (status == NIBBLE_OK) status = scaling_type(m, &type, &factor);
   if (status != NIBBLE_OK) return status;
   bool linear = nb_str_is(type, "linear"), yarn = nb_str_is(type, "yarn");
+  bool is_scaled = factor != 0 && factor != 1; /* either kind does nothing to angles without a factor */
   if (!linear && !yarn && !nb_str_is(type, "none"))
     return nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: metadata '%s': rope scaling '%.*s' is not supported", m->gguf->path,
                    key_of(m, "rope.scaling.type", key), (int)type.length, type.data);
-  if ((linear || yarn) && factor != 0 && !nb_json_add_float(rope, "factor", factor))
-    return nb_fail_memory(m->err, sizeof(cJSON));
+  linear = linear && is_scaled;
+  yarn = yarn && is_scaled;
+  if ((linear || yarn) && !nb_json_add_float(rope, "factor", factor)) return nb_fail_memory(m->err, sizeof(cJSON));
   if (yarn)
     status =
         copy_int(m, key_of(m, "rope.scaling.original_context_length", key), rope, "original_max_position_embeddings");
@@ -312,9 +314,11 @@ static bool is_understood(const model *m, const char *suffix) {
   return false;
 }
 
-/* What is not understood may change what the model computes: it is refused by name, unless it says zero, or no. */
+/* What is not understood may change what the model computes: it is refused by name, unless it says zero, or no. Of a
+ * scaling of angles zero is a setting like any other. */
 static nibble_status check_metadata(const model *m) {
   const nb_gguf *g = m->gguf;
+  static const char scaling[] = "rope.scaling.";
   size_t n = strlen(m->arch_name);
   char suffix[128];
   for (size_t i = 0; i < g->entry_count; i++) {
@@ -322,7 +326,8 @@ static nibble_status check_metadata(const model *m) {
     if (e->key.length <= n + 1 || memcmp(e->key.data, m->arch_name, n) != 0 || e->key.data[n] != '.') continue;
     snprintf(suffix, sizeof suffix, "%.*s", (int)(e->key.length - n - 1), e->key.data + n + 1);
     bool is_zero = !e->is_array && e->type != NB_GGUF_STRING && nb_gguf_item_double(e, 0) == 0;
-    if (is_zero || is_understood(m, suffix)) continue;
+    bool is_scaling = strncmp(suffix, scaling, sizeof scaling - 1) == 0;
+    if ((is_zero && !is_scaling) || is_understood(m, suffix)) continue;
     return nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: metadata '%s.%s' is not understood in a model of family '%s'",
                    g->path, m->arch_name, suffix, m->arch_name);
   }

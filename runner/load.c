@@ -282,9 +282,8 @@ nibble_status nb_model_check_runnable(const nb_checkpoint *checkpoint, nb_activa
                    config->model_type, config->family ? " as " : "", config->family ? config->architecture : "");
   if (checkpoint->foreign)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: weights packed by '%s' cannot be run", path, checkpoint->foreign);
-  if (checkpoint->stray) /* whoever reads GGUF files refuses a tensor too many, rather than leave it out */
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is none that a model of type '%s' has", path,
-                   checkpoint->stray->name, config->model_type);
+  nibble_status status = nb_checkpoint_no_stray(checkpoint, err);
+  if (status != NIBBLE_OK) return status;
   if (config->unread)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"%s\" changes what a model computes, and is not computed for '%s'",
                    path, config->unread, config->model_type);

@@ -2,33 +2,25 @@
 // knows, tensors and settings that were left out. Each is refused by name, or said to be unread.
 #include <gtest/gtest.h>
 
-#include "tests/checkpoint_files.h"
 #include "tests/gguf_files.h"
-#include "tests/golden_weights.h"
-#include "tests/support.h"
+#include "tests/golden_folder.h"
 
 namespace {
 
-// A folder with the tensors and the config of `file`.
-void Save(const GoldenFile &file, const std::string &config, const std::string &folder) {
-  std::string header, data;
-  for (const auto &[name, t] : file.tensors) {
-    std::string shape;
-    for (int64_t n : t.shape) shape += (shape.empty() ? "" : ",") + std::to_string(n);
-    header += (header.empty() ? "{" : ",") + Entry(name, t.dtype, shape, data.size(), data.size() + t.bytes.size());
-    data += t.bytes;
+// Says of the zero points what the label says.
+void Relabel(GoldenFolder *folder, const std::string &label) {
+  const char *const keys[] = {"checkpoint_format", "format"};
+  cJSON *all = cJSON_Parse(folder->config.c_str());
+  cJSON *quant = cJSON_DetachItemFromObjectCaseSensitive(all, "quantization_config");
+  for (const char *key : keys) {
+    cJSON_DeleteItemFromObjectCaseSensitive(quant, key);
+    if (!label.empty()) cJSON_AddStringToObject(quant, key, label.c_str());
   }
-  std::filesystem::create_directory(folder);
-  WriteFile(folder + "/model.safetensors", Safetensors(header + "}", data));
-  WriteFile(folder + "/config.json", config);
-}
-
-std::string With(std::string text, const std::string &member) { return text.insert(text.find('{') + 1, member + ","); }
-
-void ExpectRefused(const std::string &command, const std::string &name) {
-  CommandResult r = Nibble(command);
-  EXPECT_EQ(r.code, 3) << command << r.err;
-  EXPECT_NE(r.err.find(name), std::string::npos) << command << r.err;
+  char *text = cJSON_Print(quant);
+  folder->Set("quantization_config", text);
+  free(text);
+  cJSON_Delete(quant);
+  cJSON_Delete(all);
 }
 
 struct Packing {
@@ -40,18 +32,16 @@ TEST(SilentDamage, OfPackingsThatNothingHereUndoesIsImpossible) {
                               {"awq", ".qzeros"},           {"mxfp4", ".weight_blocks"},
                               {"auto-round", ".scales"},    {"GPTQ", ".scales"},
                               {"", ".weight_scale_inv"}};
-  GoldenFile plain = ReadSafetensors(Golden("tiny/llama-f32/model.safetensors"));
-  std::string config = ReadFile(Golden("tiny/llama-f32/config.json"));
   for (const Packing &p : packings) {
     TempFolder dir;
-    GoldenFile packed = plain;
+    GoldenFolder packed("tiny/llama-f32");
     std::string method = p.method, module = "model.layers.0.self_attn.q_proj", folder = (dir / "in");
-    GoldenTensor &weight = packed.tensors[module + ".weight"];
+    GoldenTensor &weight = packed.file.tensors[module + ".weight"];
     weight.dtype = "F8_E4M3";
     weight.bytes.resize(weight.bytes.size() / 4);
-    packed.tensors[module + p.part] = {"F32", std::string("\0\0\0\x3a", 4), {1, 1}};
-    std::string quant = R"("quantization_config": {"quant_method": ")" + method + "\"}";
-    Save(packed, method.empty() ? config : With(config, quant), folder);
+    packed.file.tensors[module + p.part] = {"F32", std::string("\0\0\0\x3a", 4), {1, 1}};
+    if (!method.empty()) packed.Set("quantization_config", R"({"quant_method": ")" + method + "\"}");
+    packed.Save(folder);
     std::string name = method.empty() ? module + p.part : method;
     for (const char *option : {" --dequantize", " --dtype bfloat16"})
       ExpectRefused("convert " + folder + " " + (dir / "out") + option, name);
@@ -65,34 +55,107 @@ TEST(SilentDamage, OfPackingsThatNothingHereUndoesIsImpossible) {
 
 TEST(SilentDamage, OfGptqUnderALabelNobodyKnowsIsImpossible) {
   TempFolder dir;
-  std::string from = Golden("gptqmodel-7.7.0/llama-3bit-sym-v2"), config = ReadFile(from + "/config.json");
-  for (size_t at; (at = config.find("\"gptq_v2\"")) != std::string::npos;) config.replace(at, 9, "\"gptq_p\"");
-  Save(ReadSafetensors(from + "/model.safetensors"), config, dir / "in");
+  GoldenFolder labelled("gptqmodel-7.7.0/llama-3bit-sym-v2");
+  Relabel(&labelled, "gptq_p");
+  labelled.Save(dir / "in");
   ExpectRefused("convert " + (dir / "in") + " " + (dir / "out") + " --dequantize", "'gptq_p'");
+}
+
+// Symmetric zero points are the middle of the grid, so they tell how they are stored. Files of version 2 without their
+// label are published, and kernels that leave such zero points unread run them; the other way round nobody writes them.
+TEST(SilentDamage, OfSymmetricZeroPointsUnderTheWrongLabelIsImpossible) {
+  TempFolder dir;
+  GoldenFolder version2("gptqmodel-7.7.0/llama-3bit-sym-v2");
+  const std::string sound = version2.Save(dir / "sound"), to = " --force --dequantize";
+  EXPECT_EQ(Findings(sound, "warning").size(), 0u);
+  ASSERT_EQ(Nibble("convert " + sound + " " + (dir / "want") + to).code, 0);
+  for (const char *label : {"gptq", ""}) {
+    Relabel(&version2, label);
+    std::string folder = version2.Save(dir / "in");
+    ExpectSameLogits(folder, sound);
+    EXPECT_NE(LogitsOf(folder).err.find("tell that it is gptq_v2"), std::string::npos) << LogitsOf(folder).err;
+    EXPECT_EQ(Nibble("verify " + folder).code, 0);
+    EXPECT_EQ(Findings(folder, "warning").size(), 1u);
+    CommandResult r = Nibble("convert " + folder + " " + (dir / "plain") + to);
+    EXPECT_NE(r.err.find("tell that it is gptq_v2"), std::string::npos) << r.err;
+    ExpectSameTensors(dir / "plain", dir / "want");
+    ASSERT_EQ(Nibble("convert " + folder + " " + (dir / "mended") + " --force --layout gptq_v2").code, 0);
+    ExpectSameTensors(dir / "mended", sound);
+    EXPECT_EQ(Findings(dir / "mended", "warning").size(), 0u);
+  }
+  ASSERT_EQ(Nibble("convert " + sound + " " + (dir / "version1") + " --layout gptq").code, 0);
+  GoldenFolder version1("gptqmodel-7.7.0/llama-3bit-sym-v2");  // which says version 2
+  version1.file = ReadSafetensors(dir / "version1/model.safetensors");
+  std::string folder = version1.Save(dir / "version1");
+  ExpectSameLogits(folder, sound);
+  EXPECT_NE(LogitsOf(folder).err.find("tell that it is gptq,"), std::string::npos) << LogitsOf(folder).err;
+  EXPECT_EQ(Nibble("verify " + folder).code, 1);
+  EXPECT_EQ(Findings(folder, "fault").size(), 1u);
+}
+
+// bnb_4bit_quant_storage lets FSDP shard packed weights as if they were plain: the same bytes under another dtype.
+TEST(SilentDamage, OfCodesUnderAFloatDtypeIsImpossible) {
+  const std::pair<const char *, int64_t> dtypes[] = {{"BF16", 2}, {"F16", 2}, {"F32", 4}, {"F64", 8}, {"I8", 1}};
+  for (const char *name : {"tiny/llama-nf4", "tiny/llama-nf4-double", "tiny/llama-fp4",
+                           "families-bnb/t5-gated-bf16-nf4", "families-bnb/gpt2-switches-bf16-nf4"}) {
+    const std::string sound = Golden(name);
+    for (const auto &[dtype, size] : dtypes) {
+      TempFolder dir;
+      GoldenFolder model(name);
+      int moved = 0;
+      for (auto &[tensor, t] : model.file.tensors) {
+        bool is_codes = model.file.tensors.count(tensor + ".absmax");
+        if (!is_codes || t.bytes.size() % (size_t)size) continue;
+        t.dtype = dtype;
+        t.shape = {(int64_t)t.bytes.size() / size, 1};
+        moved++;
+      }
+      ASSERT_GT(moved, 3) << name << dtype;
+      const std::string folder = model.Save(dir / "in");
+      ExpectSameLogits(folder, sound);
+      for (const char *command : {"verify ", "inspect ", "memory "}) {
+        CommandResult r = Nibble(command + folder);
+        EXPECT_EQ(r.code, 0) << command << name << dtype << r.out << r.err;
+      }
+      const std::string commands[] = {"convert %s --dequantize", "quantize %s --method int8 --requantize"};
+      for (std::string command : commands) {
+        size_t at = command.find("%s");
+        std::string rest = command.substr(at + 2);
+        command.resize(at);
+        for (const auto &[from, to] : {std::pair(sound, dir / "a"), std::pair(folder, dir / "b")}) {
+          CommandResult r = Nibble(command + from + " " + to + " --force --no-sync --quiet" + rest);
+          ASSERT_EQ(r.code, 0) << command << r.err;
+        }
+        ExpectSameTensors(dir / "b", dir / "a");
+      }
+    }
+  }
 }
 
 TEST(SilentDamage, BuffersOfKernelsAndBiasesOfZerosAreNotes) {
   TempFolder dir;
-  std::string from = Golden("gptqmodel-7.7.0/llama-3bit-sym-v2"), module = "model.layers.0.self_attn.o_proj";
-  GoldenFile file = ReadSafetensors(from + "/model.safetensors");
+  GoldenFolder folder("gptqmodel-7.7.0/llama-3bit-sym-v2");
+  std::string module = "model.layers.0.self_attn.o_proj";
+  GoldenFile &file = folder.file;
   int64_t out = file.tensors[module + ".qweight"].shape[1];
   file.tensors[module + ".wf"] = {"I32", std::string(32, '\1'), {1, 8}};
   file.tensors[module + ".workspace"] = {"I32", std::string(64, '\0'), {16}};
   file.tensors[module + ".bias"] = {"F16", std::string((size_t)out * 2, '\0'), {out}};
-  Save(file, ReadFile(from + "/config.json"), dir / "in");
+  folder.Save(dir / "in");
   CommandResult r = Nibble("verify " + (dir / "in"));
   EXPECT_EQ(r.code, 0) << r.out << r.err;
   for (const char *name : {".wf: ", ".workspace: ", ".bias: a bias of zeros"})
     EXPECT_NE(r.out.find("note: " + module + name), std::string::npos) << r.out;
   file.tensors[module + ".bias"].bytes[1] = '\x3c';  // 1.0: it is missed
-  Save(file, ReadFile(from + "/config.json"), dir / "biased");
+  folder.Save(dir / "biased");
   EXPECT_EQ(Nibble("verify " + (dir / "biased")).code, 1);
 }
 
 TEST(SilentDamage, OfARopeScalingThatIsTextIsImpossible) {
   TempFolder dir;
-  std::string config = With(ReadFile(Golden("tiny/llama-f32/config.json")), R"("rope_scaling": "linear")");
-  Save(ReadSafetensors(Golden("tiny/llama-f32/model.safetensors")), config, dir / "in");
+  GoldenFolder model("tiny/llama-f32");
+  model.Set("rope_scaling", R"("linear")");
+  model.Save(dir / "in");
   ExpectRefused("logits " + (dir / "in") + " --ids 1,2 --out " + (dir / "l.safetensors"), "\"rope_scaling\"");
 }
 
@@ -104,6 +167,64 @@ TEST(SilentDamage, OfGgufFilesThatAreNoModelIsImpossible) {
   }
   WriteFile(dir / "m.gguf", TinyLlama().Set("general.type", TextValue("model")).Build());
   EXPECT_EQ(Nibble("inspect " + (dir / "m.gguf")).code, 0);
+}
+
+// The members of rope_parameters that `convert` makes of a file with that metadata.
+std::string Rope(const std::vector<std::pair<std::string, std::string>> &metadata) {
+  TempFolder dir;
+  GgufFile file = TinyLlama();
+  for (const auto &[key, value] : metadata) file.Set("llama.rope." + key, value);
+  WriteFile(dir / "m.gguf", file.Build());
+  CommandResult r = Nibble("convert " + (dir / "m.gguf") + " " + (dir / "out"));
+  if (r.code != 0) return r.err;
+  cJSON *config = cJSON_Parse(ReadFile(dir / "out/config.json").c_str());
+  char *text = cJSON_PrintUnformatted(cJSON_GetObjectItem(config, "rope_parameters"));
+  std::string rope = text;
+  free(text);
+  cJSON_Delete(config);
+  return rope;
+}
+
+// As llama.cpp takes them: a factor without a type is a linear one, under its old name, too; no factor is no scaling.
+TEST(SilentDamage, OfRopeScalingInGgufIsImpossible) {
+  const std::string none = R"({"rope_theta":10000,"rope_type":"default"})",
+                    linear = R"({"factor":4,"rope_theta":10000,"rope_type":"linear"})",
+                    yarn =
+                        R"({"factor":4,"original_max_position_embeddings":32,"rope_theta":10000,"rope_type":"yarn"})";
+  const auto factor = std::pair("scaling.factor", F32Value(4)),
+             context = std::pair("scaling.original_context_length", U32Value(32));
+  auto type = [](const char *name) { return std::pair("scaling.type", TextValue(name)); };
+  EXPECT_EQ(Rope({}), none);
+  EXPECT_EQ(Rope({factor}), linear);
+  EXPECT_EQ(Rope({{"scale_linear", F32Value(4)}}), linear);
+  EXPECT_EQ(Rope({{"scale_linear", F32Value(8)}, factor}), linear);
+  EXPECT_EQ(Rope({type("linear"), factor, context}), linear);
+  EXPECT_EQ(Rope({type("none"), factor}), none);
+  EXPECT_EQ(Rope({type("linear")}), none);
+  EXPECT_EQ(Rope({{"scaling.factor", F32Value(1)}}), none);
+  EXPECT_EQ(Rope({type("yarn"), factor, context}), yarn);
+  EXPECT_EQ(Rope({type("yarn"), context}), none);
+  for (const char *key : {"attn_factor", "yarn_beta_fast", "yarn_beta_slow", "yarn_attn_factor", "yarn_ext_factor",
+                          "yarn_log_multiplier"}) {
+    for (float value : {16.0f, 0.0f}) {
+      std::string name = std::string("scaling.") + key, text = Rope({type("yarn"), factor, {name, F32Value(value)}});
+      EXPECT_NE(text.find("metadata 'llama.rope." + name + "' is not understood"), std::string::npos) << text;
+    }
+  }
+}
+
+// Norms of Q and K in a Llama: no config of that family has a place for them, so whoever loads what `convert` or
+// `quantize` made of the file would leave them out.
+TEST(SilentDamage, OfTensorsThatAGgufFileHasTooManyIsImpossible) {
+  TempFolder dir;
+  GgufFile file = TinyLlama();
+  file.Tensor("blk.0.attn_q_norm.weight") = {"blk.0.attn_q_norm.weight", {4}, 0, std::string(16, '\x3f'), -1};
+  WriteFile(dir / "m.gguf", file.Build());
+  const std::string model = dir / "m.gguf", name = "'model.layers.0.self_attn.q_norm.weight' is none";
+  ExpectRefused("convert " + model + " " + (dir / "out"), name);
+  ExpectRefused("quantize " + model + " " + (dir / "out") + " --method nf4", name);
+  ExpectRefused("logits " + model + " --ids 1 --out " + (dir / "l"), name);
+  EXPECT_EQ(Nibble("inspect " + model).code, 0);
 }
 
 }  // namespace
