@@ -99,12 +99,14 @@ static bool is_foreign_part(const char *name) {
   return false;
 }
 
-/* A packing that no row reads: by the config's word, or by a tensor that only such a packing has. */
+/* A packing that no row reads: by the config's word, by a tensor that only such a packing has, or by a type of blocks.
+ */
 static void find_foreign(nb_checkpoint *c) {
   const nb_quant_config *q = &c->config.quant;
   if (q->present && *q->method && !nb_layout_of_config(q)) c->foreign = q->method;
   for (size_t i = 0; i < c->tensor_count && !c->foreign; i++) {
     const nb_tensor *t = &c->tensors[i];
+    if (t->opaque) c->foreign = t->opaque;
     if (!t->layout && !t->is_part && !t->is_blocks && is_foreign_part(t->name)) c->foreign = t->name;
   }
 }

@@ -104,7 +104,7 @@ static nibble_status check_tensor(const nb_checkpoint *c, nb_tensor *t, nibble_e
                    f->path, t->name, (unsigned long long)t->offset, (unsigned long long)(t->offset + t->bytes),
                    (unsigned long long)f->map.size);
   uint64_t need = (uint64_t)t->count * nb_dtype_size(t->dtype);
-  if (!t->is_blocks && !t->is_strided && need != t->bytes)
+  if (!t->is_blocks && !t->opaque && !t->is_strided && need != t->bytes)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s': its shape takes %llu bytes, but %llu are stored", f->path,
                    t->name, (unsigned long long)need, (unsigned long long)t->bytes);
   if (t->permute_heads && (t->ndim < 1 || t->shape[0] % t->permute_heads || t->shape[0] / t->permute_heads % 2))

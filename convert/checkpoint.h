@@ -31,10 +31,11 @@ typedef enum nb_part_role {
 } nb_part_role;
 
 typedef struct nb_tensor {
-  char *name;       /* as Hugging Face names it */
-  nb_dtype dtype;   /* of the stored elements; F32 for a GGUF block format, which reads as float32 */
-  bool is_blocks;   /* stored as GGUF blocks in `format` */
-  nb_format format; /* if is_blocks */
+  char *name;         /* as Hugging Face names it */
+  nb_dtype dtype;     /* of the stored elements; F32 for a GGUF block format, which reads as float32 */
+  bool is_blocks;     /* stored as GGUF blocks in `format` */
+  nb_format format;   /* if is_blocks */
+  const char *opaque; /* stored as blocks of a type of that name which is not read here; the dtype then is U8 */
   int ndim;
   int64_t shape[NB_MAX_DIMS];
   int64_t count;         /* elements */
@@ -166,9 +167,12 @@ void nb_shape_print(char *out, size_t room, const int64_t *shape, int ndim);
 /* Tells what is odd about the checkpoint, a warning each. */
 void nb_checkpoint_warn(const nb_checkpoint *checkpoint, const nibble_progress *progress);
 
-/* The stored bytes in the mapped file, if they are exactly the tensor, contiguous and in order (no block format, no
+/* The stored bytes in the mapped file, if they are exactly the tensor, contiguous and in order (no blocks, no
  * permuted rows, no strides); else NULL. The address has no alignment to count on. */
 const void *nb_tensor_view(const nb_checkpoint *checkpoint, const nb_tensor *tensor);
+
+/* What its elements are stored as, by name. */
+const char *nb_tensor_type_name(const nb_tensor *tensor);
 
 /* The stored bytes as they lie. */
 const void *nb_tensor_raw(const nb_checkpoint *checkpoint, const nb_tensor *tensor);

@@ -12,45 +12,46 @@
 
 typedef struct element_type {
   const char *name;
-  enum { UNSUPPORTED, PLAIN, BLOCKS } kind;
-  nb_dtype dtype;   /* PLAIN */
-  nb_format format; /* BLOCKS */
+  enum { UNSUPPORTED, PLAIN, BLOCKS, OPAQUE } kind;
+  nb_dtype dtype;     /* PLAIN */
+  nb_format format;   /* BLOCKS */
+  int weights, bytes; /* OPAQUE: of a block, which nothing here can read */
 } element_type;
 
 /* By the file's number: ggml_type in ggml.h. The gaps are types that were taken out again. */
 static const element_type element_types[] = {
-    [0] = {"F32", PLAIN, NB_F32, 0},
-    [1] = {"F16", PLAIN, NB_F16, 0},
-    [2] = {"Q4_0", BLOCKS, NB_F32, NB_FORMAT_Q4_0},
-    [3] = {"Q4_1", BLOCKS, NB_F32, NB_FORMAT_Q4_1},
-    [6] = {"Q5_0", BLOCKS, NB_F32, NB_FORMAT_Q5_0},
-    [7] = {"Q5_1", BLOCKS, NB_F32, NB_FORMAT_Q5_1},
-    [8] = {"Q8_0", BLOCKS, NB_F32, NB_FORMAT_Q8_0},
-    [9] = {"Q8_1", UNSUPPORTED, 0, 0},
-    [10] = {"Q2_K", BLOCKS, NB_F32, NB_FORMAT_Q2_K},
-    [11] = {"Q3_K", BLOCKS, NB_F32, NB_FORMAT_Q3_K},
-    [12] = {"Q4_K", BLOCKS, NB_F32, NB_FORMAT_Q4_K},
-    [13] = {"Q5_K", BLOCKS, NB_F32, NB_FORMAT_Q5_K},
-    [14] = {"Q6_K", BLOCKS, NB_F32, NB_FORMAT_Q6_K},
-    [15] = {"Q8_K", UNSUPPORTED, 0, 0},
-    [16] = {"IQ2_XXS", UNSUPPORTED, 0, 0},
-    [17] = {"IQ2_XS", UNSUPPORTED, 0, 0},
-    [18] = {"IQ3_XXS", UNSUPPORTED, 0, 0},
-    [19] = {"IQ1_S", UNSUPPORTED, 0, 0},
-    [20] = {"IQ4_NL", UNSUPPORTED, 0, 0},
-    [21] = {"IQ3_S", UNSUPPORTED, 0, 0},
-    [22] = {"IQ2_S", UNSUPPORTED, 0, 0},
-    [23] = {"IQ4_XS", UNSUPPORTED, 0, 0},
-    [24] = {"I8", PLAIN, NB_I8, 0},
-    [25] = {"I16", PLAIN, NB_I16, 0},
-    [26] = {"I32", PLAIN, NB_I32, 0},
-    [27] = {"I64", PLAIN, NB_I64, 0},
-    [28] = {"F64", PLAIN, NB_F64, 0},
-    [29] = {"IQ1_M", UNSUPPORTED, 0, 0},
-    [30] = {"BF16", PLAIN, NB_BF16, 0},
-    [34] = {"TQ1_0", UNSUPPORTED, 0, 0},
-    [35] = {"TQ2_0", UNSUPPORTED, 0, 0},
-    [39] = {"MXFP4", UNSUPPORTED, 0, 0},
+    [0] = {"F32", PLAIN, NB_F32, 0, 0, 0},
+    [1] = {"F16", PLAIN, NB_F16, 0, 0, 0},
+    [2] = {"Q4_0", BLOCKS, NB_F32, NB_FORMAT_Q4_0, 0, 0},
+    [3] = {"Q4_1", BLOCKS, NB_F32, NB_FORMAT_Q4_1, 0, 0},
+    [6] = {"Q5_0", BLOCKS, NB_F32, NB_FORMAT_Q5_0, 0, 0},
+    [7] = {"Q5_1", BLOCKS, NB_F32, NB_FORMAT_Q5_1, 0, 0},
+    [8] = {"Q8_0", BLOCKS, NB_F32, NB_FORMAT_Q8_0, 0, 0},
+    [9] = {"Q8_1", UNSUPPORTED, 0, 0, 0, 0},
+    [10] = {"Q2_K", BLOCKS, NB_F32, NB_FORMAT_Q2_K, 0, 0},
+    [11] = {"Q3_K", BLOCKS, NB_F32, NB_FORMAT_Q3_K, 0, 0},
+    [12] = {"Q4_K", BLOCKS, NB_F32, NB_FORMAT_Q4_K, 0, 0},
+    [13] = {"Q5_K", BLOCKS, NB_F32, NB_FORMAT_Q5_K, 0, 0},
+    [14] = {"Q6_K", BLOCKS, NB_F32, NB_FORMAT_Q6_K, 0, 0},
+    [15] = {"Q8_K", OPAQUE, NB_U8, 0, 256, 292},
+    [16] = {"IQ2_XXS", OPAQUE, NB_U8, 0, 256, 66},
+    [17] = {"IQ2_XS", OPAQUE, NB_U8, 0, 256, 74},
+    [18] = {"IQ3_XXS", OPAQUE, NB_U8, 0, 256, 98},
+    [19] = {"IQ1_S", OPAQUE, NB_U8, 0, 256, 50},
+    [20] = {"IQ4_NL", OPAQUE, NB_U8, 0, 32, 18},
+    [21] = {"IQ3_S", OPAQUE, NB_U8, 0, 256, 110},
+    [22] = {"IQ2_S", OPAQUE, NB_U8, 0, 256, 82},
+    [23] = {"IQ4_XS", OPAQUE, NB_U8, 0, 256, 136},
+    [24] = {"I8", PLAIN, NB_I8, 0, 0, 0},
+    [25] = {"I16", PLAIN, NB_I16, 0, 0, 0},
+    [26] = {"I32", PLAIN, NB_I32, 0, 0, 0},
+    [27] = {"I64", PLAIN, NB_I64, 0, 0, 0},
+    [28] = {"F64", PLAIN, NB_F64, 0, 0, 0},
+    [29] = {"IQ1_M", OPAQUE, NB_U8, 0, 256, 56},
+    [30] = {"BF16", PLAIN, NB_BF16, 0, 0, 0},
+    [34] = {"TQ1_0", OPAQUE, NB_U8, 0, 256, 54},
+    [35] = {"TQ2_0", OPAQUE, NB_U8, 0, 256, 66},
+    [39] = {"MXFP4", OPAQUE, NB_U8, 0, 32, 17},
 };
 
 /* The config's source: metadata keys begin with the architecture's name. */
@@ -424,16 +425,19 @@ static nibble_status measure(const model *m, const nb_gguf_tensor *t, nb_tensor 
                    (int)t->name.length, t->name.data, type->name);
   out->dtype = type->dtype;
   out->is_blocks = type->kind == BLOCKS;
+  out->opaque = type->kind == OPAQUE ? type->name : NULL;
   out->format = type->format;
   int64_t unit = 1, unit_bytes = (int64_t)nb_dtype_size(type->dtype), units, bytes;
   if (out->is_blocks) {
-    const nb_format_row *info = nb_format_info(type->format);
-    unit = info->block.weights;
-    unit_bytes = info->block.bytes;
-    if (t->shape[t->ndim - 1] % unit != 0)
-      return nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: tensor '%.*s': rows of %lld are no whole blocks of %s", path,
-                     (int)t->name.length, t->name.data, (long long)t->shape[t->ndim - 1], type->name);
+    unit = nb_format_info(type->format)->block.weights;
+    unit_bytes = nb_format_info(type->format)->block.bytes;
+  } else if (out->opaque) {
+    unit = type->weights;
+    unit_bytes = type->bytes;
   }
+  if (t->shape[t->ndim - 1] % unit != 0)
+    return nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: tensor '%.*s': rows of %lld are no whole blocks of %s", path,
+                   (int)t->name.length, t->name.data, (long long)t->shape[t->ndim - 1], type->name);
   if (!nb_shape_count(t->shape, t->ndim, &units) || __builtin_mul_overflow(units / unit, unit_bytes, &bytes))
     return nb_fail(m->err, NIBBLE_BAD_INPUT, "%s: tensor '%.*s': its shape is too large", path, (int)t->name.length,
                    t->name.data);

@@ -30,7 +30,7 @@ static void add_to_total(nibble_inspection *in, const char *format, int64_t para
 static nibble_status describe_tensor(inspection *in, const nb_tensor *t, nibble_tensor_info *info, nibble_error *err) {
   const char *path = in->checkpoint.files[t->file].path, *slash = strrchr(path, '/');
   *info = (nibble_tensor_info){.name = t->name,
-                               .dtype = t->is_blocks ? nb_format_info(t->format)->name : nb_dtype_name(t->dtype),
+                               .dtype = nb_tensor_type_name(t),
                                .ndim = t->ndim,
                                .bytes = t->bytes,
                                .file = slash ? slash + 1 : path};
@@ -41,7 +41,7 @@ static nibble_status describe_tensor(inspection *in, const nb_tensor *t, nibble_
     info->format = "part";
     return NIBBLE_OK;
   }
-  bool is_float = t->is_blocks || nb_dtype_is_float(t->dtype);
+  bool is_float = t->is_blocks || t->opaque || nb_dtype_is_float(t->dtype);
   int64_t parameters = is_float ? t->count : 0; /* position ids and the like are no parameters */
   uint64_t bytes = t->bytes;
   if (t->layout) {

@@ -10,7 +10,12 @@ const void *nb_tensor_raw(const nb_checkpoint *c, const nb_tensor *t) {
 }
 
 const void *nb_tensor_view(const nb_checkpoint *c, const nb_tensor *t) {
-  return t->is_blocks || t->permute_heads || t->is_strided ? NULL : nb_tensor_raw(c, t);
+  return t->is_blocks || t->opaque || t->permute_heads || t->is_strided ? NULL : nb_tensor_raw(c, t);
+}
+
+const char *nb_tensor_type_name(const nb_tensor *t) {
+  if (t->opaque) return t->opaque;
+  return t->is_blocks ? nb_format_info(t->format)->name : nb_dtype_name(t->dtype);
 }
 
 /* n elements; either the same dtype or two float ones. */
@@ -87,9 +92,9 @@ nibble_status nb_tensor_read(const nb_checkpoint *c, const nb_tensor *t, nb_span
     return nb_fail(err, NIBBLE_USAGE, "%s: tensor '%s': elements %lld to %lld of %lld were asked for", path, t->name,
                    (long long)first, (long long)(first + count), (long long)t->count);
   bool writable = nb_dtype_is_float(dtype) && dtype != NB_F8_E4M3 && dtype != NB_F8_E5M2;
-  if (dtype != t->dtype && !(writable && nb_dtype_is_float(t->dtype)))
+  if (t->opaque || (dtype != t->dtype && !(writable && nb_dtype_is_float(t->dtype))))
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s': %s cannot be read as %s", path, t->name,
-                   nb_dtype_name(t->dtype), nb_dtype_name(dtype));
+                   nb_tensor_type_name(t), nb_dtype_name(dtype));
   if (count == 0) return NIBBLE_OK;
   if (t->is_strided) {
     gather(c, t, first, count, dtype, out);

@@ -51,8 +51,6 @@ static nibble_status check_options(quantizer *q, nibble_error *err) {
 
 static nibble_status check_not_packed(const quantizer *q, nibble_error *err) {
   const nb_checkpoint *c = &q->checkpoint;
-  if (c->foreign)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: it is packed by '%s', which cannot be undone here", c->path, c->foreign);
   for (size_t i = 0; i < c->tensor_count && !q->options->requantize; i++) {
     const nb_tensor *t = &c->tensors[i];
     if (!t->layout && !(t->is_blocks && q->selection.choices[i] == NB_CHOICE_QUANTIZE)) continue;
@@ -129,6 +127,8 @@ static nibble_status open_source(quantizer *q, nibble_error *err) {
             "%s: the family of model_type \"%s\" is not known: every 2-D weight that is not named like an embedding, a "
             "norm or a head is taken for a linear layer's",
             o->src, c->config.model_type);
+  if (c->foreign)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: it is packed by '%s', which cannot be undone here", c->path, c->foreign);
   if ((status = nb_select(c, &choice, &q->selection, err)) != NIBBLE_OK) return status;
   tell_of_experts(q);
   tell_of_the_rest(q);

@@ -73,13 +73,9 @@ static void hash_tensors(void *ctx, int64_t begin, int64_t end, int thread) {
   }
 }
 
-static const char *stored_dtype(const nb_tensor *t) {
-  return t->is_blocks ? nb_format_info(t->format)->name : nb_dtype_name(t->dtype);
-}
-
 static cJSON *tensor_entry(const nb_tensor *t, const char *hash) {
   cJSON *entry = cJSON_CreateObject(), *shape = cJSON_AddArrayToObject(entry, "shape");
-  bool ok = shape && cJSON_AddStringToObject(entry, "dtype", stored_dtype(t));
+  bool ok = shape && cJSON_AddStringToObject(entry, "dtype", nb_tensor_type_name(t));
   for (int d = 0; ok && d < t->ndim; d++) ok = cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)t->shape[d]));
   if (ok && cJSON_AddStringToObject(entry, "sha256", hash)) return entry;
   cJSON_Delete(entry);

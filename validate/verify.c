@@ -51,6 +51,9 @@ static nibble_status check_structure(verification *v, const nibble_verify_option
 
 static nibble_status check_weights(verification *v, const nibble_verify_options *o, nibble_error *err) {
   double start = nb_seconds();
+  if (v->original.foreign)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: weights packed by '%s' cannot be compared with", v->original.path,
+                   v->original.foreign);
   nibble_status status = nb_weights_compare(&v->artifact, &v->original, &o->progress, &v->findings, &v->weights, err);
   v->public.weights = v->weights.rows;
   v->public.weight_count = v->weights.count;

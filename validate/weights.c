@@ -264,9 +264,8 @@ static nibble_status sum_up(const nb_values *artifact, const nb_values *original
 static void fill_row(nibble_weight_error *row, const nb_values *artifact, const sums *s) {
   double norm = sqrt(s->squares);
   const nb_source *source = &artifact->source;
-  row->format = source->is_packed           ? nb_format_info(source->weight.packed.format)->name
-                : source->tensor->is_blocks ? nb_format_info(source->tensor->format)->name
-                                            : nb_dtype_name(source->tensor->dtype);
+  row->format =
+      source->is_packed ? nb_format_info(source->weight.packed.format)->name : nb_tensor_type_name(source->tensor);
   row->rows = artifact->rows;
   row->cols = artifact->cols;
   row->relative_error = norm > 0 ? sqrt(s->error) / norm : s->error > 0 ? INFINITY : 0;

@@ -227,4 +227,41 @@ TEST(SilentDamage, OfTensorsThatAGgufFileHasTooManyIsImpossible) {
   EXPECT_EQ(Nibble("inspect " + model).code, 0);
 }
 
+// Types of blocks that are not computed here: such a file can be looked at and weighed, and all else names the type.
+TEST(SilentDamage, OfBlocksThatAreNotReadIsImpossible) {
+  const struct {
+    uint32_t type;
+    const char *name;
+    size_t weights, bytes;
+  } types[] = {{15, "Q8_K", 256, 292},   {16, "IQ2_XXS", 256, 66}, {17, "IQ2_XS", 256, 74}, {18, "IQ3_XXS", 256, 98},
+               {19, "IQ1_S", 256, 50},   {20, "IQ4_NL", 32, 18},   {21, "IQ3_S", 256, 110}, {22, "IQ2_S", 256, 82},
+               {23, "IQ4_XS", 256, 136}, {29, "IQ1_M", 256, 56},   {34, "TQ1_0", 256, 54},  {35, "TQ2_0", 256, 66},
+               {39, "MXFP4", 32, 17}};
+  for (const auto &[type, name, weights, bytes] : types) {
+    TempFolder dir;
+    GgufFile file = TinyLlama();
+    file.Set("llama.feed_forward_length", U32Value(256));
+    for (const char *part : {"gate", "up"})
+      file.Tensor(std::string("blk.0.ffn_") + part + ".weight") = {
+          std::string("blk.0.ffn_") + part + ".weight", {8, 256}, 0, std::string(8 * 256 * 4, '\0'), -1};
+    const std::string down = "blk.0.ffn_down.weight";
+    file.Tensor(down) = {down, {256, 8}, type, std::string(8 * 256 / weights * bytes, '\1'), -1};
+    WriteFile(dir / "m.gguf", file.Build());
+    const std::string model = dir / "m.gguf", quoted = std::string("'") + name + "'";
+    CommandResult r = Nibble("inspect " + model);
+    EXPECT_EQ(r.code, 0) << name << r.err;
+    EXPECT_NE(r.out.find(name), std::string::npos) << r.out;
+    EXPECT_EQ(Nibble("memory " + model).code, 0) << name;
+    ExpectRefused("convert " + model + " " + (dir / "out"), quoted);
+    ExpectRefused("quantize " + model + " " + (dir / "out") + " --method nf4 --requantize", quoted);
+    ExpectRefused("logits " + model + " --ids 1 --out " + (dir / "l"), quoted);
+    r = Nibble("verify " + model);
+    EXPECT_EQ(r.code, 1) << r.out;
+    EXPECT_NE(r.out.find(quoted + ", which is not read here"), std::string::npos) << r.out;
+    file.Tensor(down).data.resize(8);  // the last tensor but one
+    WriteFile(dir / "m.gguf", file.Build());
+    EXPECT_EQ(Nibble("inspect " + model).code, 3) << name;
+  }
+}
+
 }  // namespace
