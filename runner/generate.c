@@ -1,4 +1,5 @@
 /* nibble_generate: a prompt goes in, text comes out token by token. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -11,7 +12,7 @@
 #include "runner/sample.h"
 #include "runner/session.h"
 
-enum { DEFAULT_NEW_TOKENS = 128, STEP_TOKENS = 512, MAX_EOS = 16 };
+enum { DEFAULT_NEW_TOKENS = 128, STEP_TOKENS = 512 };
 
 typedef struct generation {
   const nibble_generate_options *options;
@@ -24,32 +25,39 @@ typedef struct generation {
   nb_ids prompt;
   nb_buf text;
   float *logits; /* [vocab] */
-  int64_t eos[MAX_EOS];
+  int64_t *eos;
   int eos_count;
   int64_t room; /* new tokens that may come */
 } generation;
 
-static void add_eos(generation *g, const cJSON *value) {
-  const cJSON *item = cJSON_IsArray(value) ? value->child : value;
-  for (; cJSON_IsNumber(item) && g->eos_count < MAX_EOS; item = cJSON_IsArray(value) ? item->next : NULL) {
+/* The tokens of a list, or the one; false without memory. */
+static bool take_eos(generation *g, const cJSON *value) {
+  bool is_list = cJSON_IsArray(value);
+  free(g->eos);
+  g->eos_count = 0;
+  if (!(g->eos = nb_alloc((uint64_t)cJSON_GetArraySize(value) + 1, sizeof *g->eos))) return false;
+  for (const cJSON *item = is_list ? value->child : value; item; item = is_list ? item->next : NULL) {
     double id = item->valuedouble;
-    if (id >= 0 && id <= INT32_MAX) g->eos[g->eos_count++] = (int64_t)id;
+    if (cJSON_IsNumber(item) && id >= 0 && id <= INT32_MAX) g->eos[g->eos_count++] = (int64_t)id;
   }
+  return true;
 }
 
-/* generation_config.json may name more tokens to stop at than config.json (chat models do). */
+/* Those of generation_config.json, if it names any; else those of config.json. */
 static nibble_status find_eos(generation *g, nibble_error *err) {
   const nb_checkpoint *c = &g->model.checkpoint;
-  for (int i = 0; i < c->config.eos_token_count; i++) g->eos[g->eos_count++] = c->config.eos_token_ids[i];
   char *path = c->folder ? nb_path_join(c->folder, "generation_config.json") : NULL;
+  const cJSON *said = cJSON_GetObjectItemCaseSensitive(c->config.json, "eos_token_id");
+  cJSON *json = NULL;
   nibble_status status = NIBBLE_OK;
   if (path && access(path, F_OK) == 0) {
-    cJSON *json = NULL;
     status = nb_json_load(path, &json, err);
     if (status == NIBBLE_OK) status = nb_json_last_wins(json, err);
-    if (status == NIBBLE_OK) add_eos(g, cJSON_GetObjectItemCaseSensitive(json, "eos_token_id"));
-    cJSON_Delete(json);
+    const cJSON *other = cJSON_GetObjectItemCaseSensitive(json, "eos_token_id");
+    if (cJSON_IsNumber(other) || cJSON_IsArray(other)) said = other;
   }
+  if (status == NIBBLE_OK && said && !take_eos(g, said)) status = nb_fail_memory(err, sizeof *g->eos);
+  cJSON_Delete(json);
   free(path);
   return status;
 }
@@ -99,7 +107,13 @@ static nibble_status feed(generation *g, const int32_t *ids, int64_t count, nibb
     nibble_status status = nb_session_step(g->session, ids + at, step, err);
     if (status != NIBBLE_OK) return status;
   }
-  return nb_session_logits(g->session, &(int32_t){(int32_t)(step - 1)}, 1, g->logits, err);
+  nibble_status status = nb_session_logits(g->session, &(int32_t){(int32_t)(step - 1)}, 1, g->logits, err);
+  for (int64_t i = 0; status == NIBBLE_OK && i < g->model.checkpoint.config.vocab_size; i++) {
+    if (isfinite(g->logits[i])) continue;
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: the model's output is not finite after %lld tokens", g->options->model,
+                   (long long)(g->result->prompt_tokens + g->result->new_tokens));
+  }
+  return status;
 }
 
 static void hand_out(generation *g, size_t from) {
@@ -152,6 +166,7 @@ static nibble_status generate(const nibble_generate_options *options, nibble_gen
   nb_tokenizer_close(g.tokenizer);
   nb_ids_free(&g.prompt);
   free(g.logits);
+  free(g.eos);
   nb_model_free(&g.model);
   return status;
 }

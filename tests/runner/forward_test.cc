@@ -5,7 +5,7 @@
 #include <cmath>
 #include <memory>
 
-#include "tests/golden_weights.h"
+#include "tests/golden_folder.h"
 #include "tests/support.h"
 
 extern "C" {
@@ -481,6 +481,52 @@ TEST(Generate, IsDeterministicForASeed) {
   EXPECT_EQ(Nibble(sampled + "1 --threads 1").out, one.out);
   EXPECT_NE(Nibble(sampled + "2").out, one.out);
   EXPECT_EQ(Nibble(command + " --temperature 1.5 --top-k 1").out, Nibble(command).out) << "top-k 1 is greedy";
+}
+
+// As in transformers: the tokens of generation_config.json alone, where it names any, however many.
+TEST(Generate, StopsAtTheTokensOfTheGenerationConfig) {
+  TempFolder folder;
+  const std::string model = folder / "m", beside = model + "/generation_config.json";
+  auto stops = [&](const std::string &config, const std::string &generation) {
+    CopyChanged("llama-f32", model, "\"eos_token_id\": 1", "\"eos_token_id\": " + config);
+    WriteFile(model + "/tokenizer.json", ReadFile(Tiny("llama-f32/tokenizer.json")));
+    WriteFile(beside, generation);
+    CommandResult r = Nibble("generate " + model + " --prompt 'the cat' --max-new-tokens 1 --quiet --json");
+    EXPECT_EQ(r.code, 0) << r.err;
+    cJSON *json = cJSON_Parse(r.out.c_str());
+    bool stopped = cJSON_IsTrue(cJSON_GetObjectItem(json, "stopped_at_eos"));
+    cJSON_Delete(json);
+    return stopped;
+  };
+  std::string all = "[";
+  int first = -1, found = 0;
+  for (int id = 0; id < 48; id++) {
+    all += (id ? "," : "") + std::to_string(id);
+    if (!stops("1", "{\"eos_token_id\": " + std::to_string(id) + "}")) continue;
+    first = id;
+    found++;
+  }
+  ASSERT_EQ(found, 1);
+  const std::string next = std::to_string(first), other = std::to_string((first + 1) % 48);
+  EXPECT_TRUE(stops(other, "{\"eos_token_id\": " + all + "]}"));
+  EXPECT_FALSE(stops(next, "{\"eos_token_id\": " + other + "}"));
+  EXPECT_FALSE(stops(next, "{\"eos_token_id\": [" + other + "]}"));
+  EXPECT_TRUE(stops(next, "{\"eos_token_id\": null}"));
+  EXPECT_TRUE(stops(next, "{}"));
+}
+
+TEST(Generate, NamesAModelWhoseOutputIsNotFinite) {
+  TempFolder folder;
+  GoldenFolder model("tiny/llama-f32");
+  for (size_t i = 3; i < 4 * 24; i += 4) model.file.tensors["model.norm.weight"].bytes[i] = '\x7f';
+  for (size_t i = 2; i < 4 * 24; i += 4) model.file.tensors["model.norm.weight"].bytes[i] = '\xff';
+  model.Save(folder / "m");
+  WriteFile(folder / "m/tokenizer.json", ReadFile(Tiny("llama-f32/tokenizer.json")));
+  for (const char *how : {"", " --temperature 1"}) {
+    CommandResult r = Nibble("generate " + (folder / "m") + " --prompt 'the cat' --max-new-tokens 3 --quiet" + how);
+    EXPECT_EQ(r.code, 3) << r.out;
+    EXPECT_NE(r.err.find("not finite"), std::string::npos) << r.err;
+  }
 }
 
 // ---- sampling
