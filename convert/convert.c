@@ -27,6 +27,7 @@ enum {
 typedef struct item {
   nb_tensor tensor; /* as it lies in the source */
   const char *name; /* in the output */
+  char *renamed;    /* `name`, if it is none of the source's; freed at the end */
   nb_dtype dtype;
   bool unpack; /* a packed weight that becomes a matrix [rows, cols], */
   bool turn;   /* which the family stores as [cols, rows] */
@@ -268,11 +269,18 @@ static nibble_status make_plan(plan *p, nibble_error *err) {
   if (status != NIBBLE_OK) return status;
   if (!(p->items = nb_alloc(c->tensor_count, sizeof *p->items)))
     return nb_fail_memory(err, c->tensor_count * sizeof *p->items);
+  const nb_layout *layout = p->options->dequantize ? nb_layout_of_config(&c->config.quant) : NULL;
+  bool by_modules = layout && layout->names_modules;
   for (size_t i = 0; i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
     if (t->is_part && p->options->dequantize) continue;
     item it = {.tensor = nb_tensor_as_stored(t), .dtype = t->dtype, .unpack = t->layout && p->options->dequantize};
     it.name = it.unpack ? nb_tensor_weight_name(t) : t->name;
+    if (by_modules && t->id.rule && t->id.rule->stored & NB_MODULE_LAST && !t->twin) {
+      /* A plain model's files do not name it by its module, as packed ones of that layout do. */
+      if (!(it.renamed = nb_identity_name(&c->config, &t->id))) return nb_fail_memory(err, strlen(t->name));
+      it.name = it.renamed;
+    }
     if (it.unpack) {
       it.rows = t->packed->rows;
       it.cols = t->packed->cols;
@@ -384,6 +392,7 @@ done:
   nb_manifest_free(manifest);
   nb_writer_close(writer);
   nb_stage_abort(&stage);
+  for (size_t i = 0; i < p.count; i++) free(p.items[i].renamed);
   free(p.items);
   nb_checkpoint_close(&source);
   return status;

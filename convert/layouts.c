@@ -11,6 +11,12 @@
 
 const nb_layout *const nb_layouts[] = {&nb_layout_bnb4, &nb_layout_bnb8, &nb_layout_gptq, NULL};
 
+bool nb_layout_takes(const nb_layout *layout, const nb_rule *rule, int layer) {
+  nb_kind kind = nb_role_info(rule->role)->kind;
+  if (kind == NB_KIND_EXPERT) return layout->packs_experts;
+  return kind != NB_KIND_LINEAR || !layout->blocks_only || (layer >= 0 && !(rule->stored & NB_UNLISTED));
+}
+
 bool nb_layout_is_named(const nb_layout *layout, const nb_quant_config *quant) {
   return quant->present && strcmp(layout->method, quant->method) == 0;
 }

@@ -71,6 +71,7 @@ struct nb_layout {
   const char *config_too; /* a file beside config.json that repeats quantization_config, or NULL */
   bool packs_experts;     /* each matrix of a layer's experts may be packed; else they stay as they are */
   bool blocks_only;       /* whoever loads it looks for packed weights in blocks, and for the output embedding */
+  bool names_modules;     /* and for tensors by the names of their modules (NB_MODULE_LAST) */
   /* Members of quantization_config that say by rules of the layout's own which modules are packed; ends with NULL. */
   const char *const *choosers;
   /* quantization_config, for the caller; NULL without memory. */
@@ -80,6 +81,10 @@ struct nb_layout {
 
 /* All of them; ends with NULL. */
 extern const nb_layout *const nb_layouts[];
+
+/* False for a linear layer's weight that whoever loads the layout takes for a plain one: of a rule, in a layer (-1:
+ * outside of blocks). */
+bool nb_layout_takes(const nb_layout *layout, const nb_rule *rule, int layer);
 
 /* True if quantization_config names the layout's method. */
 bool nb_layout_is_named(const nb_layout *layout, const nb_quant_config *quant);

@@ -53,10 +53,12 @@ typedef enum nb_when {
 
 /* How a tensor is stored. */
 enum {
-  NB_TRANSPOSED = 1, /* a plain weight lies as [in, out] (transformers' Conv1D); a packed one as any other */
-  NB_KEEP_F32 = 2,   /* transformers never packs it, and makes float32 of float16 (_keep_in_fp32_modules) */
-  NB_BARE = 4,       /* its name is the rule's, with no ".weight" after it */
-  NB_NO_PREFIX = 8,  /* no base_prefix before it */
+  NB_TRANSPOSED = 1,   /* a plain weight lies as [in, out] (transformers' Conv1D); a packed one as any other */
+  NB_KEEP_F32 = 2,     /* transformers never packs it, and makes float32 of float16 (_keep_in_fp32_modules) */
+  NB_BARE = 4,         /* its name is the rule's, with no ".weight" after it */
+  NB_NO_PREFIX = 8,    /* no base_prefix before it */
+  NB_MODULE_LAST = 16, /* transformers renames it on loading: its module has the last of the names */
+  NB_UNLISTED = 32,    /* GPTQModel's table of the family's layers lacks it, so it loads it plain only */
 };
 
 typedef struct nb_rule {

@@ -340,6 +340,12 @@ char *nb_identity_name(const nb_config *config, const nb_identity *id) {
   return expand(prefix_of(config, id->rule), id->rule->name, id->layer, id->expert, suffix);
 }
 
+char *nb_identity_module_name(const nb_config *config, const nb_identity *id) {
+  const char *last = id->rule->stored & NB_MODULE_LAST ? strrchr(id->rule->name, '|') : NULL;
+  if (!last) return nb_identity_name(config, id);
+  return expand(prefix_of(config, id->rule), last + 1, id->layer, id->expert, id->is_bias ? bias : weight);
+}
+
 nibble_status nb_identify_gguf(const nb_family *family, const char *gguf_name, nb_identity *out, char **name,
                                nibble_error *err) {
   *name = NULL;

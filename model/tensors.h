@@ -73,6 +73,9 @@ const nb_rule *nb_family_rule(const nb_family *family, nb_role role);
  * NULL without memory. */
 char *nb_identity_name(const nb_config *config, const nb_identity *id);
 
+/* The same by the name of its module, where files call that otherwise (NB_MODULE_LAST). */
+char *nb_identity_module_name(const nb_config *config, const nb_identity *id);
+
 /* The same for a GGUF name of the family. False if the family has no tensor of that name; *name is then NULL. *name is
  * what transformers calls it, malloc'd; NIBBLE_SYSTEM without memory. */
 nibble_status nb_identify_gguf(const nb_family *family, const char *gguf_name, nb_identity *out, char **name,

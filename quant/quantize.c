@@ -17,6 +17,7 @@
 /* A tensor of the output. */
 typedef struct plan {
   nb_tensor stored; /* of a copied tensor: as it lies in the source */
+  char *renamed;    /* its name in the output, where that is not the source's; else NULL */
   nb_source source; /* described only */
   nb_packed target; /* if parts */
   nb_part parts[NB_MAX_PARTS];
@@ -88,21 +89,23 @@ static void tell_of_experts(const quantizer *q) {
   nb_buf_free(&others);
 }
 
-/* BERT's pooler, a classifier: linear layers, of which a layout that looks in blocks alone makes nothing. */
+/* Linear layers that are no part of a block (BERT's pooler, a classifier), or that the layout's readers do not know. */
 static void tell_of_the_rest(const quantizer *q) {
   const nb_checkpoint *c = &q->checkpoint;
+  const nb_layout *layout = q->method->layout;
   const nb_tensor *first = NULL;
   size_t count = 0;
-  for (size_t i = 0; q->method->layout->blocks_only && i < c->tensor_count; i++) {
+  for (size_t i = 0; i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
-    bool outside = t->id.rule && t->id.layer < 0 && nb_role_info(t->id.role)->kind == NB_KIND_LINEAR;
-    if (!outside || t->is_part || t->id.is_bias) continue;
+    if (!t->id.rule || t->is_part || t->id.is_bias || nb_role_info(t->id.role)->kind != NB_KIND_LINEAR) continue;
+    if (nb_layout_takes(layout, t->id.rule, t->id.layer)) continue;
     if (count++ == 0) first = t;
   }
   if (first)
-    nb_warn(&q->options->progress,
-            "%zu weights outside of blocks stay as they are, '%s' the first: what loads %s looks in blocks", count,
-            nb_tensor_weight_name(first), q->method->layout->name);
+    nb_warn(
+        &q->options->progress,
+        "%zu weights of linear layers stay as they are, '%s' the first: what loads the layout of %s looks elsewhere",
+        count, nb_tensor_weight_name(first), layout->name);
 }
 
 static nibble_status open_source(quantizer *q, nibble_error *err) {
@@ -144,14 +147,19 @@ static nibble_status plan_tensor(quantizer *q, const nb_tensor *t, bool quantize
   nibble_status status = nb_source_describe(&q->checkpoint, quantize ? t : &p->stored, &p->source, err);
   if (status != NIBBLE_OK) return status;
   p->index = *next;
+  if (q->method->layout->names_modules && t->id.rule && t->id.rule->stored & NB_MODULE_LAST) {
+    p->renamed = nb_identity_module_name(&q->checkpoint.config, &t->id);
+    if (!p->renamed) return nb_fail_memory(err, strlen(p->source.name));
+  }
+  const char *name = p->renamed ? p->renamed : p->source.name;
   if (!quantize) {
     bool kept = t->id.rule && t->id.rule->stored & NB_KEEP_F32 && p->source.dtype == NB_F16;
     if (kept && q->method->widens_kept) p->source.dtype = NB_F32;
     ++*next;
-    return nb_writer_declare(q->writer, p->source.name, p->source.dtype, p->source.shape, p->source.ndim, err);
+    return nb_writer_declare(q->writer, name, p->source.dtype, p->source.shape, p->source.ndim, err);
   }
   if ((status = q->method->target(&q->run, &p->source, &p->target, err)) != NIBBLE_OK) return status;
-  p->part_count = nb_layout_parts(&p->target, p->source.dtype, p->source.name, p->parts);
+  p->part_count = nb_layout_parts(&p->target, p->source.dtype, name, p->parts);
   if (p->part_count < 0) return nb_fail_memory(err, sizeof p->parts);
   for (int i = 0; status == NIBBLE_OK && i < p->part_count; i++, ++*next) {
     const nb_part *part = &p->parts[i];
@@ -346,6 +354,7 @@ static nibble_status quantize(const nibble_quantize_options *options, nibble_qua
   for (size_t i = 0; i < q.plan_count; i++) {
     nb_layout_parts_free(q.plans[i].parts, q.plans[i].part_count);
     nb_source_close(&q.plans[i].source);
+    free(q.plans[i].renamed);
   }
   free(q.plans);
   nb_selection_free(&q.selection);

@@ -41,8 +41,7 @@ static bool matches(const pattern *p, const char *name) {
 /* The kind of a linear module's weight that a layout can pack, quantized or not; NB_KIND_OTHER for all else. */
 static nb_kind linear_kind(const nb_tensor *t, const nb_layout *layout) {
   nb_kind kind = nb_role_info(t->id.role)->kind;
-  if (kind == NB_KIND_EXPERT && !layout->packs_experts) return NB_KIND_OTHER;
-  if (kind == NB_KIND_LINEAR && layout->blocks_only && t->id.rule && t->id.layer < 0) return NB_KIND_OTHER;
+  if (t->id.rule && !nb_layout_takes(layout, t->id.rule, t->id.layer)) return NB_KIND_OTHER;
   int ndim = t->layout ? 2 : t->ndim;
   bool kept = t->id.is_bias || (t->id.rule && t->id.rule->stored & NB_KEEP_F32);
   return ndim == 2 && !kept && nb_kind_is_linear(kind) ? kind : NB_KIND_OTHER;

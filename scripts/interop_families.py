@@ -53,7 +53,7 @@ WIDE = {
     "wide-mistral-bf16": ("MistralForCausalLM", "mistral", dict(DECODER, sliding_window=16), BF16),
     "wide-qwen2-f32": ("Qwen2ForCausalLM", "qwen2", DECODER, F32),
     "wide-qwen3-bf16": ("Qwen3ForCausalLM", "qwen3", dict(DECODER, head_dim=32), BF16),
-    "wide-mixtral-f32": ("MixtralForCausalLM", "mixtral", dict(DECODER, num_local_experts=4), F32),
+    "wide-mixtral-bf16": ("MixtralForCausalLM", "mixtral", dict(DECODER, num_local_experts=4), BF16),
     "wide-qwen3-moe-bf16": ("Qwen3MoeForCausalLM", "qwen3_moe", dict(QWEN3_MOE, mlp_only_layers=[1]), BF16),
 }
 

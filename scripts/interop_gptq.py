@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "golden"))
 import gptq_models
+import interop_families as families
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GPTQConfig
@@ -94,6 +95,16 @@ def check_ours(table, args, source):
             table.row(name, f"loads in {label}, logits", found, LOADED_BOUND)
 
 
+def check_families(table, args):
+    """Of each family that GPTQModel knows a model whose 16 bits float16 holds, in which it loads all that is not packed."""
+    for name in ("wide-gpt2-bf16", "wide-llama-f16", "wide-mistral-bf16", "wide-qwen3-bf16", "wide-mixtral-bf16", "wide-qwen3-moe-bf16"):
+        source, folder = os.path.join(args.out, name), os.path.join(args.out, name + "-rtn")
+        families.make_wide(name, source)
+        nibble(args, "quantize", source, folder, *families.GRIDS["rtn 4"], "--force")
+        found = distance(nibble_logits(args, folder), gptq_models.logits_of(gptq_models.load(folder), gptq_models.IDS))
+        table.row(name + " rtn", "loads in GPTQModel, logits", found, LOADED_BOUND)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     for option in ("--nibble", "--out"):
@@ -104,10 +115,12 @@ def main():
     table = Table()
     source = os.path.join(args.out, "source")
     gptq_models.make_source(source, intermediate_size=128)  # a group that kernels of torch take, also with -1
+    check_families(table, args)
     check_ours(table, args, source)
     check_theirs(table, args, source)
     print("FAILED" if table.failed else "all rows hold")
     sys.exit(table.failed)
 
 
-main()
+if __name__ == "__main__":
+    main()

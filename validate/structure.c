@@ -50,7 +50,7 @@ static const nb_layout *layout_of_every_linear(const nb_config *config) {
 static void check_format(look *l, const nb_model_tensor *want, const nb_tensor *have) {
   if (l->checkpoint->foreign) return;
   bool may_be_packed = nb_kind_is_linear(want->kind) && !want->is_bias && !(want->rule->stored & NB_KEEP_F32);
-  bool outside = want->layer < 0 && want->kind == NB_KIND_LINEAR;
+  bool outside = want->layer < 0 && want->kind == NB_KIND_LINEAR; /* of blocks */
   if (have->layout && (!may_be_packed || (outside && have->layout->blocks_only)))
     nb_find(l->findings, NIBBLE_FAULT, "config", "wrong-tensor-packed", nb_place_tensor(have->name),
             "it is packed, but no linear layer's weight%s: nothing that loads this model expects that",
@@ -63,8 +63,7 @@ static void check_format(look *l, const nb_model_tensor *want, const nb_tensor *
   }
   bool head = want->kind == NB_KIND_HEAD, expected = may_be_packed && want->ndim == 2;
   const nb_layout *layout = layout_of_every_linear(&l->checkpoint->config);
-  if (layout && want->kind == NB_KIND_EXPERT && !layout->packs_experts) expected = false;
-  if (layout && outside && layout->blocks_only) expected = false;
+  if (layout && !nb_layout_takes(layout, want->rule, want->layer)) expected = false;
   if (expected && layout && !nb_bnb_skips_module(&l->checkpoint->config, have->name, head))
     nb_find(l->findings, NIBBLE_FAULT, "config", "forgotten-tensor", nb_place_tensor(have->name),
             "it is plain %s, but quantization_config does not list it among the modules that are not quantized",

@@ -300,6 +300,7 @@ const nb_layout nb_layout_gptq = {.name = "gptq",
                                   .config_too = "quantize_config.json",
                                   .packs_experts = true,
                                   .blocks_only = true,
+                                  .names_modules = true,
                                   .choosers = choosers,
                                   .config = write_config,
                                   .add_parts = add_parts};

@@ -165,13 +165,18 @@ static bool name_kept(const nb_method_run *run, cJSON **out) {
   for (size_t i = 0; ok && i < c->promised.count; i++) {
     if (!nb_grids_reach(&c->slots[i]) || nb_method_wants(run, c->slots[i].tensor)) continue;
     if (!dynamic) ok = (dynamic = *out = cJSON_CreateObject()) != NULL;
-    const char *name = c->promised.items[i].name, *end = strrchr(name, '.');
+    const nb_model_tensor *t = &c->promised.items[i];
+    const nb_identity id = {
+        .role = t->role, .rule = t->rule, .stack = t->stack, .layer = t->layer, .expert = t->expert};
+    char *name = nb_identity_module_name(&c->config, &id);
     nb_buf key = {0};
     nb_buf_puts(&key, "-:^");
-    for (; name < end; name++) nb_buf_printf(&key, *name == '.' ? "\\%c" : "%c", *name);
+    for (const char *at = name, *end = name ? strrchr(name, '.') : NULL; at < end; at++)
+      nb_buf_printf(&key, *at == '.' ? "\\%c" : "%c", *at);
     nb_buf_puts(&key, "$");
-    ok = ok && !key.failed && cJSON_AddObjectToObject(dynamic, key.data);
+    ok = ok && name && !key.failed && cJSON_AddObjectToObject(dynamic, key.data);
     nb_buf_free(&key);
+    free(name);
   }
   return ok;
 }

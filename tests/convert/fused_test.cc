@@ -3,6 +3,7 @@
 // everything the one whose experts have tensors of their own.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "tests/checkpoint_files.h"
@@ -153,10 +154,37 @@ TEST_F(FusedExperts, ArePackedOneByOneWhereTheLayoutHasAPlaceForEach) {
   Run("quantize " + apart_ + " " + (dir_ / "rtn-apart") + method);
   Tensors packed = ReadSafetensors(dir_ / "rtn/model.safetensors").tensors;
   EXPECT_EQ(packed.count(gate_up_), 0u);
-  EXPECT_EQ(packed.count("model.layers.1.block_sparse_moe.experts.1.w3.qweight"), 1u);
-  EXPECT_EQ(packed.count("model.layers.1.block_sparse_moe.experts.2.w3.weight"), 1u);
+  EXPECT_EQ(packed.count("model.layers.1.mlp.experts.1.up_proj.qweight"), 1u);
+  EXPECT_EQ(packed.count("model.layers.1.mlp.experts.2.up_proj.weight"), 1u);
   ExpectSame(packed, ReadSafetensors(dir_ / "rtn-apart/model.safetensors").tensors);
   Run("verify " + (dir_ / "rtn") + " --against " + fused_);
+}
+
+// GPTQModel looks for modules, which transformers calls otherwise than Mixtral's files do.
+TEST_F(FusedExperts, AreNamedAsModulesInGptqsLayoutAndAsInFilesWhenUnpacked) {
+  Run("quantize " + apart_ + " " + (dir_ / "rtn") + " --method rtn --group-size 32 --exclude experts.2");
+  Tensors packed = ReadSafetensors(dir_ / "rtn/model.safetensors").tensors;
+  EXPECT_EQ(packed.count("model.layers.0.mlp.gate.weight"), 1u);
+  EXPECT_EQ(packed.count("model.layers.0.mlp.experts.0.gate_proj.g_idx"), 1u);
+  for (const auto &[name, t] : packed) EXPECT_EQ(name.find("block_sparse_moe"), std::string::npos) << name;
+  std::string config = ReadFile(dir_ / "rtn/quantize_config.json");
+  EXPECT_NE(config.find(R"("-:^model\\.layers\\.1\\.mlp\\.experts\\.2\\.down_proj$")"), std::string::npos) << config;
+  Run("verify " + (dir_ / "rtn") + " --against " + apart_);
+  Run("convert " + (dir_ / "rtn") + " " + (dir_ / "plain") + " --dequantize");
+  Tensors plain = ReadSafetensors(dir_ / "plain/model.safetensors").tensors;
+  EXPECT_EQ(plain.size(), tensors_.size());
+  for (const auto &[name, t] : tensors_) EXPECT_EQ(plain.count(name), 1u) << name;
+  const std::string kept = "model.layers.1.block_sparse_moe.experts.2.w3.weight";
+  EXPECT_EQ(plain[kept].bytes, tensors_[kept].bytes);
+  // The kernels of packed weights sum in another order.
+  Tensors one = Logits(dir_ / "plain"), other = Logits(dir_ / "rtn");
+  std::vector<float> a(one["logits"].bytes.size() / sizeof(float)), b(a.size());
+  ASSERT_EQ(one["logits"].bytes.size(), other["logits"].bytes.size());
+  memcpy(a.data(), one["logits"].bytes.data(), a.size() * sizeof(float));
+  memcpy(b.data(), other["logits"].bytes.data(), b.size() * sizeof(float));
+  float largest = 0;
+  for (float v : a) largest = std::max(largest, std::fabs(v));
+  for (size_t i = 0; i < a.size(); i++) ASSERT_NEAR(a[i], b[i], 1e-5f * largest) << i;
 }
 
 TEST_F(FusedExperts, OfAnotherShapeAreRefusedInOneLine) {
