@@ -82,12 +82,12 @@ static void dequantize(const nb_packed *m, bool turn, int64_t at, int64_t n, flo
   for (int64_t done = 0, k; turn && done < n; done += k) {
     int64_t col = (at + done) / m->rows, row = (at + done) % m->rows;
     k = nb_min_i64(m->rows - row, n - done);
-    format->dequantize(m, row, k, col, 1, out + done, 1);
+    format->dequantize((nb_tile){m, row, k, col, 1}, out + done, 1);
   }
   for (int64_t done = 0, k; !turn && done < n; done += k) {
     int64_t row = (at + done) / m->cols, col = (at + done) % m->cols;
     k = nb_min_i64(m->cols - col, n - done);
-    format->dequantize(m, row, 1, col, k, out + done, k);
+    format->dequantize((nb_tile){m, row, 1, col, k}, out + done, k);
   }
 }
 

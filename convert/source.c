@@ -47,7 +47,7 @@ nibble_status nb_source_read(const nb_source *s, int64_t first, int64_t count, v
   for (int64_t done = 0, n; done < count; done += n) {
     int64_t row = (first + done) / m->cols, col = (first + done) % m->cols;
     n = nb_min_i64(nb_min_i64(m->cols - col, count - done), CHUNK);
-    dequantize(m, row, 1, col, n, values, n);
+    dequantize((nb_tile){m, row, 1, col, n}, values, n);
     nb_from_f32(s->dtype, values, (size_t)n, (char *)out + (size_t)done * nb_dtype_size(s->dtype));
   }
   return NIBBLE_OK;

@@ -54,7 +54,7 @@ static void read_rows(const nb_checkpoint *c, const nb_tensor *t, int64_t first,
     n = nb_min_i64(cols - col, count - done);
     if (t->is_blocks) {
       n = nb_min_i64(n, CHUNK);
-      nb_format_info(t->format)->dequantize(&packed, at, 1, col, n, values, n);
+      nb_format_info(t->format)->dequantize((nb_tile){&packed, at, 1, col, n}, values, n);
       nb_from_f32(to, values, (size_t)n, dst + (size_t)done * out);
     } else {
       convert(t->dtype, raw + (size_t)(at * cols + col) * nb_dtype_size(t->dtype), n, to, dst + (size_t)done * out);

@@ -86,6 +86,27 @@ typedef struct nb_layer_product {
   bool accumulate; /* a residual connection */
 } nb_layer_product;
 
+/* What the layers of a matmul multiply. */
+typedef struct nb_layer_input {
+  const nb_buffer *x; /* [rows, in] */
+  int64_t rows;
+  int64_t group; /* rows that belong to one sequence: LLM.int8 looks for outlier columns over them */
+} nb_layer_input;
+
+/* Queries, keys and values of new tokens. */
+typedef struct nb_qkv {
+  nb_buffer *q;       /* [rows, heads * head_dim] */
+  nb_buffer *k;       /* [rows, kv_heads * head_dim] */
+  const nb_buffer *v; /* as k */
+} nb_qkv;
+
+/* Tokens whose probabilities are asked for. */
+typedef struct nb_scored {
+  const nb_buffer *logits; /* [n, vocab] */
+  const int32_t *targets;  /* [n], in host memory */
+  int64_t n, vocab;
+} nb_scored;
+
 struct nb_backend {
   const char *name;
 
@@ -112,10 +133,9 @@ struct nb_backend {
   /* Rows of `width` of x, each by itself; out may be x. */
   void (*norm)(nb_backend *self, const nb_buffer *x, const nb_norm *n, int64_t rows, int64_t width, nb_buffer *out);
 
-  /* `count` layers on one input x [rows, in]. `group` rows belong to one sequence: LLM.int8 looks for outlier columns
-   * over them. NIBBLE_SYSTEM if there is no memory for its scratch. */
-  nibble_status (*matmul)(nb_backend *self, const nb_layer_product *products, int count, const nb_buffer *x,
-                          int64_t rows, int64_t group, nibble_error *err);
+  /* `count` layers on one input. NIBBLE_SYSTEM if there is no memory for its scratch. */
+  nibble_status (*matmul)(nb_backend *self, const nb_layer_product *products, int count, const nb_layer_input *in,
+                          nibble_error *err);
 
   /* An empty cache for the shape's sequences, kv_heads, head_dim and capacity; it may take its memory as it grows. */
   nibble_status (*kv_create)(nb_backend *self, const nb_attention_shape *shape, nb_kv_cache **out, nibble_error *err);
@@ -126,11 +146,10 @@ struct nb_backend {
   nibble_status (*kv_reserve)(nb_backend *self, nb_kv_cache *cache, int64_t sequences, int64_t tokens,
                               nibble_error *err);
 
-  /* Turns the first rotary_dim dimensions of each head of q [rows, heads * head_dim] and of k [rows, kv_heads *
-   * head_dim] in place, their halves against each other, then writes k and v into the cache. tables NULL: nothing
-   * turns, and q may be NULL. */
-  void (*store)(nb_backend *self, const nb_attention_shape *shape, const nb_rotary_tables *tables, nb_buffer *q,
-                nb_buffer *k, const nb_buffer *v, nb_kv_cache *cache);
+  /* Turns the first rotary_dim dimensions of each head of q and of k in place, their halves against each other, then
+   * writes k and v into the cache. tables NULL: nothing turns, and q may be NULL. */
+  void (*store)(nb_backend *self, const nb_attention_shape *shape, const nb_rotary_tables *tables, const nb_qkv *rows,
+                nb_kv_cache *cache);
 
   /* out [rows, heads * head_dim] = softmax(q K^T * scale + bias) V over the keys of the cache that each token sees.
    * bias [heads, 2 * capacity - 1], or NULL: that of a head depends on how far the key is from the query, and stands at
@@ -157,8 +176,8 @@ struct nb_backend {
 
   /* log_prob[i] = log softmax(logits[i])[targets[i]] over rows of `vocab`; argmax[i] is where the largest is (NULL: not
    * wanted). Waits for all queued work. */
-  nibble_status (*log_probs)(nb_backend *self, const nb_buffer *logits, const int32_t *targets, int64_t n,
-                             int64_t vocab, double *log_prob, int32_t *argmax, nibble_error *err);
+  nibble_status (*log_probs)(nb_backend *self, const nb_scored *scored, double *log_prob, int32_t *argmax,
+                             nibble_error *err);
 
   /* Recording, for steps that repeat; NULL where a backend gains nothing by it. Operations between record_begin and
    * record_end are kept instead of run; only matmul and those may stand there that return nothing and bring no numbers

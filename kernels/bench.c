@@ -176,19 +176,29 @@ static void multiply(bench *b, void *arg) {
   if (!a->int8_activations || !nb_q8_matmul(&a->product, 1, a->n)) nb_matmul_many(&a->product, 1, a->n);
 }
 
-static void measure_product(bench *b, nb_format format, bool double_quant, bool int8_activations, int64_t rows,
-                            int64_t cols, int64_t n, const nibble_kernel_bench *machine, nibble_kernel_bench_row *out) {
-  product_arg a = {.n = n, .int8_activations = int8_activations};
-  a.w = nb_packed_usual(format, rows, cols, 0, double_quant);
+/* A line of the table. */
+typedef struct bench_case {
+  nb_format format;
+  bool double_quant, int8_activations;
+  int64_t rows, cols, n;
+} bench_case;
+
+static void measure_product(bench *b, const bench_case *c, const nibble_kernel_bench *machine,
+                            nibble_kernel_bench_row *out) {
+  product_arg a = {.n = c->n, .int8_activations = c->int8_activations};
+  a.w = nb_packed_usual(c->format, c->rows, c->cols, 0, c->double_quant);
   a.w.scale.codebook = (const float *)(const void *)b->arena;
   a.w.in_bands = a.w.groups != 0; /* as a model has them once it is loaded */
   a.bytes = nb_packed_bytes(&a.w);
-  a.product = (nb_product){.w = &a.w, .x = b->x, .ldx = cols, .y = b->y, .ldy = rows};
-  *out = (nibble_kernel_bench_row){
-      .format = nb_format_info(format)->name, .double_quant = double_quant, .rows = rows, .cols = cols, .n = n};
+  a.product = (nb_product){.w = &a.w, .x = b->x, .ldx = c->cols, .y = b->y, .ldy = c->rows};
+  *out = (nibble_kernel_bench_row){.format = nb_format_info(c->format)->name,
+                                   .double_quant = c->double_quant,
+                                   .rows = c->rows,
+                                   .cols = c->cols,
+                                   .n = c->n};
   out->seconds = median_seconds(multiply, b, &a, 0.01);
   out->bytes_per_second = (double)a.bytes / out->seconds;
-  out->flops = 2.0 * (double)(n * rows * cols) / out->seconds;
+  out->flops = 2.0 * (double)(c->n * c->rows * c->cols) / out->seconds;
   double by_memory = out->bytes_per_second / machine->read_bytes_per_second, by_peak = out->flops / machine->peak_flops;
   out->bound_by_memory = by_memory > by_peak;
   out->share = out->bound_by_memory ? by_memory : by_peak;
@@ -221,8 +231,10 @@ static void measure_all(bench *b, const nibble_kernel_bench_options *o, nibble_k
         for (int batch = 0; batch < BATCHES; batch++) {
           if (!wanted(o, (nb_format)format, shape, batch)) continue;
           nibble_kernel_bench_row *row = &out->rows[out->row_count++];
-          bool int8 = o->activations == NIBBLE_ACTIVATIONS_INT8;
-          measure_product(b, (nb_format)format, nested, int8, rows, cols, batches[batch], out, row);
+          bench_case c = {.format = (nb_format)format, .double_quant = nested, .rows = rows, .cols = cols};
+          c.int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8;
+          c.n = batches[batch];
+          measure_product(b, &c, out, row);
           if (o->each) o->each(o->ctx, row);
         }
       }

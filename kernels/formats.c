@@ -50,24 +50,23 @@ const float nb_fp4_map[16] = {
     -0.25f,
 };
 
-static void dequantize_plain(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                             int64_t stride) {
-  nb_dtype dtype = nb_format_info(m->format)->plain;
+static void dequantize_plain(nb_tile t, float *out, int64_t stride) {
+  nb_dtype dtype = nb_format_info(t.packed->format)->plain;
   size_t size = nb_dtype_size(dtype);
-  for (int64_t r = 0; r < rows; r++) {
-    const char *at = (const char *)m->codes + (size_t)((row + r) * m->cols + col) * size;
-    nb_to_f32(dtype, at, (size_t)cols, out + r * stride);
+  for (int64_t r = 0; r < t.rows; r++) {
+    const char *at = (const char *)t.packed->codes + (size_t)((t.row + r) * t.packed->cols + t.col) * size;
+    nb_to_f32(dtype, at, (size_t)t.cols, out + r * stride);
   }
 }
 
-static void dequantize_4bit(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                            int64_t stride) {
+static void dequantize_4bit(nb_tile t, float *out, int64_t stride) {
+  const nb_packed *m = t.packed;
   const uint8_t *codes = m->codes;
-  for (int64_t r = 0; r < rows; r++) {
-    int64_t at = (row + r) * m->cols + col, block = at / m->scale.block_cols;
+  for (int64_t r = 0; r < t.rows; r++) {
+    int64_t at = (t.row + r) * m->cols + t.col, block = at / m->scale.block_cols;
     int64_t next_block = (block + 1) * m->scale.block_cols;
     float scale = nb_block_scale(m, block);
-    for (int64_t c = 0; c < cols; c++, at++) {
+    for (int64_t c = 0; c < t.cols; c++, at++) {
       if (at == next_block) {
         scale = nb_block_scale(m, ++block);
         next_block += m->scale.block_cols;
@@ -78,12 +77,11 @@ static void dequantize_4bit(const nb_packed *m, int64_t row, int64_t rows, int64
   }
 }
 
-static void dequantize_int8(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                            int64_t stride) {
-  for (int64_t r = 0; r < rows; r++) {
-    const int8_t *codes = (const int8_t *)m->codes + (row + r) * m->cols + col;
-    float scale = nb_row_scale(m, row + r);
-    for (int64_t c = 0; c < cols; c++) out[r * stride + c] = (float)codes[c] * scale;
+static void dequantize_int8(nb_tile t, float *out, int64_t stride) {
+  for (int64_t r = 0; r < t.rows; r++) {
+    const int8_t *codes = (const int8_t *)t.packed->codes + (t.row + r) * t.packed->cols + t.col;
+    float scale = nb_row_scale(t.packed, t.row + r);
+    for (int64_t c = 0; c < t.cols; c++) out[r * stride + c] = (float)codes[c] * scale;
   }
 }
 

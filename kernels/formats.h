@@ -71,9 +71,20 @@ typedef struct nb_packed {
   bool in_bands;        /* words, scales and zeros lie as nb_gptq_repack puts them (gptq.h) */
 } nb_packed;
 
-/* Writes the tile [row, row+rows) x [col, col+cols) as float32 to out, `stride` floats from row to row. */
-typedef void (*nb_dequantize_fn)(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                                 int64_t stride);
+/* Rows [row, row + rows) and columns [col, col + cols) of a matrix. */
+typedef struct nb_tile {
+  const nb_packed *packed;
+  int64_t row, rows, col, cols;
+} nb_tile;
+
+/* All of it. */
+static inline nb_tile nb_whole(const nb_packed *m) {
+  nb_tile t = {m, 0, m->rows, 0, m->cols};
+  return t;
+}
+
+/* Writes a tile as float32 to out, `stride` floats from row to row. */
+typedef void (*nb_dequantize_fn)(nb_tile t, float *out, int64_t stride);
 
 /* How a code and its scales make a weight. Formats of one scheme share their code; what else they differ in is data. */
 typedef enum nb_scheme {

@@ -10,11 +10,8 @@
 
 /* An nb_dequantize_fn for NB_FORMAT_Q4_0 to NB_FORMAT_Q6_K, for any processor and for x86's wider registers
  * (cpu/gguf_target.h); the tile need not begin or end with a block. */
-void nb_gguf_dequantize_scalar(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                               int64_t stride);
-void nb_gguf_dequantize_avx2(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                             int64_t stride);
-void nb_gguf_dequantize_avx512(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                               int64_t stride);
+void nb_gguf_dequantize_scalar(nb_tile t, float *out, int64_t stride);
+void nb_gguf_dequantize_avx2(nb_tile t, float *out, int64_t stride);
+void nb_gguf_dequantize_avx512(nb_tile t, float *out, int64_t stride);
 
 #endif

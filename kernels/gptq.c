@@ -38,13 +38,13 @@ static uint32_t get(const uint32_t *words, int64_t step, int64_t i, int bits) {
   return code & ((1u << bits) - 1);
 }
 
-void nb_gptq_pack(const uint8_t *codes, int64_t rows, int64_t cols, int bits, int64_t begin, int64_t end,
-                  uint32_t *words) {
-  for (int64_t w = 0; w < nb_gptq_words(cols, bits); w++) {
+void nb_gptq_pack(const nb_gptq_codes *codes, int64_t begin, int64_t end, uint32_t *words) {
+  int64_t rows = codes->rows, cols = codes->cols;
+  for (int64_t w = 0; w < nb_gptq_words(cols, codes->bits); w++) {
     memset(words + w * rows + begin, 0, (size_t)(end - begin) * sizeof *words);
   }
   for (int64_t r = begin; r < end; r++) {
-    for (int64_t c = 0; c < cols; c++) put(words + r, rows, c, bits, codes[r * cols + c]);
+    for (int64_t c = 0; c < cols; c++) put(words + r, rows, c, codes->bits, codes->data[r * cols + c]);
   }
 }
 
@@ -88,22 +88,22 @@ uint8_t nb_gptq_zero(const nb_packed *m, int64_t group, int64_t row) {
   return m->zeros[at + group * step];
 }
 
-void nb_gptq_dequantize(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                        int64_t stride) {
+void nb_gptq_dequantize(nb_tile t, float *out, int64_t stride) {
+  const nb_packed *m = t.packed;
   int bits = nb_gptq_bits(m->format);
-  for (int64_t r = row; r < row + rows; r++, out += stride) {
+  for (int64_t r = t.row; r < t.row + t.rows; r++, out += stride) {
     int64_t step, current = -1;
     const uint32_t *words = (const uint32_t *)m->codes + nb_gptq_at(m, r, nb_gptq_words(m->cols, bits), &step);
     float scale = 0;
     int zero = 0;
-    for (int64_t c = col; c < col + cols; c++) {
+    for (int64_t c = t.col; c < t.col + t.cols; c++) {
       int64_t group = nb_gptq_group(m, c);
       if (group != current) {
         current = group;
         scale = nb_gptq_scale(m, group, r);
         zero = nb_gptq_zero(m, group, r);
       }
-      out[c - col] = scale * (float)((int)get(words, step, c, bits) - zero);
+      out[c - t.col] = scale * (float)((int)get(words, step, c, bits) - zero);
     }
   }
 }

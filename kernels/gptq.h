@@ -17,9 +17,15 @@ int nb_gptq_bits(nb_format format);
 /* 32-bit words that `count` codes take, the last padded. */
 int64_t nb_gptq_words(int64_t count, int bits);
 
-/* Packs codes [rows, cols], row-major, into words [nb_gptq_words(cols), rows]: rows [begin, end) of them. */
-void nb_gptq_pack(const uint8_t *codes, int64_t rows, int64_t cols, int bits, int64_t begin, int64_t end,
-                  uint32_t *words);
+/* A matrix of codes, one a byte. */
+typedef struct nb_gptq_codes {
+  const uint8_t *data; /* [rows, cols] */
+  int64_t rows, cols;
+  int bits; /* of a code */
+} nb_gptq_codes;
+
+/* Packs rows [begin, end) of the codes into words [nb_gptq_words(cols), rows]. */
+void nb_gptq_pack(const nb_gptq_codes *codes, int64_t begin, int64_t end, uint32_t *words);
 
 /* One group's zero points [rows] to and from words [nb_gptq_words(rows)]. With `less_one` they are stored less one, as
  * version 1 has them: for 2, 4 and 8 bits by a subtraction on whole words, whose borrow crosses fields (GPTQModel's
@@ -28,8 +34,7 @@ void nb_gptq_pack_zeros(const uint8_t *zeros, int64_t rows, int bits, bool less_
 void nb_gptq_unpack_zeros(const uint32_t *words, int64_t rows, int bits, bool less_one, uint8_t *zeros);
 
 /* nb_dequantize_fn for all four formats, whichever way the words lie. */
-void nb_gptq_dequantize(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                        int64_t stride);
+void nb_gptq_dequantize(nb_tile t, float *out, int64_t stride);
 
 /* The scale and the zero point of row `row` in group `group`. */
 float nb_gptq_scale(const nb_packed *m, int64_t group, int64_t row);

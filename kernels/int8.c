@@ -19,11 +19,9 @@ static const float inverse_127_squared = 6.200124e-05f, inverse_127 = 7.87401571
 typedef struct int8_job {
   const nb_cpu_int8 *kernel;
   const nb_packed *w;
-  const float *x, *bias;
-  float *y;
-  int64_t ldx, ldy, n;
+  const nb_product *product;
+  int64_t n;
   float threshold;
-  bool accumulate;
 
   int64_t ld_codes;
   int16_t *codes;    /* [n rounded up to NB_INT8_X_ROWS, ld_codes]; the rows beyond n are zero */
@@ -38,7 +36,8 @@ static void absmax_band(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const int8_job *job = ctx;
   for (int64_t i = begin; i < end; i++)
-    job->absmax[i] = job->kernel->absmax_row(job->x + i * job->ldx, job->w->cols, job->threshold, job->is_outlier);
+    job->absmax[i] =
+        job->kernel->absmax_row(job->product->x + i * job->product->ldx, job->w->cols, job->threshold, job->is_outlier);
 }
 
 static void quantize_band(void *ctx, int64_t begin, int64_t end, int thread) {
@@ -48,7 +47,7 @@ static void quantize_band(void *ctx, int64_t begin, int64_t end, int thread) {
     /* The reciprocal comes first, because that is how torch divides a number by a tensor. */
     float scale = job->absmax[i] > 0 ? 1.0f / job->absmax[i] * 127.0f : 0;
     int16_t *codes = job->codes + i * job->ld_codes;
-    job->kernel->quantize_row(job->x + i * job->ldx, job->w->cols, job->threshold, scale, codes);
+    job->kernel->quantize_row(job->product->x + i * job->product->ldx, job->w->cols, job->threshold, scale, codes);
     for (int64_t k = 0; k < job->outlier_count; k++) codes[job->outliers[k]] = 0;
   }
 }
@@ -64,7 +63,7 @@ static bool collect_outliers(int8_job *job) {
   for (int64_t c = 0, k = 0; c < cols; c++) {
     if (!job->is_outlier[c]) continue;
     job->outliers[k] = (int32_t)c;
-    for (int64_t i = 0; i < job->n; i++) job->outlier_x[k * job->n + i] = job->x[i * job->ldx + c];
+    for (int64_t i = 0; i < job->n; i++) job->outlier_x[k * job->n + i] = job->product->x[i * job->product->ldx + c];
     k++;
   }
   return true;
@@ -99,6 +98,7 @@ static void integer_tile(const int8_job *job, int64_t row, int64_t first, int64_
 
 /* Rows of w [row, row + NB_INT8_W_ROWS) with rows of x [first, first + rows), rows <= OUTLIER_ROWS. */
 static void product_tile(const int8_job *job, int64_t row, int64_t first, int64_t rows) {
+  const nb_product *p = job->product;
   const nb_packed *w = job->w;
   const float *absmax = w->scale.data;
   float result[NB_INT8_W_ROWS][OUTLIER_ROWS];
@@ -111,13 +111,13 @@ static void product_tile(const int8_job *job, int64_t row, int64_t first, int64_
     }
   }
   for (int i = 0; i < NB_INT8_W_ROWS && row + i < w->rows; i++) {
-    if (job->bias) {
-      for (int64_t j = 0; j < rows; j++) result[i][j] += job->bias[row + i];
+    if (p->bias) {
+      for (int64_t j = 0; j < rows; j++) result[i][j] += p->bias[row + i];
     }
     add_outliers(job, row + i, first, rows, result[i]);
     for (int64_t j = 0; j < rows; j++) {
-      float *y = &job->y[(first + j) * job->ldy + row + i];
-      *y = job->accumulate ? *y + result[i][j] : result[i][j];
+      float *y = &p->y[(first + j) * p->ldy + row + i];
+      *y = p->accumulate ? *y + result[i][j] : result[i][j];
     }
   }
 }
@@ -131,18 +131,13 @@ static void product_band(void *ctx, int64_t begin, int64_t end, int thread) {
   }
 }
 
-bool nb_int8_matmul(const nb_packed *w, const float *x, int64_t ldx, int64_t n, float threshold, const float *bias,
-                    bool accumulate, float *y, int64_t ldy) {
+bool nb_int8_matmul(const nb_product *product, int64_t n, float threshold) {
+  const nb_packed *w = product->w;
   int8_job job = {.kernel = nb_cpu_int8_for(nb_isa_current()),
                   .w = w,
-                  .x = x,
-                  .bias = bias,
-                  .y = y,
-                  .ldx = ldx,
-                  .ldy = ldy,
+                  .product = product,
                   .n = n,
                   .threshold = threshold,
-                  .accumulate = accumulate,
                   .ld_codes = w->cols};
   uint64_t padded = (uint64_t)(nb_ceil_div(n, NB_INT8_X_ROWS) * NB_INT8_X_ROWS);
   job.codes = nb_alloc(padded * (uint64_t)w->cols, sizeof *job.codes);

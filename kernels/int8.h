@@ -9,12 +9,10 @@
 #ifndef NB_KERNELS_INT8_H
 #define NB_KERNELS_INT8_H
 
-#include "kernels/formats.h"
+#include "kernels/matmul.h"
 
-/* y [n, w->rows] = x [n, w->cols] W^T + bias (NULL: none), plus what y held before if `accumulate`, for an int8 weight.
- * The n rows are those of one sequence. ldx and ldy count floats from row to row. False if there is no memory (about
- * n * w->cols bytes). */
-bool nb_int8_matmul(const nb_packed *w, const float *x, int64_t ldx, int64_t n, float threshold, const float *bias,
-                    bool accumulate, float *y, int64_t ldy);
+/* A product with an int8 weight. Its n rows are those of one sequence. False if there is no memory (about n * w->cols
+ * bytes). */
+bool nb_int8_matmul(const nb_product *product, int64_t n, float threshold);
 
 #endif

@@ -33,7 +33,7 @@ static void scalar_band(void *ctx, int64_t begin, int64_t end, int thread) {
     for (int64_t i = 0; i < job->n; i++) sums[i] = 0;
     for (int64_t col = 0; col < p->w->cols; col += COL_TILE) {
       int64_t cols = nb_min_i64(COL_TILE, p->w->cols - col);
-      dequantize(p->w, row, 1, col, cols, tile, cols);
+      dequantize((nb_tile){p->w, row, 1, col, cols}, tile, cols);
       for (int64_t i = 0; i < job->n; i++) {
         const float *x = p->x + (job->x_begin + i) * p->ldx;
         for (int64_t c = 0; c < cols; c++) sums[i] += x[p->w->order ? p->w->order[col + c] : col + c] * tile[c];

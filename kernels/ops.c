@@ -12,36 +12,34 @@ enum { ROW_BAND = 8, ELEMENT_BAND = 16384, COLUMN_BAND = 512, LOGIT_ROW_BAND = 1
 static const nb_cpu_ops *ops(void) { return nb_cpu_ops_for(nb_isa_current()); }
 
 typedef struct norm_job {
-  const float *x, *weight, *bias;
+  const nb_row_norm *norm;
+  const float *x;
   float *y;
-  int64_t cols;
-  float eps;
 } norm_job;
 
 static void rmsnorm_band(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const norm_job *job = ctx;
-  for (int64_t r = begin; r < end; r++) {
-    ops()->rmsnorm_row(job->x + r * job->cols, job->weight, job->cols, job->eps, job->y + r * job->cols);
-  }
+  const nb_row_norm *n = job->norm;
+  for (int64_t r = begin; r < end; r++)
+    ops()->rmsnorm_row(job->x + r * n->cols, n->weight, n->cols, n->eps, job->y + r * n->cols);
 }
 
-void nb_rmsnorm(const float *x, const float *weight, int64_t rows, int64_t cols, float eps, float *y) {
-  norm_job job = {.x = x, .weight = weight, .y = y, .cols = cols, .eps = eps};
+void nb_rmsnorm(const float *x, const nb_row_norm *norm, int64_t rows, float *y) {
+  norm_job job = {.norm = norm, .x = x, .y = y};
   nb_parallel(rows, ROW_BAND, rmsnorm_band, &job);
 }
 
 static void layernorm_band(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const norm_job *job = ctx;
-  for (int64_t r = begin; r < end; r++) {
-    ops()->layernorm_row(job->x + r * job->cols, job->weight, job->bias, job->cols, job->eps, job->y + r * job->cols);
-  }
+  const nb_row_norm *n = job->norm;
+  for (int64_t r = begin; r < end; r++)
+    ops()->layernorm_row(job->x + r * n->cols, n->weight, n->bias, n->cols, n->eps, job->y + r * n->cols);
 }
 
-void nb_layernorm(const float *x, const float *weight, const float *bias, int64_t rows, int64_t cols, float eps,
-                  float *y) {
-  norm_job job = {.x = x, .weight = weight, .bias = bias, .y = y, .cols = cols, .eps = eps};
+void nb_layernorm(const float *x, const nb_row_norm *norm, int64_t rows, float *y) {
+  norm_job job = {.norm = norm, .x = x, .y = y};
   nb_parallel(rows, ROW_BAND, layernorm_band, &job);
 }
 
@@ -111,19 +109,21 @@ void nb_scatter_add(const float *x, const int32_t *rows, const float *weights, i
 }
 
 typedef struct rotary_job {
+  const nb_rotation *rotation;
   float *x;
-  const float *cos, *sin;
-  int64_t stride, heads, head_dim, half, period;
+  int64_t stride;
 } rotary_job;
 
 static void rotary_band(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const rotary_job *job = ctx;
+  const nb_rotation *t = job->rotation;
+  int64_t half = t->rotary_dim / 2;
   for (int64_t r = begin; r < end; r++) {
-    const float *cos = job->cos + r % job->period * job->half, *sin = job->sin + r % job->period * job->half;
-    for (int64_t h = 0; h < job->heads; h++) {
-      float *restrict low = job->x + r * job->stride + h * job->head_dim, *restrict high = low + job->half;
-      for (int64_t i = 0; i < job->half; i++) {
+    const float *cos = t->cos + r % t->period * half, *sin = t->sin + r % t->period * half;
+    for (int64_t h = 0; h < t->heads; h++) {
+      float *restrict low = job->x + r * job->stride + h * t->head_dim, *restrict high = low + half;
+      for (int64_t i = 0; i < half; i++) {
         float a = low[i], b = high[i];
         low[i] = a * cos[i] - b * sin[i];
         high[i] = b * cos[i] + a * sin[i];
@@ -132,16 +132,8 @@ static void rotary_band(void *ctx, int64_t begin, int64_t end, int thread) {
   }
 }
 
-void nb_rotary(float *x, int64_t stride, int64_t rows, int64_t heads, int64_t head_dim, int64_t rotary_dim,
-               int64_t period, const float *cos, const float *sin) {
-  rotary_job job = {.x = x,
-                    .cos = cos,
-                    .sin = sin,
-                    .stride = stride,
-                    .heads = heads,
-                    .head_dim = head_dim,
-                    .half = rotary_dim / 2,
-                    .period = period};
+void nb_rotary(float *x, int64_t stride, int64_t rows, const nb_rotation *r) {
+  rotary_job job = {.rotation = r, .x = x, .stride = stride};
   nb_parallel(rows, ROW_BAND, rotary_band, &job);
 }
 
@@ -169,28 +161,25 @@ void nb_attention_run(const nb_attention *a) {
 }
 
 typedef struct logprob_job {
-  const float *logits;
+  const nb_logits *logits;
   const int32_t *targets;
   double *logprob;
   int32_t *argmax;
-  int64_t stride, vocab;
 } logprob_job;
 
 static void logprob_band(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const logprob_job *job = ctx;
   for (int64_t r = begin; r < end; r++) {
-    const float *row = job->logits + r * job->stride;
-    int64_t argmax = ops()->argmax(row, job->vocab);
-    double sum = ops()->sum_exp(row, job->vocab, row[argmax]);
+    const float *row = job->logits->data + r * job->logits->stride;
+    int64_t vocab = job->logits->vocab, argmax = ops()->argmax(row, vocab);
+    double sum = ops()->sum_exp(row, vocab, row[argmax]);
     job->logprob[r] = (double)row[job->targets[r]] - (double)row[argmax] - log(sum);
     if (job->argmax) job->argmax[r] = (int32_t)argmax;
   }
 }
 
-void nb_logprob(const float *logits, int64_t stride, int64_t rows, int64_t vocab, const int32_t *targets,
-                double *logprob, int32_t *argmax) {
-  logprob_job job = {
-      .logits = logits, .targets = targets, .logprob = logprob, .argmax = argmax, .stride = stride, .vocab = vocab};
-  nb_parallel(rows, LOGIT_ROW_BAND, logprob_band, &job);
+void nb_logprob(const nb_logits *logits, const int32_t *targets, double *logprob, int32_t *argmax) {
+  logprob_job job = {.logits = logits, .targets = targets, .logprob = logprob, .argmax = argmax};
+  nb_parallel(logits->rows, LOGIT_ROW_BAND, logprob_band, &job);
 }

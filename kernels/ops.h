@@ -8,12 +8,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* y = x / sqrt(mean(x^2) + eps) * weight, row by row. x, y [rows, cols], weight [cols]; y may be x. */
-void nb_rmsnorm(const float *x, const float *weight, int64_t rows, int64_t cols, float eps, float *y);
+/* What a norm does to each row. */
+typedef struct nb_row_norm {
+  const float *weight; /* [cols] */
+  const float *bias;   /* [cols], or NULL; nb_layernorm's alone */
+  int64_t cols;
+  float eps;
+} nb_row_norm;
 
-/* y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias; bias may be NULL. Shapes as for nb_rmsnorm; y may be x. */
-void nb_layernorm(const float *x, const float *weight, const float *bias, int64_t rows, int64_t cols, float eps,
-                  float *y);
+/* y = x / sqrt(mean(x^2) + eps) * weight, row by row. x, y [rows, cols]; y may be x. */
+void nb_rmsnorm(const float *x, const nb_row_norm *norm, int64_t rows, float *y);
+
+/* y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias, likewise. */
+void nb_layernorm(const float *x, const nb_row_norm *norm, int64_t rows, float *y);
 
 /* y = silu(gate) * up with silu(v) = v / (1 + exp(-v)), n floats each; y may be either input. up NULL: silu(gate). */
 void nb_silu_mul(const float *gate, const float *up, int64_t n, float *y);
@@ -27,11 +34,17 @@ void nb_scale(float factor, int64_t n, float *x);
 /* y[rows[i]] += weights[i] * x[i] for i = 0 .. n - 1, one after the other; rows of `cols` floats. */
 void nb_scatter_add(const float *x, const int32_t *rows, const float *weights, int64_t n, int64_t cols, float *y);
 
+/* How heads turn with their row's position. */
+typedef struct nb_rotation {
+  int64_t heads, head_dim;
+  int64_t rotary_dim;     /* elements of a head that turn, even, from the first on; the others are left alone */
+  int64_t period;         /* row r uses the angles of row r % period */
+  const float *cos, *sin; /* [period, rotary_dim/2] */
+} nb_rotation;
+
 /* Turns pairs (i, i + rotary_dim/2) of every head by the angle of the row's position, as transformers' Llama does
- * (arXiv:2104.09864, in the half-split form). x [rows, heads * head_dim] in place, `stride` floats from row to row.
- * Row r uses row r % period of cos and sin [period, rotary_dim/2]; elements from rotary_dim on are left alone. */
-void nb_rotary(float *x, int64_t stride, int64_t rows, int64_t heads, int64_t head_dim, int64_t rotary_dim,
-               int64_t period, const float *cos, const float *sin);
+ * (arXiv:2104.09864, in the half-split form). x [rows, heads * head_dim] in place, `stride` floats from row to row. */
+void nb_rotary(float *x, int64_t stride, int64_t rows, const nb_rotation *r);
 
 /* Softmax(q k^T * scale + bias) v for a batch of sequences that each have `past` tokens before the `tokens` new ones.
  * The keys and values that they see, their own among them, are in the cache already. Query head h reads key head h /
@@ -60,10 +73,14 @@ typedef struct nb_attention {
 
 void nb_attention_run(const nb_attention *a);
 
-/* log softmax(logits[row])[target], computed in double from float32 logits [rows, vocab], `stride` floats from row to
- * row. logprob [rows]; argmax [rows] is the index of the largest logit (the first of equals), or NULL. A target is in
- * [0, vocab). */
-void nb_logprob(const float *logits, int64_t stride, int64_t rows, int64_t vocab, const int32_t *targets,
-                double *logprob, int32_t *argmax);
+typedef struct nb_logits {
+  const float *data; /* [rows, vocab] */
+  int64_t stride;    /* floats from row to row */
+  int64_t rows, vocab;
+} nb_logits;
+
+/* log softmax(logits[row])[target], computed in double. logprob [rows]; argmax [rows] is the index of the largest logit
+ * (the first of equals), or NULL. A target is in [0, vocab). */
+void nb_logprob(const nb_logits *logits, const int32_t *targets, double *logprob, int32_t *argmax);
 
 #endif

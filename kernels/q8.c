@@ -27,14 +27,13 @@ const uint8_t nb_q8_words2[NB_Q8_BLOCK] = {0,  4,  8,  12, 1,  5,  9,  13, 2,  6
 
 /* ---- kernels ----------------------------------------------------------------------------------------------------- */
 
-static void dot_scalar(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
-                       int64_t ldout) {
+static void dot_scalar(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, nb_sums out) {
   for (int64_t row = begin; row < end; row++) {
     float sums[NB_Q8_ROWS] = {0};
     for (int64_t block = 0; block < x->blocks; block++) {
       nb_q8_weights weights;
       nb_q8_weights_at(w, row, block, &weights);
-      for (int64_t i = 0; i < n; i++) {
+      for (int64_t i = 0; i < x->count; i++) {
         const int8_t *codes = x->codes + i * x->cols + block * NB_Q8_BLOCK;
         int32_t halves[2] = {0};
         for (int j = 0; j < NB_Q8_BLOCK; j++) halves[j / 16] += weights.codes[j] * codes[j];
@@ -42,7 +41,7 @@ static void dot_scalar(const nb_packed *w, int64_t begin, int64_t end, const nb_
         sums[i] += dot * x->scales[i * x->blocks + block] - weights.minimum * x->sums[i * x->blocks + block];
       }
     }
-    for (int64_t i = 0; i < n; i++) out[i * ldout + row - begin] = sums[i];
+    for (int64_t i = 0; i < x->count; i++) out.data[i * out.stride + row - begin] = sums[i];
   }
 }
 
@@ -122,11 +121,12 @@ static void round_band(void *ctx, int64_t begin, int64_t end, int thread) {
   }
 }
 
-static void advance(nb_q8_x *x, int64_t rows) {
-  x->codes += rows * x->cols;
-  x->scales += rows * x->blocks;
-  x->sums += rows * x->blocks;
-  x->totals += rows * x->blocks;
+/* To the rows that follow x's own. */
+static void advance(nb_q8_x *x) {
+  x->codes += x->count * x->cols;
+  x->scales += x->count * x->blocks;
+  x->sums += x->count * x->blocks;
+  x->totals += x->count * x->blocks;
 }
 
 static void panel_band(const q8_job *job, int index, int64_t begin, int64_t end, int thread) {
@@ -138,12 +138,12 @@ static void panel_band(const q8_job *job, int index, int64_t begin, int64_t end,
   panel.minima = memory + x.blocks * NB_Q8_PANEL;
   job->kernels[index]->pack(p->w, begin, end, &panel);
   for (int64_t i = 0; i < job->n; i += NB_Q8_PANEL_ROWS) {
-    int64_t n = nb_min_i64(NB_Q8_PANEL_ROWS, job->n - i);
-    job->panels->multiply(&panel, &x, n, sums);
-    for (int64_t j = 0; j < n; j++) {
+    x.count = nb_min_i64(NB_Q8_PANEL_ROWS, job->n - i);
+    job->panels->multiply(&panel, &x, sums);
+    for (int64_t j = 0; j < x.count; j++) {
       for (int64_t r = begin; r < end; r++) nb_finish(p, i + j, r, sums[j * NB_Q8_PANEL + r - begin]);
     }
-    advance(&x, n);
+    advance(&x);
   }
 }
 
@@ -152,12 +152,12 @@ static void dot_band(const q8_job *job, int index, int64_t begin, int64_t end) {
   float sums[NB_Q8_ROWS * BAND];
   nb_q8_x x = job->x[index];
   for (int64_t i = 0; i < job->n; i += NB_Q8_ROWS) {
-    int64_t n = nb_min_i64(NB_Q8_ROWS, job->n - i);
-    job->kernels[index]->dot(p->w, begin, end, &x, n, sums, BAND);
-    for (int64_t j = 0; j < n; j++) {
+    x.count = nb_min_i64(NB_Q8_ROWS, job->n - i);
+    job->kernels[index]->dot(p->w, begin, end, &x, (nb_sums){.data = sums, .stride = BAND});
+    for (int64_t j = 0; j < x.count; j++) {
       for (int64_t r = begin; r < end; r++) nb_finish(p, i + j, r, sums[j * BAND + r - begin]);
     }
-    advance(&x, n);
+    advance(&x);
   }
 }
 

@@ -61,19 +61,17 @@ static int64_t first_bad(nb_dtype dtype, const void *src, int64_t n, bool half) 
 int64_t nb_quantize_4bit(const nb_packed *m, const nb_quantize_run *run) {
   nb_levels levels;
   nb_quantize_levels(m->format, &levels);
-  nb_dtype dtype = run->dtype;
   int64_t n = run->count, block_size = m->scale.block_cols, blocks = n / block_size, whole = blocks * block_size;
-  uint8_t *codes = run->codes;
   const nb_cpu_quantize *cpu = block_size % 32 == 0 ? table() : &nb_cpu_quantize_scalar;
-  const char *tail = (const char *)run->src + (size_t)whole * nb_dtype_size(dtype);
-  int64_t bad =
-      cpu->blocks_4bit(&levels, dtype, run->src, blocks, block_size, run->nested, codes, run->scales, run->sums);
-  if (bad >= 0) return first_bad(dtype, run->src, n, false);
+  if (cpu->blocks_4bit(&levels, run, block_size) >= 0) return first_bad(run->dtype, run->src, n, false);
   if (whole == n) return -1;
-  if (nb_tail_4bit(&levels, dtype, tail, n - whole, run->nested, codes + whole / 2, &run->scales[blocks],
-                   &run->sums[blocks]))
-    return -1;
-  return whole + first_bad(dtype, tail, n - whole, false);
+  nb_quantize_run tail = *run;
+  tail.src = (const char *)run->src + (size_t)whole * nb_dtype_size(run->dtype);
+  tail.count = n - whole;
+  tail.codes = (uint8_t *)run->codes + whole / 2;
+  tail.scales += blocks;
+  tail.sums += blocks;
+  return nb_tail_4bit(&levels, &tail) ? -1 : whole + first_bad(tail.dtype, tail.src, tail.count, false);
 }
 
 int64_t nb_quantize_int8(const nb_packed *m, const nb_quantize_run *run) {

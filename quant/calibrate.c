@@ -141,7 +141,8 @@ static void widen_band(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const widen_job *job = ctx;
   const nb_packed *m = job->m;
-  nb_format_info(m->format)->dequantize(m, begin, end - begin, 0, m->cols, job->out + begin * m->cols, m->cols);
+  nb_format_info(m->format)->dequantize((nb_tile){m, begin, end - begin, 0, m->cols}, job->out + begin * m->cols,
+                                        m->cols);
 }
 
 /* The layer's weights as float32, all finite. The caller's to free. */

@@ -88,7 +88,8 @@ void nb_group_grids_fit(const nb_grid *grid, const float *w, int64_t n, const fl
                              .least_scale = scale_ranges[grid->bf16_scales].least,
                              .most_scale = scale_ranges[grid->bf16_scales].most,
                              .dropped_bits = grid->bf16_scales ? 16 : 13};
-    nb_cpu_errors_now()->search(w, n, low, high, &search, importance, part);
+    nb_search_groups groups = {.w = w, .n = n, .low = low, .high = high, .importance = importance};
+    nb_cpu_errors_now()->search(&groups, &search, part);
   }
   for (int64_t r = 0; r < count; r++) out[r] = span(grid, low[r] * part[r], high[r] * part[r]);
 }

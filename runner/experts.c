@@ -91,7 +91,8 @@ static nibble_status multiply(const nb_run *r, nb_reg in, const factor *factors,
     if (status != NIBBLE_OK) return status;
     products[i] = (nb_layer_product){.weight = m->matrix, .bias = m->bias, .y = r->frame->reg[factors[i].out]};
   }
-  return b->matmul(b, products, count, r->frame->reg[in], rows, rows, err);
+  nb_layer_input input = {.x = r->frame->reg[in], .rows = rows, .group = rows};
+  return b->matmul(b, products, count, &input, err);
 }
 
 void nb_run_expert_input(const nb_run *r, nb_reg in, const nb_routes *routes, int64_t rows) {

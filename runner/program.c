@@ -99,7 +99,8 @@ static nibble_status run_linears(const nb_run *r, const nb_instruction *first, n
                                      .y = r->frame->reg[first[i].op.out],
                                      .accumulate = (first[i].op.flags & NB_ADDED) != 0};
   }
-  return b->matmul(b, products, first->group, x, rows, rows / r->sequences, err);
+  nb_layer_input in = {.x = x, .rows = rows, .group = rows / r->sequences};
+  return b->matmul(b, products, first->group, &in, err);
 }
 
 static void run_norm(const nb_run *r, const nb_instruction *step) {
@@ -157,8 +158,8 @@ static void run_cache(const nb_run *r, const nb_op *op) {
   nb_attention_shape shape = shape_of(r, op);
   nb_rotary_tables tables = {f->cos, f->sin};
   bool turns = op->flags & NB_ROTATED;
-  b->store(b, &shape, turns ? &tables : NULL, turns ? f->reg[NB_Q] : NULL, f->reg[NB_K], f->reg[NB_V],
-           op->flags & NB_CROSS ? r->cross : r->cache);
+  nb_qkv rows = {.q = turns ? f->reg[NB_Q] : NULL, .k = f->reg[NB_K], .v = f->reg[NB_V]};
+  b->store(b, &shape, turns ? &tables : NULL, &rows, op->flags & NB_CROSS ? r->cross : r->cache);
 }
 
 static void run_attend(const nb_run *r, const nb_op *op) {

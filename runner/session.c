@@ -388,9 +388,9 @@ nibble_status nb_session_log_probs(nb_session *s, const nb_predictions *p, nibbl
   for (int64_t at = 0; at < n; at += s->tile_rows) {
     int64_t tile = nb_min_i64(s->tile_rows, n - at);
     nibble_status status = run_head(s, p->rows + at, tile, err);
+    nb_scored scored = {.logits = s->head.reg[s->model->output], .targets = p->targets + at, .n = tile, .vocab = vocab};
     if (status == NIBBLE_OK)
-      status = b->log_probs(b, s->head.reg[s->model->output], p->targets + at, tile, vocab, p->log_prob + at,
-                            p->argmax ? p->argmax + at : NULL, err);
+      status = b->log_probs(b, &scored, p->log_prob + at, p->argmax ? p->argmax + at : NULL, err);
     if (status != NIBBLE_OK) return status;
   }
   return NIBBLE_OK;

@@ -43,12 +43,12 @@ void nb_packed_read(nb_dequantize_fn dequantize, const nb_packed *m, int64_t fir
     int64_t row = (first + done) / m->cols, col = (first + done) % m->cols;
     int64_t whole = col == 0 ? (count - done) / m->cols : 0;
     if (whole) {
-      dequantize(m, row, whole, 0, m->cols, out + done, m->cols);
+      dequantize((nb_tile){m, row, whole, 0, m->cols}, out + done, m->cols);
       done += whole * m->cols;
       continue;
     }
     int64_t n = nb_min_i64(m->cols - col, count - done);
-    dequantize(m, row, 1, col, n, out + done, n);
+    dequantize((nb_tile){m, row, 1, col, n}, out + done, n);
     done += n;
   }
 }

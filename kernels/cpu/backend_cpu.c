@@ -111,8 +111,9 @@ static void embed_band(void *ctx, int64_t begin, int64_t end, int thread) {
   nb_dequantize_fn dequantize = nb_format_info(t->format)->dequantize;
   for (int64_t i = begin; i < end; i++) {
     float *out = job->out + i * t->cols;
-    if (!t->order) dequantize(t, job->ids[i], 1, 0, t->cols, out, t->cols);
-    for (int64_t c = 0; t->order && c < t->cols; c++) dequantize(t, job->ids[i], 1, c, 1, out + t->order[c], 1);
+    if (!t->order) dequantize((nb_tile){t, job->ids[i], 1, 0, t->cols}, out, t->cols);
+    for (int64_t c = 0; t->order && c < t->cols; c++)
+      dequantize((nb_tile){t, job->ids[i], 1, c, 1}, out + t->order[c], 1);
   }
 }
 
@@ -124,21 +125,32 @@ static void embed(nb_backend *self, const nb_matrix *table, const int32_t *ids, 
 
 static void norm(nb_backend *self, const nb_buffer *x, const nb_norm *n, int64_t rows, int64_t width, nb_buffer *out) {
   (void)self;
+  nb_row_norm norm = {.weight = n->weight->data, .bias = n->bias ? n->bias->data : NULL, .cols = width, .eps = n->eps};
   if (n->centered) {
-    nb_layernorm(x->data, n->weight->data, n->bias ? n->bias->data : NULL, rows, width, n->eps, out->data);
+    nb_layernorm(x->data, &norm, rows, out->data);
   } else {
-    nb_rmsnorm(x->data, n->weight->data, rows, width, n->eps, out->data);
+    nb_rmsnorm(x->data, &norm, rows, out->data);
   }
 }
 
-/* LLM.int8 looks at one sequence at a time. */
-static bool multiply_int8(const nb_layer_product *p, const float *x, int64_t rows, int64_t group) {
+static nb_product product_of(const nb_layer_product *p, const float *x) {
   const nb_packed *w = &p->weight->packed;
-  const float *bias = p->bias ? p->bias->data : NULL;
-  for (int64_t r = 0; r < rows; r += group) {
-    if (!nb_int8_matmul(w, x + r * w->cols, w->cols, nb_min_i64(group, rows - r), p->weight->threshold, bias,
-                        p->accumulate, p->y->data + r * w->rows, w->rows))
-      return false;
+  return (nb_product){.w = w,
+                      .x = x,
+                      .ldx = w->cols,
+                      .y = p->y->data,
+                      .ldy = w->rows,
+                      .bias = p->bias ? p->bias->data : NULL,
+                      .accumulate = p->accumulate};
+}
+
+/* LLM.int8 looks at one sequence at a time. */
+static bool multiply_int8(const nb_layer_product *p, const nb_layer_input *in) {
+  nb_product part = product_of(p, in->x->data);
+  for (int64_t r = 0; r < in->rows; r += in->group) {
+    if (!nb_int8_matmul(&part, nb_min_i64(in->group, in->rows - r), p->weight->threshold)) return false;
+    part.x += in->group * part.ldx;
+    part.y += in->group * part.ldy;
   }
   return true;
 }
@@ -150,33 +162,26 @@ static bool multiply_all(const nb_product *products, int count, int64_t rows, bo
   return true;
 }
 
-static nibble_status matmul(nb_backend *self, const nb_layer_product *products, int count, const nb_buffer *x,
-                            int64_t rows, int64_t group, nibble_error *err) {
+static nibble_status matmul(nb_backend *self, const nb_layer_product *products, int count, const nb_layer_input *in,
+                            nibble_error *err) {
   (void)self;
   nb_product plain[MAX_PRODUCTS];
   int plain_count = 0;
   bool int8 = products[0].weight->int8_activations, ok = true;
   for (int i = 0; i < count; i++) {
     const nb_layer_product *p = &products[i];
-    const nb_packed *w = &p->weight->packed;
     if (p->weight->llm_int8) {
-      if (!multiply_int8(p, x->data, rows, group)) return nb_fail_memory(err, (uint64_t)(group * w->cols) * 2);
+      if (!multiply_int8(p, in)) return nb_fail_memory(err, (uint64_t)(in->group * p->weight->packed.cols) * 2);
       continue;
     }
-    plain[plain_count++] = (nb_product){.w = w,
-                                        .x = x->data,
-                                        .ldx = w->cols,
-                                        .y = p->y->data,
-                                        .ldy = w->rows,
-                                        .bias = p->bias ? p->bias->data : NULL,
-                                        .accumulate = p->accumulate};
+    plain[plain_count++] = product_of(p, in->x->data);
     if (plain_count == MAX_PRODUCTS) {
-      ok = ok && multiply_all(plain, plain_count, rows, int8);
+      ok = ok && multiply_all(plain, plain_count, in->rows, int8);
       plain_count = 0;
     }
   }
-  if (plain_count > 0) ok = ok && multiply_all(plain, plain_count, rows, int8);
-  return ok ? NIBBLE_OK : nb_fail_memory(err, (uint64_t)(rows * products[0].weight->packed.cols) * 2);
+  if (plain_count > 0) ok = ok && multiply_all(plain, plain_count, in->rows, int8);
+  return ok ? NIBBLE_OK : nb_fail_memory(err, (uint64_t)(in->rows * products[0].weight->packed.cols) * 2);
 }
 
 static void kv_free(nb_backend *self, nb_kv_cache *cache) {
@@ -233,17 +238,19 @@ static void cache_band(void *ctx, int64_t begin, int64_t end, int thread) {
   }
 }
 
-static void store(nb_backend *self, const nb_attention_shape *s, const nb_rotary_tables *tables, nb_buffer *q,
-                  nb_buffer *k, const nb_buffer *v, nb_kv_cache *cache) {
+static void store(nb_backend *self, const nb_attention_shape *s, const nb_rotary_tables *tables, const nb_qkv *qkv,
+                  nb_kv_cache *cache) {
   (void)self;
   int64_t rows = s->sequences * s->tokens, dim = s->head_dim, turned = tables ? s->rotary_dim : 0;
   if (turned > 0) {
     int64_t from = s->start * (turned / 2);
-    const float *cos = tables->cos->data + from, *sin = tables->sin->data + from;
-    nb_rotary(q->data, s->heads * dim, rows, s->heads, dim, turned, s->tokens, cos, sin);
-    nb_rotary(k->data, s->kv_heads * dim, rows, s->kv_heads, dim, turned, s->tokens, cos, sin);
+    nb_rotation r = {.heads = s->heads, .head_dim = dim, .rotary_dim = turned, .period = s->tokens};
+    r.cos = tables->cos->data + from, r.sin = tables->sin->data + from;
+    nb_rotary(qkv->q->data, s->heads * dim, rows, &r);
+    r.heads = s->kv_heads;
+    nb_rotary(qkv->k->data, s->kv_heads * dim, rows, &r);
   }
-  cache_job job = {.shape = s, .k = k->data, .v = v->data, .cache = cache};
+  cache_job job = {.shape = s, .k = qkv->k->data, .v = qkv->v->data, .cache = cache};
   nb_parallel(rows, ROW_BAND, cache_band, &job);
 }
 
@@ -378,10 +385,12 @@ static void scatter_add(nb_backend *self, const nb_buffer *x, const nb_scatter *
   nb_scatter_add(x->data, to->rows, to->weights, to->n, to->width, y->data);
 }
 
-static nibble_status log_probs(nb_backend *self, const nb_buffer *logits, const int32_t *targets, int64_t n,
-                               int64_t vocab, double *log_prob, int32_t *argmax, nibble_error *err) {
+static nibble_status log_probs(nb_backend *self, const nb_scored *scored, double *log_prob, int32_t *argmax,
+                               nibble_error *err) {
   (void)self, (void)err;
-  nb_logprob(logits->data, vocab, n, vocab, targets, log_prob, argmax);
+  int64_t vocab = scored->vocab;
+  nb_logits logits = {.data = scored->logits->data, .stride = vocab, .rows = scored->n, .vocab = vocab};
+  nb_logprob(&logits, scored->targets, log_prob, argmax);
   return NIBBLE_OK;
 }
 

@@ -21,31 +21,32 @@ typedef struct decode_job {
 } decode_job;
 
 /* Weights that no dot kernel takes: a row is unpacked a tile at a time. */
-static void dot_unpacked(const nb_cpu_gemm *gemm, const nb_packed *w, int64_t begin, int64_t end, const float *x,
-                         int64_t ldx, int64_t n, float *out) {
+static void dot_unpacked(const nb_cpu_gemm *gemm, const nb_packed *w, int64_t begin, int64_t end, nb_rows x,
+                         nb_sums out) {
   nb_dequantize_fn dequantize = nb_dequantizer(w->format);
   float tile[COL_TILE];
   for (int64_t row = begin; row < end; row++) {
-    for (int64_t i = 0; i < n; i++) out[i * BAND + row - begin] = 0;
+    for (int64_t i = 0; i < x.count; i++) out.data[i * out.stride + row - begin] = 0;
     for (int64_t col = 0; col < w->cols; col += COL_TILE) {
       int64_t cols = nb_min_i64(COL_TILE, w->cols - col);
-      dequantize(w, row, 1, col, cols, tile, cols);
-      for (int64_t i = 0; i < n; i++) out[i * BAND + row - begin] += gemm->dot(x + i * ldx + col, tile, cols);
+      dequantize((nb_tile){w, row, 1, col, cols}, tile, cols);
+      for (int64_t i = 0; i < x.count; i++)
+        out.data[i * out.stride + row - begin] += gemm->dot(x.data + i * x.stride + col, tile, cols);
     }
   }
 }
 
 static void decode_rows(const decode_job *job, int index, int64_t begin, int64_t end) {
   const nb_product *p = &job->products[index];
-  int64_t ldx = job->ldx[index];
   float sums[NB_DOT_MAX * BAND];
   for (int64_t i = 0; i < job->n; i += NB_DOT_MAX) {
-    int64_t n = nb_min_i64(NB_DOT_MAX, job->n - i);
-    const float *x = job->x[index] + i * ldx;
+    int64_t n = nb_min_i64(NB_DOT_MAX, job->n - i), ldx = job->ldx[index];
+    nb_rows x = {.data = job->x[index] + i * ldx, .stride = ldx, .count = n};
+    nb_sums out = {.data = sums, .stride = BAND};
     if (job->kernels[index]) {
-      job->kernels[index]->dot(p->w, begin, end, x, ldx, n, sums, BAND);
+      job->kernels[index]->dot(p->w, begin, end, x, out);
     } else {
-      dot_unpacked(job->gemm, p->w, begin, end, x, ldx, n, sums);
+      dot_unpacked(job->gemm, p->w, begin, end, x, out);
     }
     for (int64_t j = 0; j < n; j++) {
       for (int64_t r = begin; r < end; r++) nb_finish(p, i + j, r, sums[j * BAND + r - begin]);

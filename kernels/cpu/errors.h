@@ -30,6 +30,14 @@ typedef struct nb_grid_search {
   int dropped_bits;              /* of float32's mantissa, by that dtype */
 } nb_grid_search;
 
+/* What it searches them for: NB_SEARCH_ROWS groups of n weights. */
+typedef struct nb_search_groups {
+  const float *w; /* [n, NB_SEARCH_ROWS] */
+  int64_t n;
+  const float *low, *high; /* [NB_SEARCH_ROWS], the groups' ranges */
+  const float *importance; /* [n], what errors are weighed by, or NULL */
+} nb_search_groups;
+
 typedef struct nb_cpu_errors {
   /* Of n weights w and what stands for them, a, for each `unit` of them (the last may be shorter). Sums are float:
    * units of some thousands keep them exact to six digits. What is not finite makes them so. out: [ceil(n / unit)]. */
@@ -45,10 +53,9 @@ typedef struct nb_cpu_errors {
    * weighed by importance [n] unless that is NULL. */
   float (*grid)(const float *w, int64_t n, float scale, float least, float most, const float *importance);
 
-  /* The part of its range whose grid has the least of `grid`'s errors, for each of NB_SEARCH_ROWS groups of n weights:
-   * w [n, NB_SEARCH_ROWS], `low` and `high` their ranges. The largest of equal ones, and 1 where no error is finite. */
-  void (*search)(const float *w, int64_t n, const float *low, const float *high, const nb_grid_search *search,
-                 const float *importance, float *part);
+  /* The part of its range whose grid has the least of `grid`'s errors, for each group: part [NB_SEARCH_ROWS]. The
+   * largest of equal ones, and 1 where no error is finite. */
+  void (*search)(const nb_search_groups *groups, const nb_grid_search *search, float *part);
 
   /* Of two rows of n logits, less their largest: the sums of exp(x - max_x), exp(y - max_y) and
    * exp(x - max_x) ((x - max_x) - (y - max_y)), which a Kullback-Leibler divergence is made of. */

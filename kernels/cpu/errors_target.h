@@ -180,8 +180,11 @@ static inline bool all_above(const grid_lanes *x, const grid_lanes *limit) {
 
 /* What `grid` sums up across its lanes is here in as many sums, so that a lane can be a group of its own. Sums only
  * grow: where all are above `limit` already, the rest is left out. */
-static inline void grid_errors(const grids *g, const float *w, int64_t n, const float *importance, int64_t step,
-                               const grid_lanes *limit, grid_lanes *out) {
+static inline void grid_errors(const grids *g, const nb_search_groups *groups, const grid_lanes *limit,
+                               grid_lanes *out) {
+  static const float alike = 1;
+  const float *w = groups->w, *importance = groups->importance ? groups->importance : &alike;
+  int64_t n = groups->n, step = groups->importance ? 1 : 0;
   grid_lanes sums[GRID_LANES] = {0};
   int64_t i = 0;
   while (i + GRID_LANES <= n) {
@@ -196,13 +199,11 @@ static inline void grid_errors(const grids *g, const float *w, int64_t n, const 
   add_up(sums, out);
 }
 
-static void search(const float *w, int64_t n, const float *low, const float *high, const nb_grid_search *s,
-                   const float *importance, float *part) {
+static void search(const nb_search_groups *groups, const nb_grid_search *s, float *part) {
   _Static_assert((int)NB_SEARCH_ROWS == (int)GRID_LANES, "a lane is a group");
-  const float alike = 1;
   grid_lanes lows, highs, best = {0}, least_error = {0};
-  memcpy(&lows, low, sizeof lows);
-  memcpy(&highs, high, sizeof highs);
+  memcpy(&lows, groups->low, sizeof lows);
+  memcpy(&highs, groups->high, sizeof highs);
   best += 1;
   least_error += INFINITY;
   for (int i = 0; i < s->tried; i++) {
@@ -210,7 +211,7 @@ static void search(const float *w, int64_t n, const float *low, const float *hig
     grid_lanes l = lows * p, h = highs * p, error, parts = {0};
     grids g;
     make_grids(&l, &h, s, &g);
-    grid_errors(&g, w, n, importance ? importance : &alike, importance ? 1 : 0, &least_error, &error);
+    grid_errors(&g, groups, &least_error, &error);
     grid_bits less = error < least_error;
     parts += p;
     least_error = (grid_lanes)(((grid_bits)error & less) | ((grid_bits)least_error & ~less));

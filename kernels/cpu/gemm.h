@@ -13,19 +13,36 @@
 
 enum { NB_LANES_MAX = 32 }; /* of any instruction set */
 
+/* How much a product multiplies: a tile of `lanes` rows of x with `rows` rows of w, over k columns. */
+typedef struct nb_gemm_size {
+  int64_t lanes, rows, k;
+} nb_gemm_size;
+
+/* w: element (r, i), of rows x k, is data[r * row_stride + i * k_stride]. */
+typedef struct nb_gemm_operand {
+  const float *data;
+  int64_t row_stride, k_stride;
+} nb_gemm_operand;
+
+/* Where a finished tile goes: element (r, lane) of the sums to y[lane * ldy + r]. */
+typedef struct nb_gemm_out {
+  float *y;
+  int64_t ldy;
+  const float *bias; /* [rows], or NULL */
+  bool accumulate;   /* adds to y instead of replacing it */
+} nb_gemm_out;
+
 typedef struct nb_cpu_gemm {
   int64_t lanes, narrow;
 
   /* x [n, k] to out [k][lanes] with zeros in lanes n and above; n <= lanes. */
   void (*pack)(const float *x, int64_t ldx, int64_t n, int64_t k, int64_t lanes, float *out);
 
-  /* w's element (r, i) is w[r * row_stride + i * k_stride]. Replaces c unless `add`. */
-  void (*multiply)(int64_t lanes, int64_t rows, int64_t k, const float *x, const float *w, int64_t row_stride,
-                   int64_t k_stride, float *c, bool add);
+  /* x as `pack` left it; c [rows][lanes], which is replaced unless `add`. */
+  void (*multiply)(nb_gemm_size size, const float *x, nb_gemm_operand w, float *c, bool add);
 
-  /* y[i * ldy + r] = c[r * lanes + i] (+ bias[r]) (+ y) for i < n, r < rows. */
-  void (*unpack)(const float *c, int64_t lanes, int64_t n, int64_t rows, const float *bias, bool accumulate, float *y,
-                 int64_t ldy);
+  /* c [rows][lanes], of which the first n lanes are wanted. */
+  void (*unpack)(const float *c, int64_t lanes, int64_t n, int64_t rows, nb_gemm_out out);
 
   float (*dot)(const float *x, const float *w, int64_t n);
 

@@ -6,25 +6,30 @@
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/vec.h"
 
-/* One block of sums in registers: rows x vectors of them, constants at every call, so that all loops unroll.
+/* A block of sums in registers, `rows` of `vectors` each. */
+typedef struct gemm_block {
+  int vectors, rows;
+} gemm_block;
+
+/* Multiplies one block, whose size is a constant at every call, so that all loops unroll.
  *
  *            x[i][0..VF)  x[i][VF..2VF)
  *   w[0][i]  sum[0][0]    sum[0][1]         for each i: load the vectors of x once,
  *   w[1][i]  sum[1][0]    sum[1][1]         then broadcast each w and multiply-add it to a row of sums
  *   ... */
-static inline __attribute__((always_inline)) void block(int vectors, int rows, int64_t k, const float *x,
-                                                        const float *w, int64_t row_stride, int64_t k_stride, float *c,
-                                                        bool add) {
+static inline __attribute__((always_inline)) void block(gemm_block b, int64_t k, const float *x, nb_gemm_operand w,
+                                                        float *c, bool add) {
+  const int vectors = b.vectors, rows = b.rows;
   vf sum[GEMM_ROWS][GEMM_VECTORS];
   for (int r = 0; r < rows; r++) {
     for (int v = 0; v < vectors; v++) sum[r][v] = add ? vf_load(c + (r * vectors + v) * VF) : vf_zero();
   }
-  for (int64_t i = 0; i < k; i++, x += vectors * VF, w += k_stride) {
+  for (int64_t i = 0; i < k; i++, x += vectors * VF, w.data += w.k_stride) {
     vf xs[GEMM_VECTORS];
     for (int v = 0; v < vectors; v++) xs[v] = vf_load(x + v * VF);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
-      vf one = vf_set1(w[r * row_stride]);
+      vf one = vf_set1(w.data[r * w.row_stride]);
       for (int v = 0; v < vectors; v++) sum[r][v] = vf_fma(one, xs[v], sum[r][v]);
     }
   }
@@ -33,25 +38,27 @@ static inline __attribute__((always_inline)) void block(int vectors, int rows, i
   }
 }
 
-/* All rows for one number of vectors: full blocks, then 4, 2 and 1 rows. */
-static inline __attribute__((always_inline)) void block_rows(int vectors, int64_t rows, int64_t k, const float *x,
-                                                             const float *w, int64_t row_stride, int64_t k_stride,
-                                                             float *c, bool add) {
-  int64_t r = 0, lanes = vectors * VF;
-  for (; r + GEMM_ROWS <= rows; r += GEMM_ROWS) {
-    block(vectors, GEMM_ROWS, k, x, w + r * row_stride, row_stride, k_stride, c + r * lanes, add);
-  }
-  for (; r + 4 <= rows; r += 4) block(vectors, 4, k, x, w + r * row_stride, row_stride, k_stride, c + r * lanes, add);
-  for (; r + 2 <= rows; r += 2) block(vectors, 2, k, x, w + r * row_stride, row_stride, k_stride, c + r * lanes, add);
-  for (; r < rows; r++) block(vectors, 1, k, x, w + r * row_stride, row_stride, k_stride, c + r * lanes, add);
+static inline nb_gemm_operand rows_from(nb_gemm_operand w, int64_t row) {
+  w.data += row * w.row_stride;
+  return w;
 }
 
-static void gemm_multiply(int64_t lanes, int64_t rows, int64_t k, const float *x, const float *w, int64_t row_stride,
-                          int64_t k_stride, float *c, bool add) {
-  if (lanes == VF) {
-    block_rows(1, rows, k, x, w, row_stride, k_stride, c, add);
+/* All rows for one number of vectors: full blocks, then 4, 2 and 1 rows. */
+static inline __attribute__((always_inline)) void block_rows(int vectors, nb_gemm_size size, const float *x,
+                                                             nb_gemm_operand w, float *c, bool add) {
+  int64_t r = 0, lanes = vectors * VF, rows = size.rows, k = size.k;
+  for (; r + GEMM_ROWS <= rows; r += GEMM_ROWS)
+    block((gemm_block){vectors, GEMM_ROWS}, k, x, rows_from(w, r), c + r * lanes, add);
+  for (; r + 4 <= rows; r += 4) block((gemm_block){vectors, 4}, k, x, rows_from(w, r), c + r * lanes, add);
+  for (; r + 2 <= rows; r += 2) block((gemm_block){vectors, 2}, k, x, rows_from(w, r), c + r * lanes, add);
+  for (; r < rows; r++) block((gemm_block){vectors, 1}, k, x, rows_from(w, r), c + r * lanes, add);
+}
+
+static void gemm_multiply(nb_gemm_size size, const float *x, nb_gemm_operand w, float *c, bool add) {
+  if (size.lanes == VF) {
+    block_rows(1, size, x, w, c, add);
   } else {
-    block_rows(GEMM_VECTORS, rows, k, x, w, row_stride, k_stride, c, add);
+    block_rows(GEMM_VECTORS, size, x, w, c, add);
   }
 }
 
@@ -72,8 +79,7 @@ static inline void finish(vf v, const float *bias, bool accumulate, float *y) {
   vf_store(y, v);
 }
 
-static void gemm_unpack(const float *c, int64_t lanes, int64_t n, int64_t rows, const float *bias, bool accumulate,
-                        float *y, int64_t ldy) {
+static void gemm_unpack(const float *c, int64_t lanes, int64_t n, int64_t rows, nb_gemm_out out) {
   float block[VF * VF];
   for (int64_t r = 0; r < rows; r += VF) {
     int64_t part = nb_min_i64(VF, rows - r);
@@ -84,13 +90,13 @@ static void gemm_unpack(const float *c, int64_t lanes, int64_t n, int64_t rows, 
         for (int64_t i = 0; i < part * VF; i++) block[i % VF * VF + i / VF] = c[(r + i / VF) * lanes + lane + i % VF];
       }
       for (int64_t i = 0; i < nb_min_i64(VF, n - lane); i++) {
-        float *to = y + (lane + i) * ldy + r;
+        float *to = out.y + (lane + i) * out.ldy + r;
         if (part == VF) {
-          finish(vf_load(block + i * VF), bias ? bias + r : NULL, accumulate, to);
+          finish(vf_load(block + i * VF), out.bias ? out.bias + r : NULL, out.accumulate, to);
           continue;
         }
         for (int64_t j = 0; j < part; j++) {
-          to[j] = block[i * VF + j] + (bias ? bias[r + j] : 0) + (accumulate ? to[j] : 0);
+          to[j] = block[i * VF + j] + (out.bias ? out.bias[r + j] : 0) + (out.accumulate ? to[j] : 0);
         }
       }
     }

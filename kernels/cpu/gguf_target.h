@@ -146,16 +146,16 @@ static const block_fn blocks_of[NB_FORMAT_COUNT] = {
     [NB_FORMAT_Q5_K] = q5_k, [NB_FORMAT_Q6_K] = q6_k,
 };
 
-void NB_OF_TARGET(nb_gguf_dequantize)(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols,
-                                      float *out, int64_t stride) {
+void NB_OF_TARGET(nb_gguf_dequantize)(nb_tile t, float *out, int64_t stride) {
+  const nb_packed *m = t.packed;
   const nb_format_row *info = nb_format_info(m->format);
   int64_t n = info->block.weights, row_bytes = m->cols / n * info->block.bytes;
   block_fn dequantize = blocks_of[m->format];
   float edge[SUPER];
-  for (int64_t r = 0; r < rows; r++) {
-    const uint8_t *blocks = (const uint8_t *)m->codes + (row + r) * row_bytes;
+  for (int64_t r = 0; r < t.rows; r++) {
+    const uint8_t *blocks = (const uint8_t *)m->codes + (t.row + r) * row_bytes;
     float *to = out + r * stride;
-    for (int64_t c = col, end = col + cols; c < end;) {
+    for (int64_t c = t.col, end = t.col + t.cols; c < end;) {
       int64_t b = c / n, inside = c % n, whole = (end - c) / n;
       if (inside == 0 && whole > 0) {
         for (c += whole * n; whole > 0; whole--, b++, to += n) dequantize(blocks + b * info->block.bytes, to);

@@ -110,20 +110,20 @@ static inline __attribute__((always_inline)) void dequantize_chunk(const nb_pack
 }
 
 /* VF rows are a vector of a column already. */
-static inline __attribute__((always_inline)) void columns_bits(const nb_packed *m, int bits, int64_t row, int64_t rows,
-                                                               int64_t col, int64_t cols, float *out, int64_t stride) {
-  for (int64_t r = 0; r < rows; r += VF) {
-    gptq_rows from = rows_at(m, bits, row + r);
+static inline __attribute__((always_inline)) void columns_bits(int bits, nb_tile t, float *out, int64_t stride) {
+  const nb_packed *m = t.packed;
+  for (int64_t r = 0; r < t.rows; r += VF) {
+    gptq_rows from = rows_at(m, bits, t.row + r);
     group_params p = {0};
     int64_t group = -1;
-    for (int64_t c = 0; c < cols; c += CHUNK_COLS) {
+    for (int64_t c = 0; c < t.cols; c += CHUNK_COLS) {
       vu v[8];
-      load_chunk(&from, bits, col + c, 0, v);
+      load_chunk(&from, bits, t.col + c, 0, v);
       float *to = out + c * stride + r;
 #pragma GCC unroll 32
       for (int i = 0; i < CHUNK_COLS; i++) {
         if (m->g_idx || i == 0 || m->scale.block_cols % CHUNK_COLS != 0) {
-          int64_t g = nb_gptq_group(m, col + c + i);
+          int64_t g = nb_gptq_group(m, t.col + c + i);
           if (g != group) p = load_params(m, &from, group = g, 0);
         }
         vf_store(to + i * stride, vf_mul(p.scale, vf_sub(chunk_code(v, bits, i), p.zero)));
@@ -133,31 +133,32 @@ static inline __attribute__((always_inline)) void columns_bits(const nb_packed *
 }
 
 /* The whole chunks of VF rows in vectors, what is left around them in plain C. */
-static inline __attribute__((always_inline)) void dequantize_bits(const nb_packed *m, int bits, int64_t row,
-                                                                  int64_t rows, int64_t col, int64_t cols, float *out,
-                                                                  int64_t stride) {
-  int64_t first = nb_ceil_div(col, CHUNK_COLS) * CHUNK_COLS, last = (col + cols) / CHUNK_COLS * CHUNK_COLS;
-  bool in_vectors = first < last && !(m->in_bands && row % VF != 0);
-  int64_t whole = in_vectors ? rows / VF * VF : 0, end = col + cols;
+static inline __attribute__((always_inline)) void dequantize_bits(int bits, nb_tile t, float *out, int64_t stride) {
+  const nb_packed *m = t.packed;
+  int64_t first = nb_ceil_div(t.col, CHUNK_COLS) * CHUNK_COLS, last = (t.col + t.cols) / CHUNK_COLS * CHUNK_COLS;
+  bool in_vectors = first < last && !(m->in_bands && t.row % VF != 0);
+  int64_t whole = in_vectors ? t.rows / VF * VF : 0, end = t.col + t.cols;
   for (int64_t r = 0; r < whole; r += VF) {
+    int64_t row = t.row + r;
     float *to = out + r * stride;
-    gptq_rows from = rows_at(m, bits, row + r);
-    if (first > col) nb_gptq_dequantize(m, row + r, VF, col, first - col, to, stride);
-    for (int64_t c = first; c < last; c += CHUNK_COLS) dequantize_chunk(m, &from, bits, c, to + c - col, stride);
-    if (end > last) nb_gptq_dequantize(m, row + r, VF, last, end - last, to + last - col, stride);
+    gptq_rows from = rows_at(m, bits, row);
+    if (first > t.col) nb_gptq_dequantize((nb_tile){m, row, VF, t.col, first - t.col}, to, stride);
+    for (int64_t c = first; c < last; c += CHUNK_COLS) dequantize_chunk(m, &from, bits, c, to + c - t.col, stride);
+    if (end > last) nb_gptq_dequantize((nb_tile){m, row, VF, last, end - last}, to + last - t.col, stride);
   }
-  if (whole < rows) nb_gptq_dequantize(m, row + whole, rows - whole, col, cols, out + whole * stride, stride);
+  if (whole < t.rows)
+    nb_gptq_dequantize((nb_tile){m, t.row + whole, t.rows - whole, t.col, t.cols}, out + whole * stride, stride);
 }
 
 static bool fits_gptq(const nb_packed *m) { return m->cols % CHUNK_COLS == 0 && m->rows % VF == 0; }
 
-/* n (a constant) rows of x against VF rows of weights. */
-static inline __attribute__((always_inline)) void dot_rows_gptq(const nb_packed *m, int bits, int n, int64_t row,
-                                                                const float *x, int64_t ldx, vf *sums) {
+/* Rows of x, their number a constant, against VF rows of weights. */
+static inline __attribute__((always_inline)) void dot_rows_gptq(const nb_packed *m, int bits, int64_t row, nb_rows x,
+                                                                vf *sums) {
   gptq_rows rows = rows_at(m, bits, row);
   int64_t group = -1;
   group_params p = {0};
-  for (int i = 0; i < n; i++) sums[i] = vf_zero();
+  for (int i = 0; i < x.count; i++) sums[i] = vf_zero();
   for (int64_t col = 0; col < m->cols; col += CHUNK_COLS) {
     vu v[8];
     load_chunk(&rows, bits, col, 0, v);
@@ -168,7 +169,8 @@ static inline __attribute__((always_inline)) void dot_rows_gptq(const nb_packed 
         if (g != group) p = load_params(m, &rows, group = g, 0);
       }
       vf weight = vf_mul(p.scale, vf_sub(chunk_code(v, bits, c), p.zero));
-      for (int i = 0; i < n; i++) sums[i] = vf_fma(weight, vf_set1(x[i * ldx + col + c] * place(bits, c)), sums[i]);
+      for (int i = 0; i < x.count; i++)
+        sums[i] = vf_fma(weight, vf_set1(x.data[i * x.stride + col + c] * place(bits, c)), sums[i]);
     }
   }
 }
@@ -189,9 +191,8 @@ static inline __attribute__((always_inline)) float sum_chunk(int bits, const flo
 }
 
 /* The same for `vectors` * VF rows, a scale being applied to the sum of its group's chunk. */
-static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packed *m, int bits, int n, int vectors,
-                                                                  int64_t row, const float *x, int64_t ldx, float *out,
-                                                                  int64_t ldout) {
+static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packed *m, int bits, int vectors,
+                                                                  int64_t row, nb_rows x, nb_sums out) {
   gptq_rows rows = rows_at(m, bits, row);
   const float middle = in_place(bits, 0) ? 0 : (float)(1 << (bits - 1));
   const int64_t ahead = m->in_bands ? NB_AHEAD / (int64_t)sizeof(uint32_t) : GPTQ_AHEAD * rows.step;
@@ -199,7 +200,7 @@ static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packe
   vf sums[NB_DOT_MAX][GPTQ_VECTORS];
   for (int v = 0; v < vectors; v++) {
     p[v] = (group_params){.scale = vf_zero(), .zero = vf_zero()};
-    for (int i = 0; i < n; i++) sums[i][v] = vf_zero();
+    for (int i = 0; i < x.count; i++) sums[i][v] = vf_zero();
   }
   for (int64_t col = 0, group = -1; col < m->cols; col += CHUNK_COLS) {
     if (col / m->scale.block_cols != group) {
@@ -217,101 +218,72 @@ static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packe
     }
     for (int v = 0; v < vectors; v++) {
       load_chunk(&rows, bits, col, v, words[v]);
-      for (int i = 0; i < n; i++) part[i][v] = vf_zero();
+      for (int i = 0; i < x.count; i++) part[i][v] = vf_zero();
     }
 #pragma GCC unroll 32
     for (int c = 0; c < CHUNK_COLS; c++) {
       for (int v = 0; v < vectors; v++) {
         vf code = dot_code(words[v], bits, c);
-        for (int i = 0; i < n; i++) part[i][v] = vf_fma(code, vf_set1(x[i * ldx + col + c]), part[i][v]);
+        for (int i = 0; i < x.count; i++)
+          part[i][v] = vf_fma(code, vf_set1(x.data[i * x.stride + col + c]), part[i][v]);
       }
     }
-    for (int i = 0; i < n; i++) {
-      vf sum_x = vf_set1(sum_chunk(bits, x + i * ldx + col));
+    for (int i = 0; i < x.count; i++) {
+      vf sum_x = vf_set1(sum_chunk(bits, x.data + i * x.stride + col));
       for (int v = 0; v < vectors; v++)
         sums[i][v] = vf_fma(p[v].scale, vf_fma(p[v].zero, sum_x, part[i][v]), sums[i][v]);
     }
   }
-  for (int i = 0; i < n; i++) {
-    for (int v = 0; v < vectors; v++) vf_store(out + i * ldout + v * VF, sums[i][v]);
+  for (int i = 0; i < x.count; i++) {
+    for (int v = 0; v < vectors; v++) vf_store(out.data + i * out.stride + v * VF, sums[i][v]);
   }
 }
 
-static inline __attribute__((always_inline)) void dot_n_gptq(const nb_packed *m, int bits, int n, int64_t begin,
-                                                             int64_t end, const float *x, int64_t ldx, float *out,
-                                                             int64_t ldout) {
-  const int together = n == 1 ? GPTQ_VECTORS : GPTQ_VECTORS / 2;
+static inline __attribute__((always_inline)) void dot_n_gptq(const nb_packed *m, int bits, int64_t begin, int64_t end,
+                                                             nb_rows x, nb_sums out) {
+  const int together = x.count == 1 ? GPTQ_VECTORS : GPTQ_VECTORS / 2;
   int64_t r = begin;
   if (!m->g_idx && m->scale.block_cols % CHUNK_COLS == 0) {
-    for (; r + together * VF <= end; r += together * VF)
-      dot_groups_gptq(m, bits, n, together, r, x, ldx, out + r - begin, ldout);
-    for (; r < end; r += VF) dot_groups_gptq(m, bits, n, 1, r, x, ldx, out + r - begin, ldout);
+    for (; r + together * VF <= end; r += together * VF, out.data += together * VF)
+      dot_groups_gptq(m, bits, together, r, x, out);
+    for (; r < end; r += VF, out.data += VF) dot_groups_gptq(m, bits, 1, r, x, out);
   }
-  for (; r < end; r += VF) {
+  for (; r < end; r += VF, out.data += VF) {
     vf sums[NB_DOT_MAX];
-    dot_rows_gptq(m, bits, n, r, x, ldx, sums);
-    for (int i = 0; i < n; i++) vf_store(out + i * ldout + r - begin, sums[i]);
+    dot_rows_gptq(m, bits, r, x, sums);
+    for (int i = 0; i < x.count; i++) vf_store(out.data + i * out.stride, sums[i]);
   }
 }
 
 static inline __attribute__((always_inline)) void dot_bits(const nb_packed *m, int bits, int64_t begin, int64_t end,
-                                                           const float *x, int64_t ldx, int64_t n, float *out,
-                                                           int64_t ldout) {
-  switch (n) {
-    case 1: dot_n_gptq(m, bits, 1, begin, end, x, ldx, out, ldout); break;
-    case 2: dot_n_gptq(m, bits, 2, begin, end, x, ldx, out, ldout); break;
-    case 3: dot_n_gptq(m, bits, 3, begin, end, x, ldx, out, ldout); break;
-    default: dot_n_gptq(m, bits, 4, begin, end, x, ldx, out, ldout); break;
+                                                           nb_rows x, nb_sums out) {
+  switch (x.count) {
+    case 1: dot_n_gptq(m, bits, begin, end, nb_first_rows(x, 1), out); break;
+    case 2: dot_n_gptq(m, bits, begin, end, nb_first_rows(x, 2), out); break;
+    case 3: dot_n_gptq(m, bits, begin, end, nb_first_rows(x, 3), out); break;
+    default: dot_n_gptq(m, bits, begin, end, nb_first_rows(x, 4), out); break;
   }
 }
 
-static void dequantize_gptq2(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                             int64_t stride) {
-  dequantize_bits(m, 2, row, rows, col, cols, out, stride);
+static void dequantize_gptq2(nb_tile t, float *out, int64_t stride) { dequantize_bits(2, t, out, stride); }
+static void dequantize_gptq3(nb_tile t, float *out, int64_t stride) { dequantize_bits(3, t, out, stride); }
+static void dequantize_gptq4(nb_tile t, float *out, int64_t stride) { dequantize_bits(4, t, out, stride); }
+static void dequantize_gptq8(nb_tile t, float *out, int64_t stride) { dequantize_bits(8, t, out, stride); }
+static void dot_gptq2(const nb_packed *m, int64_t begin, int64_t end, nb_rows x, nb_sums out) {
+  dot_bits(m, 2, begin, end, x, out);
 }
-static void dequantize_gptq3(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                             int64_t stride) {
-  dequantize_bits(m, 3, row, rows, col, cols, out, stride);
+static void dot_gptq3(const nb_packed *m, int64_t begin, int64_t end, nb_rows x, nb_sums out) {
+  dot_bits(m, 3, begin, end, x, out);
 }
-static void dequantize_gptq4(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                             int64_t stride) {
-  dequantize_bits(m, 4, row, rows, col, cols, out, stride);
+static void dot_gptq4(const nb_packed *m, int64_t begin, int64_t end, nb_rows x, nb_sums out) {
+  dot_bits(m, 4, begin, end, x, out);
 }
-static void dequantize_gptq8(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                             int64_t stride) {
-  dequantize_bits(m, 8, row, rows, col, cols, out, stride);
+static void dot_gptq8(const nb_packed *m, int64_t begin, int64_t end, nb_rows x, nb_sums out) {
+  dot_bits(m, 8, begin, end, x, out);
 }
-static void dot_gptq2(const nb_packed *m, int64_t begin, int64_t end, const float *x, int64_t ldx, int64_t n,
-                      float *out, int64_t ldout) {
-  dot_bits(m, 2, begin, end, x, ldx, n, out, ldout);
-}
-static void dot_gptq3(const nb_packed *m, int64_t begin, int64_t end, const float *x, int64_t ldx, int64_t n,
-                      float *out, int64_t ldout) {
-  dot_bits(m, 3, begin, end, x, ldx, n, out, ldout);
-}
-static void dot_gptq4(const nb_packed *m, int64_t begin, int64_t end, const float *x, int64_t ldx, int64_t n,
-                      float *out, int64_t ldout) {
-  dot_bits(m, 4, begin, end, x, ldx, n, out, ldout);
-}
-static void dot_gptq8(const nb_packed *m, int64_t begin, int64_t end, const float *x, int64_t ldx, int64_t n,
-                      float *out, int64_t ldout) {
-  dot_bits(m, 8, begin, end, x, ldx, n, out, ldout);
-}
-static void columns_gptq2(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                          int64_t stride) {
-  columns_bits(m, 2, row, rows, col, cols, out, stride);
-}
-static void columns_gptq3(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                          int64_t stride) {
-  columns_bits(m, 3, row, rows, col, cols, out, stride);
-}
-static void columns_gptq4(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                          int64_t stride) {
-  columns_bits(m, 4, row, rows, col, cols, out, stride);
-}
-static void columns_gptq8(const nb_packed *m, int64_t row, int64_t rows, int64_t col, int64_t cols, float *out,
-                          int64_t stride) {
-  columns_bits(m, 8, row, rows, col, cols, out, stride);
-}
+static void columns_gptq2(nb_tile t, float *out, int64_t stride) { columns_bits(2, t, out, stride); }
+static void columns_gptq3(nb_tile t, float *out, int64_t stride) { columns_bits(3, t, out, stride); }
+static void columns_gptq4(nb_tile t, float *out, int64_t stride) { columns_bits(4, t, out, stride); }
+static void columns_gptq8(nb_tile t, float *out, int64_t stride) { columns_bits(8, t, out, stride); }
 
 #endif

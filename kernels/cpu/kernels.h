@@ -16,10 +16,27 @@ enum {
   NB_AHEAD = 12288,
 };
 
-/* out[i * ldout + r - begin] = x[i] . W[r] for weight rows [begin, end) and i < n <= NB_DOT_MAX. x is as `prepare`
- * left it, ldx floats from row to row. */
-typedef void (*nb_dot_fn)(const nb_packed *w, int64_t begin, int64_t end, const float *x, int64_t ldx, int64_t n,
-                          float *out, int64_t ldout);
+/* Rows of activations. */
+typedef struct nb_rows {
+  const float *data; /* [count, cols of the weight] */
+  int64_t stride;    /* floats from row to row */
+  int64_t count;     /* 1 to NB_DOT_MAX for a dot kernel */
+} nb_rows;
+
+/* Where a dot kernel puts its sums: that of row i of x and row begin + r of the weight to data[i * stride + r]. */
+typedef struct nb_sums {
+  float *data;
+  int64_t stride;
+} nb_sums;
+
+/* The first `count` rows: a constant count makes loops over them unroll. */
+static inline nb_rows nb_first_rows(nb_rows x, int64_t count) {
+  x.count = count;
+  return x;
+}
+
+/* Multiplies rows [begin, end) of a weight with rows of x that are as `prepare` left them. */
+typedef void (*nb_dot_fn)(const nb_packed *w, int64_t begin, int64_t end, nb_rows x, nb_sums out);
 
 typedef struct nb_format_kernels {
   nb_dequantize_fn dequantize;

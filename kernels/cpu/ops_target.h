@@ -133,9 +133,16 @@ static float soften(float *scores, int64_t keys, float scale, float *max, float 
   return keep;
 }
 
-/* out [n] = out * keep + sum over keys of weight * value, the first n <= 4 * VF elements. */
-static void add_values(const float *weights, int64_t keys, const float *v, int64_t stride, float keep, int64_t n,
-                       float *out) {
+/* What `keys` keys add to an output: their values, `stride` floats apart, times their weights. */
+typedef struct key_values {
+  const float *weights, *values;
+  int64_t keys, stride;
+} key_values;
+
+/* out [n] = out * keep + sum over keys of weight * value, n <= 4 * VF. */
+static void add_values(key_values k, float keep, int64_t n, float *out) {
+  const float *weights = k.weights, *v = k.values;
+  int64_t keys = k.keys, stride = k.stride;
   vf sum[4];
   if (n == 4 * VF) {
     for (int i = 0; i < 4; i++) sum[i] = vf_mul(vf_load(out + i * VF), vf_set1(keep));
@@ -177,8 +184,8 @@ static void attend_one(const query_tile *t, int64_t i) {
     for (int64_t l = 0; bias && l < keys; l++) scores[l] = scores[l] * a->scale + bias[j + l];
     float keep = soften(scores, KEY_TILE, scale, &max, &sum);
     for (int64_t d = 0; d < a->head_dim; d += 4 * VF) {
-      add_values(scores, keys, t->v + j * a->kv_token_stride + d, a->kv_token_stride, keep,
-                 nb_min_i64(4 * VF, a->head_dim - d), out + d);
+      key_values add = {scores, t->v + j * a->kv_token_stride + d, keys, a->kv_token_stride};
+      add_values(add, keep, nb_min_i64(4 * VF, a->head_dim - d), out + d);
     }
   }
   for (int64_t d = 0; d < a->head_dim; d++) out[d] /= sum;
@@ -247,12 +254,14 @@ static void attend_lanes(const query_tile *t) {
   int64_t fewest = query_end(t, 0), end = query_end(t, t->count - 1);
   for (int64_t j = begin; j < end; j += KEY_TILE) {
     int64_t keys = nb_min_i64(KEY_TILE, end - j), at = j * a->kv_token_stride;
-    gemm->multiply(lanes, keys, head_dim, packed, t->k + at, a->kv_token_stride, 1, s.scores, false);
+    gemm->multiply((nb_gemm_size){lanes, keys, head_dim}, packed, (nb_gemm_operand){t->k + at, a->kv_token_stride, 1},
+                   s.scores, false);
     for (int64_t i = 0; a->bias && i < t->count; i++) add_bias(t, i, j, keys, lanes, s.scores);
     for (int64_t i = 0; (j < whole || j + keys > fewest) && i < t->count; i++)
       hide_keys(t, i, j, keys, lanes, s.scores);
     for (int64_t lane = 0; lane < lanes; lane += VF) soften_lanes(&s, lanes, lane, keys, head_dim, sums);
-    gemm->multiply(lanes, head_dim, keys, s.scores, t->v + at, 1, a->kv_token_stride, sums, true);
+    gemm->multiply((nb_gemm_size){lanes, head_dim, keys}, s.scores, (nb_gemm_operand){t->v + at, 1, a->kv_token_stride},
+                   sums, true);
   }
   for (int64_t lane = 0; lane < lanes; lane += VF) {
     vf share = vf_div(vf_set1(1), vf_load(s.sum + lane));
@@ -260,7 +269,7 @@ static void attend_lanes(const query_tile *t) {
       vf_store(sums + d * lanes + lane, vf_mul(vf_load(sums + d * lanes + lane), share));
     }
   }
-  gemm->unpack(sums, lanes, t->count, head_dim, NULL, false, packed, head_dim);
+  gemm->unpack(sums, lanes, t->count, head_dim, (nb_gemm_out){.y = packed, .ldy = head_dim});
   for (int64_t i = 0; i < t->count; i++) {
     memcpy(a->out + query_at(t, i, a->out_stride), packed + i * head_dim, (size_t)head_dim * sizeof *packed);
   }

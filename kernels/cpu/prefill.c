@@ -59,9 +59,14 @@ static void pack_band(void *ctx, int64_t begin, int64_t end, int thread) {
   }
 }
 
-/* y [i, i + n) x [row, row + rows), where i counts from the first packed row. */
-static void multiply_block(const prefill_job *job, const nb_product *p, const float *packed, int64_t i, int64_t n,
-                           int64_t row, int64_t rows) {
+/* One item of work: y [i, i + n) x [row, row + rows) of a product, where i counts from the first packed row. */
+typedef struct prefill_block {
+  int64_t i, n, row, rows;
+} prefill_block;
+
+static void multiply_block(const prefill_job *job, int index, prefill_block b) {
+  const nb_product *p = &job->products[index];
+  const float *packed = job->packed[job->shares[index]];
   _Alignas(64) float panel[PANEL_ROWS * PANEL_COLS], sums[PANEL_ROWS * X_ROWS];
   const nb_cpu_gemm *gemm = job->gemm;
   const nb_format_kernels *kernels = nb_dot_kernels(p->w);
@@ -70,18 +75,19 @@ static void multiply_block(const prefill_job *job, const nb_product *p, const fl
   int64_t stride = turned ? PANEL_ROWS : PANEL_COLS;
   for (int64_t col = 0; col < p->w->cols; col += PANEL_COLS) {
     int64_t cols = nb_min_i64(PANEL_COLS, p->w->cols - col);
-    dequantize(p->w, row, rows, col, cols, panel, stride);
-    for (int64_t t = 0; t < n; t += gemm->lanes) {
-      int64_t lanes = tile_lanes(gemm, i + t, job->n);
-      const float *tile = packed + (i + t) * p->w->cols + col * lanes;
-      gemm->multiply(lanes, rows, cols, tile, panel, turned ? 1 : stride, turned ? stride : 1, sums + t * PANEL_ROWS,
-                     col > 0);
+    dequantize((nb_tile){p->w, b.row, b.rows, col, cols}, panel, stride);
+    nb_gemm_operand w = {panel, turned ? 1 : stride, turned ? stride : 1};
+    for (int64_t t = 0; t < b.n; t += gemm->lanes) {
+      nb_gemm_size size = {tile_lanes(gemm, b.i + t, job->n), b.rows, cols};
+      const float *tile = packed + (b.i + t) * p->w->cols + col * size.lanes;
+      gemm->multiply(size, tile, w, sums + t * PANEL_ROWS, col > 0);
     }
   }
-  for (int64_t t = 0; t < n; t += gemm->lanes) {
-    int64_t lanes = tile_lanes(gemm, i + t, job->n);
-    gemm->unpack(sums + t * PANEL_ROWS, lanes, nb_min_i64(lanes, n - t), rows, p->bias ? p->bias + row : NULL,
-                 p->accumulate, p->y + (job->x_begin + i + t) * p->ldy + row, p->ldy);
+  nb_gemm_out out = {.ldy = p->ldy, .bias = p->bias ? p->bias + b.row : NULL, .accumulate = p->accumulate};
+  for (int64_t t = 0; t < b.n; t += gemm->lanes) {
+    int64_t lanes = tile_lanes(gemm, b.i + t, job->n);
+    out.y = p->y + (job->x_begin + b.i + t) * p->ldy + b.row;
+    gemm->unpack(sums + t * PANEL_ROWS, lanes, nb_min_i64(lanes, b.n - t), b.rows, out);
   }
 }
 
@@ -94,8 +100,8 @@ static void multiply_band(void *ctx, int64_t begin, int64_t end, int thread) {
     const nb_product *p = &job->products[index];
     int64_t panels = nb_ceil_div(p->w->rows, PANEL_ROWS), local = item - job->first_item[index];
     int64_t row = local % panels * PANEL_ROWS, i = local / panels * X_ROWS;
-    multiply_block(job, p, job->packed[job->shares[index]], i, nb_min_i64(X_ROWS, job->n - i), row,
-                   nb_min_i64(PANEL_ROWS, p->w->rows - row));
+    prefill_block b = {i, nb_min_i64(X_ROWS, job->n - i), row, nb_min_i64(PANEL_ROWS, p->w->rows - row)};
+    multiply_block(job, index, b);
   }
 }
 

@@ -3,6 +3,7 @@
 #define NB_KERNELS_CPU_Q8_CPU_H
 
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/kernels.h"
 #include "kernels/q8.h"
 
 /* Rows of x that one call of a dot kernel takes. */
@@ -13,10 +14,11 @@ enum { NB_Q8_PANEL = 64, NB_Q8_PANEL_ROWS = 3 };
 
 /* Rounded rows of x. Each block of 32 codes stands in the order of the kernel that reads them. */
 typedef struct nb_q8_x {
-  const int8_t *codes;   /* [n, cols] */
-  const float *scales;   /* [n, cols/32] */
-  const float *sums;     /* [n, cols/32]: scale * sum of the codes, for minima and zero points */
-  const int32_t *totals; /* [n, cols/32]: sum of the codes */
+  const int8_t *codes;   /* [count, cols] */
+  const float *scales;   /* [count, cols/32] */
+  const float *sums;     /* [count, cols/32]: scale * sum of the codes, for minima and zero points */
+  const int32_t *totals; /* [count, cols/32]: sum of the codes */
+  int64_t count;         /* rows: a dot kernel takes 1 to NB_Q8_ROWS */
   int64_t cols, blocks;
 } nb_q8_x;
 
@@ -31,9 +33,8 @@ typedef struct nb_q8_panel {
   bool has_minimum;
 } nb_q8_panel;
 
-/* out[i * ldout + r - begin] = x[i] . W[r] for weight rows [begin, end) and i < n <= NB_Q8_ROWS. */
-typedef void (*nb_q8_dot_fn)(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
-                             int64_t ldout);
+/* Multiplies rows [begin, end) of a weight with rows of x. */
+typedef void (*nb_q8_dot_fn)(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, nb_sums out);
 
 typedef struct nb_q8_kernel {
   const uint8_t *order; /* [32]: place j of a block holds the code of x[order[j]]; NULL: x[j] */
@@ -46,8 +47,8 @@ typedef void (*nb_q8_round_fn)(const float *x, int64_t cols, int8_t *codes, floa
 
 typedef struct nb_cpu_q8 {
   nb_q8_round_fn round;
-  /* out[i * NB_Q8_PANEL + r] = x[i] . row r of the panel for i < n <= NB_Q8_PANEL_ROWS. */
-  void (*multiply)(const nb_q8_panel *panel, const nb_q8_x *x, int64_t n, float *out);
+  /* out[i * NB_Q8_PANEL + r] = row i of x times row r of the panel, for 1 to NB_Q8_PANEL_ROWS rows of x. */
+  void (*multiply)(const nb_q8_panel *panel, const nb_q8_x *x, float *out);
   const nb_q8_kernel *formats; /* [NB_FORMAT_COUNT] */
 } nb_cpu_q8;
 

@@ -89,10 +89,22 @@ static inline block32 block_q6_k(const nb_packed *w, const q8_tables *t, int64_t
   return out;
 }
 
-/* n rows of x against `rows` rows of weights, constants both. `halves`: two scales a block. */
-static inline __attribute__((always_inline)) void dot_blocks(block_fn fn, bool halves, bool has_minimum, int n,
-                                                             int rows, const nb_packed *w, const q8_tables *t,
-                                                             int64_t row, const nb_q8_x *x, float *out, int64_t ldout) {
+typedef struct q8_format {
+  block_fn block;
+  bool halves, has_minimum; /* halves: two scales a block */
+  int rows;                 /* of weights that are worked on together; set by dot_n */
+} q8_format;
+
+/* A weight to multiply with. */
+typedef struct q8_weight {
+  const nb_packed *packed;
+  q8_tables tables;
+} q8_weight;
+
+/* n rows of x against f.rows rows of weights from `row` on; f and n are constants. */
+static inline __attribute__((always_inline)) void dot_blocks(const q8_format f, int n, const q8_weight *w, int64_t row,
+                                                             const nb_q8_x *x, nb_sums out) {
+  const int rows = f.rows;
   enum { MOST_ROWS = 2 };
   vf sum[MOST_ROWS][NB_Q8_ROWS];
   float less[MOST_ROWS][NB_Q8_ROWS] = {{0}};
@@ -101,7 +113,7 @@ static inline __attribute__((always_inline)) void dot_blocks(block_fn fn, bool h
   }
   for (int64_t block = 0; block < x->blocks; block++) {
     block32 weights[MOST_ROWS];
-    for (int r = 0; r < rows; r++) weights[r] = fn(w, t, row + r, block);
+    for (int r = 0; r < rows; r++) weights[r] = f.block(w->packed, &w->tables, row + r, block);
     for (int i = 0; i < n; i++) {
       const int8_t *codes = x->codes + i * x->cols + block * NB_Q8_BLOCK;
       int8x16_t first = vld1q_s8(codes), second = vld1q_s8(codes + 16);
@@ -109,64 +121,65 @@ static inline __attribute__((always_inline)) void dot_blocks(block_fn fn, bool h
       for (int r = 0; r < rows; r++) {
         const block32 *b = &weights[r];
         vi dot = dot16(vi_zero(), b->codes[0], first);
-        if (halves) {
+        if (f.halves) {
           sum[r][i] = vf_fma(vi_to_f32(dot), vf_set1(b->scales[0] * scale_x), sum[r][i]);
           dot = vi_zero();
         }
         dot = dot16(dot, b->codes[1], second);
         sum[r][i] = vf_fma(vi_to_f32(dot), vf_set1(b->scales[1] * scale_x), sum[r][i]);
-        if (has_minimum) less[r][i] += b->minimum * x->sums[i * x->blocks + block];
+        if (f.has_minimum) less[r][i] += b->minimum * x->sums[i * x->blocks + block];
       }
     }
   }
   for (int r = 0; r < rows; r++) {
-    for (int i = 0; i < n; i++) out[i * ldout + r] = vf_sum(sum[r][i]) - less[r][i];
+    for (int i = 0; i < n; i++) out.data[i * out.stride + r] = vf_sum(sum[r][i]) - less[r][i];
   }
 }
 
-static inline __attribute__((always_inline)) void dot_n(block_fn fn, bool halves, bool has_minimum, int n,
-                                                        const nb_packed *w, const q8_tables *t, int64_t begin,
-                                                        int64_t end, const nb_q8_x *x, float *out, int64_t ldout) {
-  int64_t r = begin;
-  for (; r + 2 <= end; r += 2) dot_blocks(fn, halves, has_minimum, n, 2, w, t, r, x, out + r - begin, ldout);
-  if (r < end) dot_blocks(fn, halves, has_minimum, n, 1, w, t, r, x, out + r - begin, ldout);
+/* The rows of weights that a call of a dot kernel is for. */
+typedef struct q8_range {
+  int64_t begin, end;
+} q8_range;
+
+static inline __attribute__((always_inline)) void dot_n(q8_format f, int n, const q8_weight *w, q8_range range,
+                                                        const nb_q8_x *x, nb_sums out) {
+  q8_format one = f;
+  f.rows = 2;
+  one.rows = 1;
+  int64_t r = range.begin;
+  for (; r + 2 <= range.end; r += 2, out.data += 2) dot_blocks(f, n, w, r, x, out);
+  if (r < range.end) dot_blocks(one, n, w, r, x, out);
 }
 
-static inline __attribute__((always_inline)) void dot_any(block_fn fn, bool halves, bool has_minimum,
-                                                          const nb_packed *w, int64_t begin, int64_t end,
-                                                          const nb_q8_x *x, int64_t n, float *out, int64_t ldout) {
-  q8_tables t = make_tables(w);
-  switch (n) {
-    case 1: dot_n(fn, halves, has_minimum, 1, w, &t, begin, end, x, out, ldout); break;
-    case 2: dot_n(fn, halves, has_minimum, 2, w, &t, begin, end, x, out, ldout); break;
-    case 3: dot_n(fn, halves, has_minimum, 3, w, &t, begin, end, x, out, ldout); break;
-    default: dot_n(fn, halves, has_minimum, 4, w, &t, begin, end, x, out, ldout); break;
+static inline __attribute__((always_inline)) void dot_any(const q8_format f, const nb_packed *packed, int64_t begin,
+                                                          int64_t end, const nb_q8_x *x, nb_sums out) {
+  const q8_weight w = {packed, make_tables(packed)};
+  const q8_range range = {begin, end};
+  switch (x->count) {
+    case 1: dot_n(f, 1, &w, range, x, out); break;
+    case 2: dot_n(f, 2, &w, range, x, out); break;
+    case 3: dot_n(f, 3, &w, range, x, out); break;
+    default: dot_n(f, 4, &w, range, x, out); break;
   }
 }
 
-static void dot_4bit(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
-                     int64_t ldout) {
-  dot_any(block_4bit, false, false, w, begin, end, x, n, out, ldout);
+static void dot_4bit(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, nb_sums out) {
+  dot_any((q8_format){block_4bit, false, false, 0}, w, begin, end, x, out);
 }
-static void dot_int8(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
-                     int64_t ldout) {
-  dot_any(block_int8, false, false, w, begin, end, x, n, out, ldout);
+static void dot_int8(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, nb_sums out) {
+  dot_any((q8_format){block_int8, false, false, 0}, w, begin, end, x, out);
 }
-static void dot_q8_0(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
-                     int64_t ldout) {
-  dot_any(block_q8_0, false, false, w, begin, end, x, n, out, ldout);
+static void dot_q8_0(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, nb_sums out) {
+  dot_any((q8_format){block_q8_0, false, false, 0}, w, begin, end, x, out);
 }
-static void dot_q4_0(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
-                     int64_t ldout) {
-  dot_any(block_q4_0, false, false, w, begin, end, x, n, out, ldout);
+static void dot_q4_0(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, nb_sums out) {
+  dot_any((q8_format){block_q4_0, false, false, 0}, w, begin, end, x, out);
 }
-static void dot_q4_k(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
-                     int64_t ldout) {
-  dot_any(block_q4_k, false, true, w, begin, end, x, n, out, ldout);
+static void dot_q4_k(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, nb_sums out) {
+  dot_any((q8_format){block_q4_k, false, true, 0}, w, begin, end, x, out);
 }
-static void dot_q6_k(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
-                     int64_t ldout) {
-  dot_any(block_q6_k, true, false, w, begin, end, x, n, out, ldout);
+static void dot_q6_k(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, nb_sums out) {
+  dot_any((q8_format){block_q6_k, true, false, 0}, w, begin, end, x, out);
 }
 
 static const nb_q8_kernel formats[NB_FORMAT_COUNT] = {

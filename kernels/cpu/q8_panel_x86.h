@@ -40,12 +40,10 @@ static inline __attribute__((always_inline)) void pack_panel(const q8_format f, 
     for (int64_t r = 0; r < end - begin; r++) {
       uint8_t bytes[Q_COLS];
       float lanes[2][VF];
-      vi codes;
-      vf scale, minimum;
-      f.unpack(w, &t, begin + r, step, &codes, &scale, &minimum);
-      vi_store(bytes, panel_codes(codes, f.wide));
-      vf_store(lanes[0], scale);
-      vf_store(lanes[1], minimum);
+      q8_unpacked u = f.unpack(w, &t, begin + r, step);
+      vi_store(bytes, panel_codes(u.codes, f.wide));
+      vf_store(lanes[0], u.scale);
+      vf_store(lanes[1], u.minimum);
       for (int b = 0; b < Q_BLOCKS; b++) {
         scales[b * NB_Q8_PANEL + r] = lanes[0][b * 8];
         minima[b * NB_Q8_PANEL + r] = lanes[1][b * 8] * 8;
@@ -105,8 +103,8 @@ static inline __attribute__((always_inline)) void multiply_rows(int n, const nb_
   }
 }
 
-static void multiply_panel(const nb_q8_panel *panel, const nb_q8_x *x, int64_t n, float *out) {
-  switch (n) {
+static void multiply_panel(const nb_q8_panel *panel, const nb_q8_x *x, float *out) {
+  switch (x->count) {
     case 1: multiply_rows(1, panel, x, out); break;
     case 2: multiply_rows(2, panel, x, out); break;
     default: multiply_rows(3, panel, x, out); break;

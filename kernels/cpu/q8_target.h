@@ -35,90 +35,93 @@ static inline vf gptq_scales(const nb_packed *w, int64_t at) {
                                      : vf_load((const float *)w->scale.data + at);
 }
 
-/* n rows of x against `vectors` * VF rows of weights, constants all. */
-static inline __attribute__((always_inline)) void q8_gptq_rows(int bits, int n, int vectors, const nb_packed *w,
-                                                               int64_t row, const nb_q8_x *x, float *out,
-                                                               int64_t ldout) {
-  const int fields = 8 / bits; /* that share a byte; the columns of a word's bytes are `fields` apart */
-  const uint32_t mask = 0x01010101u * ((1u << bits) - 1);
+/* What a kernel of GPTQ's words is compiled for: constants where it is inlined. */
+typedef struct gptq_step {
+  int bits;    /* of a code */
+  int n;       /* rows of x */
+  int vectors; /* of VF rows of weights each, worked on together */
+} gptq_step;
+
+/* s.n rows of x against s.vectors * VF rows of weights, from `row` on. */
+static inline __attribute__((always_inline)) void q8_gptq_rows(gptq_step s, const nb_packed *w, int64_t row,
+                                                               const nb_q8_x *x, nb_sums out) {
+  const int fields = 8 / s.bits; /* that share a byte; the columns of a word's bytes are `fields` apart */
+  const uint32_t mask = 0x01010101u * ((1u << s.bits) - 1);
   int64_t step, at = nb_gptq_at(w, row, w->groups, &step);
-  const uint32_t *words = (const uint32_t *)w->codes + nb_gptq_at(w, row, nb_gptq_words(w->cols, bits), &step);
+  const uint32_t *words = (const uint32_t *)w->codes + nb_gptq_at(w, row, nb_gptq_words(w->cols, s.bits), &step);
   const int64_t ahead = w->in_bands ? NB_AHEAD / (int64_t)sizeof *words : 16 * step;
   vf sum[NB_Q8_ROWS][4], scale[4], zero[4];
-  for (int v = 0; v < vectors; v++) {
-    for (int i = 0; i < n; i++) sum[i][v] = vf_zero();
+  for (int v = 0; v < s.vectors; v++) {
+    for (int i = 0; i < s.n; i++) sum[i][v] = vf_zero();
     scale[v] = zero[v] = vf_zero();
   }
   for (int64_t block = 0, group = -1; block < x->blocks; block++) {
     int64_t g = block * NB_Q8_BLOCK / w->scale.block_cols;
     if (g != group) {
       group = g;
-      for (int v = 0; v < vectors; v++) {
+      for (int v = 0; v < s.vectors; v++) {
         scale[v] = gptq_scales(w, at + g * step + v * VF);
         zero[v] = vu_to_f32(vu_load_u8(w->zeros + at + g * step + v * VF));
-        if (bits == 8) zero[v] = vf_sub(zero[v], vf_set1(WIDE_LESS));
+        if (s.bits == 8) zero[v] = vf_sub(zero[v], vf_set1(WIDE_LESS));
       }
     }
     vi dot[NB_Q8_ROWS][4];
-    for (int i = 0; i < n; i++) {
-      for (int v = 0; v < vectors; v++) dot[i][v] = vi_zero();
+    for (int i = 0; i < s.n; i++) {
+      for (int v = 0; v < s.vectors; v++) dot[i][v] = vi_zero();
     }
 #pragma GCC unroll 8
-    for (int k = 0; k < bits; k++, words += step) {
-      for (int v = 0; v < vectors; v++) {
+    for (int k = 0; k < s.bits; k++, words += step) {
+      for (int v = 0; v < s.vectors; v++) {
         vu word = vu_load(words + v * VF);
         __builtin_prefetch(words + ahead + v * VF);
         for (int field = 0; field < fields; field++) {
-          vi codes = fields == 1 ? (vi)word : (vi)vu_and(vu_shift_right(word, field * bits), mask);
-          for (int i = 0; i < n; i++) {
+          vi codes = fields == 1 ? (vi)word : (vi)vu_and(vu_shift_right(word, field * s.bits), mask);
+          for (int i = 0; i < s.n; i++) {
             const int8_t *four = x->codes + i * x->cols + block * NB_Q8_BLOCK + (k * fields + field) * 4;
-            dot[i][v] = vi_dot(dot[i][v], codes, vi_words(four), bits == 8);
+            dot[i][v] = vi_dot(dot[i][v], codes, vi_words(four), s.bits == 8);
           }
         }
       }
     }
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < s.n; i++) {
       vf scale_x = vf_set1(x->scales[i * x->blocks + block]), sum_x = vf_set1(-x->sums[i * x->blocks + block]);
-      for (int v = 0; v < vectors; v++) {
+      for (int v = 0; v < s.vectors; v++) {
         vf part = vf_fma(vi_to_f32(dot[i][v]), scale_x, vf_mul(zero[v], sum_x));
         sum[i][v] = vf_fma(scale[v], part, sum[i][v]);
       }
     }
   }
-  for (int i = 0; i < n; i++) {
-    for (int v = 0; v < vectors; v++) vf_store(out + i * ldout + v * VF, sum[i][v]);
+  for (int i = 0; i < s.n; i++) {
+    for (int v = 0; v < s.vectors; v++) vf_store(out.data + i * out.stride + v * VF, sum[i][v]);
   }
 }
 
-static inline __attribute__((always_inline)) void q8_gptq_n(int bits, int n, const nb_packed *w, int64_t begin,
-                                                            int64_t end, const nb_q8_x *x, float *out, int64_t ldout) {
-  const int together = n == 1 ? 4 : 2;
-  int64_t r = begin;
-  for (; r + together * VF <= end; r += together * VF) q8_gptq_rows(bits, n, together, w, r, x, out + r - begin, ldout);
-  for (; r < end; r += VF) q8_gptq_rows(bits, n, 1, w, r, x, out + r - begin, ldout);
+static inline __attribute__((always_inline)) void q8_gptq_n(gptq_step s, const nb_packed *w, int64_t begin, int64_t end,
+                                                            const nb_q8_x *x, nb_sums out) {
+  gptq_step one = {s.bits, s.n, 1};
+  int64_t r = begin, together = s.vectors * VF;
+  for (; r + together <= end; r += together, out.data += together) q8_gptq_rows(s, w, r, x, out);
+  for (; r < end; r += VF, out.data += VF) q8_gptq_rows(one, w, r, x, out);
 }
 
 static inline __attribute__((always_inline)) void q8_gptq(int bits, const nb_packed *w, int64_t begin, int64_t end,
-                                                          const nb_q8_x *x, int64_t n, float *out, int64_t ldout) {
-  switch (n) {
-    case 1: q8_gptq_n(bits, 1, w, begin, end, x, out, ldout); break;
-    case 2: q8_gptq_n(bits, 2, w, begin, end, x, out, ldout); break;
-    case 3: q8_gptq_n(bits, 3, w, begin, end, x, out, ldout); break;
-    default: q8_gptq_n(bits, 4, w, begin, end, x, out, ldout); break;
+                                                          const nb_q8_x *x, nb_sums out) {
+  switch (x->count) {
+    case 1: q8_gptq_n((gptq_step){bits, 1, 4}, w, begin, end, x, out); break;
+    case 2: q8_gptq_n((gptq_step){bits, 2, 2}, w, begin, end, x, out); break;
+    case 3: q8_gptq_n((gptq_step){bits, 3, 2}, w, begin, end, x, out); break;
+    default: q8_gptq_n((gptq_step){bits, 4, 2}, w, begin, end, x, out); break;
   }
 }
 
-static void gptq2_q8(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
-                     int64_t ldout) {
-  q8_gptq(2, w, begin, end, x, n, out, ldout);
+static void gptq2_q8(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, nb_sums out) {
+  q8_gptq(2, w, begin, end, x, out);
 }
-static void gptq4_q8(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
-                     int64_t ldout) {
-  q8_gptq(4, w, begin, end, x, n, out, ldout);
+static void gptq4_q8(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, nb_sums out) {
+  q8_gptq(4, w, begin, end, x, out);
 }
-static void gptq8_q8(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, int64_t n, float *out,
-                     int64_t ldout) {
-  q8_gptq(8, w, begin, end, x, n, out, ldout);
+static void gptq8_q8(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, nb_sums out) {
+  q8_gptq(8, w, begin, end, x, out);
 }
 
 #endif

@@ -154,10 +154,15 @@ static inline acc no_sums(void) {
 }
 
 /* Inlined with dtype as a constant. */
-__attribute__((always_inline)) static inline int64_t blocks_of(const nb_levels *levels, nb_dtype dtype, const char *src,
-                                                               int64_t blocks, int64_t block_size, bool nested,
-                                                               uint8_t *codes, float *absmax, nb_block_sums *sums) {
+__attribute__((always_inline)) static inline int64_t blocks_of(const nb_levels *levels, nb_dtype dtype,
+                                                               const nb_quantize_run *run, int64_t block_size) {
   const tables t = load_tables(levels);
+  const char *src = run->src;
+  const bool nested = run->nested;
+  uint8_t *codes = run->codes;
+  float *absmax = run->scales;
+  nb_block_sums *sums = run->sums;
+  const int64_t blocks = run->count / block_size;
   const bool sorted = levels->codes[0] == 0;
   const size_t size = dtype == NB_F32 ? 4 : 2;
   for (int64_t b = 0; b < blocks; b++) {
@@ -179,11 +184,10 @@ __attribute__((always_inline)) static inline int64_t blocks_of(const nb_levels *
   return -1;
 }
 
-static int64_t blocks_4bit(const nb_levels *levels, nb_dtype dtype, const void *src, int64_t blocks, int64_t block_size,
-                           bool nested, uint8_t *codes, float *absmax, nb_block_sums *sums) {
-  if (dtype == NB_BF16) return blocks_of(levels, NB_BF16, src, blocks, block_size, nested, codes, absmax, sums);
-  if (dtype == NB_F16) return blocks_of(levels, NB_F16, src, blocks, block_size, nested, codes, absmax, sums);
-  return blocks_of(levels, NB_F32, src, blocks, block_size, nested, codes, absmax, sums);
+static int64_t blocks_4bit(const nb_levels *levels, const nb_quantize_run *run, int64_t block_size) {
+  if (run->dtype == NB_BF16) return blocks_of(levels, NB_BF16, run, block_size);
+  if (run->dtype == NB_F16) return blocks_of(levels, NB_F16, run, block_size);
+  return blocks_of(levels, NB_F32, run, block_size);
 }
 
 /* Eight weights of an int8 row and their float16 roundings. */

@@ -115,12 +115,23 @@ static inline tables load_tables(const nb_levels *l) {
   return t;
 }
 
-/* Inlined with dtype, nested and sorted as constants. */
-__attribute__((always_inline)) static inline int64_t blocks_of(const nb_levels *levels, nb_dtype dtype, const char *src,
-                                                               int64_t blocks, int64_t block_size, bool nested,
-                                                               bool sorted, uint8_t *codes, float *absmax,
-                                                               nb_block_sums *sums) {
+/* What blocks_of is inlined for. */
+typedef struct blocks_kind {
+  nb_dtype dtype; /* a constant; in the usual case the others are too */
+  bool nested, sorted;
+  int64_t block_size;
+} blocks_kind;
+
+__attribute__((always_inline)) static inline int64_t blocks_of(const nb_levels *levels, blocks_kind kind,
+                                                               const nb_quantize_run *run) {
   const tables t = load_tables(levels);
+  const nb_dtype dtype = kind.dtype;
+  const bool nested = kind.nested, sorted = kind.sorted;
+  const char *src = run->src;
+  uint8_t *codes = run->codes;
+  float *absmax = run->scales;
+  nb_block_sums *sums = run->sums;
+  const int64_t block_size = kind.block_size, blocks = run->count / block_size;
   const size_t size = dtype == NB_F32 ? 4 : 2;
   for (int64_t b = 0; b < blocks; b++) {
     float most = dtype == NB_F32 ? absmax_f32(src, block_size) : absmax_16bit(dtype, src, block_size);
@@ -143,14 +154,16 @@ __attribute__((always_inline)) static inline int64_t blocks_of(const nb_levels *
   return -1;
 }
 
-static int64_t blocks_4bit(const nb_levels *levels, nb_dtype dtype, const void *src, int64_t blocks, int64_t block_size,
-                           bool nested, uint8_t *codes, float *absmax, nb_block_sums *sums) {
+static int64_t blocks_4bit(const nb_levels *levels, const nb_quantize_run *run, int64_t block_size) {
   bool sorted = levels->codes[0] == 0;
-  if (dtype == NB_BF16 && block_size == 64 && sorted && !nested) /* the usual case, unrolled */
-    return blocks_of(levels, NB_BF16, src, blocks, 64, false, true, codes, absmax, sums);
-  if (dtype == NB_BF16) return blocks_of(levels, NB_BF16, src, blocks, block_size, nested, sorted, codes, absmax, sums);
-  if (dtype == NB_F16) return blocks_of(levels, NB_F16, src, blocks, block_size, nested, sorted, codes, absmax, sums);
-  return blocks_of(levels, NB_F32, src, blocks, block_size, nested, sorted, codes, absmax, sums);
+  if (run->dtype == NB_BF16 && block_size == 64 && sorted && !run->nested) /* the usual case, unrolled */
+    return blocks_of(levels, (blocks_kind){NB_BF16, false, true, 64}, run);
+  blocks_kind kind = {run->dtype, run->nested, sorted, block_size};
+  switch (run->dtype) {
+    case NB_BF16: kind.dtype = NB_BF16; return blocks_of(levels, kind, run);
+    case NB_F16: kind.dtype = NB_F16; return blocks_of(levels, kind, run);
+    default: kind.dtype = NB_F32; return blocks_of(levels, kind, run);
+  }
 }
 
 /* Sixteen weights of an int8 row and their float16 roundings; lanes outside `mask` are zero. */

@@ -17,16 +17,16 @@ typedef struct nb_levels {
 void nb_quantize_levels(nb_format format, nb_levels *out);
 
 typedef struct nb_cpu_quantize {
-  /* Whole blocks; block_size is a multiple of 32. Returns the first block that has a NaN or an infinity, or -1. */
-  int64_t (*blocks_4bit)(const nb_levels *levels, nb_dtype dtype, const void *src, int64_t blocks, int64_t block_size,
-                         bool nested, uint8_t *codes, float *absmax, nb_block_sums *sums);
+  /* The run's whole blocks; block_size is a multiple of 32. Returns the first one that has a NaN or an infinity, or
+   * -1. */
+  int64_t (*blocks_4bit)(const nb_levels *levels, const nb_quantize_run *run, int64_t block_size);
   /* One row. False if it has a value that is not finite in float16. */
   bool (*row_int8)(nb_dtype dtype, const void *src, int64_t cols, int8_t *codes, float *scb, nb_block_sums *sums);
 } nb_cpu_quantize;
 
-/* One block of n >= 1 weights, 1 to NB_MAX_BLOCK_SIZE, divided by their absmax: a matrix's short last one. */
-bool nb_tail_4bit(const nb_levels *levels, nb_dtype dtype, const void *src, int64_t n, bool nested, uint8_t *codes,
-                  float *absmax, nb_block_sums *sums);
+/* One block of 1 to NB_MAX_BLOCK_SIZE weights, divided by their absmax: a matrix's short last one. False if it has a
+ * NaN or an infinity. */
+bool nb_tail_4bit(const nb_levels *levels, const nb_quantize_run *tail);
 
 extern const nb_cpu_quantize nb_cpu_quantize_scalar, nb_cpu_quantize_avx2, nb_cpu_quantize_avx512, nb_cpu_quantize_neon;
 

@@ -109,23 +109,34 @@ static inline tables load_tables(const nb_levels *l) {
   };
 }
 
-/* Eight weights, four pairs: their codes, even << 4 | odd, in the low bytes of the lanes. */
-static inline uint32x4_t encode_pairs(const tables *t, nb_dtype dtype, const char *src, float reciprocal, bool nested,
-                                      bool sorted, acc *a, int part) {
+/* Four pairs of weights. */
+typedef struct pairs {
+  float32x4_t even, odd;
+} pairs;
+
+static inline pairs load_pairs(nb_dtype dtype, const char *src, float factor) {
   const size_t size = dtype == NB_F32 ? 4 : 2;
   float32x4_t low = load4(dtype, src), high = load4(dtype, src + 4 * size);
-  float32x4_t even = vmulq_n_f32(vuzp1q_f32(low, high), reciprocal);
-  float32x4_t odd = vmulq_n_f32(vuzp2q_f32(low, high), reciprocal);
+  return (pairs){vmulq_n_f32(vuzp1q_f32(low, high), factor), vmulq_n_f32(vuzp2q_f32(low, high), factor)};
+}
+
+/* Their codes, even << 4 | odd, in the low bytes of the lanes. */
+static inline uint32x4_t encode_pairs(const tables *t, pairs v, bool nested, bool sorted, acc *a, int part) {
   /* Each lane adds its even weight first. */
-  uint32x4_t first = encode(t, even, nested, sorted, a, part);
-  return vorrq_u32(vshlq_n_u32(first, 4), encode(t, odd, nested, sorted, a, part));
+  uint32x4_t first = encode(t, v.even, nested, sorted, a, part);
+  return vorrq_u32(vshlq_n_u32(first, 4), encode(t, v.odd, nested, sorted, a, part));
 }
 
 /* Inlined with dtype as a constant. */
-__attribute__((always_inline)) static inline int64_t blocks_of(const nb_levels *levels, nb_dtype dtype, const char *src,
-                                                               int64_t blocks, int64_t block_size, bool nested,
-                                                               uint8_t *codes, float *absmax, nb_block_sums *sums) {
+__attribute__((always_inline)) static inline int64_t blocks_of(const nb_levels *levels, nb_dtype dtype,
+                                                               const nb_quantize_run *run, int64_t block_size) {
   const tables t = load_tables(levels);
+  const char *src = run->src;
+  const bool nested = run->nested;
+  uint8_t *codes = run->codes;
+  float *absmax = run->scales;
+  nb_block_sums *sums = run->sums;
+  const int64_t blocks = run->count / block_size;
   const bool sorted = levels->codes[0] == 0;
   const size_t size = dtype == NB_F32 ? 4 : 2;
   for (int64_t b = 0; b < blocks; b++) {
@@ -138,7 +149,7 @@ __attribute__((always_inline)) static inline int64_t blocks_of(const nb_levels *
       uint16x4_t words[PARTS];
       for (int p = 0; p < PARTS; p++) {
         const char *at = src + (size_t)(i + 8 * p) * size;
-        words[p] = vmovn_u32(encode_pairs(&t, dtype, at, reciprocal, nested, sorted, &a, p));
+        words[p] = vmovn_u32(encode_pairs(&t, load_pairs(dtype, at, reciprocal), nested, sorted, &a, p));
       }
       vst1_u8(codes + i / 2, vmovn_u16(vcombine_u16(words[0], words[1])));
       vst1_u8(codes + i / 2 + 8, vmovn_u16(vcombine_u16(words[2], words[3])));
@@ -150,11 +161,10 @@ __attribute__((always_inline)) static inline int64_t blocks_of(const nb_levels *
   return -1;
 }
 
-static int64_t blocks_4bit(const nb_levels *levels, nb_dtype dtype, const void *src, int64_t blocks, int64_t block_size,
-                           bool nested, uint8_t *codes, float *absmax, nb_block_sums *sums) {
-  if (dtype == NB_BF16) return blocks_of(levels, NB_BF16, src, blocks, block_size, nested, codes, absmax, sums);
-  if (dtype == NB_F16) return blocks_of(levels, NB_F16, src, blocks, block_size, nested, codes, absmax, sums);
-  return blocks_of(levels, NB_F32, src, blocks, block_size, nested, codes, absmax, sums);
+static int64_t blocks_4bit(const nb_levels *levels, const nb_quantize_run *run, int64_t block_size) {
+  if (run->dtype == NB_BF16) return blocks_of(levels, NB_BF16, run, block_size);
+  if (run->dtype == NB_F16) return blocks_of(levels, NB_F16, run, block_size);
+  return blocks_of(levels, NB_F32, run, block_size);
 }
 
 /* Four weights of an int8 row to 16 bits; v is x * scale unrounded, the code comes from the float16 rounding of x. */

@@ -57,28 +57,27 @@ static bool find_absmax(const float *x, int64_t n, float *absmax) {
   return true;
 }
 
-static int64_t blocks_4bit(const nb_levels *levels, nb_dtype dtype, const void *src, int64_t blocks, int64_t block_size,
-                           bool nested, uint8_t *codes, float *absmax, nb_block_sums *sums) {
-  float v[NB_MAX_BLOCK_SIZE];
-  size_t bytes = (size_t)block_size * nb_dtype_size(dtype);
-  for (int64_t b = 0; b < blocks; b++) {
-    nb_to_f32(dtype, (const char *)src + (size_t)b * bytes, (size_t)block_size, v);
+static int64_t blocks_4bit(const nb_levels *levels, const nb_quantize_run *run, int64_t block_size) {
+  float v[NB_MAX_BLOCK_SIZE], *absmax = run->scales;
+  size_t bytes = (size_t)block_size * nb_dtype_size(run->dtype);
+  for (int64_t b = 0; b < run->count / block_size; b++) {
+    nb_to_f32(run->dtype, (const char *)run->src + (size_t)b * bytes, (size_t)block_size, v);
     if (!find_absmax(v, block_size, &absmax[b])) return b;
     float reciprocal = 1.0f / (absmax[b] > NB_MIN_ABSMAX ? absmax[b] : NB_MIN_ABSMAX);
     for (int64_t i = 0; i < block_size; i++) v[i] *= reciprocal;
-    encode(levels, v, block_size, nested, codes + b * block_size / 2, &sums[b]);
+    encode(levels, v, block_size, run->nested, (uint8_t *)run->codes + b * block_size / 2, &run->sums[b]);
   }
   return -1;
 }
 
-bool nb_tail_4bit(const nb_levels *levels, nb_dtype dtype, const void *src, int64_t n, bool nested, uint8_t *codes,
-                  float *absmax, nb_block_sums *sums) {
-  float v[NB_MAX_BLOCK_SIZE];
-  nb_to_f32(dtype, src, (size_t)n, v);
+bool nb_tail_4bit(const nb_levels *levels, const nb_quantize_run *tail) {
+  float v[NB_MAX_BLOCK_SIZE], *absmax = tail->scales;
+  int64_t n = tail->count;
+  nb_to_f32(tail->dtype, tail->src, (size_t)n, v);
   if (!find_absmax(v, n, absmax)) return false;
   if (*absmax < NB_MIN_ABSMAX) *absmax = NB_MIN_ABSMAX; /* here the bound is what gets stored */
   for (int64_t i = 0; i < n; i++) v[i] /= *absmax;
-  encode(levels, v, n, nested, codes, sums);
+  encode(levels, v, n, tail->nested, tail->codes, tail->sums);
   return true;
 }
 

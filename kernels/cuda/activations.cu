@@ -50,21 +50,21 @@ static __global__ void __launch_bounds__(THREADS) gather_kernel(const __grid_con
   if (i >= eights) return;
   uint4 *to = output_row(a);
   float v[8];
-  nb_gather_eight(a.x, (nb_x_dtype)DTYPE, blockIdx.x * a.ldx, a.cols, a.order, (int64_t)i * 8, v);
+  nb_gather_eight({a.x, (nb_x_dtype)DTYPE, blockIdx.x * a.ldx, a.cols, a.order}, (int64_t)i * 8, v);
   nb_put_eight(v, (nb_x_dtype)DTYPE, a.two_parts, &to[i], &to[eights + i]);
 }
 
-void nb_narrow(cudaStream_t stream, const nb_device_matrix *w, const void *x, nb_x_dtype dtype, int64_t ldx, int64_t n,
-               bool two_parts, uint16_t *out) {
+void nb_narrow(cudaStream_t stream, const nb_device_matrix *w, nb_device_rows x, bool two_parts, uint16_t *out) {
   static void (*const plain[])(narrow_args) = {narrow_kernel<NB_X_F32>, narrow_kernel<NB_X_F16>,
                                                narrow_kernel<NB_X_BF16>};
   static void (*const gathered[])(narrow_args) = {gather_kernel<NB_X_F32>, gather_kernel<NB_X_F16>,
                                                   gather_kernel<NB_X_BF16>};
   narrow_args a = {};
-  a.x = x, a.ldx = ldx, a.cols = (uint32_t)w->tiles.cols, a.width = (uint32_t)(w->tiles.col_tiles * NB_TILE_COLS);
+  a.x = x.data, a.ldx = x.stride, a.cols = (uint32_t)w->tiles.cols,
+  a.width = (uint32_t)(w->tiles.col_tiles * NB_TILE_COLS);
   a.order = w->order, a.two_parts = two_parts, a.out = out;
-  bool is_plain = !w->order && a.cols % 8 == 0 && ldx % 8 == 0 && (uintptr_t)x % 16 == 0;
+  bool is_plain = !w->order && a.cols % 8 == 0 && x.stride % 8 == 0 && (uintptr_t)x.data % 16 == 0;
   uint32_t of_block = THREADS * 8 * (is_plain ? PARTS : 1);
-  nb_launch_early(is_plain ? plain[dtype] : gathered[dtype], dim3((unsigned)n, (a.width + of_block - 1) / of_block),
-                  THREADS, 0, stream, a);
+  nb_launch_early(is_plain ? plain[x.dtype] : gathered[x.dtype],
+                  dim3((unsigned)x.count, (a.width + of_block - 1) / of_block), THREADS, 0, stream, a);
 }

@@ -36,20 +36,27 @@ static __device__ __forceinline__ void nb_widen_eight(const nb_eight<DTYPE> &e, 
   }
 }
 
-/* Eight at tiled columns k .. k + 7 of the row that begins at element `row`, in any order and on any address; zeros for
- * padding. */
-static __device__ __forceinline__ void nb_gather_eight(const void *x, nb_x_dtype dtype, int64_t row, int64_t cols,
-                                                       const int32_t *order, int64_t k, float v[8]) {
+/* A row of x, and the order of columns in which a weight is tiled. */
+typedef struct nb_ordered_row {
+  const void *x;
+  nb_x_dtype dtype;
+  int64_t row; /* its first element */
+  int64_t cols;
+  const int32_t *order; /* NULL: as they lie */
+} nb_ordered_row;
+
+/* Eight at tiled columns k .. k + 7 of a row, in any order and on any address; zeros for padding. */
+static __device__ __forceinline__ void nb_gather_eight(nb_ordered_row r, int64_t k, float v[8]) {
 #pragma unroll
   for (int i = 0; i < 8; i++) {
-    int64_t col = order ? order[k + i] : k + i;
+    int64_t col = r.order ? r.order[k + i] : k + i;
     v[i] = 0;
-    if (col < 0 || col >= cols) continue;
-    if (dtype == NB_X_F32) {
-      v[i] = ((const float *)x)[row + col];
+    if (col < 0 || col >= r.cols) continue;
+    if (r.dtype == NB_X_F32) {
+      v[i] = ((const float *)r.x)[r.row + col];
     } else {
-      uint32_t bits = ((const uint16_t *)x)[row + col];
-      v[i] = dtype == NB_X_F16 ? nb_half_to_float(bits) : nb_bits_float(bits << 16);
+      uint32_t bits = ((const uint16_t *)r.x)[r.row + col];
+      v[i] = r.dtype == NB_X_F16 ? nb_half_to_float(bits) : nb_bits_float(bits << 16);
     }
   }
 }

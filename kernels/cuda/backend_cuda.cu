@@ -244,7 +244,7 @@ static bool multiply_few(cuda_backend *b, const nb_device_layer *layers, int cou
   int64_t elements = nb_product_narrow_elements(n, layers[0].w.tiles.col_tiles);
   b->ws.narrow = (uint16_t *)room(b, &b->narrow, (uint64_t)elements * sizeof *b->ws.narrow);
   b->ws.narrow_elements = b->ws.narrow ? elements : 0;
-  return nb_product_small(&b->ws, layers, count, x, NB_X_F32, layers[0].w.packed.cols, (int)n);
+  return nb_product_small(&b->ws, layers, count, {x, NB_X_F32, layers[0].w.packed.cols, n});
 }
 
 /* With more rows than the tensor-core kernel takes. */
@@ -253,10 +253,11 @@ static bool multiply_many(cuda_backend *b, const nb_device_layer *layer, const f
   if (!b->gemm_tried) b->gemm = nb_gemm_create(b->ws.stream);
   b->gemm_tried = true;
   if (b->gemm) {
-    int64_t wanted = nb_gemm_panel_elements(&layer->w, PANEL_BYTES / 2);
-    uint16_t *narrow = (uint16_t *)room(b, &b->narrow, (uint64_t)(rows * width) * 2);
-    uint16_t *panel = (uint16_t *)room(b, &b->panel, (uint64_t)wanted * 2 + 1);
-    return narrow && panel && nb_product_gemm(b->gemm, &b->ws, layer, x, NB_X_F32, cols, rows, narrow, panel, wanted);
+    nb_gemm_room r = {};
+    r.panel_elements = nb_gemm_panel_elements(&layer->w, PANEL_BYTES / 2);
+    r.narrow = (uint16_t *)room(b, &b->narrow, (uint64_t)(rows * width) * 2);
+    r.panel = (uint16_t *)room(b, &b->panel, (uint64_t)r.panel_elements * 2 + 1);
+    return r.narrow && r.panel && nb_product_gemm(b->gemm, &b->ws, layer, {x, NB_X_F32, cols, rows}, &r);
   }
   for (int64_t at = 0; at < rows; at += NB_PRODUCT_MAX_ROWS) {
     nb_device_layer part = *layer;
@@ -267,9 +268,10 @@ static bool multiply_many(cuda_backend *b, const nb_device_layer *layer, const f
   return true;
 }
 
-static nibble_status matmul(nb_backend *self, const nb_layer_product *products, int count, const nb_buffer *x,
-                            int64_t rows, int64_t group, nibble_error *err) {
-  (void)group;
+static nibble_status matmul(nb_backend *self, const nb_layer_product *products, int count, const nb_layer_input *in,
+                            nibble_error *err) {
+  int64_t rows = in->rows;
+  const float *x = in->x->data;
   cuda_backend *b = self_of(self);
   nb_device_layer layers[NB_PRODUCT_FUSED];
   for (int i = 0; i < count;) {
@@ -277,9 +279,9 @@ static nibble_status matmul(nb_backend *self, const nb_layer_product *products, 
     int64_t cols = layers[0].w.packed.cols;
     bool ok = true, is_tiled = layers[0].w.tiles.kind != NB_TILED_NONE;
     if (!is_tiled && (rows <= NB_PRODUCT_MAX_ROWS || nb_format_info(layers[0].w.packed.format)->plain != NB_F32)) {
-      nb_product_plain(&b->ws, &layers[0], x->data, cols, rows);
+      nb_product_plain(&b->ws, &layers[0], x, cols, rows);
     } else if (rows > NB_PRODUCT_MAX_ROWS) {
-      ok = multiply_many(b, &layers[0], x->data, rows);
+      ok = multiply_many(b, &layers[0], x, rows);
     } else {
       int n = 1;
       for (; i < count && n < NB_PRODUCT_FUSED; i++, n++) {
@@ -289,7 +291,7 @@ static nibble_status matmul(nb_backend *self, const nb_layer_product *products, 
       nb_device_layer next[NB_PRODUCT_FUSED];
       b->ws.ahead_count = expect(b, &products[i - n], n, next);
       b->ws.ahead = b->ws.ahead_count > 0 ? next : NULL;
-      ok = multiply_few(b, layers, n, x->data, rows);
+      ok = multiply_few(b, layers, n, x, rows);
       b->ws.ahead = NULL;
     }
     if (!ok) return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory for a product of %lld rows", (long long)rows);
@@ -315,11 +317,11 @@ static void embed(nb_backend *self, const nb_matrix *table, const int32_t *ids, 
 
 static void norm(nb_backend *self, const nb_buffer *x, const nb_norm *n, int64_t rows, int64_t width, nb_buffer *out) {
   cudaStream_t stream = self_of(self)->ws.stream;
+  nb_norm_args a = {x->data, n->weight->data, n->bias ? n->bias->data : NULL, out->data, width, n->eps};
   if (n->centered) {
-    const float *bias = n->bias ? n->bias->data : NULL;
-    nb_cuda_layernorm(stream, x->data, n->weight->data, bias, rows, width, n->eps, out->data);
+    nb_cuda_layernorm(stream, &a, rows);
   } else {
-    nb_cuda_rmsnorm(stream, x->data, n->weight->data, rows, width, n->eps, out->data);
+    nb_cuda_rmsnorm(stream, &a, rows);
   }
 }
 
@@ -333,13 +335,13 @@ static nb_attention_args attention_args(const cuda_backend *b, const nb_attentio
   return a;
 }
 
-static void store(nb_backend *self, const nb_attention_shape *shape, const nb_rotary_tables *tables, nb_buffer *q,
-                  nb_buffer *k, const nb_buffer *v, nb_kv_cache *cache) {
+static void store(nb_backend *self, const nb_attention_shape *shape, const nb_rotary_tables *tables, const nb_qkv *rows,
+                  nb_kv_cache *cache) {
   cuda_backend *b = self_of(self);
   nb_attention_args a = attention_args(b, shape, cache);
   if (!tables) a.shape.rotary_dim = 0;
-  if (a.shape.rotary_dim > 0) a.cos = tables->cos->data, a.sin = tables->sin->data, a.q = q->data;
-  a.k = k->data, a.v = v->data;
+  if (a.shape.rotary_dim > 0) a.cos = tables->cos->data, a.sin = tables->sin->data, a.q = rows->q->data;
+  a.k = rows->k->data, a.v = rows->v->data;
   nb_cuda_store(b->ws.stream, &a);
 }
 
@@ -392,14 +394,16 @@ static void scatter_add(nb_backend *self, const nb_buffer *x, const nb_scatter *
   if (there.rows && there.weights) nb_cuda_scatter_add(b->ws.stream, x->data, &there, ascend, y->data);
 }
 
-static nibble_status log_probs(nb_backend *self, const nb_buffer *logits, const int32_t *targets, int64_t n,
-                               int64_t vocab, double *log_prob, int32_t *argmax, nibble_error *err) {
+static nibble_status log_probs(nb_backend *self, const nb_scored *scored, double *log_prob, int32_t *argmax,
+                               nibble_error *err) {
   cuda_backend *b = self_of(self);
-  const int32_t *there = (const int32_t *)bring(b, &b->targets, targets, n);
+  int64_t n = scored->n;
+  const int32_t *there = (const int32_t *)bring(b, &b->targets, scored->targets, n);
   double *out = (double *)room(b, &b->log_probs, (uint64_t)n * sizeof *out);
   int32_t *best = (int32_t *)room(b, &b->argmax, (uint64_t)n * sizeof *best);
   if (!there || !out || !best) return nb_fail(err, NIBBLE_SYSTEM, "CUDA: no device memory for log-probabilities");
-  nb_cuda_log_probs(b->ws.stream, logits->data, there, n, vocab, out, best);
+  nb_log_prob_args a = {scored->logits->data, there, scored->vocab, out, best};
+  nb_cuda_log_probs(b->ws.stream, &a, n);
   nibble_status status = copy_out(b, log_prob, out, (uint64_t)n * sizeof *out, err);
   if (status == NIBBLE_OK && argmax) status = copy_out(b, argmax, best, (uint64_t)n * sizeof *best, err);
   return status;

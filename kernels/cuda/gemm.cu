@@ -51,13 +51,12 @@ void nb_gemm_free(nb_gemm *g) {
 }
 
 /* cuBLAS counts down columns: our row-major c [n, m] is its [m, n], made of b^T and a. */
-bool nb_gemm_run(nb_gemm *g, nb_x_dtype dtype, const void *a, const void *b, int64_t n, int64_t m, int64_t k,
-                 float factor, float *c, int64_t ldc, bool accumulate) {
+bool nb_gemm_run(nb_gemm *g, const nb_gemm_args *r) {
   static const int types[] = {TYPE_F32, TYPE_F16, TYPE_BF16};
-  float beta = accumulate ? 1 : 0;
-  int type = types[dtype];
-  return g->gemm(g->handle, BLAS_OP_T, BLAS_OP_N, (int)m, (int)n, (int)k, &factor, b, type, (int)k, a, type, (int)k,
-                 &beta, c, TYPE_F32, (int)ldc, BLAS_COMPUTE_32F, BLAS_DEFAULT) == 0;
+  float beta = r->accumulate ? 1 : 0;
+  int type = types[r->dtype], n = (int)r->n, m = (int)r->m, k = (int)r->k;
+  return g->gemm(g->handle, BLAS_OP_T, BLAS_OP_N, m, n, k, &r->factor, r->b, type, k, r->a, type, k, &beta, r->c,
+                 TYPE_F32, (int)r->ldc, BLAS_COMPUTE_32F, BLAS_DEFAULT) == 0;
 }
 
 typedef struct bias_args {
@@ -108,29 +107,34 @@ typedef struct operand {
 
 /* 16-bit activations that lie as the panels do are taken as they are. For bfloat16 the panels are bfloat16 then: its 8
  * bits of a weight are what PyTorch multiplies with such activations too. Anything else becomes float16. */
-static operand operand_of(const nb_workspace *ws, const nb_device_matrix *w, const void *x, nb_x_dtype dtype,
-                          int64_t ldx, int64_t n, uint16_t *narrow) {
+static operand operand_of(const nb_workspace *ws, const nb_device_matrix *w, nb_device_rows x, uint16_t *narrow) {
   int64_t k = w->tiles.col_tiles * NB_TILE_COLS;
-  if (dtype != NB_X_F32 && !w->order && w->tiles.cols == k && ldx == k && (uintptr_t)x % 16 == 0) return {x, dtype, 1};
-  nb_narrow(ws->stream, w, x, dtype, ldx, n, false, narrow);
-  return {narrow, NB_X_F16, dtype == NB_X_F16 ? 1 : 1 / NB_X_SCALE};
+  if (x.dtype != NB_X_F32 && !w->order && w->tiles.cols == k && x.stride == k && (uintptr_t)x.data % 16 == 0)
+    return {x.data, x.dtype, 1};
+  nb_narrow(ws->stream, w, x, false, narrow);
+  return {narrow, NB_X_F16, x.dtype == NB_X_F16 ? 1 : 1 / NB_X_SCALE};
 }
 
-bool nb_product_gemm(nb_gemm *g, const nb_workspace *ws, const nb_device_layer *layer, const void *x, nb_x_dtype dtype,
-                     int64_t ldx, int64_t n, uint16_t *narrow, uint16_t *panel, int64_t panel_elements) {
+bool nb_product_gemm(nb_gemm *g, const nb_workspace *ws, const nb_device_layer *layer, nb_device_rows x,
+                     const nb_gemm_room *room) {
   const nb_device_matrix *w = &layer->w;
-  if (layer->bias) lay_bias(ws, layer, n);
-  if (w->tiles.kind == NB_TILED_NONE)
-    return nb_gemm_run(g, NB_X_F32, x, w->packed.codes, n, w->packed.rows, w->packed.cols, 1, layer->y, w->packed.rows,
-                       layer->accumulate || layer->bias);
-  operand a = operand_of(ws, w, x, dtype, ldx, n, narrow);
-  int64_t k = w->tiles.col_tiles * NB_TILE_COLS, rows = w->tiles.rows, step = panel_rows(&w->tiles, panel_elements);
+  nb_gemm_args args = {};
+  args.n = x.count, args.ldc = w->packed.rows, args.accumulate = layer->accumulate || layer->bias;
+  if (layer->bias) lay_bias(ws, layer, x.count);
+  if (w->tiles.kind == NB_TILED_NONE) {
+    args.dtype = NB_X_F32, args.factor = 1, args.a = x.data, args.b = w->packed.codes, args.c = layer->y;
+    args.m = w->packed.rows, args.k = w->packed.cols;
+    return nb_gemm_run(g, &args);
+  }
+  operand a = operand_of(ws, w, x, room->narrow);
+  args.dtype = a.dtype, args.factor = a.factor, args.a = a.x, args.b = room->panel;
+  args.k = w->tiles.col_tiles * NB_TILE_COLS;
+  int64_t rows = w->tiles.rows, step = panel_rows(&w->tiles, room->panel_elements);
   bool ok = true;
   for (int64_t first = 0; ok && first < rows; first += step) {
-    int64_t count = nb_min_i64(step, rows - first);
-    nb_dequantize_panel(ws, w, a.dtype, first, count, panel);
-    ok = nb_gemm_run(g, a.dtype, a.x, panel, n, count, k, a.factor, layer->y + first, rows,
-                     layer->accumulate || layer->bias);
+    args.m = nb_min_i64(step, rows - first), args.c = layer->y + first;
+    nb_dequantize_panel(ws, w, a.dtype, first, args.m, room->panel);
+    ok = nb_gemm_run(g, &args);
   }
   return ok;
 }

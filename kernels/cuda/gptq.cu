@@ -381,8 +381,9 @@ static void round_all(call *c, round_args a) {
   for (a.begin = 0; a.begin < a.n && is_fine(c); a.begin = a.end) {
     a.end = a.begin + NB_GPTQ_BLOCK < a.n ? a.begin + NB_GPTQ_BLOCK : a.n;
     nb_launch(round_kernel, dim3(blocks_for(a.rows)), THREADS, WARPS * NB_GPTQ_BLOCK * 4, stream, a);
-    if (a.end < a.n)
-      c->no_library = !nb_gptq_update(&libraries, a.rows, a.n, a.begin, a.end, a.errors, NB_GPTQ_BLOCK, a.upper, a.w);
+    if (a.end == a.n) continue;
+    nb_gptq_rounded r = {a.rows, a.n, a.begin, a.end, a.errors, NB_GPTQ_BLOCK, a.upper, a.w};
+    c->no_library = !nb_gptq_update(&libraries, &r);
   }
 }
 

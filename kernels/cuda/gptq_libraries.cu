@@ -66,11 +66,11 @@ bool nb_gptq_times_gram(nb_gptq_libraries *l, const float *sum, int64_t n, const
   return of.ssymm(l->blas, LEFT, LOWER, (int)n, (int)rows, &one, sum, (int)n, d, (int)n, &zero, product, (int)n) == 0;
 }
 
-bool nb_gptq_update(nb_gptq_libraries *l, int64_t rows, int64_t n, int64_t begin, int64_t end, const float *errors,
-                    int64_t block, const float *upper, float *w) {
+bool nb_gptq_update(nb_gptq_libraries *l, const nb_gptq_rounded *r) {
   const float one = 1;
-  return of.sgemm(l->blas, OP_N, OP_N, (int)(n - end), (int)rows, (int)(end - begin), &one, upper + begin * n + end,
-                  (int)n, errors, (int)block, &one, w + end, (int)n) == 0;
+  int n = (int)r->n, rest = (int)(r->n - r->end), columns = (int)(r->end - r->begin);
+  return of.sgemm(l->blas, OP_N, OP_N, rest, (int)r->rows, columns, &one, r->upper + r->begin * r->n + r->end, n,
+                  r->errors, (int)r->block, &one, r->w + r->end, n) == 0;
 }
 
 int64_t nb_gptq_cholesky_room(nb_gptq_libraries *l, double *a, int64_t n) {

@@ -20,9 +20,17 @@ bool nb_gptq_add_gram(nb_gptq_libraries *l, const float *x, int64_t rows, int64_
 bool nb_gptq_times_gram(nb_gptq_libraries *l, const float *sum, int64_t n, const float *d, int64_t rows,
                         float *product);
 
-/* w[:, end:] += errors [rows, end - begin] upper[begin:end, end:]; `block` floats from row to row of the errors. */
-bool nb_gptq_update(nb_gptq_libraries *l, int64_t rows, int64_t n, int64_t begin, int64_t end, const float *errors,
-                    int64_t block, const float *upper, float *w);
+/* Columns [begin, end) of w were rounded; their errors go to those after them. */
+typedef struct nb_gptq_rounded {
+  int64_t rows, n, begin, end;
+  const float *errors; /* [rows, end - begin] */
+  int64_t block;       /* floats from row to row of errors */
+  const float *upper;  /* [n, n] */
+  float *w;            /* [rows, n] */
+} nb_gptq_rounded;
+
+/* w[:, end:] += errors upper[begin:end, end:]. */
+bool nb_gptq_update(nb_gptq_libraries *l, const nb_gptq_rounded *r);
 
 /* Doubles of scratch that nb_gptq_cholesky needs; -1 if the library fails. */
 int64_t nb_gptq_cholesky_room(nb_gptq_libraries *l, double *a, int64_t n);

@@ -86,7 +86,8 @@ static nibble_status place(upload_job *job, nibble_error *err) {
 static void widen_band(const nb_packed *m, int64_t first, int64_t count, float *values, uint16_t *out,
                        nb_packed *band) {
   int64_t row = first * NB_TILE_ROWS, rows = nb_min_i64(count * NB_TILE_ROWS, m->rows - row);
-  nb_format_info(m->format)->dequantize(m, row, rows, 0, m->cols, values, m->cols);
+  nb_tile tile = {m, row, rows, 0, m->cols};
+  nb_format_info(m->format)->dequantize(tile, values, m->cols);
   nb_from_f32(NB_F16, values, (size_t)(rows * m->cols), out);
   nb_packed f16 = {};
   f16.format = NB_FORMAT_F16, f16.rows = rows, f16.cols = m->cols, f16.codes = out;
@@ -111,9 +112,11 @@ static nibble_status send_tiles(upload_job *job, bool widened, nibble_error *err
       nb_tiles band_tiles;
       widen_band(job->m, first, count, values, halves, &band);
       nb_tiles_plan(&band, &band_tiles);
-      nb_tiles_pack(&band, &band_tiles, NULL, 0, count, code, scale);
+      nb_tiling alone = {&band, &band_tiles, NULL};
+      nb_tiles_pack(&alone, 0, count, code, scale);
     } else {
-      nb_tiles_pack(job->m, t, job->order, first, count, code, scale);
+      nb_tiling whole = {job->m, t, job->order};
+      nb_tiles_pack(&whole, first, count, code, scale);
     }
     const char *to = (const char *)job->matrix->w.codes + first * codes;
     status = copy(job, to, code, (uint64_t)(count * codes), err);

@@ -96,21 +96,26 @@ static __global__ void __launch_bounds__(MAX_THREADS) rmsnorm_kernel(const __gri
 /* Whether rows of `width` from p on can be read by four floats. */
 static bool is_wide(const float *p, int64_t width) { return width % 4 == 0 && (uintptr_t)p % 16 == 0; }
 
-void nb_cuda_rmsnorm(cudaStream_t stream, const float *x, const float *weight, int64_t rows, int64_t width, float eps,
-                     float *out) {
-  norm_args a = {x, weight, NULL, out, width, 1.0f / (float)width, eps, false};
+static norm_args args_of(const nb_norm_args *n, bool centred) {
+  return {n->x, n->weight, centred ? n->bias : NULL, n->out, n->width, 1.0f / (float)n->width, n->eps, centred};
+}
+
+void nb_cuda_rmsnorm(cudaStream_t stream, const nb_norm_args *n, int64_t rows) {
+  norm_args a = args_of(n, false);
   void (*kernel)(norm_args) = norm_kernel;
-  int64_t quads = width / 4, each = quads <= MAX_THREADS ? 1 : quads <= 2 * MAX_THREADS ? 2 : MOST_QUADS;
+  int64_t width = n->width, quads = width / 4,
+          each = quads <= MAX_THREADS       ? 1
+                 : quads <= 2 * MAX_THREADS ? 2
+                                            : MOST_QUADS;
   int threads = whole_warps((quads + each - 1) / each, MAX_THREADS);
-  if (is_wide(x, width) && is_wide(weight, width) && is_wide(out, width) && quads <= MOST_QUADS * MAX_THREADS)
+  if (is_wide(a.x, width) && is_wide(a.weight, width) && is_wide(a.out, width) && quads <= MOST_QUADS * MAX_THREADS)
     kernel = each == 1 ? rmsnorm_kernel<1> : each == 2 ? rmsnorm_kernel<2> : rmsnorm_kernel<MOST_QUADS>;
   nb_launch_early(kernel, dim3((unsigned)rows), threads, 2 * MAX_WARPS * 4, stream, a);
 }
 
-void nb_cuda_layernorm(cudaStream_t stream, const float *x, const float *weight, const float *bias, int64_t rows,
-                       int64_t width, float eps, float *out) {
-  norm_args a = {x, weight, bias, out, width, 1.0f / (float)width, eps, true};
-  nb_launch_early(norm_kernel, dim3((unsigned)rows), whole_warps(width / 4, 512), 2 * MAX_WARPS * 4, stream, a);
+void nb_cuda_layernorm(cudaStream_t stream, const nb_norm_args *n, int64_t rows) {
+  nb_launch_early(norm_kernel, dim3((unsigned)rows), whole_warps(n->width / 4, 512), 2 * MAX_WARPS * 4, stream,
+                  args_of(n, true));
 }
 
 /* ---- rotation and the caches ------------------------------------------------------------------------------------ */
@@ -304,14 +309,6 @@ void nb_cuda_set_value(cudaStream_t stream, int64_t *at, int64_t value) {
 
 /* ---- log-probabilities ------------------------------------------------------------------------------------------ */
 
-typedef struct log_prob_args {
-  const float *logits;
-  const int32_t *targets;
-  int64_t vocab;
-  double *log_prob;
-  int32_t *argmax; /* NULL: not wanted */
-} log_prob_args;
-
 typedef struct best {
   float value;
   int32_t index;
@@ -324,7 +321,7 @@ static __device__ __forceinline__ best better(best a, best b) {
 
 /* A block a row: the largest logit first, then the sum of exponentials in double. Shared: a best and a double for each
  * thread. */
-static __global__ void log_prob_kernel(const __grid_constant__ log_prob_args a) {
+static __global__ void log_prob_kernel(const __grid_constant__ nb_log_prob_args a) {
   double *sums = (double *)nb_shared();
   best *bests = (best *)(sums + THREADS);
   const float *row = a.logits + blockIdx.x * a.vocab;
@@ -352,8 +349,6 @@ static __global__ void log_prob_kernel(const __grid_constant__ log_prob_args a) 
   if (a.argmax) a.argmax[blockIdx.x] = top.index;
 }
 
-void nb_cuda_log_probs(cudaStream_t stream, const float *logits, const int32_t *targets, int64_t n, int64_t vocab,
-                       double *log_prob, int32_t *argmax) {
-  log_prob_args a = {logits, targets, vocab, log_prob, argmax};
-  nb_launch(log_prob_kernel, dim3((unsigned)n), THREADS, THREADS * 16, stream, a);
+void nb_cuda_log_probs(cudaStream_t stream, const nb_log_prob_args *a, int64_t n) {
+  nb_launch(log_prob_kernel, dim3((unsigned)n), THREADS, THREADS * 16, stream, *a);
 }

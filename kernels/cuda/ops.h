@@ -24,11 +24,16 @@ typedef struct nb_attention_args {
   int splits;        /* blocks that may share a query's keys */
 } nb_attention_args;
 
-void nb_cuda_rmsnorm(cudaStream_t stream, const float *x, const float *weight, int64_t rows, int64_t width, float eps,
-                     float *out);
-/* bias may be NULL. */
-void nb_cuda_layernorm(cudaStream_t stream, const float *x, const float *weight, const float *bias, int64_t rows,
-                       int64_t width, float eps, float *out);
+/* One call of a norm, of rows of `width`. */
+typedef struct nb_norm_args {
+  const float *x, *weight, *bias; /* bias is layernorm's alone; NULL: none */
+  float *out;                     /* may be x */
+  int64_t width;
+  float eps;
+} nb_norm_args;
+
+void nb_cuda_rmsnorm(cudaStream_t stream, const nb_norm_args *n, int64_t rows);
+void nb_cuda_layernorm(cudaStream_t stream, const nb_norm_args *n, int64_t rows);
 void nb_cuda_store(cudaStream_t stream, const nb_attention_args *a);
 
 /* Sets a->splits and gives the floats that nb_cuda_attention needs in `partial`. `longest` is the most keys that any
@@ -45,8 +50,16 @@ void nb_cuda_scale(cudaStream_t stream, float *x, float factor, int64_t count);
 void nb_cuda_gather(cudaStream_t stream, const float *x, const int32_t *rows, const nb_columns *c, float *out);
 /* to->rows and to->weights are on the device. at_once: no row comes twice. */
 void nb_cuda_scatter_add(cudaStream_t stream, const float *x, const nb_scatter *to, bool at_once, float *y);
-void nb_cuda_log_probs(cudaStream_t stream, const float *logits, const int32_t *targets, int64_t n, int64_t vocab,
-                       double *log_prob, int32_t *argmax);
+/* One call of log_probs, all of it on the device. */
+typedef struct nb_log_prob_args {
+  const float *logits; /* [n, vocab] */
+  const int32_t *targets;
+  int64_t vocab;
+  double *log_prob;
+  int32_t *argmax; /* NULL: not wanted */
+} nb_log_prob_args;
+
+void nb_cuda_log_probs(cudaStream_t stream, const nb_log_prob_args *a, int64_t n);
 void nb_cuda_set_value(cudaStream_t stream, int64_t *at, int64_t value);
 
 #endif

@@ -101,7 +101,7 @@ static __device__ __forceinline__ void stage_x(const nb_product_args &a, const j
     for (int i = (int)threadIdx.x; i < eights * a.n; i += THREADS) {
       float v[8];
       int64_t k = first + i % eights * 8;
-      nb_gather_eight(a.x, a.x_dtype, i / eights * a.ldx, w->tiles.cols, w->order, k, v);
+      nb_gather_eight({a.x, a.x_dtype, i / eights * a.ldx, w->tiles.cols, w->order}, k, v);
       put_eight(a, j, i / eights, k, v);
     }
   }
@@ -143,11 +143,18 @@ static __device__ __forceinline__ void load_b(const unsigned short *at, uint32_t
   b[4] = high.x, b[5] = high.y, b[6] = high.z, b[7] = high.w;
 }
 
-/* One tile of 32 x 64 weights into the sums. b: of lanes that read no x, zeros. */
+/* What a lane reads of the activations. */
+template <int N_TILES>
+struct lane_x {
+  const unsigned short *x; /* where the tile's columns begin in shared memory */
+  int at[N_TILES];         /* the lane's place of each 8 rows, from x; less than 0: it reads none */
+  uint32_t b[8];           /* B registers; zeros of a lane that reads none */
+};
+
+/* One tile of 32 x 64 weights into the sums. */
 template <int KIND, int N_TILES>
 static __device__ __forceinline__ void multiply_tile(const nb_device_matrix *w, const job &j, const uint4 *units,
-                                                     uint4 fetched, const unsigned short *x, const int x_lane[N_TILES],
-                                                     uint32_t b[8], float sums[2][N_TILES][4]) {
+                                                     uint4 fetched, lane_x<N_TILES> &x, float sums[2][N_TILES][4]) {
   const int words = nb_unit_size<KIND>::words;
   nb_lane_scales scales = nb_make_scales<KIND>(fetched, j.nested_map, w->nested_offset, w->tiles.scale_is_bf16, j.lane);
   uint32_t a[2][4][4];
@@ -156,13 +163,13 @@ static __device__ __forceinline__ void multiply_tile(const nb_device_matrix *w, 
     nb_decode<KIND>(&j.lookup, j.lane, (const uint32_t *)units + slab * words, slab, &scales, a[slab]);
 #pragma unroll
   for (int n = 0; n < N_TILES; n++) {
-    if (N_TILES > 1 || x_lane[n] >= 0) load_b(x + x_lane[n], b);
+    if (N_TILES > 1 || x.at[n] >= 0) load_b(x.x + x.at[n], x.b);
 #pragma unroll
     for (int slab = 0; slab < 2; slab++) {
       float part[4] = {0, 0, 0, 0};
       float *d = nb_unit_size<KIND>::scaled ? part : sums[slab][n];
 #pragma unroll
-      for (int s = 0; s < 4; s++) nb_mma_f16(d, a[slab][s], b[2 * s], b[2 * s + 1]);
+      for (int s = 0; s < 4; s++) nb_mma_f16(d, a[slab][s], x.b[2 * s], x.b[2 * s + 1]);
       if constexpr (nb_unit_size<KIND>::scaled) {
 #pragma unroll
         for (int i = 0; i < 4; i++) sums[slab][n][i] = fmaf(scales.scale[2 * slab + i / 2], part[i], sums[slab][n][i]);
@@ -386,14 +393,18 @@ static __device__ __forceinline__ void fetch(const job &j, reader *r) {
   r->stage = r->stage + 1 == STAGES ? 0 : r->stage + 1;
 }
 
-/* Has tiles [first, end) of a layer brought into the second-level cache, but no more than `most`: codes, and scales
- * where each tile has its own. */
-static __device__ __forceinline__ void prefetch_tiles(const void *codes, int tile_bytes, const void *scales,
-                                                      int scale_bytes, int64_t first, int64_t end, int most) {
+/* Where a layer's tiles lie: codes, and scales where each tile has its own. */
+typedef struct layer_tiles {
+  const void *codes, *scales;
+  int tile_bytes, scale_bytes; /* of a tile; scales 0: they lie otherwise */
+} layer_tiles;
+
+/* Has tiles [first, end) of a layer brought into the second-level cache, but no more than `most`. */
+static __device__ __forceinline__ void prefetch_tiles(layer_tiles t, int64_t first, int64_t end, int most) {
   int64_t tiles = min((int64_t)most, end - first);
   if (tiles <= 0) return;
-  nb_prefetch((const char *)codes + first * tile_bytes, (uint32_t)(tiles * tile_bytes));
-  if (scale_bytes) nb_prefetch((const char *)scales + first * scale_bytes, (uint32_t)(tiles * scale_bytes));
+  nb_prefetch((const char *)t.codes + first * t.tile_bytes, (uint32_t)(tiles * t.tile_bytes));
+  if (t.scale_bytes) nb_prefetch((const char *)t.scales + first * t.scale_bytes, (uint32_t)(tiles * t.scale_bytes));
 }
 
 /* Has what follows the tiles in flight brought into the second-level cache: tiles lie in the order of the run, up to
@@ -409,8 +420,8 @@ static __device__ __forceinline__ void prefetch_run(const job &j, const reader &
   int64_t first = r.at.row_tile * w->tiles.col_tiles + r.at.tile - j.warp_k;
   int64_t end = (r.at.row_tile + 1) * w->tiles.col_tiles;
   if (IS_LONG) end = min(first + (int64_t)(j.end - unit) * WARPS_K, w->tiles.row_tiles * w->tiles.col_tiles);
-  prefetch_tiles(w->codes, BYTES, w->scales, nb_tile_scale_bytes((nb_tiled_kind)KIND), first + j.warp_k * PIECE, end,
-                 PIECE);
+  layer_tiles t = {w->codes, w->scales, BYTES, nb_tile_scale_bytes((nb_tiled_kind)KIND)};
+  prefetch_tiles(t, first + j.warp_k * PIECE, end, PIECE);
 }
 
 /* Has the beginning of a run of the next launch brought into the second-level cache. */
@@ -421,8 +432,8 @@ static __device__ __forceinline__ void prefetch_ahead(const nb_product_ahead &ne
   int piece = AHEAD_BYTES / NB_PRODUCT_WARPS / next.tile_bytes; /* tiles of a warp; it is a long product's */
   int64_t first = (int64_t)((int)set - next.first_set[layer]) * next.col_tiles +
                   (int64_t)(unit - set * next.plan.set_units) * NB_PRODUCT_WARPS + (j.warp_k + j.warp_n) * piece;
-  prefetch_tiles(next.codes[layer], next.tile_bytes, next.scales[layer], next.scale_bytes, first, next.tiles[layer],
-                 piece);
+  layer_tiles t = {next.codes[layer], next.scales[layer], next.tile_bytes, next.scale_bytes};
+  prefetch_tiles(t, first, next.tiles[layer], piece);
 }
 
 /* The table of pairs, once for each bank, and the map of double quantization after it. */
@@ -444,13 +455,12 @@ static __device__ __forceinline__ void fill_tables(const nb_device_matrix *w, ui
  * used what they read there, waits for the next tile and takes it out of its own. */
 template <int KIND, int N_TILES, int STAGES, bool IS_LONG>
 static __device__ __forceinline__ void multiply_some(const job &j, place *p, reader *r, uint32_t count,
-                                                     const unsigned short *x, const int x_lane[N_TILES], uint32_t b[8],
-                                                     float sums[2][N_TILES][4]) {
+                                                     lane_x<N_TILES> &x, float sums[2][N_TILES][4]) {
   constexpr int WARPS_K = nb_product_warps_k(IS_LONG);
   constexpr int QUADS = 2 * nb_unit_size<KIND>::quads, BYTES = nb_code_stage_bytes((nb_tiled_kind)KIND);
   const nb_device_matrix *w = &p->layer->w;
 #pragma unroll 1
-  for (; count > 0; count--, p->tile += WARPS_K, x += WARPS_K * NB_TILE_COLS) {
+  for (; count > 0; count--, p->tile += WARPS_K, x.x += WARPS_K * NB_TILE_COLS) {
     __syncwarp();
     fetch<KIND, STAGES, IS_LONG>(j, r);
     const unsigned char *stage = j.stages + r->stage * nb_stage_bytes((nb_tiled_kind)KIND);
@@ -460,7 +470,7 @@ static __device__ __forceinline__ void multiply_some(const job &j, place *p, rea
 #pragma unroll
     for (int i = 0; i < QUADS; i++) units[i] = *(const uint4 *)(stage + (i * 32 + j.lane) * 16);
     uint4 scales = nb_staged_scales<KIND>(stage + BYTES, j.lane);
-    if (p->tile < p->end) multiply_tile<KIND, N_TILES>(w, j, units, scales, x, x_lane, b, sums);
+    if (p->tile < p->end) multiply_tile<KIND, N_TILES>(w, j, units, scales, x, sums);
   }
 }
 
@@ -472,12 +482,11 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, job &j
   unsigned short *x_now = j.x, *x_next = j.x + j.columns * j.x_stride; /* tall: two chunks */
   /* Where the lane reads of each 8 rows of x; of a row that is not there nothing is kept. A lane of eight or fewer rows
    * then does not read: shared memory is what nf4 is bound by. */
-  int x_lane[N_TILES];
-  uint32_t b[8] = {};
+  lane_x<N_TILES> x = {};
 #pragma unroll
   for (int n = 0; n < N_TILES; n++) {
     int row = n * 8 + j.lane / 4;
-    x_lane[n] = N_TILES == 1 && row >= j.columns ? -1 : min(row, j.columns - 1) * j.x_stride + j.lane % 4 * 8;
+    x.at[n] = N_TILES == 1 && row >= j.columns ? -1 : min(row, j.columns - 1) * j.x_stride + j.lane % 4 * 8;
   }
   nb_let_next_start();
   reader r;
@@ -515,9 +524,9 @@ static __device__ __forceinline__ void multiply(const nb_product_args &a, job &j
     if (u + AHEAD == r.at.next_set) read_from<KIND, IS_LONG>(a, j, r.at.set + 1, u + AHEAD, &r);
     uint32_t stop = min(min(j.end, p.next_set), r.at.next_set - AHEAD);
     if (!IS_LONG) stop = min(stop, chunk_at + chunk);
-    const unsigned short *x =
+    x.x =
         IS_LONG ? j.x + p.tile * NB_TILE_COLS : x_now + ((u - chunk_at) * WARPS_K + (uint32_t)j.warp_k) * NB_TILE_COLS;
-    multiply_some<KIND, N_TILES, STAGES, IS_LONG>(j, &p, &r, stop - u, x, x_lane, b, sums);
+    multiply_some<KIND, N_TILES, STAGES, IS_LONG>(j, &p, &r, stop - u, x, sums);
     u = stop;
     if (u < p.next_set && u < j.end) continue;
     if (u == j.end) prefetch_ahead(a.ahead, j);
@@ -592,9 +601,8 @@ static bool plan_launch(const nb_workspace *ws, nb_product_args *a, bool is_long
   for (int i = 0; i < a->count; i++)
     a->first_set[i + 1] = a->first_set[i] + (int)((a->layer[i].w.tiles.row_tiles + warps_n - 1) / warps_n);
   int sets = a->first_set[a->count];
-  if (!nb_product_plan_make(kind, is_long, stages, sets, a->layer[0].w.tiles.col_tiles, a->columns, ws->processors,
-                            ws->shared_limit, &a->plan))
-    return false;
+  nb_product_shape shape = {kind, sets, a->layer[0].w.tiles.col_tiles, a->columns};
+  if (!nb_product_plan_make(&shape, is_long, stages, ws->processors, ws->shared_limit, &a->plan)) return false;
   int64_t set_floats = is_long ? NB_TILE_ROWS * a->n : warps_n * NB_TILE_ROWS * 8 * a->plan.n_tiles;
   return sets <= ws->arrived_count && a->plan.blocks * 2 * set_floats <= ws->partial_floats;
 }
@@ -604,29 +612,29 @@ static bool narrow_x(const nb_workspace *ws, nb_product_args *a) {
   if (a->is_plain && a->x_dtype == NB_X_F16) return true;
   int64_t width = a->layer[0].w.tiles.col_tiles * NB_TILE_COLS;
   if (a->columns * width > ws->narrow_elements) return false;
-  nb_narrow(ws->stream, &a->layer[0].w, a->x, a->x_dtype, a->ldx, a->n, a->two_parts, ws->narrow);
+  nb_narrow(ws->stream, &a->layer[0].w, {a->x, a->x_dtype, a->ldx, a->n}, a->two_parts, ws->narrow);
   a->x = ws->narrow;
   a->ldx = width;
   return true;
 }
 
-static nb_product_args args_of(const nb_device_layer *layers, int count, const void *x, nb_x_dtype dtype, int64_t ldx,
-                               int n) {
+static nb_product_args args_of(const nb_device_layer *layers, int count, nb_device_rows x) {
   nb_product_args a = {};
-  a.count = count, a.x = x, a.x_dtype = dtype, a.ldx = ldx, a.n = n;
+  int n = (int)x.count;
+  a.count = count, a.x = x.data, a.x_dtype = x.dtype, a.ldx = x.stride, a.n = n;
   for (int i = 0; i < count; i++) a.layer[i] = layers[i];
   /* A second part costs nothing as long as the tensor cores have columns to spare. */
-  a.two_parts = dtype == NB_X_F32 && n <= NB_PRODUCT_TWO_PARTS;
+  a.two_parts = x.dtype == NB_X_F32 && n <= NB_PRODUCT_TWO_PARTS;
   a.columns = a.two_parts ? 2 * n : n;
-  a.rescale = dtype == NB_X_F16 || a.two_parts ? 1 : 1 / NB_X_SCALE;
+  a.rescale = x.dtype == NB_X_F16 || a.two_parts ? 1 : 1 / NB_X_SCALE;
   return a;
 }
 
 /* The product that is expected next, if it is a long one, with as many rows of the same type. */
-static nb_product_ahead ahead_of(const nb_workspace *ws, nb_x_dtype dtype, int n) {
+static nb_product_ahead ahead_of(const nb_workspace *ws, nb_x_dtype dtype, int64_t n) {
   nb_product_ahead ahead = {};
   if (!ws->ahead) return ahead;
-  nb_product_args a = args_of(ws->ahead, ws->ahead_count, NULL, dtype, 0, n);
+  nb_product_args a = args_of(ws->ahead, ws->ahead_count, {NULL, dtype, 0, n});
   const nb_tiles *t = &a.layer[0].w.tiles;
   if (!plan_launch(ws, &a, true, nb_product_stages(t->kind, 1))) return ahead;
   ahead.plan = a.plan, ahead.count = a.count, ahead.col_tiles = t->col_tiles;
@@ -641,37 +649,35 @@ static nb_product_ahead ahead_of(const nb_workspace *ws, nb_x_dtype dtype, int n
   return ahead;
 }
 
-static bool multiply_rows(const nb_workspace *ws, const nb_device_layer *layers, int count, const void *x,
-                          nb_x_dtype dtype, int64_t ldx, int n) {
-  nb_product_args a = args_of(layers, count, x, dtype, ldx, n);
+static bool multiply_rows(const nb_workspace *ws, const nb_device_layer *layers, int count, nb_device_rows x) {
+  nb_product_args a = args_of(layers, count, x);
   const nb_device_matrix *w = &layers[0].w;
   nb_tiled_kind kind = w->tiles.kind;
-  a.is_plain =
-      !w->order && w->tiles.cols == w->tiles.col_tiles * NB_TILE_COLS && ldx % 8 == 0 && (uintptr_t)x % 16 == 0;
+  a.is_plain = !w->order && w->tiles.cols == w->tiles.col_tiles * NB_TILE_COLS && x.stride % 8 == 0 &&
+               (uintptr_t)x.data % 16 == 0;
   int stages = nb_product_stages(kind, nb_product_n_tiles(a.columns));
   bool planned = plan_launch(ws, &a, true, stages) || plan_launch(ws, &a, false, stages);
   if (!planned && a.columns <= 8) planned = plan_launch(ws, &a, true, 1) || plan_launch(ws, &a, false, 1);
   if (!planned || !(a.plan.is_long || narrow_x(ws, &a))) return false;
-  a.ahead = ahead_of(ws, dtype, n);
+  a.ahead = ahead_of(ws, x.dtype, x.count);
   a.partial = ws->partial;
   a.arrived = ws->arrived;
   nb_launch_early(kernel_for(kind, &a.plan), dim3(a.plan.blocks), THREADS, a.plan.shared_bytes, ws->stream, a);
   return true;
 }
 
-bool nb_product_small(const nb_workspace *ws, const nb_device_layer *layers, int count, const void *x, nb_x_dtype dtype,
-                      int64_t ldx, int n) {
-  if (n <= MAX_AT_ONCE && multiply_rows(ws, layers, count, x, dtype, ldx, n)) return true;
-  if (n <= 8) return false;
+bool nb_product_small(const nb_workspace *ws, const nb_device_layer *layers, int count, nb_device_rows x) {
+  if (x.count <= MAX_AT_ONCE && multiply_rows(ws, layers, count, x)) return true;
+  if (x.count <= 8) return false;
   /* Too many rows, or too little shared memory: one half of them after the other, neither of which may fail if the
    * first does not, as it is no smaller. */
   nb_device_layer rest[NB_PRODUCT_FUSED];
-  int half = (n + 1) / 2;
+  nb_device_rows first = x, second = x;
+  first.count = (x.count + 1) / 2, second.count = x.count - first.count;
+  second.data = (const char *)x.data + first.count * x.stride * (x.dtype == NB_X_F32 ? 4 : 2);
   for (int i = 0; i < count; i++) {
     rest[i] = layers[i];
-    rest[i].y += half * layers[i].w.tiles.rows;
+    rest[i].y += first.count * layers[i].w.tiles.rows;
   }
-  const char *second = (const char *)x + half * ldx * (dtype == NB_X_F32 ? 4 : 2);
-  return nb_product_small(ws, layers, count, x, dtype, ldx, half) &&
-         nb_product_small(ws, rest, count, second, dtype, ldx, n - half);
+  return nb_product_small(ws, layers, count, first) && nb_product_small(ws, rest, count, second);
 }

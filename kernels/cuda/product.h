@@ -24,6 +24,14 @@ typedef struct nb_device_matrix {
 
 typedef enum nb_x_dtype { NB_X_F32, NB_X_F16, NB_X_BF16 } nb_x_dtype;
 
+/* Rows of activations on the device. */
+typedef struct nb_device_rows {
+  const void *data; /* [count, cols of the weight] */
+  nb_x_dtype dtype;
+  int64_t stride; /* elements from row to row */
+  int64_t count;
+} nb_device_rows;
+
 /* One of the layers of a launch: y [n, rows] = x W^T + bias, plus y if `accumulate`. */
 typedef struct nb_device_layer {
   nb_device_matrix w;
@@ -81,10 +89,9 @@ static inline int64_t nb_product_narrow_elements(int64_t n, int64_t col_tiles) {
   return (n <= NB_PRODUCT_TWO_PARTS ? 2 * n : n) * col_tiles * NB_TILE_COLS;
 }
 
-/* n <= 64 rows of x on up to NB_PRODUCT_FUSED tiled layers of one kind, one number and one order of columns. False,
+/* Up to 64 rows of x on up to NB_PRODUCT_FUSED tiled layers of one kind, one number and one order of columns. False,
  * with nothing done, if the workspace is too small. */
-bool nb_product_small(const nb_workspace *ws, const nb_device_layer *layers, int count, const void *x, nb_x_dtype dtype,
-                      int64_t ldx, int n);
+bool nb_product_small(const nb_workspace *ws, const nb_device_layer *layers, int count, nb_device_rows x);
 
 /* Any n, any format; float32 activations. Slow. */
 void nb_product_plain(const nb_workspace *ws, const nb_device_layer *layer, const float *x, int64_t ldx, int64_t n);
@@ -98,10 +105,8 @@ void nb_rows_of(const nb_workspace *ws, const nb_device_matrix *w, const int32_t
 #define NB_X_SCALE 0.125f
 #define NB_X_REST 256.0f
 
-/* x [n, cols] to float16, times NB_X_SCALE unless it is float16, in the order in which w is tiled: out [n, col_tiles *
- * 64], padded with zeros, 16-byte aligned. With `two_parts` two rows for each of x, the second what the first leaves.
- */
-void nb_narrow(cudaStream_t stream, const nb_device_matrix *w, const void *x, nb_x_dtype dtype, int64_t ldx, int64_t n,
-               bool two_parts, uint16_t *out);
+/* x to float16, times NB_X_SCALE unless it is float16, in the order in which w is tiled: out [n, col_tiles * 64],
+ * padded with zeros, 16-byte aligned. With `two_parts` two rows for each of x, the second what the first leaves. */
+void nb_narrow(cudaStream_t stream, const nb_device_matrix *w, nb_device_rows x, bool two_parts, uint16_t *out);
 
 #endif

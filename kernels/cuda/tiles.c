@@ -219,10 +219,10 @@ static void pack_band(void *ctx, int64_t begin, int64_t end, int thread) {
   }
 }
 
-void nb_tiles_pack(const nb_packed *m, const nb_tiles *t, const int32_t *order, int64_t first, int64_t count,
-                   uint32_t *codes, void *scales) {
-  pack_job job = {
-      .m = m, .t = t, .order = t->reordered ? order : NULL, .codes = codes, .scales = scales, .first = first};
+void nb_tiles_pack(const nb_tiling *from, int64_t first, int64_t count, uint32_t *codes, void *scales) {
+  const nb_tiles *t = from->t;
+  pack_job job = {.m = from->m, .t = t, .codes = codes, .scales = scales, .first = first};
+  job.order = t->reordered ? from->order : NULL;
   nb_parallel(count, 1, pack_band, &job);
 }
 
@@ -272,12 +272,12 @@ static bool lay_out(nb_tiled_kind kind, int64_t columns, int64_t stages, int64_t
   return p->shared_bytes <= shared_limit;
 }
 
-bool nb_product_plan_make(nb_tiled_kind kind, bool is_long, int stages, int64_t sets, int64_t col_tiles, int columns,
-                          int processors, int64_t shared_limit, nb_product_plan *out) {
-  int64_t set_units = nb_ceil_div(col_tiles, nb_product_warps_k(is_long));
-  if (is_long && (columns > 8 || x_bytes(columns, col_tiles) > NB_LONG_X_BYTES)) return false;
-  if ((sets * set_units + 1) * (processors + 1) > UINT32_MAX) return false;
-  *out = (nb_product_plan){.is_long = is_long, .n_tiles = nb_product_n_tiles(columns)};
-  share_out(sets, set_units, stages, processors, out);
-  return lay_out(kind, columns, stages, shared_limit, out);
+bool nb_product_plan_make(const nb_product_shape *s, bool is_long, int stages, int processors, int64_t shared_limit,
+                          nb_product_plan *out) {
+  int64_t set_units = nb_ceil_div(s->col_tiles, nb_product_warps_k(is_long));
+  if (is_long && (s->columns > 8 || x_bytes(s->columns, s->col_tiles) > NB_LONG_X_BYTES)) return false;
+  if ((s->sets * set_units + 1) * (processors + 1) > UINT32_MAX) return false;
+  *out = (nb_product_plan){.is_long = is_long, .n_tiles = nb_product_n_tiles(s->columns)};
+  share_out(s->sets, set_units, stages, processors, out);
+  return lay_out(s->kind, s->columns, stages, shared_limit, out);
 }

@@ -57,11 +57,15 @@ bool nb_tiles_plan(const nb_packed *m, nb_tiles *out);
 int64_t nb_tiles_code_bytes(const nb_tiles *t);
 int64_t nb_tiles_scale_bytes(const nb_tiles *t);
 
-/* Packs row tiles [first, first + count). `order` may be NULL where columns are not reordered. codes: count *
- * nb_tiles_code_bytes, scales: count * nb_tiles_scale_bytes.
- */
-void nb_tiles_pack(const nb_packed *m, const nb_tiles *t, const int32_t *order, int64_t first, int64_t count,
-                   uint32_t *codes, void *scales);
+/* A matrix and how it becomes tiles. */
+typedef struct nb_tiling {
+  const nb_packed *m;
+  const nb_tiles *t;    /* nb_tiles_plan's */
+  const int32_t *order; /* nb_tiles_order's; NULL where columns are not reordered */
+} nb_tiling;
+
+/* Packs row tiles [first, first + count). codes: count * nb_tiles_code_bytes, scales: count * nb_tiles_scale_bytes. */
+void nb_tiles_pack(const nb_tiling *from, int64_t first, int64_t count, uint32_t *codes, void *scales);
 
 /* order[i] is the source's column at place i, or -1 for padding; [col_tiles * 64]. */
 void nb_tiles_order(const nb_packed *m, const nb_tiles *t, int32_t *order);
@@ -201,11 +205,18 @@ NB_CONST int nb_product_table_bytes(nb_tiled_kind kind) {
                                        : 0;
 }
 
-/* With nb_product_stages, or 1 where n_tiles is 1. sets: of all fused layers together. `columns` is what the tensor
- * cores see: rows of activations, twice as many where each is split in two parts. shared_limit: bytes that a block can
- * have. False if the shape is beyond the kernel, or a long product has too many activations. */
-bool nb_product_plan_make(nb_tiled_kind kind, bool is_long, int stages, int64_t sets, int64_t col_tiles, int columns,
-                          int processors, int64_t shared_limit, nb_product_plan *out);
+/* What a launch multiplies. */
+typedef struct nb_product_shape {
+  nb_tiled_kind kind;
+  int64_t sets; /* of all fused layers together */
+  int64_t col_tiles;
+  int columns; /* that the tensor cores see: rows of activations, twice as many where each is split in two parts */
+} nb_product_shape;
+
+/* stages: nb_product_stages, or 1 where n_tiles is 1. shared_limit: bytes that a block can have. False if the shape is
+ * beyond the kernel, or a long product has too many activations. */
+bool nb_product_plan_make(const nb_product_shape *s, bool is_long, int stages, int processors, int64_t shared_limit,
+                          nb_product_plan *out);
 
 /* Of 8 rows of activations each: 1, 2 or 4. */
 static inline int nb_product_n_tiles(int columns) { return columns <= 8 ? 1 : columns <= 16 ? 2 : 4; }

@@ -104,7 +104,9 @@ typedef struct pack_job {
 static void pack_band(void *ctx, int64_t begin, int64_t end, int thread) {
   (void)thread;
   const pack_job *job = ctx;
-  nb_gptq_pack(job->rounded->codes, job->rounded->rows, job->rounded->cols, job->bits, begin, end, job->words);
+  const nb_rounded *r = job->rounded;
+  nb_gptq_codes codes = {.data = r->codes, .rows = r->rows, .cols = r->cols, .bits = job->bits};
+  nb_gptq_pack(&codes, begin, end, job->words);
 }
 
 static nibble_status write_parts(const nb_grids *g, nb_writer *writer, const nb_pack_job *weight, const nb_rounded *r,

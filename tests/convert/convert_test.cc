@@ -131,7 +131,7 @@ TEST(Convert, DequantizesPackedWeights) {
     nibble_error e;
     ASSERT_EQ(nb_weight_load(&packed, name, 96, 64, &w, &e), NIBBLE_OK) << e.message;
     std::vector<float> want(96 * 64), original = Floats(plain, name);
-    nb_format_info(w.packed.format)->dequantize(&w.packed, 0, 96, 0, 64, want.data(), 64);
+    nb_format_info(w.packed.format)->dequantize({&w.packed, 0, 96, 0, 64}, want.data(), 64);
     nb_weight_free(&w);
     EXPECT_EQ(Floats(floats, name), want) << method;
     double error = 0, norm = 0;

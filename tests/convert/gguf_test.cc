@@ -89,7 +89,7 @@ TEST(Gguf, DequantizesAnyTileOnEveryProcessor) {
         for (int64_t cols : {1, 3, 31, 32, 65, 127, 256}) {
           if (col + cols > m.cols) continue;
           float tile[2 * 300];
-          nb_dequantizer(m.format)(&m, 1, 2, col, cols, tile, 300);
+          nb_dequantizer(m.format)({&m, 1, 2, col, cols}, tile, 300);
           for (int64_t r = 0; r < 2; r++)
             ExpectSameBits(tile + r * 300, &whole[(size_t)((r + 1) * m.cols + col)], (size_t)cols,
                            name + " from column " + std::to_string(col));

@@ -59,7 +59,7 @@ TEST_P(GoldenGptq, IsReadAsItsCodesScalesAndZeroPoints) {
     const int32_t *g_idx = Data<int32_t>(module + ".g_idx");
     const uint16_t *scales = Data<uint16_t>(module + ".scales");
     std::vector<float> got(kOut * kIn);
-    nb_format_info(m.format)->dequantize(&m, 0, kOut, 0, kIn, got.data(), kIn);
+    nb_format_info(m.format)->dequantize({&m, 0, kOut, 0, kIn}, got.data(), kIn);
     for (int64_t i = 0; i < kOut * kIn; i++) {
       int64_t at = g_idx[i % kIn] * kOut + i / kIn;
       float want = nb_f16_to_f32(scales[at]) * (float)(codes[i] - zeros[at]);
@@ -75,8 +75,9 @@ TEST_P(GoldenGptq, IsPackedToTheSameWords) {
     const nb_tensor *qweight = nb_checkpoint_find(&checkpoint_, (module + ".qweight").c_str());
     const nb_tensor *qzeros = nb_checkpoint_find(&checkpoint_, (module + ".qzeros").c_str());
     std::vector<uint32_t> words(qweight->count, 0xdeadbeef), zero_words(qzeros->count, 0xdeadbeef);
-    nb_gptq_pack(Data<uint8_t>(module + ".codes"), kOut, kIn, bits, 0, 7, words.data());
-    nb_gptq_pack(Data<uint8_t>(module + ".codes"), kOut, kIn, bits, 7, kOut, words.data());
+    const nb_gptq_codes codes = {Data<uint8_t>(module + ".codes"), kOut, kIn, bits};
+    nb_gptq_pack(&codes, 0, 7, words.data());
+    nb_gptq_pack(&codes, 7, kOut, words.data());
     EXPECT_EQ(memcmp(words.data(), nb_tensor_view(&checkpoint_, qweight), qweight->bytes), 0) << module;
     for (int64_t g = 0; g < qzeros->shape[0]; g++) {
       nb_gptq_pack_zeros(Data<uint8_t>(module + ".zeros") + g * kOut, kOut, bits, GetParam() == 1,

@@ -29,7 +29,7 @@ int64_t Int(const cJSON *json, const char *key) { return (int64_t)cJSON_GetObjec
 
 std::vector<float> Dequantize(const nb_packed &m) {
   std::vector<float> out((size_t)(m.rows * m.cols));
-  nb_format_info(m.format)->dequantize(&m, 0, m.rows, 0, m.cols, out.data(), m.cols);
+  nb_format_info(m.format)->dequantize(nb_whole(&m), out.data(), m.cols);
   return out;
 }
 

@@ -174,7 +174,8 @@ TEST(Backend, StoreTurnsTheFirstDimensionsAndAttentionAddsABias) {
             out(tokens * heads * dim);
         shape.start = start, shape.tokens = tokens;
         ASSERT_EQ(cpu->kv_reserve(cpu, cache, 1, start + tokens, &err), NIBBLE_OK) << err.message;
-        cpu->store(cpu, &shape, turned ? &tables : nullptr, turned ? qs.b : nullptr, ks.b, vs.b, cache);
+        const nb_qkv rows = {turned ? qs.b : nullptr, ks.b, vs.b};
+        cpu->store(cpu, &shape, turned ? &tables : nullptr, &rows, cache);
         cpu->attention(cpu, &shape, qs.b, cache, biases.b, out.b);
         got.insert(got.end(), out.data(), out.data() + out.n);
       }
@@ -219,7 +220,8 @@ TEST(Backend, TokensSeeAllKeysOfAnotherRun) {
     shape.capacity = 64, shape.keys = keys, shape.window = 3, shape.tokens = keys, shape.scale = 1;
     nb_kv_cache *cache = nullptr;
     ASSERT_EQ(cpu->kv_create(cpu, &shape, &cache, &err), NIBBLE_OK) << err.message;
-    cpu->store(cpu, &shape, nullptr, nullptr, ks.b, vs.b, cache);
+    const nb_qkv rows = {nullptr, ks.b, vs.b};
+    cpu->store(cpu, &shape, nullptr, &rows, cache);
     shape.start = 1000, shape.tokens = tokens;
     cpu->attention(cpu, &shape, qs.b, cache, nullptr, out.b);
     for (int64_t row = 0; row < sequences * tokens; row++) {

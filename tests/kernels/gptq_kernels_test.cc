@@ -85,8 +85,8 @@ TEST(GptqKernels, RepackingMovesWeightsAndChangesNone) {
     ASSERT_EQ(r.memory != nullptr, nb_gptq_repackable(&m));
     if (!r.memory) return;
     std::vector<float> want(m.rows * m.cols), got(want.size());
-    nb_gptq_dequantize(&m, 0, m.rows, 0, m.cols, want.data(), m.cols);
-    nb_gptq_dequantize(&r.m, 0, m.rows, 0, m.cols, got.data(), m.cols);
+    nb_gptq_dequantize(nb_whole(&m), want.data(), m.cols);
+    nb_gptq_dequantize({&r.m, 0, m.rows, 0, m.cols}, got.data(), m.cols);
     for (int64_t row = 0; row < m.rows; row++) {
       for (int64_t c = 0; c < m.cols; c++) {
         int64_t from = r.m.order ? r.m.order[c] : c;
@@ -119,8 +119,8 @@ TEST(GptqKernels, UnpackAnyTileAsThePlainOneDoes) {
         if (row >= m.rows || col >= m.cols) continue;
         int64_t rows = m.rows - row, cols = m.cols - col, stride = cols + 3;
         std::vector<float> got(rows * stride, -7), want = got;
-        nb_gptq_dequantize(&m, row, rows, col, cols, want.data(), stride);
-        nb_dequantizer(m.format)(&m, row, rows, col, cols, got.data(), stride);
+        nb_gptq_dequantize({&m, row, rows, col, cols}, want.data(), stride);
+        nb_dequantizer(m.format)({&m, row, rows, col, cols}, got.data(), stride);
         for (size_t i = 0; i < got.size(); i++) {
           ASSERT_EQ(got[i], want[i]) << "tile at " << row << ", " << col << ", row " << i / stride << " column "
                                      << i % stride;
@@ -133,7 +133,7 @@ TEST(GptqKernels, UnpackAnyTileAsThePlainOneDoes) {
 TEST(GptqKernels, MultiplyAsTheUnpackedWeightsDo) {
   OnEveryIsa([](const nb_packed &m) {
     std::vector<float> w(m.rows * m.cols);
-    nb_gptq_dequantize(&m, 0, m.rows, 0, m.cols, w.data(), m.cols);
+    nb_gptq_dequantize(nb_whole(&m), w.data(), m.cols);
     Repacked repacked(m);
     for (bool repack : {false, true})
       for (int64_t n : {1, 2, 3, 5, 40}) {

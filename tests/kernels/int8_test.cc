@@ -80,7 +80,8 @@ TEST(Int8, MultipliesAsBitsandbytesDefinesIt) {
         w.codes = p.codes.data();
         w.scale.data = p.scb.data();
         std::vector<float> want = Reference(p, 6), got((size_t)(p.n * p.rows), 1.0f);
-        ASSERT_TRUE(nb_int8_matmul(&w, p.x.data(), p.cols, p.n, 6, p.bias.data(), true, got.data(), p.rows));
+        nb_product product = {&w, p.x.data(), p.cols, got.data(), p.rows, p.bias.data(), true};
+        ASSERT_TRUE(nb_int8_matmul(&product, p.n, 6));
         float largest = 1;
         for (float v : want) largest = std::max(largest, std::fabs(v));
         for (size_t i = 0; i < want.size(); i++)
@@ -97,7 +98,8 @@ TEST(Int8, AThresholdOfInfinityLeavesNoOutliers) {
   w.codes = p.codes.data();
   w.scale.data = p.scb.data();
   std::vector<float> want = Reference(p, INFINITY), got(12);
-  ASSERT_TRUE(nb_int8_matmul(&w, p.x.data(), 50, 3, INFINITY, p.bias.data(), false, got.data(), 4));
+  nb_product product = {&w, p.x.data(), 50, got.data(), 4, p.bias.data(), false};
+  ASSERT_TRUE(nb_int8_matmul(&product, 3, INFINITY));
   for (size_t i = 0; i < 12; i++) EXPECT_NEAR(got[i], want[i], 1e-4) << i;
 }
 

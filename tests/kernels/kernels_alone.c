@@ -19,7 +19,7 @@ int main(void) {
   nb_matmul(&w, x, COLS, 1, y, ROWS);
   for (int r = 0; r < ROWS; r++) {
     double sum = 0, size = 0;
-    nb_format_info(w.format)->dequantize(&w, r, 1, 0, COLS, weight, COLS);
+    nb_format_info(w.format)->dequantize((nb_tile){&w, r, 1, 0, COLS}, weight, COLS);
     for (int c = 0; c < COLS; c++) {
       sum += (double)(x[c] * weight[c]);
       size += fabs((double)(x[c] * weight[c]));

@@ -36,7 +36,7 @@ const Weight kWeights[] = {{NB_FORMAT_F32, false},  {NB_FORMAT_F16, false}, {NB_
 
 std::vector<float> Dequantized(const nb_packed &m) {
   std::vector<float> out(m.rows * m.cols);
-  nb_format_info(m.format)->dequantize(&m, 0, m.rows, 0, m.cols, out.data(), m.cols);
+  nb_format_info(m.format)->dequantize(nb_whole(&m), out.data(), m.cols);
   return out;
 }
 
@@ -171,8 +171,8 @@ TEST(Matmul, DequantizesTheSameBitsAsPlainC) {
         for (int64_t col : {int64_t(0), s.cols / 3, s.cols - 1}) {
           int64_t row = s.rows / 2, rows = s.rows - row, cols = s.cols - col, stride = cols + 1;
           std::vector<float> want(rows * stride, 7), got = want;
-          nb_format_info(kind.format)->dequantize(&w.m, row, rows, col, cols, want.data(), stride);
-          nb_dequantizer(kind.format)(&w.m, row, rows, col, cols, got.data(), stride);
+          nb_format_info(kind.format)->dequantize({&w.m, row, rows, col, cols}, want.data(), stride);
+          nb_dequantizer(kind.format)({&w.m, row, rows, col, cols}, got.data(), stride);
           for (size_t i = 0; i < want.size(); i++) {
             ASSERT_EQ(nb_f32_to_bits(want[i]), nb_f32_to_bits(got[i]))
                 << nb_format_info(kind.format)->name << " [" << s.rows << ", " << s.cols << "] from column " << col

@@ -21,7 +21,8 @@ TEST(Ops, RmsnormMatchesDoubleArithmetic) {
     for (int64_t cols : kRagged) {
       auto x = RandomFloats(3 * cols, 1), w = RandomFloats(cols, 2);
       std::vector<float> y(3 * cols);
-      nb_rmsnorm(x.data(), w.data(), 3, cols, 1e-5f, y.data());
+      const nb_row_norm norm = {w.data(), nullptr, cols, 1e-5f};
+      nb_rmsnorm(x.data(), &norm, 3, y.data());
       for (int64_t r = 0; r < 3; r++) {
         double squares = 0;
         for (int64_t i = 0; i < cols; i++) squares += double(x[r * cols + i]) * x[r * cols + i];
@@ -39,8 +40,10 @@ TEST(Ops, LayernormMatchesDoubleArithmetic) {
     for (int64_t cols : kRagged) {
       auto x = RandomFloats(3 * cols, 1), w = RandomFloats(cols, 2), b = RandomFloats(cols, 3);
       std::vector<float> y(3 * cols), no_bias(3 * cols);
-      nb_layernorm(x.data(), w.data(), b.data(), 3, cols, 1e-5f, y.data());
-      nb_layernorm(x.data(), w.data(), nullptr, 3, cols, 1e-5f, no_bias.data());
+      nb_row_norm norm = {w.data(), b.data(), cols, 1e-5f};
+      nb_layernorm(x.data(), &norm, 3, y.data());
+      norm.bias = nullptr;
+      nb_layernorm(x.data(), &norm, 3, no_bias.data());
       for (int64_t r = 0; r < 3; r++) {
         double mean = 0, squares = 0;
         for (int64_t i = 0; i < cols; i++) mean += double(x[r * cols + i]) / cols;
@@ -114,7 +117,8 @@ TEST(Ops, RotaryTurnsHalfSplitPairs) {
   auto x = RandomFloats(rows * stride, 1), angle = RandomFloats(period * rotary_dim / 2, 2);
   std::vector<float> cos, sin, y = x;
   for (float a : angle) cos.push_back(std::cos(a)), sin.push_back(std::sin(a));
-  nb_rotary(y.data(), stride, rows, heads, head_dim, rotary_dim, period, cos.data(), sin.data());
+  const nb_rotation rotation = {heads, head_dim, rotary_dim, period, cos.data(), sin.data()};
+  nb_rotary(y.data(), stride, rows, &rotation);
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t i = 0; i < stride; i++) {
       int64_t in_head = i % head_dim, half = rotary_dim / 2, at = r % period * half + in_head % half;
@@ -248,7 +252,8 @@ TEST(Ops, LogprobMatchesDoubleArithmetic) {
       std::vector<int32_t> targets, argmax(rows);
       std::vector<double> got(rows);
       for (int64_t r = 0; r < rows; r++) targets.push_back(int32_t((r * 7919) % vocab));
-      nb_logprob(logits.data(), stride, rows, vocab, targets.data(), got.data(), argmax.data());
+      const nb_logits all = {logits.data(), stride, rows, vocab};
+      nb_logprob(&all, targets.data(), got.data(), argmax.data());
       for (int64_t r = 0; r < rows; r++) {
         const float *row = &logits[r * stride];
         double max = *std::max_element(row, row + vocab), sum = 0;
@@ -266,7 +271,8 @@ TEST(Ops, LogprobTakesTheFirstOfEqualMaxima) {
     logits[37] = logits[53] = logits[90] = 2.0f;
     int32_t target = 0, argmax = -1;
     double logprob;
-    nb_logprob(logits.data(), 100, 1, 100, &target, &logprob, &argmax);
+    const nb_logits row = {logits.data(), 100, 1, 100};
+    nb_logprob(&row, &target, &logprob, &argmax);
     EXPECT_EQ(argmax, 37);
   });
 }

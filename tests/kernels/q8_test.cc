@@ -155,7 +155,7 @@ TEST(Q8, WeightsAreThoseOfTheFormat) {
   for (nb_format format : kFormats) {
     Weight w(format, 16, 512);
     std::vector<float> dense(16 * 512);
-    nb_format_info(format)->dequantize(&w.m, 0, 16, 0, 512, dense.data(), 512);
+    nb_format_info(format)->dequantize({&w.m, 0, 16, 0, 512}, dense.data(), 512);
     for (int64_t r = 0; r < 16; r++) {
       for (int64_t c = 0; c < 512; c++) {
         nb_q8_weights block;
@@ -175,7 +175,7 @@ TEST(GgufKernels, MultiplyAsTheUnpackedWeightsDo) {
       for (int64_t cols : {block, 3 * block, 5 * block}) {
         Weight w(format, rows, cols);
         std::vector<float> dense(rows * cols), y;
-        nb_format_info(format)->dequantize(&w.m, 0, rows, 0, cols, dense.data(), cols);
+        nb_format_info(format)->dequantize({&w.m, 0, rows, 0, cols}, dense.data(), cols);
         for (int64_t n : {1, 2, 3, 4, 5, 9, 17}) {
           auto x = RandomFloats(n * cols, unsigned(n));
           ForEachIsa([&] {

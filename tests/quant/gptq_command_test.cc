@@ -235,7 +235,7 @@ TEST_F(GptqCommand, WritesScalesInTheDtypeAskedFor) {
     ASSERT_EQ(nb_tensor_read(&source, t, nb_span{0, t->count}, NB_F32, w.data(), &err), NIBBLE_OK) << err.message;
     nb_weight weight;
     ASSERT_EQ(nb_weight_load(&c, t->name, 96, 64, &weight, &err), NIBBLE_OK) << err.message;
-    nb_format_info(weight.packed.format)->dequantize(&weight.packed, 0, 96, 0, 64, q.data(), 64);
+    nb_format_info(weight.packed.format)->dequantize({&weight.packed, 0, 96, 0, 64}, q.data(), 64);
     for (size_t i = 0; i < w.size(); i++) {
       errors += double(w[i] - q[i]) * (w[i] - q[i]);
       squares += double(w[i]) * w[i];
@@ -490,7 +490,7 @@ TEST_F(GptqCommand, DequantizedItIsAnOrdinaryModel) {
     ASSERT_EQ(nb_weight_load(&packed, name, t->shape[0], t->shape[1], &weight, &err), NIBBLE_OK) << err.message;
     std::vector<float> want(t->count), have(t->count);
     const nb_packed *m = &weight.packed;
-    nb_format_info(m->format)->dequantize(m, 0, m->rows, 0, m->cols, want.data(), m->cols);
+    nb_format_info(m->format)->dequantize(nb_whole(m), want.data(), m->cols);
     ASSERT_EQ(nb_tensor_read(&plain, t, nb_span{0, t->count}, NB_F32, have.data(), &err), NIBBLE_OK) << err.message;
     EXPECT_EQ(have, want) << name;
     nb_weight_free(&weight);

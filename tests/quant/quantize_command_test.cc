@@ -63,7 +63,7 @@ std::vector<float> Values(const nb_checkpoint &c, const std::string &name) {
 
 double RelativeError(const std::vector<float> &want, const nb_packed &m) {
   std::vector<float> got(want.size());
-  nb_format_info(m.format)->dequantize(&m, 0, m.rows, 0, m.cols, got.data(), m.cols);
+  nb_format_info(m.format)->dequantize(nb_whole(&m), got.data(), m.cols);
   double error = 0, squares = 0;
   for (size_t i = 0; i < want.size(); i++) {
     error += ((double)want[i] - got[i]) * ((double)want[i] - got[i]);

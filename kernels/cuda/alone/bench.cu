@@ -138,7 +138,8 @@ typedef struct dense_work {
 
 static void run_dense(void *ctx, int copy) {
   dense_work *w = (dense_work *)ctx;
-  nb_gemm_run(w->b->gemm, NB_X_BF16, w->b->x[0], w->weights[copy], w->n, w->rows, w->cols, 1, w->b->y, w->rows, false);
+  nb_gemm_args args = {NB_X_BF16, w->b->x[0], w->weights[copy], w->n, w->rows, w->cols, 1, w->b->y, w->rows, false};
+  nb_gemm_run(w->b->gemm, &args);
 }
 
 static int copies_of(int64_t bytes) {
@@ -146,9 +147,14 @@ static int copies_of(int64_t bytes) {
   return (int)(copies < 2 ? 2 : copies > MAX_COPIES ? MAX_COPIES : copies);
 }
 
-/* cuBLAS' bfloat16 product: seconds for each of `counts` rows of activations. */
-static nibble_status time_dense(bench *b, int64_t rows, int64_t cols, const int64_t *counts, int count, double *out,
-                                nibble_error *err) {
+/* Rows of activations that a weight is multiplied with. */
+typedef struct row_counts {
+  const int64_t *counts; /* [count] */
+  int count;
+} row_counts;
+
+/* cuBLAS' bfloat16 product: seconds for each number of rows. */
+static nibble_status time_dense(bench *b, int64_t rows, int64_t cols, row_counts n, double *out, nibble_error *err) {
   dense_work w = {};
   w.b = b, w.rows = rows, w.cols = cols;
   int copies = copies_of(rows * cols * 2);
@@ -161,8 +167,8 @@ static nibble_status time_dense(bench *b, int64_t rows, int64_t cols, const int6
       ok = i ? cudaMemcpy(p, w.weights[0], (size_t)(rows * cols) * 2, cudaMemcpyDeviceToDevice) == cudaSuccess
              : fill_random(b, w.weights[0], rows, cols, NB_BF16);
   }
-  for (int i = 0; ok && i < count; i++) {
-    w.n = counts[i];
+  for (int i = 0; ok && i < n.count; i++) {
+    w.n = n.counts[i];
     out[i] = b->gemm ? seconds_of(b, run_dense, &w, copies) : 0;
   }
   for (int i = 0; i < copies; i++) cudaFree(w.weights[i]);
@@ -194,6 +200,7 @@ typedef struct packed_work {
   nb_matrix *first;               /* a random weight */
   nb_device_matrix w[MAX_COPIES]; /* it, and copies of its codes and scales */
   void *memory[2 * MAX_COPIES];   /* of the copies */
+  int copies;
   int64_t n;
   nb_x_dtype x_dtype;
   bool ok;
@@ -206,12 +213,12 @@ static void run_packed(void *ctx, int copy) {
   layer.w = w->w[copy];
   layer.y = b->y;
   int64_t cols = layer.w.packed.cols;
-  const uint16_t *x = b->x[w->x_dtype == NB_X_F16];
+  nb_device_rows x = {b->x[w->x_dtype == NB_X_F16], w->x_dtype, cols, w->n};
   if (w->n <= NB_PRODUCT_MAX_ROWS) {
-    w->ok &= nb_product_small(&b->ws, &layer, 1, x, w->x_dtype, cols, (int)w->n);
+    w->ok &= nb_product_small(&b->ws, &layer, 1, x);
   } else {
-    w->ok &= b->gemm && nb_product_gemm(b->gemm, &b->ws, &layer, x, w->x_dtype, cols, w->n, b->narrow, b->panel,
-                                        b->panel_elements);
+    nb_gemm_room room = {b->narrow, b->panel, b->panel_elements};
+    w->ok &= b->gemm && nb_product_gemm(b->gemm, &b->ws, &layer, x, &room);
   }
 }
 
@@ -222,16 +229,16 @@ static void *duplicate(const void *from, int64_t bytes) {
 }
 
 /* Copies of one random weight: their content does not matter, that they lie apart does. */
-static nibble_status make_copies(bench *b, const nb_random_options *o, packed_work *w, int *copies,
-                                 nb_random_matrix *source, nibble_error *err) {
+static nibble_status make_copies(bench *b, const nb_random_options *o, packed_work *w, nb_random_matrix *source,
+                                 nibble_error *err) {
   if (!nb_random_create(o, 3, source)) return nb_fail_memory(err, (size_t)(o->rows * o->cols));
-  *copies = copies_of(nb_packed_bytes(&source->m));
+  w->copies = copies_of(nb_packed_bytes(&source->m));
   nibble_status status = nb_matrix_upload(&source->m, b->ws.stream, &w->first, err);
   if (status != NIBBLE_OK) return status;
   const nb_tiles *t = &w->first->w.tiles;
   int64_t codes = t->row_tiles * nb_tiles_code_bytes(t), scales = t->row_tiles * nb_tiles_scale_bytes(t);
   w->w[0] = w->first->w;
-  for (int i = 1; i < *copies; i++) {
+  for (int i = 1; i < w->copies; i++) {
     w->w[i] = w->w[0];
     w->w[i].codes = (const uint32_t *)(w->memory[2 * i] = duplicate(w->w[0].codes, codes));
     w->w[i].scales = w->memory[2 * i + 1] = duplicate(w->w[0].scales, scales);
@@ -244,29 +251,31 @@ static void free_copies(packed_work *w) {
   nb_matrix_free(w->first);
 }
 
-static void print_row(const bench *b, const nb_random_options *o, const nb_packed *m, int64_t n, nb_x_dtype x_dtype,
-                      double seconds, double dense) {
+static void print_row(const packed_work *w, const nb_random_options *o, const nb_packed *m, double seconds,
+                      double dense) {
+  const bench *b = w->b;
+  int64_t n = w->n;
   double bytes = (double)nb_packed_bytes(m) + (double)n * (double)(m->cols * 2 + m->rows * 4);
   double flops = 2.0 * (double)n * (double)m->rows * (double)m->cols;
   double bits = 8 * (double)nb_packed_bytes(m) / ((double)m->rows * (double)m->cols);
   printf("%-6s%-4s %-4s %6lld %6lld %5lld %10.1f %8.0f %5.0f%% %9.1f %5.0f%% %10.1f %6.2f %6.2f\n",
-         nb_format_info(m->format)->name, o->double_quant ? "+dq" : "", x_dtype == NB_X_F16 ? "f16" : "bf16",
+         nb_format_info(m->format)->name, o->double_quant ? "+dq" : "", w->x_dtype == NB_X_F16 ? "f16" : "bf16",
          (long long)m->rows, (long long)m->cols, (long long)n, seconds * 1e6, bytes / seconds / 1e9,
          100 * bytes / seconds / b->copy_rate, flops / seconds / 1e12, 100 * flops / seconds / b->gemm_rate,
          dense * 1e6, dense / seconds, 16 / bits);
   fflush(stdout);
 }
 
-static nibble_status bench_product(packed_work *w, const nb_random_options *o, const nb_packed *m, int64_t n,
-                                   nb_x_dtype x_dtype, int copies, double dense, nibble_error *err) {
-  w->n = n, w->x_dtype = x_dtype, w->ok = true;
-  double seconds = seconds_of(w->b, run_packed, w, copies);
+static nibble_status bench_product(packed_work *w, const nb_random_options *o, const nb_packed *m, double dense,
+                                   nibble_error *err) {
+  w->ok = true;
+  double seconds = seconds_of(w->b, run_packed, w, w->copies);
   nibble_status status = check(err, cudaSuccess, "a product");
   if (status != NIBBLE_OK) return status;
   if (w->ok)
-    print_row(w->b, o, m, n, x_dtype, seconds, dense);
+    print_row(w, o, m, seconds, dense);
   else
-    printf("%s: no room for %lld rows\n", nb_format_info(o->format)->name, (long long)n);
+    printf("%s: no room for %lld rows\n", nb_format_info(o->format)->name, (long long)w->n);
   return NIBBLE_OK;
 }
 
@@ -274,11 +283,11 @@ static nibble_status bench_format(bench *b, const nb_random_options *o, const do
   packed_work w = {};
   w.b = b;
   nb_random_matrix source = {};
-  int copies = 0;
-  nibble_status status = make_copies(b, o, &w, &copies, &source, err);
-  for (int i = 0; status == NIBBLE_OK && i < 2 * COUNTS; i++)
-    status = bench_product(&w, o, &source.m, counts[i % COUNTS], i < COUNTS ? NB_X_BF16 : NB_X_F16, copies,
-                           dense[i % COUNTS], err);
+  nibble_status status = make_copies(b, o, &w, &source, err);
+  for (int i = 0; status == NIBBLE_OK && i < 2 * COUNTS; i++) {
+    w.n = counts[i % COUNTS], w.x_dtype = i < COUNTS ? NB_X_BF16 : NB_X_F16;
+    status = bench_product(&w, o, &source.m, dense[i % COUNTS], err);
+  }
   free_copies(&w);
   nb_random_free(&source);
   return status;
@@ -320,7 +329,7 @@ static nibble_status begin_with_peak(bench *b, nibble_error *err) {
   nibble_status status = begin(b, err);
   const int64_t n = X_ROWS;
   double seconds = 0;
-  if (status == NIBBLE_OK) status = time_dense(b, 8192, 8192, &n, 1, &seconds, err);
+  if (status == NIBBLE_OK) status = time_dense(b, 8192, 8192, {&n, 1}, &seconds, err);
   b->gemm_rate = seconds > 0 ? 2.0 * (double)n * 8192 * 8192 / seconds : 1;
   if (status == NIBBLE_OK)
     printf("copies %.0f GB/s (read and written), cuBLAS bf16 %.0f TFLOP/s (%lld x 8192 x 8192)\n", b->copy_rate / 1e9,
@@ -346,8 +355,7 @@ nibble_status nb_profile_gpu(nibble_error *err) {
     packed_work w = {};
     w.b = &b, w.x_dtype = NB_X_BF16, w.ok = true;
     nb_random_matrix source = {};
-    int copies = 0;
-    status = make_copies(&b, &o, &w, &copies, &source, err);
+    status = make_copies(&b, &o, &w, &source, err);
     for (int i = 0; status == NIBBLE_OK && i < 4; i++) {
       w.n = some[i];
       run_packed(&w, 1);
@@ -364,7 +372,7 @@ nibble_status nb_bench_gpu(const char *only, nibble_error *err) {
   nibble_status status = begin_with_peak(&b, err);
   for (int s = 0; status == NIBBLE_OK && s < SHAPES; s++) {
     double dense[COUNTS] = {0};
-    status = time_dense(&b, shapes[s][0], shapes[s][1], counts, COUNTS, dense, err);
+    status = time_dense(&b, shapes[s][0], shapes[s][1], {counts, COUNTS}, dense, err);
     printf("%-10s %-4s %6s %6s %5s %10s %8s %6s %9s %6s %10s %6s %6s\n", "format", "x", "rows", "cols", "n", "us",
            "GB/s", "copy", "TFLOP/s", "peak", "bf16 us", "faster", "ideal");
     for (int f = 0; status == NIBBLE_OK && f < FORMATS; f++) {

@@ -114,8 +114,8 @@ static void attend(twins *t, int side, const nb_attention_shape *shape, const at
   nb_buffer *(*f)[SIDES] = t->buffer;
   nb_rotary_tables tables = {f[at->cos][side], f[at->sin][side]};
   bool turns = shape->rotary_dim > 0;
-  b->store(b, shape, turns ? &tables : NULL, turns ? f[at->q][side] : NULL, f[at->k][side], f[at->v][side],
-           t->cache[side]);
+  nb_qkv rows = {.q = turns ? f[at->q][side] : NULL, .k = f[at->k][side], .v = f[at->v][side]};
+  b->store(b, shape, turns ? &tables : NULL, &rows, t->cache[side]);
   b->attention(b, shape, f[at->q][side], t->cache[side], at->bias < 0 ? NULL : f[at->bias][side], f[at->out][side]);
 }
 
@@ -171,7 +171,8 @@ static void check_product(nb_check *c, const nb_random_options *o, int64_t n) {
         {.weight = matrix[s], .y = t.buffer[y[1]][s]},
         {.weight = matrix[s], .y = t.buffer[y[2]][s], .accumulate = true},
     };
-    if (b->matmul(b, products, 3, t.buffer[x][s], n, n, &err) != NIBBLE_OK) t.failed = true;
+    nb_layer_input in = {.x = t.buffer[x][s], .rows = n, .group = n};
+    if (b->matmul(b, products, 3, &in, &err) != NIBBLE_OK) t.failed = true;
   }
   if (t.failed) {
     say(c, what, err.message);
@@ -345,9 +346,10 @@ static void check_log_probs(nb_check *c) {
     int32_t targets[ROWS] = {0, (int32_t)(vocabs[v] - 1), (int32_t)(vocabs[v] / 2)}, best[SIDES][ROWS];
     double got[SIDES][ROWS];
     nibble_error err = {0};
-    for (int s = 0; s < SIDES && !t.failed; s++)
-      t.failed = t.backend[s]->log_probs(t.backend[s], t.buffer[x][s], targets, ROWS, vocabs[v], got[s], best[s],
-                                         &err) != NIBBLE_OK;
+    for (int s = 0; s < SIDES && !t.failed; s++) {
+      nb_scored scored = {.logits = t.buffer[x][s], .targets = targets, .n = ROWS, .vocab = vocabs[v]};
+      t.failed = t.backend[s]->log_probs(t.backend[s], &scored, got[s], best[s], &err) != NIBBLE_OK;
+    }
     for (int i = 0; i < ROWS; i++) {
       if (t.failed || !(fabs(got[0][i] - got[1][i]) < 1e-5) || best[0][i] != best[1][i]) {
         say(c, "log_probs", t.failed ? err.message : "another value than the CPU's");

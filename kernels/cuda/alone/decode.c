@@ -107,6 +107,12 @@ static void unmake(made_up *m) {
   b->recording_free(b, m->recording);
 }
 
+/* Layers on one token's row in a buffer. */
+static nibble_status multiply(made_up *m, const nb_layer_product *products, int count, int x, nibble_error *err) {
+  nb_layer_input in = {.x = m->buffer[x], .rows = 1, .group = 1};
+  return m->b->matmul(m->b, products, count, &in, err);
+}
+
 static nibble_status run_layer(made_up *m, int l, int64_t start, nibble_error *err) {
   nb_backend *b = m->b;
   nb_buffer **f = m->buffer;
@@ -127,16 +133,15 @@ static nibble_status run_layer(made_up *m, int l, int64_t start, nibble_error *e
   nb_layer_product qkv[] = {
       {.weight = w[Q], .y = f[QUERY]}, {.weight = w[K], .y = f[KEY]}, {.weight = w[V], .y = f[VALUE]}};
   nb_layer_product mlp[] = {{.weight = w[GATE], .y = f[GATED]}, {.weight = w[UP], .y = f[UPPED]}};
-  nibble_status status = b->matmul(b, qkv, 3, f[NORMED], 1, 1, err);
-  b->store(b, &shape, &tables, f[QUERY], f[KEY], f[VALUE], m->cache[l]);
+  nb_qkv rows = {.q = f[QUERY], .k = f[KEY], .v = f[VALUE]};
+  nibble_status status = multiply(m, qkv, 3, NORMED, err);
+  b->store(b, &shape, &tables, &rows, m->cache[l]);
   b->attention(b, &shape, f[QUERY], m->cache[l], NULL, f[ATTENDED]);
-  if (status == NIBBLE_OK)
-    status = b->matmul(b, &(nb_layer_product){.weight = w[O], .y = f[X]}, 1, f[ATTENDED], 1, 1, err);
+  if (status == NIBBLE_OK) status = multiply(m, &(nb_layer_product){.weight = w[O], .y = f[X]}, 1, ATTENDED, err);
   b->norm(b, f[X], &norm, 1, HIDDEN, f[NORMED]);
-  if (status == NIBBLE_OK) status = b->matmul(b, mlp, 2, f[NORMED], 1, 1, err);
+  if (status == NIBBLE_OK) status = multiply(m, mlp, 2, NORMED, err);
   b->gate(b, NB_ACT_SILU, f[GATED], f[UPPED], INTERMEDIATE);
-  if (status == NIBBLE_OK)
-    status = b->matmul(b, &(nb_layer_product){.weight = w[DOWN], .y = f[X]}, 1, f[GATED], 1, 1, err);
+  if (status == NIBBLE_OK) status = multiply(m, &(nb_layer_product){.weight = w[DOWN], .y = f[X]}, 1, GATED, err);
   return status;
 }
 
@@ -146,7 +151,7 @@ static nibble_status run_token(made_up *m, int64_t start, nibble_error *err) {
   nb_norm norm = {.weight = m->buffer[WEIGHT], .eps = 1e-5f};
   m->b->norm(m->b, m->buffer[X], &norm, 1, HIDDEN, m->buffer[NORMED]);
   nb_layer_product head = {.weight = m->embedding, .y = m->buffer[LOGITS]};
-  return status == NIBBLE_OK ? m->b->matmul(m->b, &head, 1, m->buffer[NORMED], 1, 1, err) : status;
+  return status == NIBBLE_OK ? multiply(m, &head, 1, NORMED, err) : status;
 }
 
 /* Seconds a token, with the next id chosen on the host each time, as generation does. */

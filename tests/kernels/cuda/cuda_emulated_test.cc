@@ -41,7 +41,7 @@ std::vector<float> Weights(nb_packed m) {
     m.codebook = rounded;
   }
   std::vector<float> out((size_t)(m.rows * m.cols));
-  nb_format_info(m.format)->dequantize(&m, 0, m.rows, 0, m.cols, out.data(), m.cols);
+  nb_format_info(m.format)->dequantize(nb_whole(&m), out.data(), m.cols);
   return out;
 }
 
@@ -78,7 +78,7 @@ void CheckProduct(const nb_packed &m, int n, nb_x_dtype dtype, int processors, i
   layer.w = device.w;
   layer.y = y.data();
   const void *at = dtype == NB_X_F32 ? (const void *)x.data() : narrow.data();
-  ASSERT_TRUE(nb_product_small(&work.ws, &layer, 1, at, dtype, m.cols, n));
+  ASSERT_TRUE(nb_product_small(&work.ws, &layer, 1, {at, dtype, m.cols, n}));
   ExpectClose(y, want, size, 2e-6,
               std::string(nb_format_info(m.format)->name) + " [" + std::to_string(m.rows) + ", " +
                   std::to_string(m.cols) + "] with " + std::to_string(n));
@@ -181,8 +181,9 @@ TEST(CudaProduct, PlanGivesEveryUnitToOneBlockAndKeepsAllBusy) {
       for (int columns : {1, 2, 8, 16, 32}) {
         nb_product_plan p;
         int stages = nb_product_stages(NB_TILED_LUT4, nb_product_n_tiles(columns));
-        ASSERT_TRUE(nb_product_plan_make(NB_TILED_LUT4, true, stages, sets, col_tiles, columns, 132, 227 << 10, &p) ||
-                    nb_product_plan_make(NB_TILED_LUT4, false, stages, sets, col_tiles, columns, 132, 227 << 10, &p));
+        const nb_product_shape shape = {NB_TILED_LUT4, sets, col_tiles, columns};
+        ASSERT_TRUE(nb_product_plan_make(&shape, true, stages, 132, 227 << 10, &p) ||
+                    nb_product_plan_make(&shape, false, stages, 132, 227 << 10, &p));
         ASSERT_EQ(p.units, p.set_units * sets);
         ASSERT_EQ(nb_first_unit(&p, 0), 0u);
         ASSERT_EQ(nb_first_unit(&p, p.blocks), p.units);
@@ -208,7 +209,7 @@ TEST(CudaProduct, FewRowsOfFloatsKeepSixteenBits) {
     Reference(m.m, x, n, &want, &size);
     nb_device_layer layer = {};
     layer.w = device.w, layer.y = y.data();
-    ASSERT_TRUE(nb_product_small(&work.ws, &layer, 1, x.data(), NB_X_F32, 512, n));
+    ASSERT_TRUE(nb_product_small(&work.ws, &layer, 1, {x.data(), NB_X_F32, 512, n}));
     ExpectClose(y, want, size, 1e-5, "int8");
   }
 }
@@ -229,10 +230,10 @@ TEST(CudaProduct, LayersOfOneLaunchAreTheSameAsAlone) {
       layers[i].bias = i == 1 ? NULL : bias.data();
       layers[i].accumulate = i == 2;
       layers[i].y = alone[(size_t)i].data();
-      ASSERT_TRUE(nb_product_small(&work.ws, &layers[i], 1, x.data(), NB_X_F32, cols, n));
+      ASSERT_TRUE(nb_product_small(&work.ws, &layers[i], 1, {x.data(), NB_X_F32, cols, n}));
       layers[i].y = together[(size_t)i].data();
     }
-    ASSERT_TRUE(nb_product_small(&work.ws, layers, 3, x.data(), NB_X_F32, cols, n));
+    ASSERT_TRUE(nb_product_small(&work.ws, layers, 3, {x.data(), NB_X_F32, cols, n}));
     for (size_t i = 0; i < 3; i++) {
       for (size_t e = 0; e < before.size(); e++) ASSERT_NEAR(together[i][e], alone[i][e], 1e-3) << i << " " << e;
     }
@@ -247,7 +248,7 @@ TEST(CudaProduct, WithoutRoomForItsSumsSaysSo) {
   std::vector<float> x(6400, 1.0f), y(64);
   nb_device_layer layer = {};
   layer.w = device.w, layer.y = y.data();
-  EXPECT_FALSE(nb_product_small(&work.ws, &layer, 1, x.data(), NB_X_F32, 6400, 1));
+  EXPECT_FALSE(nb_product_small(&work.ws, &layer, 1, {x.data(), NB_X_F32, 6400, 1}));
 }
 
 // ---- the backend ---------------------------------------------------------------------------------------------------
@@ -335,7 +336,7 @@ TEST(CudaBackend, GgufBlocksBecomeFloat16) {
   std::vector<float> got((size_t)(rows * cols), NAN), want(got.size());
   Workspace work;
   nb_rows_of(&work.ws, &matrix->w, ids.data(), rows, got.data());
-  nb_format_info(m.format)->dequantize(&m, 0, rows, 0, cols, want.data(), cols);
+  nb_format_info(m.format)->dequantize({&m, 0, rows, 0, cols}, want.data(), cols);
   for (size_t i = 0; i < want.size(); i++) ASSERT_NEAR(got[i], want[i], 1e-3 * std::fabs(want[i])) << i;
   nb_matrix_free(matrix);
 }
@@ -457,7 +458,8 @@ TEST(CudaAttention, ACacheThatFoundNoMemoryGoesOnWhenThereIsSome) {
       }
       ASSERT_EQ(self->kv_reserve(self, cache, 1, start + count, &err), NIBBLE_OK) << err.message;
       nb_rotary_tables tables = {f[3], f[4]};
-      self->store(self, &shape, &tables, f[0], f[1], f[2], cache);
+      const nb_qkv rows = {f[0], f[1], f[2]};
+      self->store(self, &shape, &tables, &rows, cache);
       self->attention(self, &shape, f[0], cache, nullptr, f[5]);
     }
     out[side].resize((size_t)(tokens * heads * dim));
@@ -498,8 +500,10 @@ TEST(CudaAttention, SharesOfTheKeysComeToWhatOneBlockMakesOfThem) {
 TEST(CudaNorm, LayerNormIsThatOfTheCpu) {
   std::vector<float> x = RandomFloats(3 * 577, 1), weight = RandomFloats(577, 2), bias = RandomFloats(577, 3);
   std::vector<float> got(x.size(), NAN), want(x.size());
-  nb_cuda_layernorm(nullptr, x.data(), weight.data(), bias.data(), 3, 577, 1e-5f, got.data());
-  nb_layernorm(x.data(), weight.data(), bias.data(), 3, 577, 1e-5f, want.data());
+  const nb_norm_args args = {x.data(), weight.data(), bias.data(), got.data(), 577, 1e-5f};
+  nb_cuda_layernorm(nullptr, &args, 3);
+  const nb_row_norm norm = {weight.data(), bias.data(), 577, 1e-5f};
+  nb_layernorm(x.data(), &norm, 3, want.data());
   for (size_t i = 0; i < x.size(); i++) ASSERT_NEAR(got[i], want[i], 1e-5) << i;
 }
 

@@ -34,7 +34,8 @@ struct RandomGptq {
     codes.resize((size_t)(rows * cols));
     for (uint8_t &c : codes) c = uint8_t(rng() & ((1u << bits) - 1));
     words.resize((size_t)(nb_gptq_words(cols, bits) * rows));
-    nb_gptq_pack(codes.data(), rows, cols, bits, 0, rows, words.data());
+    const nb_gptq_codes unpacked = {codes.data(), rows, cols, bits};
+    nb_gptq_pack(&unpacked, 0, rows, words.data());
     zeros.resize((size_t)(m.groups * rows));
     for (uint8_t &z : zeros) z = uint8_t(rng() & ((1u << bits) - 1));
     scales.resize(zeros.size());
@@ -64,7 +65,8 @@ struct OnDevice {
     scales.assign((size_t)(t.row_tiles * nb_tiles_scale_bytes(&t)) + 16, 0xff);
     order.resize((size_t)(t.col_tiles * NB_TILE_COLS));
     nb_tiles_order(&m, &t, order.data());
-    nb_tiles_pack(&m, &t, order.data(), 0, t.row_tiles, codes.data(), scales.data());
+    const nb_tiling tiling = {&m, &t, order.data()};
+    nb_tiles_pack(&tiling, 0, t.row_tiles, codes.data(), scales.data());
     w.codes = codes.data(), w.scales = scales.data();
     if (t.reordered) w.order = order.data();
     w.packed = m;

@@ -13,7 +13,7 @@ namespace {
 // The weight as cuBLAS sees it: rounded once to the panels' type.
 std::vector<float> PanelWeights(const nb_packed &m, nb_x_dtype dtype) {
   std::vector<float> out((size_t)(m.rows * m.cols));
-  nb_format_info(m.format)->dequantize(&m, 0, m.rows, 0, m.cols, out.data(), m.cols);
+  nb_format_info(m.format)->dequantize(nb_whole(&m), out.data(), m.cols);
   for (float &v : out) v = dtype == NB_X_BF16 ? Bf16(v) : F16(v);
   return out;
 }
@@ -75,7 +75,7 @@ void CheckNarrow(const nb_packed &m, nb_x_dtype dtype, int64_t ldx, size_t offse
     memcpy(&bytes[(i + offset) * size], dtype == NB_X_F32 ? (const void *)&x[i] : &half, size);
   }
   std::vector<uint16_t> out((size_t)(n * width), 0x7e7e);
-  nb_narrow(nullptr, &device.w, &bytes[offset * size], dtype, ldx, n, false, out.data());
+  nb_narrow(nullptr, &device.w, {&bytes[offset * size], dtype, ldx, n}, false, out.data());
   for (int64_t i = 0; i < n * width; i++) {
     int64_t col = device.order[(size_t)(i % width)];
     float v = col < 0 ? 0 : x[(size_t)(i / width * ldx + col)] * (dtype == NB_X_F16 ? 1 : NB_X_SCALE);
@@ -134,8 +134,9 @@ void CheckPanelProduct(const PanelCase &c) {
   nb_gemm *gemm = nb_gemm_create(nullptr);
   cudaGraph_t graph = nullptr;
   if (c.captured) cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeRelaxed);
-  EXPECT_TRUE(nb_product_gemm(gemm, &work.ws, &layer, c.dtype == NB_X_F32 ? (const void *)x.data() : half.data(),
-                              c.dtype, m.cols, n, narrow.data(), panel.data(), rows * width));
+  const nb_device_rows at = {c.dtype == NB_X_F32 ? (const void *)x.data() : half.data(), c.dtype, m.cols, n};
+  const nb_gemm_room room = {narrow.data(), panel.data(), rows * width};
+  EXPECT_TRUE(nb_product_gemm(gemm, &work.ws, &layer, at, &room));
   if (c.captured) {
     cudaStreamEndCapture(nullptr, &graph);
     cudaGraphLaunch(graph, nullptr);
