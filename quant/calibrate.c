@@ -236,8 +236,8 @@ static nibble_status load_finished(run *r, const nb_batch *batch, bool *all, nib
   for (int i = 0; i < batch->count && *all && status == NIBBLE_OK; i++) {
     const nb_module *m = batch->layers[i];
     if (!is_wanted(r, m)) continue;
-    status = nb_workdir_load(r->c->workdir, nb_tensor_weight_name(m->tensor), &rounded[i], all, err);
-    if (*all && (rounded[i].rows != m->out || rounded[i].cols != m->in)) *all = false;
+    nb_layer_shape shape = {.rows = m->out, .cols = m->in, .grid = &r->c->grid};
+    status = nb_workdir_load(r->c->workdir, nb_tensor_weight_name(m->tensor), &shape, &rounded[i], all, err);
   }
   for (int i = 0; i < batch->count; i++) {
     nb_module *m = batch->layers[i];

@@ -44,6 +44,11 @@ static nb_group_grid span(const nb_grid *grid, float low, float high) {
   return g;
 }
 
+bool nb_grid_has_scale(const nb_grid *grid, uint16_t bits) {
+  float scale = grid->bf16_scales ? nb_bf16_to_f32(bits) : nb_f16_to_f32(bits);
+  return scale >= scale_ranges[grid->bf16_scales].least && scale <= scale_ranges[grid->bf16_scales].most;
+}
+
 float nb_group_grid_error(const nb_group_grid *g, const float *w, int64_t n, const float *importance) {
   float zero = g->zero;
   return nb_cpu_errors_now()->grid(w, n, g->scale, -zero, (float)g->max_code - zero, importance);

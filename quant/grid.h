@@ -27,6 +27,10 @@ void nb_group_grids_fit(const nb_grid *grid, const float *w, int64_t n, const fl
 /* The squared error of rounding n weights to the grid, each weighed by importance [n]; NULL: all alike. */
 float nb_group_grid_error(const nb_group_grid *g, const float *w, int64_t n, const float *importance);
 
+/* True if a scale stored as these bits can be one of the grid's: a number in the range that its dtype is trusted with.
+ */
+bool nb_grid_has_scale(const nb_grid *grid, uint16_t bits);
+
 /* Rounds half to even, as torch does; |x| < 2^22. */
 static inline float nb_round_even(float x) {
   const float big = 12582912.0f; /* 1.5 * 2^23: its last bit is worth 1 */

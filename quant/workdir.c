@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "base/checked.h"
 #include "base/stage.h"
 #include "base/str.h"
+#include "quant/grid.h"
 
 static const char settings_name[] = "settings.json", layer_suffix[] = ".layer", fresh_suffix[] = ".layer.new";
 static const char magic[8] = "NBLAYER2";
@@ -53,17 +55,26 @@ static nibble_status check_or_empty(const char *path, bool empty, nibble_error *
   return status;
 }
 
-static nibble_status compare_settings(const char *where, const cJSON *have, const cJSON *want, nibble_error *err) {
+/* The message for a setting that one of the two files has otherwise; NULL where it is absent. */
+static nibble_status refuse_setting(const char *where, const cJSON *now, const cJSON *then, nibble_error *err) {
+  char *shown_now = now ? cJSON_PrintUnformatted(now) : NULL, *shown_then = then ? cJSON_PrintUnformatted(then) : NULL;
+  nibble_status status =
+      nb_fail(err, NIBBLE_BAD_INPUT, "%s: --resume with another %s: %s now, %s then", where,
+              now ? now->string : then->string, shown_now ? shown_now : "none", shown_then ? shown_then : "none");
+  cJSON_free(shown_now);
+  cJSON_free(shown_then);
+  return status;
+}
+
+static nibble_status compare_settings(const char *where, const cJSON *then, const cJSON *now, nibble_error *err) {
   const cJSON *item;
-  cJSON_ArrayForEach(item, want) {
-    const cJSON *other = cJSON_GetObjectItemCaseSensitive(have, item->string);
-    if (other && cJSON_Compare(item, other, true)) continue;
-    char *now = cJSON_PrintUnformatted(item), *then = other ? cJSON_PrintUnformatted(other) : NULL;
-    nibble_status status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: --resume with another %s: %s now, %s then", where,
-                                   item->string, now ? now : "?", then ? then : "none");
-    cJSON_free(now);
-    cJSON_free(then);
-    return status;
+  if (!cJSON_IsObject(then)) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: not a JSON object", where);
+  cJSON_ArrayForEach(item, now) {
+    const cJSON *other = cJSON_GetObjectItemCaseSensitive(then, item->string);
+    if (!other || !cJSON_Compare(item, other, true)) return refuse_setting(where, item, other, err);
+  }
+  cJSON_ArrayForEach(item, then) {
+    if (!cJSON_GetObjectItemCaseSensitive(now, item->string)) return refuse_setting(where, NULL, item, err);
   }
   return NIBBLE_OK;
 }
@@ -77,7 +88,6 @@ static nibble_status settle(nb_workdir *w, const cJSON *settings, bool resume, n
     cJSON *have;
     status = nb_json_load(path, &have, err);
     if (status == NIBBLE_OK) status = compare_settings(path, have, settings, err);
-    if (status == NIBBLE_OK) status = compare_settings(path, settings, have, err);
     cJSON_Delete(have);
   } else if (status == NIBBLE_OK) {
     status = nb_json_save(path, settings, err);
@@ -120,7 +130,7 @@ static char *layer_path(const nb_workdir *w, const char *layer, const char *suff
   return NULL;
 }
 
-/* The arrays and their bytes, in the order of the file. */
+/* The arrays and their bytes, in the order of the file; shapes that nb_alloc has room for. */
 static void list_arrays(const nb_rounded *r, void *data[4], size_t bytes[4]) {
   size_t params = (size_t)(r->groups * r->rows);
   data[0] = r->codes, bytes[0] = (size_t)(r->rows * r->cols);
@@ -168,47 +178,87 @@ nibble_status nb_workdir_save(const nb_workdir *w, const char *layer, const nb_r
   return status;
 }
 
-/* True if the text of a layer's file is whole; the arrays of *out then point into it. */
-static bool parse_layer(char *text, size_t length, nb_rounded *out) {
-  layer_header header;
-  if (length < sizeof header) return false;
-  memcpy(&header, text, sizeof header);
-  if (memcmp(header.magic, magic, sizeof magic) != 0) return false;
-  if (header.hash != XXH3_64bits(text + HASHED_FROM, length - HASHED_FROM)) return false;
-  *out = (nb_rounded){.rows = header.rows, .cols = header.cols, .groups = header.groups, .mended = header.mended};
-  out->error = header.error;
-  out->rtn_error = header.rtn_error;
-  out->weight_error = header.weight_error;
-  out->weight_squares = header.weight_squares;
-  out->damp = header.damp;
-  out->is_fallback = header.is_fallback != 0;
-  out->scale_dtype = header.scale_dtype == NB_BF16 ? NB_BF16 : NB_F16;
-  return true;
+/* ---- reading ------------------------------------------------------------------------------------------------------
+ *
+ * A layer's file is input as any other: it may have been made by a run of another version, or by somebody else. */
+
+/* True if the header is whole and its file as long as the layer's shape makes it. */
+static bool check_header(const layer_header *header, const char *text, size_t length, const nb_layer_shape *shape) {
+  if (shape->rows <= 0 || shape->cols <= 0) return false;
+  int64_t size = shape->grid->group_size, groups = nb_ceil_div(shape->cols, size > 0 ? size : shape->cols);
+  uint64_t codes, params, bytes = sizeof *header;
+  if (memcmp(header->magic, magic, sizeof magic) != 0) return false;
+  if (header->hash != XXH3_64bits(text + HASHED_FROM, length - HASHED_FROM)) return false;
+  if (header->rows != shape->rows || header->cols != shape->cols || header->groups != groups) return false;
+  if (header->scale_dtype != (shape->grid->bf16_scales ? NB_BF16 : NB_F16)) return false;
+  if (!nb_mul_u64((uint64_t)shape->rows, (uint64_t)shape->cols, &codes) ||
+      !nb_mul_u64((uint64_t)shape->rows, (uint64_t)groups, &params) || codes > length || params > length)
+    return false;
+  bytes += codes + params * (sizeof(uint16_t) + sizeof(uint8_t)) + (uint64_t)shape->cols * sizeof(int32_t);
+  return bytes == length;
 }
 
-static nibble_status copy_arrays(const char *text, size_t length, nb_rounded *out, bool *found, nibble_error *err) {
+/* True if the figures can be a layer's. Where the Hessian overflows, a layer that was rounded to the nearest has no
+ * finite error on the calibration text. */
+static bool check_figures(const layer_header *h) {
+  bool measured = h->is_fallback || (isfinite(h->error) && isfinite(h->rtn_error));
+  return measured && !(h->error < 0) && !(h->rtn_error < 0) && isfinite(h->weight_error) && h->weight_error >= 0 &&
+         isfinite(h->weight_squares) && h->weight_squares >= 0 && isfinite(h->damp) && h->damp >= 0 && h->mended >= 0 &&
+         h->mended <= h->rows * h->groups && (h->is_fallback == 0 || h->is_fallback == 1);
+}
+
+/* True if every scale, code and zero is one of the grid's, and every column in a group. */
+static bool check_arrays(const nb_rounded *r, const nb_grid *grid) {
+  const int most = (1 << grid->bits) - 1;
+  bool ok = true;
+  for (int64_t i = 0; i < r->rows * r->cols; i++) ok &= r->codes[i] <= most;
+  for (int64_t i = 0; i < r->groups * r->rows; i++) ok &= r->zeros[i] <= most;
+  for (int64_t i = 0; i < r->groups * r->rows; i++) ok &= nb_grid_has_scale(grid, r->scales[i]);
+  for (int64_t i = 0; i < r->cols; i++) ok &= r->g_idx[i] >= 0 && r->g_idx[i] < r->groups;
+  return ok;
+}
+
+static nibble_status copy_arrays(const char *text, nb_rounded *out, nibble_error *err) {
   void *data[4];
-  size_t bytes[4], at = sizeof(layer_header);
+  size_t bytes[4];
   list_arrays(out, data, bytes);
-  *found = at + bytes[0] + bytes[1] + bytes[2] + bytes[3] == length;
-  if (!*found) return NIBBLE_OK;
   out->codes = nb_alloc(bytes[0], 1);
   out->scales = nb_alloc(bytes[1], 1);
   out->zeros = nb_alloc(bytes[2], 1);
   out->g_idx = nb_alloc(bytes[3], 1);
-  if (!out->codes || !out->scales || !out->zeros || !out->g_idx) {
-    nb_rounded_free(out);
-    return nb_fail_memory(err, length);
-  }
+  if (!out->codes || !out->scales || !out->zeros || !out->g_idx) return nb_fail_memory(err, bytes[0]);
   list_arrays(out, data, bytes);
-  for (int i = 0; i < 4; i++) {
-    memcpy(data[i], text + at, bytes[i]);
-    at += bytes[i];
-  }
+  for (int i = 0; i < 4; text += bytes[i++]) memcpy(data[i], text, bytes[i]);
   return NIBBLE_OK;
 }
 
-nibble_status nb_workdir_load(const nb_workdir *w, const char *layer, nb_rounded *out, bool *found, nibble_error *err) {
+nibble_status nb_layer_parse(const char *text, size_t length, const nb_layer_shape *shape, nb_rounded *out, bool *found,
+                             nibble_error *err) {
+  layer_header header;
+  *found = false;
+  *out = (nb_rounded){0};
+  if (length < sizeof header) return NIBBLE_OK;
+  memcpy(&header, text, sizeof header);
+  if (!check_header(&header, text, length, shape) || !check_figures(&header)) return NIBBLE_OK;
+  *out = (nb_rounded){.rows = header.rows,
+                      .cols = header.cols,
+                      .groups = header.groups,
+                      .mended = header.mended,
+                      .error = header.error,
+                      .rtn_error = header.rtn_error,
+                      .weight_error = header.weight_error,
+                      .weight_squares = header.weight_squares,
+                      .damp = header.damp,
+                      .is_fallback = header.is_fallback != 0,
+                      .scale_dtype = (nb_dtype)header.scale_dtype};
+  nibble_status status = copy_arrays(text + sizeof header, out, err);
+  *found = status == NIBBLE_OK && check_arrays(out, shape->grid);
+  if (!*found) nb_rounded_free(out);
+  return status;
+}
+
+nibble_status nb_workdir_load(const nb_workdir *w, const char *layer, const nb_layer_shape *shape, nb_rounded *out,
+                              bool *found, nibble_error *err) {
   *found = false;
   *out = (nb_rounded){0};
   char *path = layer_path(w, layer, ""), *text = NULL;
@@ -216,9 +266,7 @@ nibble_status nb_workdir_load(const nb_workdir *w, const char *layer, nb_rounded
   if (!path) return nb_fail_memory(err, strlen(w->path));
   nibble_status status = NIBBLE_OK;
   if (access(path, F_OK) == 0) status = nb_read_file(path, UINT64_MAX / 2, &text, &length, err);
-  if (status == NIBBLE_OK && text && parse_layer(text, length, out))
-    status = copy_arrays(text, length, out, found, err);
-  if (!*found) *out = (nb_rounded){0};
+  if (status == NIBBLE_OK && text) status = nb_layer_parse(text, length, shape, out, found, err);
   free(text);
   free(path);
   return status;

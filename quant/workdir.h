@@ -23,8 +23,20 @@ void nb_workdir_close(nb_workdir *workdir, bool remove);
 nibble_status nb_workdir_save(const nb_workdir *workdir, const char *layer, const nb_rounded *rounded,
                               nibble_error *err);
 
-/* *found is false, and nothing is loaded, if the layer is not there or its file is damaged. */
-nibble_status nb_workdir_load(const nb_workdir *workdir, const char *layer, nb_rounded *out, bool *found,
-                              nibble_error *err);
+/* What a layer's file must hold to be this run's: the model's shape, rounded to the run's grid. */
+typedef struct nb_layer_shape {
+  int64_t rows, cols;
+  const nb_grid *grid;
+} nb_layer_shape;
+
+/* *found is false, and nothing is loaded, if the layer is not there or its file is not what a run with this shape
+ * writes. The hash tells damage only, since anyone can compute it: shapes, groups, codes, zeros, scales, g_idx and
+ * errors are checked one by one, so that what is loaded is safe to index with. */
+nibble_status nb_workdir_load(const nb_workdir *workdir, const char *layer, const nb_layer_shape *shape,
+                              nb_rounded *out, bool *found, nibble_error *err);
+
+/* The same of a file's bytes; `text` need not be aligned. */
+nibble_status nb_layer_parse(const char *text, size_t length, const nb_layer_shape *shape, nb_rounded *out, bool *found,
+                             nibble_error *err);
 
 #endif

@@ -10,6 +10,7 @@
 #include "base/mapfile.h"
 #include "base/parallel.h"
 #include "base/stage.h"
+#include "base/strmap.h"
 #include "model/json.h"
 
 /* Beside the tensors, what decides how they are read. */
@@ -196,10 +197,31 @@ nibble_status nb_certificate_load(const nb_checkpoint *artifact, const char *pat
 
 /* ---- confirming ---- */
 
-static void compare_entries(const cJSON *now, const cJSON *then, nb_findings *findings) {
+/* The members of an object by name; of those with one name the first. False without memory. */
+static bool index_members(const cJSON *object, nb_strmap *out) {
+  for (const cJSON *item = object->child; item; item = item->next) {
+    if (nb_strmap_add(out, item->string, strlen(item->string), (int64_t)(intptr_t)item) == NB_STRMAP_NO_MEMORY)
+      return false;
+  }
+  return true;
+}
+
+static const cJSON *find_member(const nb_strmap *members, const char *name) {
+  int64_t value = 0;
+  nb_strmap_find(members, name, strlen(name), &value);
+  return (const cJSON *)(intptr_t)value;
+}
+
+static nibble_status compare_entries(const cJSON *now, const cJSON *then, nb_findings *findings, nibble_error *err) {
   static const char check[] = "certificate";
+  nb_strmap now_by_name = {0}, then_by_name = {0};
+  nibble_status status = NIBBLE_OK;
+  if (!index_members(now, &now_by_name) || !index_members(then, &then_by_name)) {
+    status = nb_fail_memory(err, sizeof(nb_strmap_slot));
+    goto done;
+  }
   for (const cJSON *was = then->child; was; was = was->next) {
-    const cJSON *is = cJSON_GetObjectItemCaseSensitive(now, was->string);
+    const cJSON *is = find_member(&now_by_name, was->string);
     if (!is) {
       nb_find(findings, NIBBLE_FAULT, check, "certified-part-missing", nb_place_tensor(was->string),
               "it was certified and is not there");
@@ -209,10 +231,14 @@ static void compare_entries(const cJSON *now, const cJSON *then, nb_findings *fi
     }
   }
   for (const cJSON *is = now->child; is; is = is->next) {
-    if (!cJSON_GetObjectItemCaseSensitive(then, is->string))
+    if (!find_member(&then_by_name, is->string))
       nb_find(findings, NIBBLE_FAULT, check, "certified-part-new", nb_place_tensor(is->string),
               "it was not there when the artifact was certified");
   }
+done:
+  nb_strmap_free(&now_by_name);
+  nb_strmap_free(&then_by_name);
+  return status;
 }
 
 nibble_status nb_certificate_check(const nb_checkpoint *c, const cJSON *certificate, const char *side,
@@ -224,9 +250,9 @@ nibble_status nb_certificate_check(const nb_checkpoint *c, const cJSON *certific
   cJSON *tensors, *files;
   nibble_status status = nb_certificate_tensors(c, progress, &tensors, &files, err);
   if (status != NIBBLE_OK) return status;
-  compare_entries(tensors, tensors_then, findings);
-  compare_entries(files, files_then, findings);
+  status = compare_entries(tensors, tensors_then, findings, err);
+  if (status == NIBBLE_OK) status = compare_entries(files, files_then, findings, err);
   cJSON_Delete(tensors);
   cJSON_Delete(files);
-  return NIBBLE_OK;
+  return status;
 }

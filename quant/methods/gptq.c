@@ -201,8 +201,9 @@ static nibble_status write_gptq(const nb_method_run *run, nb_packer *packer, con
   const nb_source *source = job->source;
   nb_rounded rounded = {0};
   bool found;
-  nibble_status status = nb_workdir_load(&g->workdir, source->name, &rounded, &found, err);
-  if (status == NIBBLE_OK && (!found || rounded.rows != source->shape[0] || rounded.cols != source->shape[1]))
+  nb_layer_shape shape = {.rows = source->shape[0], .cols = source->shape[1], .grid = &g->grids.grid};
+  nibble_status status = nb_workdir_load(&g->workdir, source->name, &shape, &rounded, &found, err);
+  if (status == NIBBLE_OK && !found)
     status = nb_fail(err, NIBBLE_SYSTEM, "%s: the file of layer '%s' was damaged since it was written", g->workdir.path,
                      source->name);
   if (status == NIBBLE_OK && !(out->details = describe(&rounded))) status = nb_fail_memory(err, sizeof(cJSON));
