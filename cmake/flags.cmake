@@ -18,7 +18,9 @@ if(NIBBLE_SANITIZE)
   # -O1: kernels written in intrinsics are fifty times slower without it. -g1: a report names lines, and needs no more.
   target_compile_options(nibble_flags INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=all
                                                 -fno-omit-frame-pointer -g1 $<$<COMPILE_LANGUAGE:C>:-O1>)
-  target_link_options(nibble_flags INTERFACE -fsanitize=address,undefined)
+  # -no-pie: what the sanitizers say of each check holds addresses, a quarter of a million to relocate at every start.
+  target_link_options(nibble_flags INTERFACE -fsanitize=address,undefined
+                                             $<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:-no-pie>)
 endif()
 
 set(NIBBLE_TEST_WARNINGS -Wall -Wextra) # of the tests' C++
