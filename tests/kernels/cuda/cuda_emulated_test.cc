@@ -51,12 +51,17 @@ void Reference(const nb_packed &m, const std::vector<float> &x, int n, std::vect
   std::vector<float> w = Weights(m);
   y->assign((size_t)(n * m.rows), 0), size->assign((size_t)(n * m.rows), 0);
   for (int i = 0; i < n; i++) {
+    const float *row_x = &x[(size_t)(i * m.cols)];
     for (int64_t r = 0; r < m.rows; r++) {
+      const float *row_w = &w[(size_t)(r * m.cols)];
+      double sum = 0, sum_of_sizes = 0;
       for (int64_t c = 0; c < m.cols; c++) {
-        double product = (double)x[(size_t)(i * m.cols + c)] * w[(size_t)(r * m.cols + c)];
-        (*y)[(size_t)(i * m.rows + r)] += product;
-        (*size)[(size_t)(i * m.rows + r)] += std::fabs(product);
+        double product = (double)row_x[c] * row_w[c];
+        sum += product;
+        sum_of_sizes += std::fabs(product);
       }
+      (*y)[(size_t)(i * m.rows + r)] = sum;
+      (*size)[(size_t)(i * m.rows + r)] = sum_of_sizes;
     }
   }
 }
