@@ -1,5 +1,7 @@
 /* nibble generate MODEL --prompt TEXT */
+#include <float.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +35,9 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_NEW: g->max_new_tokens = cli_int(state, "--max-new-tokens", arg, 1, 1 << 24); return 0;
     case OPT_TEMPERATURE: g->temperature = cli_double(state, "--temperature", arg, 0, 100); return 0;
     case OPT_TOP_K: g->top_k = cli_int(state, "--top-k", arg, 0, 1 << 24); return 0;
-    case OPT_TOP_P: g->top_p = cli_double(state, "--top-p", arg, 0, 1); return 0;
+    case OPT_TOP_P: /* of the options 0 is none; here it leaves the likeliest token */
+      g->top_p = fmax(DBL_MIN, cli_double(state, "--top-p", arg, 0, 1));
+      return 0;
     case OPT_SEED: g->seed = (uint64_t)cli_int(state, "--seed", arg, 0, INT64_MAX); return 0;
     case OPT_IGNORE_EOS: g->ignore_eos = true; return 0;
     case OPT_INT8: g->int8 = cli_int8(state, arg); return 0;

@@ -104,6 +104,16 @@ static nibble_status check_options(const nibble_ppl_options *o, const nb_config 
   return NIBBLE_OK;
 }
 
+/* The token that the tokenizer puts before any text; -1: none. */
+static nibble_status find_bos(const nb_tokenizer *tokenizer, const nb_ids *ids, int32_t *out, nibble_error *err) {
+  nb_ids alone = {0};
+  nibble_status status = nb_tokenizer_encode(tokenizer, "", 0, NB_ADD_SPECIAL, &alone, err);
+  bool has_one = alone.length && ids->length && ids->data[0] == alone.data[0];
+  *out = has_one ? ids->data[0] : -1;
+  nb_ids_free(&alone);
+  return status;
+}
+
 /* The text's ids; run->bos is set where llama.cpp's convention wants one at the start of each window. */
 static nibble_status read_ids(const nibble_ppl_options *o, const nb_checkpoint *checkpoint, ppl_run *run, nb_ids *ids,
                               nibble_error *err) {
@@ -114,8 +124,8 @@ static nibble_status read_ids(const nibble_ppl_options *o, const nb_checkpoint *
   if (status == NIBBLE_OK)
     status = nb_tokenizer_encode(tokenizer, text.length ? text.data : "", text.length, NB_ADD_SPECIAL, ids, err);
   run->bos = -1;
-  bool llama = o->convention == NIBBLE_CONVENTION_LLAMA_CPP;
-  if (llama && ids->length && ids->data[0] == checkpoint->config.bos_token_id) run->bos = ids->data[0];
+  if (status == NIBBLE_OK && o->convention == NIBBLE_CONVENTION_LLAMA_CPP)
+    status = find_bos(tokenizer, ids, &run->bos, err);
   nb_tokenizer_close(tokenizer);
   nb_buf_free(&text);
   if (status != NIBBLE_OK) return status;

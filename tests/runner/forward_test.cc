@@ -405,6 +405,20 @@ TEST(Ppl, IsThatOfTransformersByEachConvention) {
   cJSON_Delete(want);
 }
 
+// What begins each window is what the tokenizer puts before a text, whatever the config calls it.
+TEST(Ppl, BeginsWindowsAsTheTokenizerBeginsTexts) {
+  TempFolder folder;
+  CopyChanged("llama-f32", folder / "m", "\"bos_token_id\": 0", "\"bos_token_id\": null");
+  WriteFile(folder / "m/tokenizer.json", ReadFile(Tiny("llama-f32/tokenizer.json")));
+  const std::string options = " --convention llama.cpp --ctx 32 --quiet --text " + Tiny("text.txt");
+  auto figure = [&](const std::string &model) {
+    std::string out = Nibble("ppl " + model + options).out;
+    return out.substr(0, out.find('\n'));
+  };
+  EXPECT_NE(figure(folder / "m"), "");
+  EXPECT_EQ(figure(folder / "m"), figure(Tiny("llama-f32")));
+}
+
 // Long windows are run in steps, but for LLM.int8, which changes nothing in a model of float32 weights otherwise.
 TEST(Ppl, ALongWindowInStepsIsTheWindowAtOnce) {
   TempFolder folder;
@@ -513,6 +527,13 @@ TEST(Generate, StopsAtTheTokensOfTheGenerationConfig) {
   EXPECT_FALSE(stops(next, "{\"eos_token_id\": [" + other + "]}"));
   EXPECT_TRUE(stops(next, "{\"eos_token_id\": null}"));
   EXPECT_TRUE(stops(next, "{}"));
+}
+
+TEST(Generate, AmongNoProbabilityIsTheLikeliest) {
+  const std::string command = "generate " + Tiny("llama-f32") + " --prompt 'the cat' --max-new-tokens 12 --quiet";
+  const std::string sampled = command + " --temperature 1.5 --seed 3";
+  EXPECT_EQ(Nibble(sampled + " --top-p 0").out, Nibble(command).out);
+  EXPECT_NE(Nibble(sampled + " --top-p 1").out, Nibble(command).out);
 }
 
 TEST(Generate, NamesAModelWhoseOutputIsNotFinite) {
