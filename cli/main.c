@@ -1,5 +1,7 @@
 /* nibble SUBCOMMAND ...: a table of subcommands. */
+#include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,10 +51,22 @@ static void bound_spinning(char **argv) {
   if (setenv("GOMP_SPINCOUNT", "2000", 0) == 0) execv("/proc/self/exe", argv);
 }
 
+/* A descriptor that is closed at the start would be given to the next file opened, and what is printed would go there.
+ * These are the null device opened the wrong way round, so that reading and writing still fail. */
+static bool open_standard_descriptors(void) {
+  static const int modes[] = {[STDIN_FILENO] = O_WRONLY, [STDOUT_FILENO] = O_RDONLY, [STDERR_FILENO] = O_RDONLY};
+  for (int fd = 0; fd < 3; fd++) {
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd) return false; /* the lowest free one is this */
+  }
+  return true;
+}
+
 int main(int argc, char **argv) {
+  if (!open_standard_descriptors()) return NIBBLE_SYSTEM;
   bound_spinning(argv);
   prctl(PR_SET_NAME, "nibble"); /* started again, it would be "exe" in ps and top */
   signal(SIGPIPE, SIG_IGN);     /* a closed stdout is reported as an error, with its exit code */
+  signal(SIGXFSZ, SIG_IGN);     /* and so is a file that grows over the limit of its size */
   if (argc < 2) {
     usage(stderr);
     return NIBBLE_USAGE;
