@@ -712,6 +712,7 @@ typedef struct nibble_verify_options {
   const char *report;      /* HTML file to write; NULL: none */
   bool sensitivity;        /* measures block_sensitivity, which takes as long as some windows; `report` does, too */
   nibble_progress progress;
+  bool force; /* `certificate` and `report` may be files that nibble did not write: they are replaced */
 } nibble_verify_options;
 
 typedef struct nibble_verification {

@@ -8,25 +8,25 @@
 #include "base/mapguard.h"
 #include "base/stage.h"
 
-nibble_status nb_mapfile_open(const char *path, nb_mapfile *out, nibble_error *err) {
+nibble_status nb_mapfile_open_fd(int fd, const char *path, nb_mapfile *out, nibble_error *err) {
+  struct stat info;
   *out = (nb_mapfile){0};
+  if (fstat(fd, &info) != 0) return nb_fail_errno(err, "%s", path);
+  if (!S_ISREG(info.st_mode)) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: not a regular file", path);
+  if (info.st_size == 0) return NIBBLE_OK;
+  void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (data == MAP_FAILED) return nb_fail_errno(err, "%s: cannot map it", path);
+  *out = (nb_mapfile){.data = data, .size = (uint64_t)info.st_size};
+  nb_mapguard_add(data, out->size, path, &info);
+  return NIBBLE_OK;
+}
+
+nibble_status nb_mapfile_open(const char *path, nb_mapfile *out, nibble_error *err) {
   int fd;
+  *out = (nb_mapfile){0};
   nibble_status status = nb_open_input(path, &fd, err);
   if (status != NIBBLE_OK) return status;
-  struct stat info;
-  if (fstat(fd, &info) != 0) {
-    status = nb_fail_errno(err, "%s", path);
-  } else if (!S_ISREG(info.st_mode)) {
-    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: not a regular file", path);
-  } else if (info.st_size > 0) {
-    void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (data == MAP_FAILED) {
-      status = nb_fail_errno(err, "%s: cannot map it", path);
-    } else {
-      *out = (nb_mapfile){.data = data, .size = (uint64_t)info.st_size};
-      nb_mapguard_add(data, out->size, path, &info);
-    }
-  }
+  status = nb_mapfile_open_fd(fd, path, out, err);
   close(fd);
   return status;
 }

@@ -12,6 +12,9 @@ typedef struct nb_mapfile {
 
 /* Maps a regular file; NIBBLE_BAD_INPUT if it is missing or no regular file, NIBBLE_SYSTEM if the system refuses. */
 nibble_status nb_mapfile_open(const char *path, nb_mapfile *out, nibble_error *err);
+/* The same of an open file, whose descriptor stays the caller's. `path` is its name, for messages. */
+nibble_status nb_mapfile_open_fd(int fd, const char *path, nb_mapfile *out, nibble_error *err);
+
 void nb_mapfile_close(nb_mapfile *map);
 
 /* Gives the pages of [offset, offset + length) back, and a few beside them; they are read again if touched again. */

@@ -1,18 +1,18 @@
 #include "base/stage.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/mapguard.h"
+#include "base/str.h"
 
-enum { MAX_DEPTH = 8 }; /* of folders below an output: ours have one level, so deeper ones are not ours to remove */
+static const char marker[] = ".nibble-stage", output[] = "output";
 
 char *nb_path_join(const char *folder, const char *name) {
   size_t n = strlen(folder) + strlen(name) + 2;
@@ -29,169 +29,296 @@ char *nb_path_name(const char *path) {
   return strndup(path + begin, end - begin);
 }
 
-/* What is done with a file or folder `name` in the folder `parent`, once with all that is in it. */
-typedef int (*visit_fn)(int parent, const char *name, bool is_folder);
+/* ---- what stands at DST ----------------------------------------------------------------------------------------- */
 
-static int walk(int parent, const char *name, int depth, visit_fn visit);
+typedef struct contents {
+  bool any, config, weights;
+} contents;
 
-/* Allocates nothing, as opendir does: an output must go when memory has run out, too. */
-static int walk_inside(int folder, int depth, visit_fn visit) {
-  _Alignas(struct dirent64) char buffer[4096];
-  for (ssize_t n; (n = getdents64(folder, buffer, sizeof buffer)) != 0;) {
-    if (n < 0) return -1;
-    for (ssize_t at = 0; at < n;) {
-      const struct dirent64 *entry = (const struct dirent64 *)(buffer + at);
-      at += entry->d_reclen;
-      if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-      if (walk(folder, entry->d_name, depth, visit) != 0) return -1;
-    }
-  }
+static int look_at_name(void *ctx, int folder, const char *name) {
+  static const char *const weights[] = {".safetensors", ".bin", ".gguf"};
+  contents *c = ctx;
+  struct stat info;
+  c->any = true;
+  if (fstatat(folder, name, &info, 0) != 0 || !S_ISREG(info.st_mode)) return 0;
+  c->config = c->config || strcmp(name, "config.json") == 0 || strcmp(name, "nibble.json") == 0;
+  for (size_t i = 0; i < sizeof weights / sizeof *weights; i++)
+    c->weights = c->weights || nb_ends_with(name, weights[i]);
   return 0;
 }
 
-/* Visits everything below `name`, folders after what is in them; the first failure ends it. */
-static int walk(int parent, const char *name, int depth, visit_fn visit) {
-  struct stat info;
-  if (fstatat(parent, name, &info, AT_SYMLINK_NOFOLLOW) != 0) return errno == ENOENT ? 0 : -1;
-  if (!S_ISDIR(info.st_mode)) return visit(parent, name, false);
-  if (depth == MAX_DEPTH) return -1;
-  int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (folder < 0) return -1;
-  int result = walk_inside(folder, depth + 1, visit);
-  close(folder);
-  return result == 0 ? visit(parent, name, true) : result;
-}
-
-static int remove_one(int parent, const char *name, bool is_folder) {
-  return unlinkat(parent, name, is_folder ? AT_REMOVEDIR : 0);
-}
-
-static int sync_one(int parent, const char *name, bool is_folder) {
-  int fd = openat(parent, name, O_RDONLY | O_CLOEXEC | (is_folder ? O_DIRECTORY : 0));
-  if (fd < 0) return -1;
-  int result = fsync(fd);
-  close(fd);
-  return result;
-}
-
-static void stage_free(nb_stage *stage) {
-  if (stage->lock > 0) close(stage->lock);
-  free(stage->final_path);
-  free(stage->path);
-  *stage = (nb_stage){0};
-}
-
-/* Takes the lock on stage->path, which was just made or found. A process that commits or aborts renames or removes
- * the path under its lock, so what we locked may no longer be what the path names: then start over. */
-static nibble_status take_lock(nb_stage *stage, bool *again, nibble_error *err) {
-  *again = false;
-  int flags = stage->is_file ? O_RDWR | O_CREAT : O_RDONLY | O_DIRECTORY;
-  stage->lock = open(stage->path, flags | O_CLOEXEC | O_NOFOLLOW, 0666);
-  if (stage->lock < 0) {
-    if (errno == ENOENT && !stage->is_file) { /* a file would be made: it is its folder that is missing */
-      *again = true;
-      return NIBBLE_OK;
-    }
-    return nb_fail_errno(err, "%s", stage->path);
-  }
-  if (flock(stage->lock, LOCK_EX | LOCK_NB) != 0)
-    return nb_fail(err, NIBBLE_SYSTEM, "%s: another run is writing it", stage->path);
-  struct stat ours, named;
-  if (fstat(stage->lock, &ours) != 0) return nb_fail_errno(err, "%s", stage->path);
-  if (lstat(stage->path, &named) != 0 || named.st_ino != ours.st_ino || named.st_dev != ours.st_dev) {
-    close(stage->lock);
-    stage->lock = -1;
-    *again = true;
-  }
+static nibble_status check_older_folder(const nb_stage *s, int fd, nibble_error *err) {
+  contents c = {0};
+  if (nb_folder_list(fd, look_at_name, &c) != 0) return nb_fail_errno(err, "%s", s->final_path);
+  if (!c.any) return NIBBLE_OK;
+  if (!s->replace.force) return nb_fail(err, NIBBLE_USAGE, "%s exists already; --force replaces it", s->final_path);
+  if (!c.config || !c.weights)
+    return nb_fail(err, NIBBLE_USAGE, "%s holds no model (config.json or nibble.json, and weights): it is not replaced",
+                   s->final_path);
+  /* Taking it out of its folder changes its "..", for which it must be writable; better said now than at the end. */
+  if (faccessat(fd, ".", W_OK | X_OK, AT_EACCESS) != 0)
+    return nb_fail_errno(err, "%s: cannot replace it", s->final_path);
   return NIBBLE_OK;
 }
 
-static nibble_status begin(nb_stage *stage, const char *dst, bool force, bool is_file, nibble_error *err) {
-  *stage = (nb_stage){.lock = -1, .is_file = is_file, .force = force};
+static nibble_status check_older_file(const nb_stage *s, int fd, nibble_error *err) {
+  enum { LOOK = 1 << 16 };
+  if (s->replace.force) return NIBBLE_OK;
+  char *text = s->replace.is_ours ? calloc(1, LOOK + 1) : NULL;
+  if (s->replace.is_ours && !text) return nb_fail_memory(err, LOOK + 1);
+  bool ours = text && pread(fd, text, LOOK, 0) >= 0 && s->replace.is_ours(text);
+  free(text);
+  if (ours) return NIBBLE_OK;
+  return nb_fail(err, NIBBLE_USAGE, "%s exists already%s; --force replaces it", s->final_path,
+                 s->replace.is_ours ? ", and nibble did not write it" : "");
+}
+
+/* Fills s->older, and refuses what is not to be replaced. */
+static nibble_status look_at_older(nb_stage *s, nibble_error *err) {
+  const char *what = s->is_file ? "file" : "folder";
+  struct stat info;
+  s->older = (nb_older){0};
+  if (fstatat(s->parent, s->name, &info, AT_SYMLINK_NOFOLLOW) != 0)
+    return errno == ENOENT ? NIBBLE_OK : nb_fail_errno(err, "%s", s->final_path);
+  bool fits = s->is_file ? S_ISREG(info.st_mode) : S_ISDIR(info.st_mode);
+  if (!fits)
+    return nb_fail(err, NIBBLE_USAGE, "%s is there and is not a %s: no %s replaces it", s->final_path, what, what);
+  bool read = !s->is_file || (s->replace.is_ours && !s->replace.force);
+  int fd = read ? openat(s->parent, s->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC) : -1;
+  if (read && (fd < 0 || fstat(fd, &info) != 0)) {
+    nibble_status status = nb_fail_errno(err, "%s: cannot look at what is there", s->final_path);
+    if (fd >= 0) close(fd);
+    return status;
+  }
+  s->older = (nb_older){true, info.st_dev, info.st_ino, info.st_mode};
+  nibble_status status = s->is_file ? check_older_file(s, fd, err) : check_older_folder(s, fd, err);
+  if (fd >= 0) close(fd);
+  return status;
+}
+
+/* ---- beginning -------------------------------------------------------------------------------------------------- */
+
+static void stage_free(nb_stage *s) {
+  if (!s->final_path) return;
+  if (s->fd >= 0) close(s->fd);
+  if (s->parent >= 0) close(s->parent);
+  if (s->partial >= 0) close(s->partial);
+  free(s->final_path);
+  free(s->path);
+  *s = (nb_stage){0};
+}
+
+static nibble_status open_parent(nb_stage *s, const char *dst, const nb_replace *replace, nibble_error *err) {
   size_t n = strlen(dst);
+  *s = (nb_stage){.fd = -1, .parent = -1, .partial = -1, .is_file = s->is_file, .replace = *replace};
   while (n > 1 && dst[n - 1] == '/') n--;
   if (n == 0) return nb_fail(err, NIBBLE_USAGE, "the output's name is empty");
-  size_t room = n + sizeof ".partial";
-  stage->final_path = strndup(dst, n);
-  stage->path = malloc(room);
-  nibble_status status = NIBBLE_OK;
-  if (!stage->final_path || !stage->path) {
-    status = nb_fail_memory(err, room);
-    goto done;
-  }
-  snprintf(stage->path, room, "%.*s.partial", (int)n, dst);
-  struct stat info;
-  if (!force && lstat(stage->final_path, &info) == 0) {
-    status = nb_fail(err, NIBBLE_USAGE, "%s exists already; --force replaces it", stage->final_path);
-    goto done;
-  }
-  for (bool again = true; again;) {
-    if (!is_file && mkdir(stage->path, 0777) != 0 && errno != EEXIST) {
-      status = nb_fail_errno(err, "%s: cannot create it", stage->path);
-      goto done;
+  s->final_path = strndup(dst, n);
+  s->path = s->final_path ? malloc(n + sizeof ".partial/output") : NULL;
+  if (!s->path) return nb_fail_memory(err, n);
+  sprintf(s->path, "%s.partial/%s", s->final_path, output);
+  char *slash = strrchr(s->final_path, '/');
+  s->name = slash ? slash + 1 : s->final_path;
+  if (!*s->name || strcmp(s->name, ".") == 0 || strcmp(s->name, "..") == 0)
+    return nb_fail(err, NIBBLE_USAGE, "%s: an output needs a name of its own", s->final_path);
+  char first = *s->name; /* for a moment the path ends before the name */
+  if (slash) s->final_path[s->name - s->final_path] = 0;
+  s->parent = open(slash ? s->final_path : ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  s->final_path[s->name - s->final_path] = first;
+  return s->parent >= 0 ? NIBBLE_OK : nb_fail_errno(err, "%s.partial", s->final_path);
+}
+
+/* Of an output that cannot be removed: out of the way of this run and of all later ones. */
+static bool move_aside(const nb_stage *s) {
+  char name[NAME_MAX + 1];
+  for (int i = 1; i < 100; i++) {
+    int n = i == 1 ? snprintf(name, sizeof name, "%s.older", s->name)
+                   : snprintf(name, sizeof name, "%s.older-%d", s->name, i);
+    if (n >= (int)sizeof name) return false;
+    if (renameat2(s->partial, output, s->parent, name, RENAME_NOREPLACE) == 0) {
+      nb_warn(s->replace.progress, "%s: an older output cannot be removed; what is left of it is '%s' now, beside it",
+              s->final_path, name);
+      return true;
     }
-    if ((status = take_lock(stage, &again, err)) != NIBBLE_OK) goto done;
+    if (errno != EEXIST) return false;
   }
-  if (is_file ? ftruncate(stage->lock, 0) != 0 : false) {
-    status = nb_fail_errno(err, "%s", stage->path);
-  } else if (!is_file && walk_inside(stage->lock, 1, remove_one) != 0) { /* what a killed run left */
-    status = nb_fail_errno(err, "%s: cannot empty it", stage->path);
+  return false;
+}
+
+/* True for what is not a stage's, marker or not. */
+static int is_foreign(void *ctx, int folder, const char *name) {
+  (void)ctx, (void)folder;
+  return strcmp(name, marker) != 0 && strcmp(name, output) != 0;
+}
+
+/* Removes what a killed run left in DST.partial, and nothing else. */
+static nibble_status empty(nb_stage *s, const char *path, nibble_error *err) {
+  if (nb_folder_list(s->partial, is_foreign, NULL) != 0) {
+    close(s->partial);
+    s->partial = -1; /* nb_stage_abort is to leave it alone */
+    return nb_fail(err, NIBBLE_USAGE, "%s: it is in the way, and not all in it is nibble's; move or remove it", path);
   }
-done:
-  if (status != NIBBLE_OK) stage_free(stage);
+  if (nb_folder_remove(s->partial, output) == 0) return NIBBLE_OK;
+  int error = errno;
+  if (move_aside(s)) return NIBBLE_OK;
+  errno = error;
+  return nb_fail_errno(err, "%s: cannot empty it", path);
+}
+
+static nibble_status claim(nb_stage *s, nibble_error *err) {
+  char name[NAME_MAX + 1];
+  if (snprintf(name, sizeof name, "%s.partial", s->name) >= (int)sizeof name)
+    return nb_fail(err, NIBBLE_USAGE, "%s: its name is too long for '.partial' to be put after it", s->final_path);
+  char *slash = strrchr(s->path, '/');
+  *slash = 0; /* for a moment the path of the folder */
+  nibble_status status = nb_folder_claim(s->parent, name, s->path, marker, &s->partial, err);
+  if (status == NIBBLE_OK) status = empty(s, s->path, err);
+  nb_folder partial = {s->partial, s->path};
+  if (status == NIBBLE_OK)
+    status =
+        s->is_file ? nb_folder_create(&partial, output, &s->fd, err) : nb_folder_make(&partial, output, &s->fd, err);
+  *slash = '/';
   return status;
 }
 
-nibble_status nb_stage_begin(nb_stage *stage, const char *dst, bool force, nibble_error *err) {
-  return begin(stage, dst, force, false, err);
-}
-
-nibble_status nb_stage_begin_file(nb_stage *stage, const char *dst, bool force, nibble_error *err) {
-  return begin(stage, dst, force, true, err);
-}
-
-static nibble_status sync_parent(const char *path, nibble_error *err) {
-  const char *slash = strrchr(path, '/');
-  char *parent = slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
-  if (!parent) return nb_fail_memory(err, strlen(path));
-  int result = sync_one(AT_FDCWD, parent, true);
-  nibble_status status = result == 0 ? NIBBLE_OK : nb_fail_errno(err, "%s: cannot sync it", parent);
-  free(parent);
+static nibble_status begin(nb_stage *s, const char *dst, const nb_replace *replace, nibble_error *err) {
+  nibble_status status = open_parent(s, dst, replace, err);
+  if (status == NIBBLE_OK) status = look_at_older(s, err);
+  if (status == NIBBLE_OK) status = claim(s, err);
+  if (status == NIBBLE_OK) {
+    s->folder = (nb_folder){s->fd, s->path};
+  } else {
+    nb_stage_abort(s);
+  }
   return status;
 }
 
-nibble_status nb_stage_commit(nb_stage *stage, bool sync, nibble_error *err) {
+nibble_status nb_stage_begin(nb_stage *s, const char *dst, const nb_replace *replace, nibble_error *err) {
+  s->is_file = false;
+  return begin(s, dst, replace, err);
+}
+
+nibble_status nb_stage_begin_file(nb_stage *s, const char *dst, const nb_replace *replace, nibble_error *err) {
+  s->is_file = true;
+  return begin(s, dst, replace, err);
+}
+
+nibble_status nb_stage_check_file(const char *dst, const nb_replace *replace, nibble_error *err) {
+  nb_stage s = {.is_file = true};
+  nibble_status status = open_parent(&s, dst, replace, err);
+  if (status == NIBBLE_OK) status = look_at_older(&s, err);
+  stage_free(&s);
+  return status;
+}
+
+/* ---- ending ----------------------------------------------------------------------------------------------------- */
+
+static bool exchange(const nb_stage *s) {
+  return renameat2(s->partial, output, s->parent, s->name, RENAME_EXCHANGE) == 0;
+}
+
+/* What came out of the exchange must be what was looked at; an empty folder that needed no --force must be empty yet.
+ */
+static bool is_what_was_seen(const nb_stage *s) {
+  struct stat info;
+  if (fstatat(s->partial, output, &info, AT_SYMLINK_NOFOLLOW) != 0) return false;
+  if (info.st_dev != s->older.device || info.st_ino != s->older.inode) return false;
+  return s->is_file || s->replace.force || unlinkat(s->partial, output, AT_REMOVEDIR) == 0;
+}
+
+static nibble_status put_in_place(nb_stage *s, nibble_error *err) {
+  nibble_status status = look_at_older(s, err); /* again: it may have taken hours */
+  if (status != NIBBLE_OK) return status;
+  if (!s->older.is_there) {
+    if (renameat2(s->partial, output, s->parent, s->name, RENAME_NOREPLACE) == 0) return NIBBLE_OK;
+    return nb_fail_errno(err, "%s: cannot put the output there", s->final_path);
+  }
+  mode_t kept = s->is_file ? 0777 : S_ISGID | S_ISVTX | 0777;
+  if (fchmod(s->fd, s->older.mode & kept) != 0) return nb_fail_errno(err, "%s: cannot set its mode", s->path);
+  if (!exchange(s)) return nb_fail_errno(err, "%s: cannot put the output there", s->final_path);
+  if (is_what_was_seen(s)) return NIBBLE_OK;
+  exchange(s);
+  return nb_fail(err, NIBBLE_USAGE, "%s: it changed while the output was made", s->final_path);
+}
+
+static nibble_status sync_parent(const nb_stage *s, nibble_error *err) {
+  int fd = openat(s->parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  bool ok = fd >= 0 && fsync(fd) == 0;
+  nibble_status status = ok ? NIBBLE_OK : nb_fail_errno(err, "%s: cannot sync its folder", s->final_path);
+  if (fd >= 0) close(fd);
+  return status;
+}
+
+/* Removes DST.partial with the output, or the older one, in it. The marker stays while anything does, so that the next
+ * run knows what it finds. */
+static void discard(nb_stage *s) {
+  char name[NAME_MAX + 1];
+  if (s->partial < 0) return;
+  if (nb_folder_remove(s->partial, output) != 0 && !move_aside(s)) return;
+  snprintf(name, sizeof name, "%s.partial", s->name);
+  unlinkat(s->partial, marker, 0);
+  unlinkat(s->parent, name, AT_REMOVEDIR);
+}
+
+nibble_status nb_stage_commit(nb_stage *s, bool sync, nibble_error *err) {
   nibble_status status = nb_mapguard_check(err);
   if (status != NIBBLE_OK) goto done;
   nb_mapguard_settle();
-  if (sync && walk(AT_FDCWD, stage->path, 0, sync_one) != 0) {
-    status = nb_fail_errno(err, "%s: cannot sync it", stage->path);
+  if (sync && nb_folder_sync(s->partial, output) != 0) {
+    status = nb_fail_errno(err, "%s: cannot sync it", s->path);
     goto done;
   }
-  if (renameat2(AT_FDCWD, stage->path, AT_FDCWD, stage->final_path, RENAME_NOREPLACE) != 0) {
-    bool exchange = stage->force && errno == EEXIST;
-    if (!exchange || renameat2(AT_FDCWD, stage->path, AT_FDCWD, stage->final_path, RENAME_EXCHANGE) != 0) {
-      status = nb_fail_errno(err, "%s: cannot put the output there", stage->final_path);
-      goto done;
-    }
-    walk(AT_FDCWD, stage->path, 0, remove_one); /* now the older output */
-  }
-  if (sync) status = sync_parent(stage->final_path, err);
-  stage_free(stage);
+  status = put_in_place(s, err);
+  if (status == NIBBLE_OK && sync) status = sync_parent(s, err);
 done:
-  if (status != NIBBLE_OK) nb_stage_abort(stage);
+  nb_stage_abort(s);
   return status;
 }
 
-void nb_stage_abort(nb_stage *stage) {
-  if (stage->path) walk(AT_FDCWD, stage->path, 0, remove_one);
-  stage_free(stage);
+void nb_stage_abort(nb_stage *s) {
+  if (!s->final_path) return;
+  discard(s);
+  stage_free(s);
+}
+
+/* ---- inputs ----------------------------------------------------------------------------------------------------- */
+
+/* True if the file `info` is that of `path`, or a folder that it lies in. Cuts the path, an absolute one, up. */
+static bool is_above(const struct stat *info, char *path) {
+  struct stat above;
+  for (char *slash = path + strlen(path); slash; slash = strrchr(path, '/')) {
+    *slash = 0; /* the path itself, then each folder that it is in; "" is "/" */
+    if (stat(*path ? path : "/", &above) == 0 && above.st_dev == info->st_dev && above.st_ino == info->st_ino)
+      return true;
+  }
+  return false;
+}
+
+nibble_status nb_stage_spare(const char *dst, const char *input, nibble_error *err) {
+  struct stat info;
+  if (stat(dst, &info) != 0) return NIBBLE_OK; /* there is nothing to replace */
+  const char *slash = strrchr(input, '/');
+  char *folder = slash ? strndup(input, (size_t)(slash - input) + 1) : strdup(".");
+  const char *names[] = {input, folder}; /* where it is, and where the link is that leads there */
+  nibble_status status = folder ? NIBBLE_OK : nb_fail_memory(err, strlen(input));
+  for (int i = 0; status == NIBBLE_OK && i < 2; i++) {
+    char *path = realpath(names[i], NULL);
+    if (!path && errno == ENOMEM) {
+      status = nb_fail_memory(err, PATH_MAX);
+    } else if (path && is_above(&info, path)) {
+      status = nb_fail(err, NIBBLE_USAGE, "%s: the output would replace the source, %s", dst, input);
+    }
+    free(path);
+  }
+  free(folder);
+  return status;
 }
 
 nibble_status nb_open_input(const char *path, int *fd, nibble_error *err) {
-  *fd = open(path, O_RDONLY | O_CLOEXEC);
+  *fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* nobody waits for the other end of a FIFO */
   if (*fd >= 0) return NIBBLE_OK;
   if (errno == ENOENT || errno == ENOTDIR) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: no such file", path);
+  if (errno == ENXIO) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: not a regular file", path); /* a socket */
   return nb_fail_errno(err, "%s", path);
 }
 
@@ -260,19 +387,4 @@ nibble_status nb_pwrite_all(int fd, const char *path, const void *bytes, uint64_
     n -= (uint64_t)wrote;
   }
   return NIBBLE_OK;
-}
-
-nibble_status nb_write_file(const char *path, const void *bytes, size_t n, nibble_error *err) {
-  int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) return nb_fail_errno(err, "%s: cannot create it", path);
-  nibble_status status = nb_pwrite_all(fd, path, bytes, n, 0, err);
-  if (close(fd) != 0 && status == NIBBLE_OK) status = nb_fail_errno(err, "%s: cannot write", path);
-  return status;
-}
-
-nibble_status nb_write_file_in(const char *folder, const char *name, const nb_buf *text, nibble_error *err) {
-  char *path = text->failed ? NULL : nb_path_join(folder, name);
-  nibble_status status = path ? nb_write_file(path, text->data, text->length, err) : nb_fail_memory(err, text->length);
-  free(path);
-  return status;
 }

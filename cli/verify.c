@@ -27,7 +27,8 @@ enum {
   OPT_CHECK_ONLY,
   OPT_REPORT,
   OPT_MODEL_CARD,
-  OPT_LAYERS
+  OPT_LAYERS,
+  OPT_FORCE
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
@@ -50,6 +51,7 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_REPORT: v->report = arg; return 0;
     case OPT_MODEL_CARD: o->model_card = true; return 0;
     case OPT_LAYERS: o->layers = true; return 0;
+    case OPT_FORCE: v->force = true; return 0;
     default: return cli_argument(key, arg, state, slots, 1);
   }
 }
@@ -69,6 +71,7 @@ static const struct argp_option own_options[] = {
     {"no-certificate", OPT_NO_CERTIFICATE, NULL, 0, "Write none", 2},
     {"check-only", OPT_CHECK_ONLY, NULL, 0, "Measure nothing: are the files still the certified ones?", 2},
     {"report", OPT_REPORT, "FILE", 0, "Write an HTML page", 3},
+    {"force", OPT_FORCE, NULL, 0, "Replace files of --certificate and --report that nibble did not write", 3},
     {"model-card", OPT_MODEL_CARD, NULL, 0, "Print a Markdown table for a model card", 3},
     {"layers", OPT_LAYERS, NULL, 0, "List the error of every weight, and with --text of every block", 3},
     {0},

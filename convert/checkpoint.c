@@ -16,6 +16,7 @@
 #include "convert/gguf.h"
 #include "convert/layouts.h"
 #include "convert/reader.h"
+#include "convert/sidefiles.h"
 #include "model/json_text.h"
 
 static const nb_reader readers[] = {
@@ -333,13 +334,30 @@ void nb_checkpoint_close(nb_checkpoint *c) {
   *c = (nb_checkpoint){0};
 }
 
+/* The name in the checkpoint's folder that `path`, a real path, is or lies below; NULL if it is not in the folder. Cuts
+ * the path up. */
+static const char *name_inside(const nb_checkpoint *c, char *path) {
+  struct stat folder, above;
+  if (!c->folder || stat(c->folder, &folder) != 0) return NULL;
+  for (char *slash; (slash = strrchr(path, '/'));) {
+    *slash = 0;
+    if (stat(*path ? path : "/", &above) == 0 && above.st_dev == folder.st_dev && above.st_ino == folder.st_ino)
+      return slash + 1;
+  }
+  return NULL;
+}
+
 nibble_status nb_checkpoint_protect(const nb_checkpoint *c, const char *dst, nibble_error *err) {
-  char *source = realpath(c->path, NULL), *output = realpath(dst, NULL); /* NULL: there is nothing to replace */
-  size_t n = output ? strlen(output) : 0;
-  bool above = source && output && strncmp(source, output, n) == 0 && (source[n] == '/' || source[n] == 0);
-  free(source);
-  free(output);
-  return above ? nb_fail(err, NIBBLE_USAGE, "%s: the output would replace the source, %s", dst, c->path) : NIBBLE_OK;
+  nibble_status status = nb_stage_spare(dst, c->path, err);
+  for (int i = 0; status == NIBBLE_OK && i < c->file_count; i++) status = nb_stage_spare(dst, c->files[i].path, err);
+  if (status != NIBBLE_OK) return status;
+  char *path = realpath(dst, NULL); /* NULL: there is nothing to replace */
+  if (!path && errno == ENOMEM) return nb_fail_memory(err, strlen(dst));
+  const char *name = path ? name_inside(c, path) : NULL;
+  if (name && nb_sidefiles_have(name))
+    status = nb_fail(err, NIBBLE_USAGE, "%s: the output would replace a part of the source, %s", dst, c->path);
+  free(path);
+  return status;
 }
 
 const nb_tensor *nb_checkpoint_find(const nb_checkpoint *c, const char *name) {

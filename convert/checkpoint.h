@@ -117,8 +117,8 @@ nibble_status nb_checkpoint_open_loose(const char *path, nb_checkpoint *out, nib
 
 void nb_checkpoint_close(nb_checkpoint *checkpoint);
 
-/* NIBBLE_USAGE if an output put at `dst` would take the place of the checkpoint itself, or of a folder that it lies in.
- */
+/* NIBBLE_USAGE if an output put at `dst` would take the place of the checkpoint itself, of a file that belongs to it,
+ * or of a folder that it lies in. */
 nibble_status nb_checkpoint_protect(const nb_checkpoint *checkpoint, const char *dst, nibble_error *err);
 
 /* Tensors and views in one row of numbers, tensors first: a weight is in it twice where it is a view, as such and in

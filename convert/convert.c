@@ -308,17 +308,13 @@ static nibble_status declare(const plan *p, nb_writer *writer, nibble_error *err
 }
 
 /* Side files were copied as they are: those that say how the weights were packed go. */
-static nibble_status remove_configs(const char *folder, nibble_error *err) {
+static void remove_configs(const nb_folder *folder) {
   for (const nb_layout *const *row = nb_layouts; *row; row++) {
-    char *path = (*row)->config_too ? nb_path_join(folder, (*row)->config_too) : NULL;
-    if ((*row)->config_too && !path) return nb_fail_memory(err, strlen(folder));
-    if (path) unlink(path);
-    free(path);
+    if ((*row)->config_too) unlinkat(folder->fd, (*row)->config_too, 0);
   }
-  return NIBBLE_OK;
 }
 
-static nibble_status change_variant(const plan *p, const char *folder, cJSON *changes, nibble_error *err) {
+static nibble_status change_variant(const plan *p, const nb_folder *folder, cJSON *changes, nibble_error *err) {
   cJSON *config = cJSON_Duplicate(nb_json_object(p->source->config.json, quantization_key), true);
   nibble_status status =
       config && p->layout->name_variant(config, p->variant) ? NIBBLE_OK : nb_fail_memory(err, sizeof *config);
@@ -329,15 +325,16 @@ static nibble_status change_variant(const plan *p, const char *folder, cJSON *ch
 }
 
 /* What becomes of quantization_config, in config.json and beside it. */
-static nibble_status change_quantization(const plan *p, const char *folder, cJSON *changes, nibble_error *err) {
+static nibble_status change_quantization(const plan *p, const nb_folder *folder, cJSON *changes, nibble_error *err) {
   if (p->layout) return change_variant(p, folder, changes, err);
   if (!p->options->dequantize) return NIBBLE_OK;
   if (!cJSON_AddNullToObject(changes, quantization_key)) return nb_fail_memory(err, sizeof *changes);
-  return remove_configs(folder, err);
+  remove_configs(folder);
+  return NIBBLE_OK;
 }
 
 /* config.json and all that is no tensor. */
-static nibble_status write_rest(const plan *p, const char *folder, nibble_error *err) {
+static nibble_status write_rest(const plan *p, const nb_folder *folder, nibble_error *err) {
   const nb_checkpoint *c = p->source;
   cJSON *changes = cJSON_CreateObject();
   bool ok = changes != NULL;
@@ -366,6 +363,7 @@ static nibble_status convert(const nibble_convert_options *o, nibble_convert_res
   nb_checkpoint source = {0};
   plan p = {.options = o, .source = &source};
   nb_stage stage = {0};
+  nb_replace replace = {.force = o->force, .progress = &o->progress};
   nb_writer *writer = NULL;
   nb_manifest *manifest = NULL;
   nibble_status status = nb_checkpoint_open(o->src, &source, err);
@@ -375,14 +373,14 @@ static nibble_status convert(const nibble_convert_options *o, nibble_convert_res
   if ((status = make_plan(&p, err)) != NIBBLE_OK) goto done;
   strcpy(out->dtype, p.keep ? "keep" : nb_dtype_torch_name(p.dtype));
   if ((status = nb_checkpoint_protect(&source, o->dst, err)) != NIBBLE_OK) goto done;
-  if ((status = nb_stage_begin(&stage, o->dst, o->force, err)) != NIBBLE_OK) goto done;
-  if ((status = nb_writer_open(stage.path, NULL, o->max_shard_size, &writer, err)) != NIBBLE_OK) goto done;
+  if ((status = nb_stage_begin(&stage, o->dst, &replace, err)) != NIBBLE_OK) goto done;
+  if ((status = nb_writer_open(&stage.folder, o->max_shard_size, &writer, err)) != NIBBLE_OK) goto done;
   if ((status = begin_manifest(&p, out->dtype, &manifest, err)) != NIBBLE_OK) goto done;
   if ((status = declare(&p, writer, err)) != NIBBLE_OK) goto done;
   if ((status = convert_all(&p, writer, manifest, out, err)) != NIBBLE_OK) goto done;
   if ((status = nb_writer_finish(writer, err)) != NIBBLE_OK) goto done;
-  if ((status = write_rest(&p, stage.path, err)) != NIBBLE_OK) goto done;
-  if ((status = nb_manifest_save(manifest, stage.path, err)) != NIBBLE_OK) goto done;
+  if ((status = write_rest(&p, &stage.folder, err)) != NIBBLE_OK) goto done;
+  if ((status = nb_manifest_save(manifest, &stage.folder, err)) != NIBBLE_OK) goto done;
   status = nb_stage_commit(&stage, !o->no_sync, err);
   out->tensors = p.count;
   out->tensor_bytes = nb_writer_bytes(writer);

@@ -88,7 +88,7 @@ nibble_status nb_gguf_tokenizer_json(const nb_checkpoint *checkpoint, nb_buf *ou
 /* Writes what stands beside the weights in a Hugging Face folder: tokenizer.json, tokenizer_config.json,
  * special_tokens_map.json, chat_template.jinja, generation_config.json. config.json is the caller's. A tokenizer that
  * cannot be converted is a warning, not an error: the weights are still good. */
-nibble_status nb_gguf_write_sidefiles(const nb_checkpoint *checkpoint, const char *folder,
+nibble_status nb_gguf_write_sidefiles(const nb_checkpoint *checkpoint, const nb_folder *folder,
                                       const nibble_progress *progress, nibble_error *err);
 
 #endif

@@ -42,7 +42,7 @@ static nibble_status add_special_tokens(const nb_gguf *g, cJSON *json, nibble_er
   return status;
 }
 
-static nibble_status write_special_tokens(const nb_gguf *g, const char *folder, nibble_error *err) {
+static nibble_status write_special_tokens(const nb_gguf *g, const nb_folder *folder, nibble_error *err) {
   cJSON *json = cJSON_CreateObject();
   nibble_status status = add_special_tokens(g, json, err);
   if (status == NIBBLE_OK) status = nb_json_save_in(folder, "special_tokens_map.json", json, err);
@@ -50,7 +50,7 @@ static nibble_status write_special_tokens(const nb_gguf *g, const char *folder, 
   return status;
 }
 
-static nibble_status write_tokenizer_config(const nb_checkpoint *c, const char *folder, nibble_error *err) {
+static nibble_status write_tokenizer_config(const nb_checkpoint *c, const nb_folder *folder, nibble_error *err) {
   cJSON *json = cJSON_CreateObject();
   nibble_status status = add_special_tokens(c->gguf, json, err);
   /* A class that takes tokenizer.json as it is, in transformers 4 and 5. */
@@ -63,15 +63,11 @@ static nibble_status write_tokenizer_config(const nb_checkpoint *c, const char *
   return status;
 }
 
-static nibble_status write_chat_template(const nb_gguf *g, const char *folder, nibble_error *err) {
+static nibble_status write_chat_template(const nb_gguf *g, const nb_folder *folder, nibble_error *err) {
   nb_str text = {0};
   nibble_status status = nb_gguf_text(g, "tokenizer.chat_template", &text, err);
   if (status != NIBBLE_OK || !text.length) return status;
-  nb_buf out = {0};
-  nb_buf_append(&out, text.data, text.length);
-  status = nb_write_file_in(folder, "chat_template.jinja", &out, err);
-  nb_buf_free(&out);
-  return status;
+  return nb_folder_write(folder, "chat_template.jinja", text.data, text.length, err);
 }
 
 static nibble_status add_ends(const nb_gguf *g, cJSON *json, nibble_error *err) {
@@ -89,7 +85,7 @@ static nibble_status add_ends(const nb_gguf *g, cJSON *json, nibble_error *err) 
   return cJSON_AddItemToObject(json, "eos_token_id", value) ? NIBBLE_OK : nb_fail_memory(err, sizeof *value);
 }
 
-static nibble_status write_generation_config(const nb_gguf *g, const char *folder, nibble_error *err) {
+static nibble_status write_generation_config(const nb_gguf *g, const nb_folder *folder, nibble_error *err) {
   int64_t bos, pad;
   cJSON *json = cJSON_CreateObject();
   bool ok = cJSON_AddBoolToObject(json, "_from_model_config", true);
@@ -104,7 +100,7 @@ static nibble_status write_generation_config(const nb_gguf *g, const char *folde
   return status;
 }
 
-static nibble_status write_tokenizer(const nb_checkpoint *c, const char *folder, const nibble_progress *progress,
+static nibble_status write_tokenizer(const nb_checkpoint *c, const nb_folder *folder, const nibble_progress *progress,
                                      nibble_error *err) {
   nb_buf text = {0};
   nibble_status status = nb_gguf_tokenizer_json(c, &text, err);
@@ -120,7 +116,7 @@ static nibble_status write_tokenizer(const nb_checkpoint *c, const char *folder,
   return status;
 }
 
-nibble_status nb_gguf_write_sidefiles(const nb_checkpoint *c, const char *folder, const nibble_progress *progress,
+nibble_status nb_gguf_write_sidefiles(const nb_checkpoint *c, const nb_folder *folder, const nibble_progress *progress,
                                       nibble_error *err) {
   nibble_error why;
   if (!c->config.family)

@@ -119,7 +119,7 @@ static nibble_status load_config(const char *path, nb_config *config, nibble_err
   return status;
 }
 
-static nibble_status save_config(const nb_config *config, nb_dtype dtype, const char *folder, nibble_error *err) {
+static nibble_status save_config(const nb_config *config, nb_dtype dtype, const nb_folder *folder, nibble_error *err) {
   cJSON *changes = cJSON_CreateObject();
   bool ok = cJSON_AddStringToObject(changes, "dtype", nb_dtype_torch_name(dtype)) &&
             cJSON_AddNullToObject(changes, "quantization_config");
@@ -133,6 +133,7 @@ static nibble_status init(const nibble_init_options *o, nibble_init_result *out,
   nb_config config = {0};
   model m = {.options = o, .range = 0.02};
   nb_stage stage = {0};
+  nb_replace replace = {.force = o->force, .progress = &o->progress};
   nibble_status status = load_config(o->config, &config, err);
   if (status != NIBBLE_OK) goto done;
   m.dtype = config.dtype;
@@ -142,11 +143,12 @@ static nibble_status init(const nibble_init_options *o, nibble_init_result *out,
   }
   if ((status = nb_json_double(o->config, config.json, "initializer_range", &m.range, err)) != NIBBLE_OK) goto done;
   if ((status = nb_model_tensors_list(&config, &m.tensors, err)) != NIBBLE_OK) goto done;
-  if ((status = nb_stage_begin(&stage, o->dst, o->force, err)) != NIBBLE_OK) goto done;
-  if ((status = nb_writer_open(stage.path, NULL, o->max_shard_size, &m.writer, err)) != NIBBLE_OK) goto done;
+  if ((status = nb_stage_spare(o->dst, o->config, err)) != NIBBLE_OK) goto done;
+  if ((status = nb_stage_begin(&stage, o->dst, &replace, err)) != NIBBLE_OK) goto done;
+  if ((status = nb_writer_open(&stage.folder, o->max_shard_size, &m.writer, err)) != NIBBLE_OK) goto done;
   if ((status = write_tensors(&m, &out->parameters, err)) != NIBBLE_OK) goto done;
   if ((status = nb_writer_finish(m.writer, err)) != NIBBLE_OK) goto done;
-  if ((status = save_config(&config, m.dtype, stage.path, err)) != NIBBLE_OK) goto done;
+  if ((status = save_config(&config, m.dtype, &stage.folder, err)) != NIBBLE_OK) goto done;
   status = nb_stage_commit(&stage, !o->no_sync, err);
   out->file_bytes = nb_writer_bytes(m.writer);
   out->seconds = nb_seconds() - start;

@@ -52,7 +52,7 @@ nibble_status nb_manifest_add(nb_manifest *m, const char *name, const char hash[
   return nb_fail_memory(err, strlen(name) + sizeof(cJSON));
 }
 
-nibble_status nb_manifest_save(const nb_manifest *m, const char *folder, nibble_error *err) {
+nibble_status nb_manifest_save(const nb_manifest *m, const nb_folder *folder, nibble_error *err) {
   return nb_json_save_in(folder, "nibble.json", m->json, err);
 }
 

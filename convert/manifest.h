@@ -4,7 +4,7 @@
  *   nb_manifest_begin(&m, "quantize", &checkpoint, err);
  *   cJSON_AddStringToObject(nb_manifest_settings(m), "method", "nf4"); ...
  *   nb_manifest_add(m, "lm_head.weight", hash, details, err); ...
- *   nb_manifest_save(m, stage.path, err); nb_manifest_free(m); */
+ *   nb_manifest_save(m, &stage.folder, err); nb_manifest_free(m); */
 #ifndef NB_CONVERT_MANIFEST_H
 #define NB_CONVERT_MANIFEST_H
 
@@ -28,7 +28,7 @@ nibble_status nb_manifest_add(nb_manifest *manifest, const char *name, const cha
                               nibble_error *err);
 
 /* Writes folder/nibble.json. */
-nibble_status nb_manifest_save(const nb_manifest *manifest, const char *folder, nibble_error *err);
+nibble_status nb_manifest_save(const nb_manifest *manifest, const nb_folder *folder, nibble_error *err);
 
 /* XXH3-128 of the stored bytes. Touches all of them; whoever works band by band feeds an XXH3_state_t in passing. */
 void nb_tensor_hash(const nb_checkpoint *checkpoint, const nb_tensor *tensor, char out[NB_HASH_CHARS]);

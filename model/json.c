@@ -252,19 +252,12 @@ static void put_value(nb_buf *buf, const cJSON *value, const nb_json_layout *lay
 
 void nb_json_put(nb_buf *buf, const cJSON *value, const nb_json_layout *layout) { put_value(buf, value, layout, 0); }
 
-nibble_status nb_json_save(const char *path, const cJSON *json, nibble_error *err) {
+nibble_status nb_json_save_in(const nb_folder *folder, const char *name, const cJSON *json, nibble_error *err) {
   nb_buf buf = {0};
   nb_json_put(&buf, json, &nb_json_indented);
   nb_buf_puts(&buf, "\n");
-  nibble_status status = buf.failed ? nb_fail_memory(err, buf.length) : nb_write_file(path, buf.data, buf.length, err);
+  nibble_status status = nb_write_file_in(folder, name, &buf, err);
   nb_buf_free(&buf);
-  return status;
-}
-
-nibble_status nb_json_save_in(const char *folder, const char *name, const cJSON *json, nibble_error *err) {
-  char *path = nb_path_join(folder, name);
-  nibble_status status = path ? nb_json_save(path, json, err) : nb_fail_memory(err, strlen(folder));
-  free(path);
   return status;
 }
 

@@ -9,8 +9,7 @@
 
 #include <cjson/cJSON.h>
 
-#include "base/buf.h"
-#include "base/status.h"
+#include "base/folder.h"
 
 enum { NB_JSON_MAX_BYTES = 256 << 20 }; /* of a file */
 
@@ -45,9 +44,8 @@ void nb_json_put_string(nb_buf *buf, const char *text);
 /* The same for text[0, n), which may hold NULs. */
 void nb_json_put_text(nb_buf *buf, const char *text, size_t n);
 
-/* Writes `json` to a file, indented, with a newline at the end. */
-nibble_status nb_json_save(const char *path, const cJSON *json, nibble_error *err);
-nibble_status nb_json_save_in(const char *folder, const char *name, const cJSON *json, nibble_error *err);
+/* Writes `json` to the file `name` of a folder (nb_folder_write), indented, with a newline at the end. */
+nibble_status nb_json_save_in(const nb_folder *folder, const char *name, const cJSON *json, nibble_error *err);
 
 /* Adds a number that is printed as Python prints a float: 10000.0, where cJSON_AddNumberToObject gives 10000. It is for
  * printing only. False without memory. */

@@ -1,5 +1,4 @@
 /* nibble_quantize: a checkpoint into one that transformers loads through bitsandbytes or GPTQModel. */
-#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 #include "base/clock.h"
 #include "base/context.h"
 #include "base/stage.h"
+#include "base/str.h"
 #include "convert/sidefiles.h"
 #include "quant/methods.h"
 #include "runner/device.h"
@@ -119,6 +119,7 @@ static nibble_status open_source(quantizer *q, nibble_error *err) {
                    o->src);
   if ((status = nb_checkpoint_complete(c, err)) != NIBBLE_OK) return status;
   if ((status = nb_checkpoint_protect(c, o->dst, err)) != NIBBLE_OK) return status;
+  if (o->calib && (status = nb_stage_spare(o->dst, o->calib, err)) != NIBBLE_OK) return status;
   nb_checkpoint_warn(c, &o->progress);
   if (!c->config.family && !o->unknown_family)
     return nb_fail(err, NIBBLE_BAD_INPUT,
@@ -275,14 +276,14 @@ static nibble_status save_config(const quantizer *q, nibble_error *err) {
   cJSON *config = q->method->config(&q->run);
   nibble_status status = NIBBLE_OK;
   if (q->method->layout->config_too && config)
-    status = nb_json_save_in(q->stage.path, q->method->layout->config_too, config, err);
+    status = nb_json_save_in(&q->stage.folder, q->method->layout->config_too, config, err);
   if (status != NIBBLE_OK) {
     cJSON_Delete(config);
     cJSON_Delete(changes);
     return status;
   }
   if (changes && config && cJSON_AddItemToObject(changes, "quantization_config", config)) {
-    status = nb_config_save(&q->checkpoint.config, changes, q->stage.path, err);
+    status = nb_config_save(&q->checkpoint.config, changes, &q->stage.folder, err);
   } else {
     cJSON_Delete(config);
     status = nb_fail_memory(err, sizeof(cJSON));
@@ -303,27 +304,28 @@ static nibble_status begin_manifest(quantizer *q, nibble_error *err) {
   return NIBBLE_OK;
 }
 
+static int add_bytes(void *ctx, int folder, const char *name) {
+  struct stat info;
+  if (nb_ends_with(name, ".safetensors") && fstatat(folder, name, &info, 0) == 0)
+    *(uint64_t *)ctx += (uint64_t)info.st_size;
+  return 0;
+}
+
 /* Bytes of the weight files in a folder. */
-static uint64_t weight_file_bytes(const char *folder) {
+static uint64_t weight_file_bytes(const nb_folder *folder) {
   uint64_t bytes = 0;
-  DIR *dir = opendir(folder);
-  for (struct dirent *entry; dir && (entry = readdir(dir));) {
-    struct stat info;
-    const char *dot = strrchr(entry->d_name, '.');
-    if (!dot || strcmp(dot, ".safetensors") != 0) continue;
-    if (fstatat(dirfd(dir), entry->d_name, &info, 0) == 0) bytes += (uint64_t)info.st_size;
-  }
-  if (dir) closedir(dir);
+  nb_folder_list(folder->fd, add_bytes, &bytes);
   return bytes;
 }
 
 static nibble_status write_output(quantizer *q, nibble_error *err) {
   const nibble_quantize_options *o = q->options;
-  nibble_status status = nb_stage_begin(&q->stage, o->dst, o->force, err);
+  nb_replace replace = {.force = o->force, .progress = &o->progress};
+  nibble_status status = nb_stage_begin(&q->stage, o->dst, &replace, err);
   if (status != NIBBLE_OK) return status;
   q->run = (nb_method_run){q->method, o, &q->checkpoint, &q->selection, NULL, NULL};
   if ((status = q->method->open(&q->run, err)) != NIBBLE_OK) return status;
-  if ((status = nb_writer_open(q->stage.path, NULL, o->max_shard_size, &q->writer, err)) != NIBBLE_OK) return status;
+  if ((status = nb_writer_open(&q->stage.folder, o->max_shard_size, &q->writer, err)) != NIBBLE_OK) return status;
   if ((status = begin_manifest(q, err)) != NIBBLE_OK) return status;
   if ((status = plan_output(q, err)) != NIBBLE_OK) return status;
   int64_t total = 0;
@@ -332,10 +334,10 @@ static nibble_status write_output(quantizer *q, nibble_error *err) {
     return status;
   if ((status = write_tensors(q, err)) != NIBBLE_OK) return status;
   if ((status = nb_writer_finish(q->writer, err)) != NIBBLE_OK) return status;
-  if ((status = nb_sidefiles_copy(&q->checkpoint, q->stage.path, &o->progress, err)) != NIBBLE_OK) return status;
+  if ((status = nb_sidefiles_copy(&q->checkpoint, &q->stage.folder, &o->progress, err)) != NIBBLE_OK) return status;
   if ((status = save_config(q, err)) != NIBBLE_OK) return status;
-  if ((status = nb_manifest_save(q->manifest, q->stage.path, err)) != NIBBLE_OK) return status;
-  q->result->file_bytes = weight_file_bytes(q->stage.path);
+  if ((status = nb_manifest_save(q->manifest, &q->stage.folder, err)) != NIBBLE_OK) return status;
+  q->result->file_bytes = weight_file_bytes(&q->stage.folder);
   return nb_stage_commit(&q->stage, !o->no_sync, err);
 }
 

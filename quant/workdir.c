@@ -1,13 +1,10 @@
 #include "quant/workdir.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -17,7 +14,8 @@
 #include "base/str.h"
 #include "quant/grid.h"
 
-static const char settings_name[] = "settings.json", layer_suffix[] = ".layer", fresh_suffix[] = ".layer.new";
+static const char settings_name[] = "settings.json", layer_suffix[] = ".layer", fresh_suffix[] = ".layer.new",
+                  marker[] = ".nibble-work";
 static const char magic[8] = "NBLAYER2";
 
 /* The start of a layer's file; the arrays of nb_rounded follow in its order. In the byte order of the machine: the
@@ -35,24 +33,36 @@ enum { HASHED_FROM = sizeof(char[8]) + sizeof(uint64_t) };
 /* True for a name that this file gives. */
 static bool is_ours(const char *name) {
   return nb_ends_with(name, layer_suffix) || nb_ends_with(name, fresh_suffix) || strcmp(name, settings_name) == 0 ||
-         strncmp(name, "activations-", 12) == 0;
+         strcmp(name, marker) == 0 || strncmp(name, "activations-", 12) == 0;
 }
 
-static nibble_status check_or_empty(const char *path, bool empty, nibble_error *err) {
-  nibble_status status = NIBBLE_OK;
-  DIR *dir = opendir(path);
-  if (!dir) return nb_fail_errno(err, "%s", path);
-  for (struct dirent *e; status == NIBBLE_OK && (e = readdir(dir));) {
-    if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
-    if (!is_ours(e->d_name)) {
-      status = nb_fail(err, NIBBLE_USAGE, "%s: '%s' in it is not a calibration's; --work-dir wants a folder of its own",
-                       path, e->d_name);
-    } else if (empty && unlinkat(dirfd(dir), e->d_name, 0) != 0) {
-      status = nb_fail_errno(err, "%s: %s", path, e->d_name);
-    }
+typedef struct entries {
+  const char *path;
+  bool empty; /* whether to remove them, but for the marker */
+  nibble_status status;
+  nibble_error *err;
+} entries;
+
+/* A link, or a file that has another name elsewhere, was put there by somebody else: writing into it would destroy what
+ * it is. */
+static int look_at(void *ctx, int folder, const char *name) {
+  entries *e = ctx;
+  struct stat info;
+  bool ours = is_ours(name) && fstatat(folder, name, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(info.st_mode) &&
+              info.st_nlink == 1;
+  if (!ours) {
+    e->status = nb_fail(e->err, NIBBLE_USAGE,
+                        "%s: '%s' in it is not a calibration's; --work-dir wants a folder of its own", e->path, name);
+  } else if (e->empty && strcmp(name, marker) != 0 && unlinkat(folder, name, 0) != 0) {
+    e->status = nb_fail_errno(e->err, "%s: %s", e->path, name);
   }
-  closedir(dir);
-  return status;
+  return e->status != NIBBLE_OK;
+}
+
+static nibble_status check_or_empty(const nb_workdir *w, bool empty, nibble_error *err) {
+  entries e = {.path = w->path, .empty = empty, .err = err};
+  if (nb_folder_list(w->lock, look_at, &e) < 0) return nb_fail_errno(err, "%s", w->path);
+  return e.status;
 }
 
 /* The message for a setting that one of the two files has otherwise; NULL where it is absent. */
@@ -82,15 +92,17 @@ static nibble_status compare_settings(const char *where, const cJSON *then, cons
 static nibble_status settle(nb_workdir *w, const cJSON *settings, bool resume, nibble_error *err) {
   char *path = nb_path_join(w->path, settings_name);
   if (!path) return nb_fail_memory(err, strlen(w->path));
-  bool is_there = access(path, F_OK) == 0;
-  nibble_status status = check_or_empty(w->path, !(resume && is_there), err);
+  nb_folder folder = {w->lock, w->path};
+  bool is_there = faccessat(w->lock, settings_name, F_OK, 0) == 0;
+  nibble_status status = check_or_empty(w, false, err);
+  if (status == NIBBLE_OK && !(resume && is_there)) status = check_or_empty(w, true, err);
   if (status == NIBBLE_OK && resume && is_there) {
     cJSON *have;
     status = nb_json_load(path, &have, err);
     if (status == NIBBLE_OK) status = compare_settings(path, have, settings, err);
     cJSON_Delete(have);
   } else if (status == NIBBLE_OK) {
-    status = nb_json_save(path, settings, err);
+    status = nb_json_save_in(&folder, settings_name, settings, err);
   }
   free(path);
   return status;
@@ -98,25 +110,22 @@ static nibble_status settle(nb_workdir *w, const cJSON *settings, bool resume, n
 
 nibble_status nb_workdir_open(const char *path, const cJSON *settings, bool resume, nb_workdir *out,
                               nibble_error *err) {
-  *out = (nb_workdir){.path = strdup(path), .lock = -1};
-  if (!out->path) return nb_fail_memory(err, strlen(path));
-  nibble_status status = NIBBLE_OK;
-  if (mkdir(path, 0777) != 0 && errno != EEXIST) {
-    status = nb_fail_errno(err, "%s", path);
-  } else if ((out->lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
-    status = nb_fail_errno(err, "%s", path);
-  } else if (flock(out->lock, LOCK_EX | LOCK_NB) != 0) {
-    status = nb_fail(err, NIBBLE_SYSTEM, "%s: another process is at work on it", path);
-  } else {
-    status = settle(out, settings, resume, err);
-  }
+  size_t n = strlen(path);
+  while (n > 1 && path[n - 1] == '/') n--; /* with a slash behind it a link would be followed */
+  *out = (nb_workdir){.path = strndup(path, n), .lock = -1};
+  if (!out->path) return nb_fail_memory(err, n);
+  nibble_status status = nb_folder_claim(AT_FDCWD, out->path, out->path, marker, &out->lock, err);
+  if (status == NIBBLE_OK) status = settle(out, settings, resume, err);
   if (status != NIBBLE_OK) nb_workdir_close(out, false);
   return status;
 }
 
 void nb_workdir_close(nb_workdir *w, bool remove) {
   if (!w->path) return;
-  if (remove && check_or_empty(w->path, true, NULL) == NIBBLE_OK) rmdir(w->path);
+  if (remove && check_or_empty(w, true, NULL) == NIBBLE_OK) {
+    unlinkat(w->lock, marker, 0);
+    rmdir(w->path);
+  }
   if (w->lock >= 0) close(w->lock);
   free(w->path);
   *w = (nb_workdir){.lock = -1};
@@ -139,7 +148,7 @@ static void list_arrays(const nb_rounded *r, void *data[4], size_t bytes[4]) {
   data[3] = r->g_idx, bytes[3] = (size_t)r->cols * sizeof *r->g_idx;
 }
 
-static nibble_status write_layer(const char *path, const nb_rounded *r, nibble_error *err) {
+static nibble_status write_layer(int fd, const char *path, const nb_rounded *r, nibble_error *err) {
   layer_header header = {.rows = r->rows, .cols = r->cols, .groups = r->groups, .mended = r->mended};
   header.error = r->error;
   header.rtn_error = r->rtn_error;
@@ -159,20 +168,29 @@ static nibble_status write_layer(const char *path, const nb_rounded *r, nibble_e
   for (int i = 0; i < 4; i++) XXH3_64bits_update(hash, data[i], bytes[i]);
   header.hash = XXH3_64bits_digest(hash);
   XXH3_freeState(hash);
-  FILE *file = fopen(path, "wb");
-  if (!file) return nb_fail_errno(err, "%s", path);
-  bool ok = fwrite(&header, sizeof header, 1, file) == 1;
-  for (int i = 0; ok && i < 4; i++) ok = fwrite(data[i], 1, bytes[i], file) == bytes[i];
-  ok = fflush(file) == 0 && ok;
-  nibble_status status = ok ? NIBBLE_OK : nb_fail_errno(err, "%s", path);
-  fclose(file);
+  uint64_t at = sizeof header;
+  nibble_status status = nb_pwrite_all(fd, path, &header, sizeof header, 0, err);
+  for (int i = 0; status == NIBBLE_OK && i < 4; i++) {
+    status = nb_pwrite_all(fd, path, data[i], bytes[i], at, err);
+    at += bytes[i];
+  }
   return status;
 }
 
 nibble_status nb_workdir_save(const nb_workdir *w, const char *layer, const nb_rounded *rounded, nibble_error *err) {
+  nb_folder folder = {w->lock, w->path};
   char *fresh = layer_path(w, layer, ".new"), *path = layer_path(w, layer, "");
-  nibble_status status = fresh && path ? write_layer(fresh, rounded, err) : nb_fail_memory(err, strlen(w->path));
-  if (status == NIBBLE_OK && rename(fresh, path) != 0) status = nb_fail_errno(err, "%s", path);
+  const char *fresh_name = fresh ? fresh + strlen(w->path) + 1 : NULL;
+  int fd = -1;
+  nibble_status status = fresh && path ? NIBBLE_OK : nb_fail_memory(err, strlen(w->path));
+  if (status == NIBBLE_OK) {
+    unlinkat(w->lock, fresh_name, 0); /* of a killed run */
+    status = nb_folder_create(&folder, fresh_name, &fd, err);
+  }
+  if (status == NIBBLE_OK) status = write_layer(fd, fresh, rounded, err);
+  if (fd >= 0 && close(fd) != 0 && status == NIBBLE_OK) status = nb_fail_errno(err, "%s: cannot write", fresh);
+  if (status == NIBBLE_OK && renameat(w->lock, fresh_name, w->lock, path + strlen(w->path) + 1) != 0)
+    status = nb_fail_errno(err, "%s", path);
   free(fresh);
   free(path);
   return status;

@@ -14,7 +14,8 @@ typedef struct nb_workdir {
 
 /* Opens the folder, made if need be. With `resume` its settings must be `settings` (an object; the caller's):
  * NIBBLE_BAD_INPUT names the first difference. Without, what an earlier run left is removed. NIBBLE_SYSTEM if another
- * process is at work there. NIBBLE_USAGE if the folder holds anything that no such run has written. */
+ * process is at work there. NIBBLE_USAGE if the folder is not this user's, or was neither empty nor marked by an
+ * earlier run (base/folder.h), or holds anything that no such run has written; all in it then stays. */
 nibble_status nb_workdir_open(const char *path, const cJSON *settings, bool resume, nb_workdir *out, nibble_error *err);
 
 /* Leaves the folder for a later --resume; with `remove` it goes away. */

@@ -26,9 +26,10 @@ static nibble_status output_open(output *out, const nibble_logits_options *o, co
                                  nibble_error *err) {
   out->width = s->width;
   int64_t shape[3] = {1, s->ndim == 3 ? s->rows : s->width, s->width};
-  nibble_status status = nb_stage_begin_file(&out->stage, o->out, o->force, err);
+  nb_replace replace = {.force = o->force, .progress = &o->progress};
+  nibble_status status = nb_stage_begin_file(&out->stage, o->out, &replace, err);
   if (status != NIBBLE_OK) return status;
-  status = nb_writer_open(NULL, out->stage.path, 0, &out->writer, err);
+  status = nb_writer_open_file(out->stage.fd, out->stage.path, &out->writer, err);
   if (status == NIBBLE_OK) status = nb_writer_declare(out->writer, name, NB_F32, shape, s->ndim, err);
   if (status == NIBBLE_OK) status = nb_writer_begin(out->writer, 0, s->rows * s->width, err);
   return status;
@@ -97,6 +98,7 @@ static nibble_status forward_open(forward *f, const nb_hook *hook, nibble_error 
                            .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
                            .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8};
   nibble_status status = nb_model_load(o->model, &load, &f->model, err);
+  if (status == NIBBLE_OK) status = nb_checkpoint_protect(&f->model.checkpoint, o->out, err);
   if (status == NIBBLE_OK) status = check_decoder_ids(f, err);
   if (status != NIBBLE_OK) return status;
   if (f->place && !nb_identify_activation(&f->model.checkpoint.config, o->hook, f->place)) return no_activation(o, err);

@@ -1,5 +1,6 @@
 #include "runner/text.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,19 +10,24 @@
 #include "tokenizer/tokenizer.h"
 
 static nibble_status open_text(const char *path, int *fd, nibble_error *err) {
-  if (strcmp(path, "-") == 0) {
-    *fd = dup(STDIN_FILENO);
-    if (*fd < 0) return nb_fail_errno(err, "%s", path);
-  } else {
-    nibble_status status = nb_open_input(path, fd, err);
-    if (status != NIBBLE_OK) return status;
-  }
+  bool is_stdin = strcmp(path, "-") == 0;
+  nibble_status status = is_stdin ? NIBBLE_OK : nb_open_input(path, fd, err);
+  if (is_stdin && (*fd = dup(STDIN_FILENO)) < 0) status = nb_fail_errno(err, "%s", path);
+  if (status != NIBBLE_OK) return status;
   struct stat info;
-  if (fstat(*fd, &info) == 0 && S_ISDIR(info.st_mode)) {
-    close(*fd);
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: a folder, not a text", path);
+  /* A FIFO may have nobody at its other end; a shell's <(command) is a pipe that is open already. */
+  bool is_pipe = is_stdin || strncmp(path, "/dev/fd/", 8) == 0;
+  if (fstat(*fd, &info) != 0) {
+    status = nb_fail_errno(err, "%s", path);
+  } else if (S_ISDIR(info.st_mode)) {
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: a folder, not a text", path);
+  } else if (S_ISFIFO(info.st_mode) && !is_pipe) {
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: a FIFO, not a text; - reads standard input", path);
+  } else if (!is_stdin && fcntl(*fd, F_SETFL, O_RDONLY) != 0) {
+    status = nb_fail_errno(err, "%s", path);
   }
-  return NIBBLE_OK;
+  if (status != NIBBLE_OK) close(*fd);
+  return status;
 }
 
 nibble_status nb_text_read(const char *path, nb_buf *out, nibble_error *err) {

@@ -140,36 +140,74 @@ static nibble_status find_path(const nb_checkpoint *artifact, const char *path, 
   return *out ? NIBBLE_OK : nb_fail_memory(err, strlen(artifact->path));
 }
 
-nibble_status nb_certificate_save(const nb_checkpoint *artifact, const char *path, const cJSON *certificate,
+/* What nibble writes into nibble.json, and into a certificate's own file. */
+static bool is_ours(const cJSON *json) {
+  return cJSON_HasObjectItem(json, "nibble") || cJSON_HasObjectItem(json, "command") ||
+         cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(json, "certificate"));
+}
+
+/* What stands at `where` and stays beside the certificate; an empty object where nothing does, or where it is not ours
+ * and may be replaced. */
+static nibble_status load_rest(const char *where, bool force, cJSON **json, nibble_error *err) {
+  nibble_status status = nb_stage_check_file(where, &(nb_replace){.force = true}, err);
+  *json = NULL;
+  if (status == NIBBLE_OK && access(where, F_OK) == 0) {
+    status = nb_json_load(where, json, err);
+    bool is_object = status == NIBBLE_OK && cJSON_IsObject(*json);
+    if (is_object && is_ours(*json)) return NIBBLE_OK;
+    if (!force && is_object)
+      return nb_fail(err, NIBBLE_USAGE, "%s exists already, and nibble did not write it; --force replaces it", where);
+    if (!force && status == NIBBLE_OK) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: not a JSON object", where);
+    if (status == NIBBLE_BAD_INPUT && force) status = NIBBLE_OK;
+    cJSON_Delete(*json);
+    *json = NULL;
+  }
+  if (status == NIBBLE_OK && !(*json = cJSON_CreateObject())) status = nb_fail_memory(err, sizeof(cJSON));
+  return status;
+}
+
+nibble_status nb_certificate_check_place(const nb_checkpoint *artifact, const char *path, bool force,
+                                         nibble_error *err) {
+  char *where;
+  cJSON *json = NULL;
+  nibble_status status = find_path(artifact, path, &where, err);
+  if (status == NIBBLE_OK) status = load_rest(where, force, &json, err);
+  cJSON_Delete(json);
+  free(where);
+  return status;
+}
+
+nibble_status nb_certificate_save(const nb_checkpoint *artifact, const char *path, bool force, const cJSON *certificate,
                                   nibble_error *err) {
   char *where;
   cJSON *json = NULL, *copy = NULL;
   nb_stage stage;
+  nb_buf text = {0};
   nibble_status status = find_path(artifact, path, &where, err);
-  if (status != NIBBLE_OK) return status;
-  if (access(where, F_OK) == 0) {
-    status = nb_json_load(where, &json, err);
-    if (status == NIBBLE_OK && !cJSON_IsObject(json))
-      status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: not a JSON object", where);
-    if (status != NIBBLE_OK) goto done;
-    cJSON_DeleteItemFromObjectCaseSensitive(json, "certificate");
-  } else {
-    json = cJSON_CreateObject();
-  }
+  if (status == NIBBLE_OK) status = load_rest(where, force, &json, err);
+  if (status != NIBBLE_OK) goto done;
+  cJSON_DeleteItemFromObjectCaseSensitive(json, "certificate");
   copy = cJSON_Duplicate(certificate, true);
-  if (!json || !copy || !cJSON_AddItemToObject(json, "certificate", copy)) {
+  if (!copy || !cJSON_AddItemToObject(json, "certificate", copy)) {
     cJSON_Delete(copy);
     status = nb_fail_memory(err, sizeof(cJSON));
     goto done;
   }
-  if ((status = nb_stage_begin_file(&stage, where, true, err)) != NIBBLE_OK) goto done;
-  status = nb_json_save(stage.path, json, err);
+  nb_json_put(&text, json, &nb_json_indented);
+  nb_buf_puts(&text, "\n");
+  if (text.failed) {
+    status = nb_fail_memory(err, text.length);
+    goto done;
+  }
+  if ((status = nb_stage_begin_file(&stage, where, &(nb_replace){.force = true}, err)) != NIBBLE_OK) goto done;
+  status = nb_pwrite_all(stage.fd, stage.path, text.data, text.length, 0, err);
   if (status == NIBBLE_OK) {
     status = nb_stage_commit(&stage, true, err);
   } else {
     nb_stage_abort(&stage);
   }
 done:
+  nb_buf_free(&text);
   cJSON_Delete(json);
   free(where);
   return status;

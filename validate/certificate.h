@@ -18,10 +18,14 @@ nibble_status nb_certificate_tensors(const nb_checkpoint *checkpoint, const nibb
                                      cJSON **files, nibble_error *err);
 
 /* Puts `certificate` (a copy) into `path` if that is not NULL, else into nibble.json of the artifact's folder, beside
- * what stands there; the file is replaced in one step. NIBBLE_SYSTEM if it cannot be written, NIBBLE_USAGE if there is
- * no folder and no path. */
-nibble_status nb_certificate_save(const nb_checkpoint *artifact, const char *path, const cJSON *certificate,
+ * what nibble wrote there before; the file is replaced in one step. NIBBLE_SYSTEM if it cannot be written, NIBBLE_USAGE
+ * if there is no folder and no path, or what stands there is not nibble's and `force` does not say that it may go. */
+nibble_status nb_certificate_save(const nb_checkpoint *artifact, const char *path, bool force, const cJSON *certificate,
                                   nibble_error *err);
+
+/* What nb_certificate_save would say to what stands there now: asked before hours of work. */
+nibble_status nb_certificate_check_place(const nb_checkpoint *artifact, const char *path, bool force,
+                                         nibble_error *err);
 
 /* Loads the certificate that nb_certificate_save wrote. NIBBLE_BAD_INPUT if there is none. The caller's. */
 nibble_status nb_certificate_load(const nb_checkpoint *artifact, const char *path, cJSON **out, nibble_error *err);

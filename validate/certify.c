@@ -99,8 +99,8 @@ nibble_status nb_certify(const nibble_verification *v, const nb_checkpoint *arti
   if (status == NIBBLE_OK && original) status = add_side(json, "source", v->original, original, &o->progress, err);
   if (status == NIBBLE_OK) {
     nibble_error why;
-    status = nb_certificate_save(artifact, o->certificate, json, &why);
-    if (status == NIBBLE_SYSTEM && !o->certificate) {
+    status = nb_certificate_save(artifact, o->certificate, o->force, json, &why);
+    if ((status == NIBBLE_SYSTEM || status == NIBBLE_USAGE) && !o->certificate) {
       nb_warn(&o->progress, "no certificate is written: %s (--certificate FILE writes it elsewhere)", why.message);
       status = NIBBLE_OK;
     } else if (status != NIBBLE_OK && err) {

@@ -6,7 +6,8 @@
 #include "validate/findings.h"
 
 /* Hashes the artifact and the original (NULL: none), and writes the certificate where options->certificate says, or to
- * the artifact's folder; a folder that cannot be written to without such a path is a warning. */
+ * the artifact's folder; without such a path it is a warning that the folder cannot be written to, or that nibble.json
+ * is not nibble's. */
 nibble_status nb_certify(const nibble_verification *v, const nb_checkpoint *artifact, const nb_checkpoint *original,
                          const nibble_verify_options *options, nibble_error *err);
 

@@ -226,13 +226,16 @@ static void weights(const nibble_verification *v, nb_buf *out) {
   nb_buf_puts(out, "</table></div>\n");
 }
 
+static const char doctype[] = "<!DOCTYPE html>\n", title_end[] = " \xe2\x80\x93 nibble verify</title>";
+
 static void put_page(const nibble_verification *v, nb_buf *out) {
+  nb_buf_puts(out, doctype);
   nb_buf_puts(out,
-              "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+              "<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
               "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
               "<meta name=\"color-scheme\" content=\"light dark\">\n<title>");
   nb_html_text(out, v->artifact);
-  nb_buf_printf(out, " \xe2\x80\x93 nibble verify</title>\n<style>\n%s</style></head><body>\n", style);
+  nb_buf_printf(out, "%s\n<style>\n%s</style></head><body>\n", title_end, style);
   summary(v, out);
   findings(v, out);
   if (v->behaviour) behaviour(v, out);
@@ -243,14 +246,24 @@ static void put_page(const nibble_verification *v, nb_buf *out) {
   nb_buf_puts(out, "</p>\n</body></html>\n");
 }
 
-nibble_status nb_report_save(const nibble_verification *v, const char *path, nibble_error *err) {
+/* A page of put_page begins so, and says it in its title. */
+static bool is_report(const char *text) {
+  return strncmp(text, doctype, sizeof doctype - 1) == 0 && strstr(text, title_end);
+}
+
+nibble_status nb_report_check(const char *path, bool force, nibble_error *err) {
+  return nb_stage_check_file(path, &(nb_replace){.force = force, .is_ours = is_report}, err);
+}
+
+nibble_status nb_report_save(const nibble_verification *v, const char *path, bool force, nibble_error *err) {
   nb_buf page = {0};
   nb_stage stage;
+  nb_replace replace = {.force = force, .is_ours = is_report};
   put_page(v, &page);
   nibble_status status = page.failed ? nb_fail_memory(err, page.length) : NIBBLE_OK;
-  if (status == NIBBLE_OK) status = nb_stage_begin_file(&stage, path, true, err);
+  if (status == NIBBLE_OK) status = nb_stage_begin_file(&stage, path, &replace, err);
   if (status == NIBBLE_OK) {
-    status = nb_write_file(stage.path, page.data, page.length, err);
+    status = nb_pwrite_all(stage.fd, stage.path, page.data, page.length, 0, err);
     if (status == NIBBLE_OK) {
       status = nb_stage_commit(&stage, false, err);
     } else {

@@ -6,8 +6,11 @@
 #include "base/buf.h"
 #include "base/status.h"
 
-/* Writes the page to a file, replacing one that is there, whole or not at all. */
-nibble_status nb_report_save(const nibble_verification *v, const char *path, nibble_error *err);
+/* NIBBLE_USAGE if something stands at `path` that is no report, and `force` does not say that it may be replaced. */
+nibble_status nb_report_check(const char *path, bool force, nibble_error *err);
+
+/* Writes the page to a file, whole or not at all, where nb_report_check allows it. */
+nibble_status nb_report_save(const nibble_verification *v, const char *path, bool force, nibble_error *err);
 
 /* Appends text with what HTML would take for markup escaped, and what is not UTF-8 or a control character replaced. */
 void nb_html_text(nb_buf *out, const char *text);

@@ -122,6 +122,22 @@ static nibble_status open_both(verification *v, const nibble_verify_options *o, 
   return status;
 }
 
+/* Said before anything is measured: what stands where an output is to go. */
+static nibble_status check_places(const verification *v, const nibble_verify_options *o, nibble_error *err) {
+  const char *places[] = {o->certificate, o->report};
+  nibble_status status = NIBBLE_OK;
+  for (int i = 0; i < 2; i++) {
+    if (!places[i]) continue;
+    status = nb_checkpoint_protect(&v->artifact, places[i], err);
+    if (status == NIBBLE_OK && v->has_original) status = nb_checkpoint_protect(&v->original, places[i], err);
+    if (status == NIBBLE_OK && o->text) status = nb_stage_spare(places[i], o->text, err);
+    if (status != NIBBLE_OK) return status;
+  }
+  if (o->certificate) status = nb_certificate_check_place(&v->artifact, o->certificate, o->force, err);
+  if (status == NIBBLE_OK && o->report) status = nb_report_check(o->report, o->force, err);
+  return status;
+}
+
 static nibble_status confirm(verification *v, const nibble_verify_options *o, nibble_error *err) {
   cJSON *certificate;
   nibble_status status = nb_certificate_load(&v->artifact, o->certificate, &certificate, err);
@@ -149,7 +165,7 @@ static nibble_status measure(verification *v, const nibble_verify_options *o, ni
   count(v);
   bool certify = o->certificate || (o->against && v->artifact.folder && !o->no_certificate);
   if (certify) status = nb_certify(&v->public, &v->artifact, v->has_original ? &v->original : NULL, o, err);
-  if (status == NIBBLE_OK && o->report) status = nb_report_save(&v->public, o->report, err);
+  if (status == NIBBLE_OK && o->report) status = nb_report_save(&v->public, o->report, o->force, err);
   return status;
 }
 
@@ -161,6 +177,7 @@ static nibble_status verify(const nibble_verify_options *o, nibble_verification 
   status = nb_thresholds_choose(o, &v->public.thresholds, err);
   if (status == NIBBLE_OK) status = name_inputs(v, o, err);
   if (status == NIBBLE_OK) status = open_both(v, o, err);
+  if (status == NIBBLE_OK && !o->check_only) status = check_places(v, o, err);
   if (status == NIBBLE_OK) status = o->check_only ? confirm(v, o, err) : measure(v, o, err);
   if (status == NIBBLE_OK && v->findings.failed) status = nb_fail_memory(err, sizeof(nibble_finding));
   if (status != NIBBLE_OK) {

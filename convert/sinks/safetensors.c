@@ -40,7 +40,8 @@ typedef struct shard {
 } shard;
 
 struct nb_writer {
-  char *folder, *single_file;
+  nb_folder folder; /* its path is ours */
+  int file;         /* the caller's descriptor of the one file to write, whose path is folder.path; -1: there is none */
   uint64_t max_shard_size;
   entry *entries; /* as declared */
   size_t count, capacity;
@@ -52,17 +53,31 @@ struct nb_writer {
   _Atomic uint64_t written;
 };
 
-nibble_status nb_writer_open(const char *folder, const char *single_file, uint64_t max_shard_size, nb_writer **out,
-                             nibble_error *err) {
-  nb_writer *w = *out = nb_alloc(1, sizeof *w);
-  if (!w) return nb_fail_memory(err, sizeof *w);
-  w->max_shard_size = single_file ? UINT64_MAX : max_shard_size ? max_shard_size : DEFAULT_SHARD;
-  w->folder = strdup(folder ? folder : "");
-  w->single_file = single_file ? strdup(single_file) : NULL;
-  if (w->folder && (w->single_file || !single_file)) return NIBBLE_OK;
-  nb_writer_close(w);
+static nibble_status writer_new(int folder, int file, const char *path, nb_writer **out, nibble_error *err) {
+  nb_writer *w = nb_alloc(1, sizeof *w);
+  char *own = strdup(path);
+  *out = w;
+  if (w && own) {
+    w->folder = (nb_folder){folder, own};
+    w->file = file;
+    return NIBBLE_OK;
+  }
+  free(own);
+  free(w);
   *out = NULL;
-  return nb_fail_memory(err, strlen(folder ? folder : single_file));
+  return nb_fail_memory(err, sizeof *w);
+}
+
+nibble_status nb_writer_open(const nb_folder *folder, uint64_t max_shard_size, nb_writer **out, nibble_error *err) {
+  nibble_status status = writer_new(folder->fd, -1, folder->path, out, err);
+  if (status == NIBBLE_OK) (*out)->max_shard_size = max_shard_size ? max_shard_size : DEFAULT_SHARD;
+  return status;
+}
+
+nibble_status nb_writer_open_file(int fd, const char *path, nb_writer **out, nibble_error *err) {
+  nibble_status status = writer_new(-1, fd, path, out, err);
+  if (status == NIBBLE_OK) (*out)->max_shard_size = UINT64_MAX;
+  return status;
 }
 
 static nibble_status append(nb_writer *w, entry e, const char *name, nibble_error *err) {
@@ -168,9 +183,9 @@ static void print_header(const nb_writer *w, const shard *s, nb_buf *buf) {
 
 static char *shard_path(const nb_writer *w, size_t k) {
   char name[64] = "model.safetensors";
-  if (w->single_file) return strdup(w->single_file);
+  if (w->file >= 0) return strdup(w->folder.path);
   if (w->shard_count > 1) snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", k + 1, w->shard_count);
-  return nb_path_join(w->folder, name);
+  return nb_path_join(w->folder.path, name);
 }
 
 static nibble_status lay_out(nb_writer *w, nibble_error *err) {
@@ -204,16 +219,19 @@ static nibble_status lay_out(nb_writer *w, nibble_error *err) {
   return NIBBLE_OK;
 }
 
-static nibble_status open_shard(shard *s, nibble_error *err) {
+static const char *shard_name(const shard *s) { return strrchr(s->path, '/') + 1; }
+
+static nibble_status open_shard(const nb_writer *w, shard *s, nibble_error *err) {
   if (s->fd >= 0) return NIBBLE_OK;
-  s->fd = open(s->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  return s->fd >= 0 ? NIBBLE_OK : nb_fail_errno(err, "%s: cannot create it", s->path);
+  if (w->file < 0) return nb_folder_create(&w->folder, shard_name(s), &s->fd, err);
+  s->fd = fcntl(w->file, F_DUPFD_CLOEXEC, 0);
+  return s->fd >= 0 ? NIBBLE_OK : nb_fail_errno(err, "%s: cannot write", s->path);
 }
 
 /* All of its bytes are there: the header goes in, and the descriptor is free for another shard. */
 static nibble_status finish_shard(nb_writer *w, shard *s, nibble_error *err) {
   nb_buf buf = {0};
-  nibble_status status = open_shard(s, err);
+  nibble_status status = open_shard(w, s, err);
   if (status != NIBBLE_OK) return status;
   uint64_t length = s->data_start - LENGTH_BYTES;
   for (int i = 0; i < LENGTH_BYTES; i++) nb_buf_append(&buf, &(char){(char)(length >> 8 * i & 0xff)}, 1);
@@ -245,7 +263,7 @@ nibble_status nb_writer_begin(nb_writer *w, size_t index, int64_t count, nibble_
   w->next++;
   e->begun = true;
   /* A shard may be finished before an empty tensor of it is begun, so it is not opened for that. */
-  if (bytes && (status = open_shard(s, err)) != NIBBLE_OK) return status;
+  if (bytes && (status = open_shard(w, s, err)) != NIBBLE_OK) return status;
   if (!e->is_variable) return NIBBLE_OK;
   uint64_t spared = e->bytes - bytes;
   e->offset = s->variable_at;
@@ -285,10 +303,10 @@ static nibble_status write_index(nb_writer *w, nibble_error *err) {
     nb_buf_puts(&buf, i ? ",\n    " : "\n    ");
     nb_json_put_string(&buf, e->name);
     nb_buf_puts(&buf, ": ");
-    nb_json_put_string(&buf, strrchr(w->shards[e->shard].path, '/') + 1);
+    nb_json_put_string(&buf, shard_name(&w->shards[e->shard]));
   }
   nb_buf_puts(&buf, "\n  }\n}\n");
-  nibble_status status = nb_write_file_in(w->folder, "model.safetensors.index.json", &buf, err);
+  nibble_status status = nb_write_file_in(&w->folder, "model.safetensors.index.json", &buf, err);
   nb_buf_free(&buf);
   return status;
 }
@@ -322,8 +340,7 @@ void nb_writer_close(nb_writer *w) {
   free(w->entries);
   free(w->order);
   free(w->shards);
-  free(w->folder);
-  free(w->single_file);
+  free((char *)(uintptr_t)w->folder.path);
   free(w);
 }
 

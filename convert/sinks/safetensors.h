@@ -4,7 +4,7 @@
  * A header's JSON is written last, into space that was reserved and padded, so nothing is ever held back in memory.
  * Inside a shard tensors lie as the safetensors library sorts them (by dtype, then name), which keeps each aligned.
  *
- *   nb_writer_open(&w, folder, max_shard_size);
+ *   nb_writer_open(&folder, max_shard_size, &w, err);
  *   nb_writer_declare(w, "a.weight", NB_U8, shape, 2, err); ...
  *   nb_writer_begin(w, i, bytes) -> pwrite at any offset of the tensor -> next tensor
  *   nb_writer_finish(w); nb_writer_close(w) */
@@ -12,14 +12,15 @@
 #define NB_CONVERT_SINKS_SAFETENSORS_H
 
 #include "base/dtype.h"
-#include "base/status.h"
+#include "base/folder.h"
 
 typedef struct nb_writer nb_writer;
 
-/* max_shard_size in bytes; 0 means 5 GB. `single_file` is NULL, or the
- * file's path when the output is one named file rather than model*.safetensors in `folder`. */
-nibble_status nb_writer_open(const char *folder, const char *single_file, uint64_t max_shard_size, nb_writer **out,
-                             nibble_error *err);
+/* Makes model*.safetensors in `folder`, which must stay open. max_shard_size in bytes; 0 means 5 GB. */
+nibble_status nb_writer_open(const nb_folder *folder, uint64_t max_shard_size, nb_writer **out, nibble_error *err);
+
+/* Writes one file, which is open for writing and empty; `path` is for messages. */
+nibble_status nb_writer_open_file(int fd, const char *path, nb_writer **out, nibble_error *err);
 
 /* Declares the next tensor. Names are checked: not empty, no duplicate, no path that leads elsewhere. */
 nibble_status nb_writer_declare(nb_writer *writer, const char *name, nb_dtype dtype, const int64_t *shape, int ndim,

@@ -1,7 +1,5 @@
 #include <gtest/gtest.h>
 
-#include <sys/stat.h>
-#include <unistd.h>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -12,19 +10,11 @@ extern "C" {
 #include "base/checked.h"
 #include "base/dtype.h"
 #include "base/parallel.h"
-#include "base/stage.h"
 #include "base/str.h"
 #include "base/strmap.h"
 }
 
 namespace {
-
-std::string TempDir() {
-  char path[] = "/tmp/nibble-test-XXXXXX";
-  return mkdtemp(path);
-}
-
-bool Exists(const std::string &path) { return access(path.c_str(), F_OK) == 0; }
 
 TEST(Checked, RefusesOverflow) {
   uint64_t u = 7;
@@ -111,55 +101,6 @@ TEST(Strmap, FindsWhatWasAddedAndRefusesTwice) {
   }
   EXPECT_FALSE(nb_strmap_find(&map, "layer", 5, &value));
   nb_strmap_free(&map);
-}
-
-TEST(Stage, AppearsWholeOrNotAtAll) {
-  std::string dir = TempDir(), dst = dir + "/out";
-  nibble_error err;
-  nb_stage stage;
-  ASSERT_EQ(nb_stage_begin(&stage, (dst + "/").c_str(), false, &err), NIBBLE_OK) << err.message;
-  std::string partial = stage.path;
-  ASSERT_EQ(nb_write_file((partial + "/a").c_str(), "one", 3, &err), NIBBLE_OK);
-  EXPECT_FALSE(Exists(dst));
-  nb_stage second;
-  EXPECT_EQ(nb_stage_begin(&second, dst.c_str(), false, &err), NIBBLE_SYSTEM); /* locked */
-  ASSERT_EQ(nb_stage_commit(&stage, true, &err), NIBBLE_OK) << err.message;
-  EXPECT_TRUE(Exists(dst + "/a"));
-  EXPECT_FALSE(Exists(partial));
-
-  EXPECT_EQ(nb_stage_begin(&stage, dst.c_str(), false, &err), NIBBLE_USAGE);
-  ASSERT_EQ(nb_stage_begin(&stage, dst.c_str(), true, &err), NIBBLE_OK);
-  ASSERT_EQ(nb_write_file((partial + "/b").c_str(), "two", 3, &err), NIBBLE_OK);
-  EXPECT_TRUE(Exists(dst + "/a"));
-  ASSERT_EQ(nb_stage_commit(&stage, false, &err), NIBBLE_OK) << err.message;
-  EXPECT_TRUE(Exists(dst + "/b"));
-  EXPECT_FALSE(Exists(dst + "/a"));
-  EXPECT_FALSE(Exists(partial));
-}
-
-TEST(Stage, AFolderThatIsMissingEndsItAtOnce) {
-  std::string dst = TempDir() + "/none/out";
-  nibble_error err;
-  nb_stage stage;
-  EXPECT_EQ(nb_stage_begin(&stage, dst.c_str(), false, &err), NIBBLE_SYSTEM);
-  EXPECT_EQ(nb_stage_begin_file(&stage, dst.c_str(), true, &err), NIBBLE_SYSTEM);
-  EXPECT_NE(std::string(err.message).find(dst + ".partial: No such file"), std::string::npos) << err.message;
-}
-
-TEST(Stage, RemovesWhatAKilledRunLeft) {
-  std::string dir = TempDir(), dst = dir + "/out";
-  mkdir((dst + ".partial").c_str(), 0777);
-  nibble_error err;
-  ASSERT_EQ(nb_write_file((dst + ".partial/stale").c_str(), "x", 1, &err), NIBBLE_OK);
-  nb_stage stage;
-  ASSERT_EQ(nb_stage_begin(&stage, dst.c_str(), false, &err), NIBBLE_OK) << err.message;
-  EXPECT_FALSE(Exists(dst + ".partial/stale"));
-  nb_stage_abort(&stage);
-  EXPECT_FALSE(Exists(dst + ".partial"));
-  ASSERT_EQ(nb_stage_begin_file(&stage, dst.c_str(), false, &err), NIBBLE_OK) << err.message;
-  ASSERT_EQ(nb_write_file(stage.path, "x", 1, &err), NIBBLE_OK);
-  ASSERT_EQ(nb_stage_commit(&stage, true, &err), NIBBLE_OK) << err.message;
-  EXPECT_TRUE(Exists(dst));
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include <chrono>
 #include <thread>
@@ -127,6 +129,115 @@ TEST_F(HardeningTest, AFolderThatCannotBeWrittenToIsTheSystemsNo) {
   EXPECT_EQ(r.code, 4) << r.err;
   EXPECT_NE(r.err.find(disk), std::string::npos) << r.err;
   if (geteuid() == 0) umount(disk.c_str());
+}
+
+// What a destination holds is looked at: only a model gives way to a folder, only a file to a file.
+TEST_F(HardeningTest, ForceReplacesNothingThatIsNoModel) {
+  const std::string src = folder_ / "src", home = folder_ / "home", device = folder_ / "device";
+  std::filesystem::create_directories(home + "/.ssh");
+  WriteFile(home + "/.ssh/id", "secret");
+  std::vector<std::string> places = {home, home + "/.ssh/id"};
+  mkfifo((folder_ / "fifo").c_str(), 0600);
+  places.push_back(folder_ / "fifo");
+  if (geteuid() == 0 && mknod(device.c_str(), S_IFCHR | 0600, makedev(1, 3)) == 0) places.push_back(device);
+  for (const std::string &to : places) {
+    for (const std::string &command : {"convert " + src + " " + to, Quantize(to), "init " + src + " " + to}) {
+      CommandResult r = Nibble(command + " --force");
+      EXPECT_EQ(r.code, 2) << command << r.err;
+      EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
+      EXPECT_TRUE(Exists(to) && !Exists(to + ".partial")) << command;
+    }
+    if (to == home + "/.ssh/id") continue;
+    EXPECT_EQ(Nibble("logits " + src + " --ids 1 --force --out " + to).code, 2) << to;
+    EXPECT_EQ(Nibble("verify " + src + " --force --report " + to).code, 2) << to;
+    EXPECT_EQ(Nibble("verify " + src + " --force --certificate " + to).code, 2) << to;
+  }
+  EXPECT_EQ(ReadFile(home + "/.ssh/id"), "secret");
+  std::filesystem::create_directory(folder_ / "empty");
+  EXPECT_EQ(Nibble(Quantize(folder_ / "empty")).code, 0);
+  EXPECT_EQ(Nibble(Quantize(folder_ / "empty")).code, 2);
+  EXPECT_EQ(Nibble(Quantize(folder_ / "empty") + " --force").code, 0);
+}
+
+TEST_F(HardeningTest, NoOutputTakesThePlaceOfAnInput) {
+  const std::string src = folder_ / "src", weights = src + "/model.safetensors", config = src + "/config.json";
+  const std::string want_weights = ReadFile(weights), want_config = ReadFile(config);
+  symlink(src.c_str(), (folder_ / "alias").c_str());
+  for (const std::string &to : {src, weights, config, folder_.path(), folder_ / "alias/config.json"}) {
+    for (const std::string &command :
+         {"convert " + src + " " + to, Quantize(to), "init " + src + " " + to, "logits " + src + " --ids 1 --out " + to,
+          "verify " + src + " --report " + to, "verify " + src + " --certificate " + to}) {
+      CommandResult r = Nibble(command + " --force");
+      EXPECT_EQ(r.code, 2) << command << r.err;
+    }
+  }
+  EXPECT_TRUE(ReadFile(weights) == want_weights && ReadFile(config) == want_config);
+  EXPECT_EQ(ListFolder(src).size(), 2u);
+}
+
+TEST_F(HardeningTest, ReportsAndCertificatesReplaceWhatNibbleWrote) {
+  const std::string verify = "verify " + (folder_ / "src") + " --against " + (folder_ / "src") + " --no-certificate ";
+  for (const char *option : {"--report ", "--certificate "}) {
+    const std::string notes = folder_ / "notes", command = verify + option + notes;
+    for (const char *text : {"notes", "{\"name\": \"package\"}", "<!DOCTYPE html>\n<p>mine"}) {
+      WriteFile(notes, text);
+      CommandResult r = Nibble(command);
+      EXPECT_TRUE(r.code == 2 || r.code == 3) << command << r.code << r.err;
+      EXPECT_EQ(ReadFile(notes), text);
+    }
+    chmod(notes.c_str(), 0600);
+    EXPECT_EQ(Nibble(command + " --force").code, 0);
+    EXPECT_NE(ReadFile(notes).find("nibble"), std::string::npos);
+    CommandResult r = Nibble(command);
+    EXPECT_EQ(r.code, 0) << r.err;
+    struct stat info = {};
+    EXPECT_EQ(stat(notes.c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 0777, 0600u) << "the mode of what was replaced";
+  }
+}
+
+// Each of these opened it and waited for a writer.
+TEST_F(HardeningTest, AFifoInTheModelIsRefusedAtOnce) {
+  const std::string src = folder_ / "src";
+  for (const char *name : {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}) {
+    const std::string path = src + "/" + name, bytes = ReadFile(path);
+    std::filesystem::remove(path);
+    ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+    for (const std::string &command :
+         {"inspect " + src, "verify " + src, "convert " + src + " " + (folder_ / "out") + " --force",
+          "logits " + src + " --ids 1 --force --out " + (folder_ / "l"), "tokenize " + src}) {
+      CommandResult r = Shell("timeout 60 $NIBBLE " + command + " --quiet");
+      EXPECT_NE(r.code, 124) << name << ": " << command;
+      EXPECT_TRUE(r.code >= 0 && r.code <= 3) << name << ": " << command << r.err;
+    }
+    std::filesystem::remove(path);
+    if (!bytes.empty()) WriteFile(path, bytes);
+  }
+  mkfifo((folder_ / "text").c_str(), 0600);
+  CommandResult r = Shell("timeout 60 $NIBBLE ppl " + (folder_ / "src") + " --text " + (folder_ / "text"));
+  EXPECT_EQ(r.code, 3) << r.err;
+}
+
+TEST_F(HardeningTest, ALimitOnTheSizeOfFilesIsTheSystemsNo) {
+  for (const std::string &command :
+       {Quantize(folder_ / "out"), "convert " + (folder_ / "src") + " " + (folder_ / "out"),
+        "logits " + (folder_ / "src") + " --ids 1,2,3,4,5,6,7,8 --out " + (folder_ / "out")}) {
+    CommandResult r = Shell("ulimit -f 2; $NIBBLE " + command);
+    EXPECT_EQ(r.code, 4) << command << r.err;
+    EXPECT_EQ(ListFolder(folder_.path()), (std::vector<std::string>{"config.json", "src"})) << command;
+  }
+}
+
+TEST_F(HardeningTest, ClosedDescriptorsAreNotTakenForTheOutput) {
+  ASSERT_EQ(Nibble(Quantize(folder_ / "wanted")).code, 0);
+  for (const char *closed : {"<&-", "2>&-", "<&- 2>&-"}) {
+    CommandResult r = Shell("$NIBBLE " + Quantize(folder_ / "out") + " --force " + closed);
+    EXPECT_EQ(r.code, 0) << closed;
+    EXPECT_EQ(ReadFile(folder_ / "out/model.safetensors"), ReadFile(folder_ / "wanted/model.safetensors")) << closed;
+  }
+  CommandResult r =
+      Shell("$NIBBLE logits " + (folder_ / "src") + " --ids 1 --out " + (folder_ / "l") + " <&- >&- 2>&-");
+  EXPECT_EQ(r.code, 4) << "what it has to say cannot be said";
 }
 
 TEST_F(HardeningTest, AnAddressSpaceTooSmallIsReportedNotCrashedInto) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tests/checkpoint_files.h"
+#include "tests/open_folder.h"
 #include "tests/support.h"
 
 extern "C" {
@@ -39,12 +40,21 @@ struct Checkpoint : nb_checkpoint {
 };
 
 struct Writer {
+  OpenFolder folder;
+  int file = -1;
   nb_writer *w = nullptr;
   nibble_error err = {};
-  Writer(const std::string &folder, uint64_t max_shard_size, const char *single_file = nullptr) {
-    EXPECT_EQ(nb_writer_open(folder.c_str(), single_file, max_shard_size, &w, &err), NIBBLE_OK);
+  Writer(const std::string &path, uint64_t max_shard_size) : folder(path) {
+    EXPECT_EQ(nb_writer_open(folder.get(), max_shard_size, &w, &err), NIBBLE_OK);
   }
-  ~Writer() { nb_writer_close(w); }
+  Writer(const std::string &path, const std::string &name) : folder(path) {
+    EXPECT_EQ(nb_folder_create(folder.get(), name.c_str(), &file, &err), NIBBLE_OK) << err.message;
+    EXPECT_EQ(nb_writer_open_file(file, (path + "/" + name).c_str(), &w, &err), NIBBLE_OK);
+  }
+  ~Writer() {
+    nb_writer_close(w);
+    if (file >= 0) close(file);
+  }
   nibble_status Declare(const std::string &name, nb_dtype dtype, const std::vector<int64_t> &shape) {
     return nb_writer_declare(w, name.c_str(), dtype, shape.data(), (int)shape.size(), &err);
   }
@@ -177,7 +187,7 @@ TEST(Writer, CutsShardsAsTransformersDoes) {
 TEST(Writer, TakesLengthsThatAreKnownLate) {
   TempFolder dir;
   std::string path = dir / "one.safetensors";
-  Writer w("", 0, path.c_str());
+  Writer w(dir.path(), "one.safetensors");
   ASSERT_EQ(nb_writer_declare_upto(w.w, "s1", 1000, &w.err), NIBBLE_OK);
   ASSERT_EQ(w.Declare("w", NB_F32, {1}), NIBBLE_OK);
   ASSERT_EQ(nb_writer_declare_upto(w.w, "s0", 1000, &w.err), NIBBLE_OK);

@@ -151,8 +151,12 @@ TEST(Convert, ReplacesNothingUnasked) {
   WriteFile(dst + "/mine", "x");
   EXPECT_EQ(ConvertTo(src + " " + dst), 2);
   EXPECT_EQ(ListFolder(dst), (std::vector<std::string>{"mine"}));
+  EXPECT_EQ(ConvertTo("--force " + src + " " + dst), 2); /* it is no model */
+  EXPECT_EQ(ListFolder(dst), (std::vector<std::string>{"mine"}));
+  std::filesystem::remove(dst + "/mine");
+  EXPECT_EQ(ConvertTo(src + " " + dst), 0);
+  EXPECT_EQ(ConvertTo(src + " " + dst), 2);
   EXPECT_EQ(ConvertTo("--force " + src + " " + dst), 0);
-  EXPECT_FALSE(Exists(dst + "/mine"));
   EXPECT_EQ(ConvertTo("--force " + dst + " " + dst, &err), 2); /* it would remove what it reads */
   EXPECT_NE(err.find("would replace the source"), std::string::npos) << err;
   EXPECT_EQ(ConvertTo("--force " + dst + "/model.safetensors " + dir.path()), 2);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tests/gguf_files.h"
+#include "tests/open_folder.h"
 #include "tests/support.h"
 
 extern "C" {
@@ -163,7 +164,7 @@ TEST(GgufSidefiles, AreMadeFromTheMetadata) {
   nb_checkpoint c;
   nibble_error err;
   ASSERT_EQ(nb_checkpoint_open(Golden("gguf/tiny.gguf").c_str(), &c, &err), NIBBLE_OK) << err.message;
-  ASSERT_EQ(nb_sidefiles_copy(&c, out.path().c_str(), nullptr, &err), NIBBLE_OK) << err.message;
+  ASSERT_EQ(nb_sidefiles_copy(&c, OpenFolder(out.path()).get(), nullptr, &err), NIBBLE_OK) << err.message;
   nb_checkpoint_close(&c);
   EXPECT_EQ(ListFolder(out.path()),
             (std::vector<std::string>{"chat_template.jinja", "generation_config.json", "special_tokens_map.json",
@@ -185,7 +186,7 @@ TEST(GgufSidefiles, WarnOfATokenizerThatIsNotConverted) {
   progress.ctx = &warning;
   progress.warning = [](void *ctx, const char *message) { *(std::string *)ctx += message; };
   ASSERT_EQ(nb_checkpoint_open((dir / "m.gguf").c_str(), &c, &err), NIBBLE_OK) << err.message;
-  EXPECT_EQ(nb_sidefiles_copy(&c, out.path().c_str(), &progress, &err), NIBBLE_OK) << err.message;
+  EXPECT_EQ(nb_sidefiles_copy(&c, OpenFolder(out.path()).get(), &progress, &err), NIBBLE_OK) << err.message;
   nb_checkpoint_close(&c);
   EXPECT_NE(warning.find("kind 'rwkv'"), std::string::npos) << warning;
   EXPECT_EQ(ListFolder(out.path()), (std::vector<std::string>{"generation_config.json"}));
@@ -198,7 +199,7 @@ TEST(GgufSidefiles, RefuseAFamilyWithoutNames) {
   nibble_error err;
   ASSERT_EQ(nb_checkpoint_open((dir / "m.gguf").c_str(), &c, &err), NIBBLE_OK) << err.message;
   EXPECT_STREQ(c.config.model_type, "gguf-mamba");
-  EXPECT_EQ(nb_sidefiles_copy(&c, out.path().c_str(), nullptr, &err), NIBBLE_BAD_INPUT);
+  EXPECT_EQ(nb_sidefiles_copy(&c, OpenFolder(out.path()).get(), nullptr, &err), NIBBLE_BAD_INPUT);
   EXPECT_TRUE(ListFolder(out.path()).empty());
   nb_checkpoint_close(&c);
 }

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "tests/open_folder.h"
 #include "tests/support.h"
 
 extern "C" {
@@ -99,9 +100,10 @@ TEST(Writer, MatchesTransformersShardsByteForByte) {
   Expected expected;
   const cJSON *file = expected.File("sharded");
   TempFolder out;
+  OpenFolder folder(out.path());
   nb_writer *w;
   nibble_error err;
-  ASSERT_EQ(nb_writer_open(out.path().c_str(), nullptr, 6000, &w, &err), NIBBLE_OK);
+  ASSERT_EQ(nb_writer_open(folder.get(), 6000, &w, &err), NIBBLE_OK);
   auto each = [&](auto fn) {
     size_t i = 0;
     for (const cJSON *t = file->child; t; t = t->next) {

@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include "tests/open_folder.h"
 #include "tests/support.h"
 
 extern "C" {
@@ -537,7 +538,7 @@ TEST_F(GptqCommand, ReadsModelsThatOnlyHaveQuantizeConfig) {
   nibble_error err;
   ASSERT_EQ(nb_json_load((folder_ / "old/config.json").c_str(), &json, &err), NIBBLE_OK) << err.message;
   cJSON_DeleteItemFromObject(json, "quantization_config");
-  ASSERT_EQ(nb_json_save((folder_ / "old/config.json").c_str(), json, &err), NIBBLE_OK) << err.message;
+  ASSERT_EQ(nb_json_save_in(OpenFolder(folder_ / "old").get(), "config.json", json, &err), NIBBLE_OK) << err.message;
   cJSON_Delete(json);
   CommandResult r = Nibble(logits + (folder_ / "have.safetensors") + " " + (folder_ / "old"));
   ASSERT_EQ(r.code, 0) << r.err;
@@ -646,6 +647,43 @@ TEST_F(GptqCommand, NamesAWorkFolderThatIsNotItsOwn) {
   EXPECT_EQ(r.code, 2);
   EXPECT_NE(r.err.find("letter.txt"), std::string::npos) << r.err;
   EXPECT_EQ(ReadFile(folder_ / "mine/letter.txt"), "dear");
+}
+
+// Nothing of a folder that no calibration made is removed, also where its files have a calibration's names.
+TEST_F(GptqCommand, TakesNoWorkFolderThatItDidNotMake) {
+  const std::string mine = folder_ / "mine", victim = folder_ / "victim";
+  std::filesystem::create_directory(mine);
+  WriteFile(victim, "text");
+  for (const char *name : {"settings.json", "x.layer", "activations-1"}) WriteFile(mine + "/" + name, "{}");
+  symlink(mine.c_str(), (folder_ / "link").c_str());
+  for (const std::string &to : {mine, folder_ / "link", folder_ / "link/", victim}) {
+    for (const char *more : {"", " --resume"}) {
+      CommandResult r = Nibble(Args("out", "--work-dir " + to + more));
+      EXPECT_EQ(r.code, 2) << to << more << r.err;
+      EXPECT_NE(r.err.find("in the way"), std::string::npos) << r.err;
+    }
+  }
+  EXPECT_EQ(ListFolder(mine).size(), 3u);
+  EXPECT_EQ(ReadFile(victim), "text");
+  std::filesystem::create_directory(folder_ / "empty");
+  EXPECT_EQ(Nibble(Args("out", "--work-dir " + (folder_ / "empty"))).code, 0);
+}
+
+TEST_F(GptqCommand, WritesThroughNoLinkInItsWorkFolder) {
+  if (!KillAfter("model.layers.1.self_attn.o_proj"))
+    GTEST_SKIP() << "skipped: the run was over before it could be killed";
+  const std::string victim = folder_ / "victim",
+                    planted = folder_ / "cut.work/model.layers.2.mlp.up_proj.weight.layer.new";
+  WriteFile(victim, "text");
+  for (bool hard : {false, true}) {
+    std::filesystem::remove(planted);
+    ASSERT_EQ(hard ? link(victim.c_str(), planted.c_str()) : symlink(victim.c_str(), planted.c_str()), 0);
+    CommandResult r = Nibble(Args("cut", "--resume"));
+    EXPECT_EQ(r.code, 2) << r.err;
+    EXPECT_EQ(ReadFile(victim), "text");
+  }
+  std::filesystem::remove(planted);
+  EXPECT_EQ(Nibble(Args("cut", "--resume")).code, 0);
 }
 
 }  // namespace
