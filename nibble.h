@@ -708,7 +708,9 @@ typedef struct nibble_verify_options {
   const char *certificate; /* file for the certificate; NULL: nibble.json in the artifact's folder, if `against` is
                               given and the folder can be written to */
   bool no_certificate;     /* writes none, unless `certificate` is given */
-  bool check_only;         /* measures nothing: are the files (the original's too, if given) the certified ones? */
+  bool check_only;         /* measures nothing: are the files (the original's too, if given) the certified ones, and do
+                              the certificate's figures keep to its thresholds and to those given here? What it says
+                              is the result: depth, weights, behaviour. It is not signed */
   const char *report;      /* HTML file to write; NULL: none */
   bool sensitivity;        /* measures block_sensitivity, which takes as long as some windows; `report` does, too */
   nibble_progress progress;
@@ -730,6 +732,7 @@ typedef struct nibble_verification {
 
   const nibble_behaviour *behaviour; /* NULL: not compared */
   nibble_thresholds thresholds;
+  const char *depth; /* how far it went: "structure", "weights", "behaviour" */
 } nibble_verification;
 
 /* Checks an artifact: its structure, with `against` every weight, with `text` its behaviour. NIBBLE_CHECK_FAILED, with

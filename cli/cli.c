@@ -215,6 +215,18 @@ double cli_double(const struct argp_state *state, const char *option, const char
   return value;
 }
 
+double cli_share(const struct argp_state *state, const char *option, const char *text, double max) {
+  char *end;
+  double value = strtod(text, &end);
+  bool percent = *end == '%';
+  if (percent) value /= 100;
+  if (end == text || end[percent] || !(value > 0 && value <= max))
+    argp_error(state, "%s %s: a share up to %g is wanted, such as 0.7 or 70%%", option, text, max);
+  if (!percent && value > 1)
+    argp_error(state, "%s %s: %g as a share is %g%%; write %s%% for percent", option, text, value, 100 * value, text);
+  return value;
+}
+
 int32_t *cli_ids(const struct argp_state *state, const char *option, const char *text, size_t *count) {
   size_t most = 1;
   for (const char *p = text; *p; p++) most += *p == ',';

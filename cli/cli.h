@@ -42,6 +42,10 @@ uint64_t cli_size(const struct argp_state *state, const char *option, const char
 int64_t cli_int(const struct argp_state *state, const char *option, const char *text, int64_t min, int64_t max);
 double cli_double(const struct argp_state *state, const char *option, const char *text, double min, double max);
 
+/* A share: "0.7" or "70%"; calls argp_error if it is not in (0, max]. A number above 1 needs its sign, so that nobody's
+ * 5 for 5% is taken for 500%. */
+double cli_share(const struct argp_state *state, const char *option, const char *text, double max);
+
 /* Token ids separated by commas, malloc'd; calls argp_error on anything else. */
 int32_t *cli_ids(const struct argp_state *state, const char *option, const char *text, size_t *count);
 

@@ -43,8 +43,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_INT8: v->int8 = cli_int8(state, arg); return 0;
     case OPT_PROFILE: v->profile = arg; return 0;
     case OPT_MAX_KL: v->max_kl = cli_double(state, "--max-kl", arg, 1e-9, 1e3); return 0;
-    case OPT_MAX_PPL: v->max_ppl_increase = cli_double(state, "--max-ppl-increase", arg, 1e-9, 1e6) / 100; return 0;
-    case OPT_MIN_TOP1: v->min_top1 = cli_double(state, "--min-top1", arg, 1e-9, 100) / 100; return 0;
+    case OPT_MAX_PPL: v->max_ppl_increase = cli_share(state, "--max-ppl-increase", arg, 1e4); return 0;
+    case OPT_MIN_TOP1: v->min_top1 = cli_share(state, "--min-top1", arg, 1); return 0;
     case OPT_CERTIFICATE: v->certificate = arg; return 0;
     case OPT_NO_CERTIFICATE: v->no_certificate = true; return 0;
     case OPT_CHECK_ONLY: v->check_only = true; return 0;
@@ -64,12 +64,16 @@ static const struct argp_option own_options[] = {
     {"int8", OPT_INT8, "weight-only|llm.int8", 0, "How int8 weights are multiplied (default: weight-only)", 0},
     {"profile", OPT_PROFILE, "strict|normal|loose", 0, "Thresholds for the behaviour (default: normal)", 1},
     {"max-kl", OPT_MAX_KL, "NATS", 0, "Largest mean KL divergence", 1},
-    {"max-ppl-increase", OPT_MAX_PPL, "PERCENT", 0, "Largest increase of perplexity", 1},
-    {"min-top1", OPT_MIN_TOP1, "PERCENT", 0, "Least share of tokens at which both find the same one likeliest", 1},
+    {"max-ppl-increase", OPT_MAX_PPL, "SHARE", 0, "Largest increase of perplexity: 0.05 or 5%", 1},
+    {"min-top1", OPT_MIN_TOP1, "SHARE", 0,
+     "Least share of tokens at which both find the same one likeliest: 0.95 or 95%", 1},
     {"certificate", OPT_CERTIFICATE, "FILE", 0,
      "Where the certificate stands (default: nibble.json in ARTIFACT, written with --against)", 2},
     {"no-certificate", OPT_NO_CERTIFICATE, NULL, 0, "Write none", 2},
-    {"check-only", OPT_CHECK_ONLY, NULL, 0, "Measure nothing: are the files still the certified ones?", 2},
+    {"check-only", OPT_CHECK_ONLY, NULL, 0,
+     "Measure nothing: are the files still the certified ones, and do the certificate's figures keep to its thresholds "
+     "and to those given?",
+     2},
     {"report", OPT_REPORT, "FILE", 0, "Write an HTML page", 3},
     {"force", OPT_FORCE, NULL, 0, "Replace files of --certificate and --report that nibble did not write", 3},
     {"model-card", OPT_MODEL_CARD, NULL, 0, "Print a Markdown table for a model card", 3},
@@ -152,12 +156,32 @@ static void print_behaviour(const nibble_behaviour *b, bool all) {
   }
 }
 
+static void print_thresholds(const nibble_thresholds *t) {
+  printf("  asked (%s)%*s mean KL at most %.4g, perplexity at most %+.4g%%, likeliest token at least %.4g%%\n",
+         t->profile, (int)(8 - strnlen(t->profile, 8)), "", t->max_kl, 100 * t->max_ppl_increase, 100 * t->min_top1);
+}
+
+static void print_certified(const nibble_verification *v) {
+  const nibble_behaviour *b = v->behaviour;
+  char name[CLI_NAME_ROOM];
+  printf("certified: %s of %zu tensors, %zu packed weights\n", v->depth, v->tensors, v->packed_weights);
+  if (b) {
+    printf("  on %s, %" PRId64 " tokens: mean KL %.5g, perplexity %.4f (%+.3f%%), likeliest token %.2f%%\n",
+           cli_name(name, v->text), b->tokens, b->kl_mean, b->perplexity, 100 * b->ppl_increase,
+           100 * b->top1_agreement);
+    print_thresholds(&v->thresholds);
+  }
+  print_findings(v);
+  if (!v->fault_count) printf("the files are those of the certificate; it is not signed\n");
+}
+
 static void print_text(const nibble_verification *v, bool layers) {
   char a[32];
   printf("structure: %zu tensors, %zu packed weights, %s in %.2f s\n", v->tensors, v->packed_weights,
          cli_bytes(a, v->tensor_bytes), v->structure_seconds);
   print_weights(v, layers);
   print_behaviour(v->behaviour, layers);
+  if (v->behaviour) print_thresholds(&v->thresholds);
   print_findings(v);
 }
 
@@ -243,7 +267,7 @@ static void print_card(const nibble_verification *v) {
   const nibble_behaviour *b = v->behaviour;
   char name[CLI_NAME_ROOM];
   printf("| check (nibble " NIBBLE_VERSION ") | result |\n| --- | --- |\n");
-  printf("| verdict | %s |\n", v->fault_count ? "failed" : "sound");
+  printf("| verdict | %s (%s) |\n", v->fault_count ? "failed" : "sound", v->depth);
   printf("| tensors | %zu, %zu packed weights |\n", v->tensors, v->packed_weights);
   double worst = 0, sum = 0;
   size_t inexact = 0;
@@ -266,6 +290,8 @@ static void print_card(const nibble_verification *v) {
 static void print_json(const nibble_verification *v) {
   cJSON *json = cJSON_CreateObject();
   cJSON_AddBoolToObject(json, "sound", v->fault_count == 0);
+  cJSON_AddStringToObject(json, "depth", v->depth);
+  cJSON_AddBoolToObject(json, "signed", false);
   cJSON_AddNumberToObject(json, "faults", (double)v->fault_count);
   cJSON_AddNumberToObject(json, "warnings", (double)v->warning_count);
   cJSON_AddNumberToObject(json, "tensors", (double)v->tensors);
@@ -307,8 +333,7 @@ int cli_verify(int argc, char **argv) {
   } else if (result && o.model_card) {
     print_card(result);
   } else if (result && o.verify.check_only) {
-    print_findings(result);
-    if (!result->fault_count) printf("the files are those of the certificate\n");
+    print_certified(result);
   } else if (result) {
     print_text(result, o.layers);
   }

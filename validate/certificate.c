@@ -1,9 +1,11 @@
 #include "validate/certificate.h"
 
+#include <dirent.h>
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/checked.h"
@@ -13,9 +15,7 @@
 #include "base/strmap.h"
 #include "model/json.h"
 
-/* Beside the tensors, what decides how they are read. */
-static const char *const meaning_files[] = {"config.json", "tokenizer.json"};
-enum { MEANING_FILES = sizeof meaning_files / sizeof *meaning_files };
+const char *nb_side_name(nb_side side) { return side == NB_ARTIFACT ? "artifact" : "source"; }
 
 static void write_hex(const unsigned char digest[NB_SHA256_BYTES], char out[NB_SHA256_CHARS]) {
   for (unsigned int i = 0; i < NB_SHA256_BYTES; i++) snprintf(out + 2 * i, 3, "%02x", digest[i]);
@@ -83,23 +83,91 @@ static cJSON *tensor_entry(const nb_tensor *t, const char *hash) {
   return NULL;
 }
 
-static nibble_status add_files(const nb_checkpoint *c, cJSON *files, nibble_error *err) {
+/* ---- files ---- */
+
+enum { MAX_FOLDERS_DEEP = 8 };
+
+/* Collects the hashes of a folder's files. */
+typedef struct listing {
+  const nb_checkpoint *checkpoint;
+  const struct stat *own; /* the certificate's file; NULL: it is not there */
+  cJSON *files;
+} listing;
+
+static bool is_covered(const listing *l, const char *name, int depth, const struct stat *info) {
+  static const char *const left_out[] = {"nibble.json", "README.md"};
+  if (name[0] == '.') return false;
+  for (size_t i = 0; depth == 0 && i < sizeof left_out / sizeof *left_out; i++) {
+    if (strcmp(name, left_out[i]) == 0) return false;
+  }
+  return !l->own || l->own->st_dev != info->st_dev || l->own->st_ino != info->st_ino;
+}
+
+static bool has_tensors(const nb_checkpoint *c, const char *path) {
+  for (int i = 0; i < c->file_count; i++) {
+    if (strcmp(c->files[i].path, path) == 0) return true;
+  }
+  return false;
+}
+
+static nibble_status add_folder(const listing *l, const char *folder, const char *below, int depth, nibble_error *err);
+
+/* `name` in the folder, `below` from the artifact's folder on. */
+static nibble_status add_entry(const listing *l, const char *path, const char *name, const char *below, int depth,
+                               nibble_error *err) {
+  struct stat info;
+  char hash[NB_SHA256_CHARS] = "not a file";
+  if (stat(path, &info) != 0 || !is_covered(l, name, depth, &info)) return NIBBLE_OK; /* a link to nowhere */
+  if (S_ISDIR(info.st_mode) && depth < MAX_FOLDERS_DEEP) return add_folder(l, path, below, depth + 1, err);
   nibble_status status = NIBBLE_OK;
-  for (int i = 0; c->folder && status == NIBBLE_OK && i < MEANING_FILES; i++) {
-    char hash[NB_SHA256_CHARS], *path = nb_path_join(c->folder, meaning_files[i]);
-    if (!path) return nb_fail_memory(err, strlen(c->folder));
-    if (access(path, F_OK) == 0) {
-      status = nb_sha256_file(path, hash, err);
-      if (status == NIBBLE_OK && !cJSON_AddStringToObject(files, meaning_files[i], hash))
-        status = nb_fail_memory(err, sizeof(cJSON));
-    }
+  if (has_tensors(l->checkpoint, path))
+    snprintf(hash, sizeof hash, "tensors");
+  else if (S_ISREG(info.st_mode))
+    status = nb_sha256_file(path, hash, err);
+  if (status == NIBBLE_OK && !cJSON_AddStringToObject(l->files, below, hash))
+    status = nb_fail_memory(err, sizeof(cJSON));
+  return status;
+}
+
+static nibble_status add_folder(const listing *l, const char *folder, const char *below, int depth, nibble_error *err) {
+  struct dirent **entries;
+  int count = scandir(folder, &entries, NULL, alphasort);
+  if (count < 0) return nb_fail_errno(err, "%s", folder);
+  nibble_status status = NIBBLE_OK;
+  for (int i = 0; i < count; i++) {
+    const char *name = entries[i]->d_name;
+    char *path = nb_path_join(folder, name), *inside = *below ? nb_path_join(below, name) : strdup(name);
+    if (status == NIBBLE_OK)
+      status = path && inside ? add_entry(l, path, name, inside, depth, err) : nb_fail_memory(err, strlen(folder));
+    free(path);
+    free(inside);
+    free(entries[i]);
+  }
+  free(entries);
+  return status;
+}
+
+static nibble_status add_meaning_files(const listing *l, nibble_error *err) {
+  static const char *const names[] = {"config.json", "tokenizer.json"}; /* what decides how tensors are read */
+  nibble_status status = NIBBLE_OK;
+  for (size_t i = 0; status == NIBBLE_OK && i < sizeof names / sizeof *names; i++) {
+    char *path = nb_path_join(l->checkpoint->folder, names[i]);
+    status = path ? add_entry(l, path, names[i], names[i], 0, err) : nb_fail_memory(err, sizeof(cJSON));
     free(path);
   }
   return status;
 }
 
-nibble_status nb_certificate_tensors(const nb_checkpoint *c, const nibble_progress *progress, cJSON **tensors,
-                                     cJSON **files, nibble_error *err) {
+static nibble_status add_files(const nb_checkpoint *c, nb_side side, const char *certificate, cJSON *files,
+                               nibble_error *err) {
+  struct stat own;
+  listing l = {.checkpoint = c, .own = certificate && stat(certificate, &own) == 0 ? &own : NULL, .files = files};
+  if (!c->folder) return NIBBLE_OK;
+  return side == NB_ARTIFACT ? add_folder(&l, c->folder, "", 0, err) : add_meaning_files(&l, err);
+}
+
+nibble_status nb_certificate_hashes(const nb_checkpoint *c, nb_side side, const nibble_verify_options *o,
+                                    cJSON **tensors, cJSON **files, nibble_error *err) {
   hash_job job = {.checkpoint = c, .hashes = nb_alloc(c->tensor_count + 1, sizeof *job.hashes)};
   *tensors = cJSON_CreateObject();
   *files = cJSON_CreateObject();
@@ -108,7 +176,7 @@ nibble_status nb_certificate_tensors(const nb_checkpoint *c, const nibble_progre
     status = nb_fail_memory(err, c->tensor_count * sizeof *job.hashes);
     goto done;
   }
-  nb_step(progress, "hashing", 0, c->tensor_count, "tensors");
+  nb_step(&o->progress, "hashing", 0, c->tensor_count, "tensors");
   nb_parallel((int64_t)c->tensor_count, 1, hash_tensors, &job);
   if ((status = nb_shared_error_get(&job.failed, err)) != NIBBLE_OK) goto done;
   for (size_t i = 0; i < c->tensor_count && status == NIBBLE_OK; i++) {
@@ -117,7 +185,7 @@ nibble_status nb_certificate_tensors(const nb_checkpoint *c, const nibble_progre
     cJSON_Delete(entry);
     status = nb_fail_memory(err, sizeof(cJSON));
   }
-  if (status == NIBBLE_OK) status = add_files(c, *files, err);
+  if (status == NIBBLE_OK) status = add_files(c, side, o->certificate, *files, err);
 done:
   free(job.hashes);
   if (status != NIBBLE_OK) {
@@ -279,14 +347,29 @@ done:
   return status;
 }
 
-nibble_status nb_certificate_check(const nb_checkpoint *c, const cJSON *certificate, const char *side,
-                                   const nibble_progress *progress, nb_findings *findings, nibble_error *err) {
-  const cJSON *then = nb_json_object(certificate, side);
+nibble_status nb_certificate_compare(const cJSON *now, const cJSON *then, nb_side side, nb_findings *findings,
+                                     nibble_error *err) {
+  static const char *const parts[] = {"tensors", "files"};
+  const cJSON *is = nb_json_object(now, nb_side_name(side)), *was = nb_json_object(then, nb_side_name(side));
+  nibble_status status = NIBBLE_OK;
+  for (size_t i = 0; status == NIBBLE_OK && i < sizeof parts / sizeof *parts; i++) {
+    const cJSON *part = nb_json_object(is, parts[i]), *before = nb_json_object(was, parts[i]);
+    if (part && before)
+      status = compare_entries(part, before, findings, err);
+    else
+      nb_find(findings, NIBBLE_FAULT, "certificate", "", nb_place_tensor(""), "it has no \"%s\"", parts[i]);
+  }
+  return status;
+}
+
+nibble_status nb_certificate_check(const nb_checkpoint *c, const cJSON *certificate, nb_side side,
+                                   const nibble_verify_options *o, nb_findings *findings, nibble_error *err) {
+  const cJSON *then = nb_json_object(certificate, nb_side_name(side));
   const cJSON *tensors_then = nb_json_object(then, "tensors"), *files_then = nb_json_object(then, "files");
   if (!tensors_then || !files_then)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: its certificate names no hashes of the %s", c->path, side);
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: its certificate names no hashes of the %s", c->path, nb_side_name(side));
   cJSON *tensors, *files;
-  nibble_status status = nb_certificate_tensors(c, progress, &tensors, &files, err);
+  nibble_status status = nb_certificate_hashes(c, side, o, &tensors, &files, err);
   if (status != NIBBLE_OK) return status;
   status = compare_entries(tensors, tensors_then, findings, err);
   if (status == NIBBLE_OK) status = compare_entries(files, files_then, findings, err);

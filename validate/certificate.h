@@ -12,10 +12,18 @@ enum { NB_SHA256_BYTES = 32, NB_SHA256_CHARS = 65 /* hexadecimal digits and a NU
 /* SHA-256 of a file's bytes as they lie. */
 nibble_status nb_sha256_file(const char *path, char out[NB_SHA256_CHARS], nibble_error *err);
 
-/* {NAME: {"dtype", "shape", "sha256"}} of every tensor, and of the files that change what the tensors mean
- * {"config.json": sha256, ...}. Both objects are the caller's. Reads all bytes. */
-nibble_status nb_certificate_tensors(const nb_checkpoint *checkpoint, const nibble_progress *progress, cJSON **tensors,
-                                     cJSON **files, nibble_error *err);
+/* The two models that a certificate is about. */
+typedef enum nb_side { NB_ARTIFACT, NB_SOURCE } nb_side;
+
+/* "artifact", "source": the object of the certificate that has its hashes. */
+const char *nb_side_name(nb_side side);
+
+/* *tensors: {NAME: {"dtype", "shape", "sha256"}} of every tensor. *files: {PATH: sha256}, of an artifact's folder every
+ * file, of a source config.json and tokenizer.json. Left out are nibble.json, the file of the certificate itself,
+ * README.md (where the model card goes) and names with a dot in front; a file of weights has "tensors" in the hash's
+ * place. Both objects are the caller's. Reads all bytes. */
+nibble_status nb_certificate_hashes(const nb_checkpoint *checkpoint, nb_side side, const nibble_verify_options *options,
+                                    cJSON **tensors, cJSON **files, nibble_error *err);
 
 /* Puts `certificate` (a copy) into `path` if that is not NULL, else into nibble.json of the artifact's folder, beside
  * what nibble wrote there before; the file is replaced in one step. NIBBLE_SYSTEM if it cannot be written, NIBBLE_USAGE
@@ -30,9 +38,12 @@ nibble_status nb_certificate_check_place(const nb_checkpoint *artifact, const ch
 /* Loads the certificate that nb_certificate_save wrote. NIBBLE_BAD_INPUT if there is none. The caller's. */
 nibble_status nb_certificate_load(const nb_checkpoint *artifact, const char *path, cJSON **out, nibble_error *err);
 
-/* Compares a checkpoint with one side ("artifact" or "source") of a certificate: a fault for every tensor that is
- * missing, new, or of other bytes, dtype or shape, and for a file that changed. */
-nibble_status nb_certificate_check(const nb_checkpoint *checkpoint, const cJSON *certificate, const char *side,
-                                   const nibble_progress *progress, nb_findings *findings, nibble_error *err);
+/* A fault for every tensor and file that one certificate names for that side and the other does not, or differently. */
+nibble_status nb_certificate_compare(const cJSON *now, const cJSON *then, nb_side side, nb_findings *findings,
+                                     nibble_error *err);
+
+/* The same for a checkpoint as it is now. NIBBLE_BAD_INPUT if the certificate has no hashes of that side. */
+nibble_status nb_certificate_check(const nb_checkpoint *checkpoint, const cJSON *certificate, nb_side side,
+                                   const nibble_verify_options *options, nb_findings *findings, nibble_error *err);
 
 #endif

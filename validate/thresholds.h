@@ -4,8 +4,11 @@
 
 #include "validate/findings.h"
 
-/* The profile's figures, with those that *options sets (not zero) in their place. NIBBLE_USAGE for an unknown profile.
- */
+/* True if the options name a threshold or a profile of them. */
+bool nb_thresholds_asked(const nibble_verify_options *options);
+
+/* The profile's figures, with those that *options sets (not zero) in their place; with check_only and no profile those
+ * alone. NIBBLE_USAGE for an unknown profile. */
 nibble_status nb_thresholds_choose(const nibble_verify_options *options, nibble_thresholds *out, nibble_error *err);
 
 /* A fault for each figure that is missed. */

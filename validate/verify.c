@@ -8,6 +8,7 @@
 #include "convert/checkpoint.h"
 #include "validate/behaviour.h"
 #include "validate/certificate.h"
+#include "validate/certified.h"
 #include "validate/certify.h"
 #include "validate/findings.h"
 #include "validate/report.h"
@@ -25,6 +26,8 @@ typedef struct verification {
   nibble_behaviour behaviour;
   char *names[3];
   char text_sha256[NB_SHA256_CHARS];
+  cJSON *certificate; /* with check_only: what is confirmed, and what it says */
+  nb_certified certified;
 } verification;
 
 static nibble_status verdict(const verification *v, nibble_error *err) {
@@ -94,7 +97,7 @@ static nibble_status check_options(const nibble_verify_options *o, nibble_error 
   if (o->text && !o->against) return nb_fail(err, NIBBLE_USAGE, "--text needs --against: behaviour is compared");
   if (o->text && strcmp(o->text, "-") == 0)
     return nb_fail(err, NIBBLE_USAGE, "--text -: a file is wanted, whose hash the certificate can name");
-  if (!o->text && (o->profile || o->max_kl > 0 || o->max_ppl_increase > 0 || o->min_top1 > 0))
+  if (!o->text && !o->check_only && nb_thresholds_asked(o))
     return nb_fail(err, NIBBLE_USAGE, "thresholds are for the behaviour: --text FILE is wanted, too");
   if (o->check_only && (o->text || o->report))
     return nb_fail(err, NIBBLE_USAGE, "--check-only compares hashes; it measures nothing");
@@ -138,16 +141,35 @@ static nibble_status check_places(const verification *v, const nibble_verify_opt
   return status;
 }
 
+/* What the certificate says becomes the result, as far as it says it. */
+static void show_certified(verification *v) {
+  nibble_verification *p = &v->public;
+  const nb_certified *c = &v->certified;
+  p->depth = nb_depth_name(c->depth);
+  p->original = c->original;
+  p->text = c->text;
+  p->text_sha256 = c->text_sha256;
+  p->tensors = (size_t)c->tensors;
+  p->packed_weights = (size_t)c->packed_weights;
+  p->weights = c->weights.rows;
+  p->weight_count = c->weights.count;
+  if (c->depth < NB_DEPTH_BEHAVIOUR) return;
+  p->behaviour = &c->behaviour;
+  p->thresholds = c->thresholds;
+}
+
 static nibble_status confirm(verification *v, const nibble_verify_options *o, nibble_error *err) {
-  cJSON *certificate;
-  nibble_status status = nb_certificate_load(&v->artifact, o->certificate, &certificate, err);
-  if (status != NIBBLE_OK) return status;
-  status = nb_certificate_check(&v->artifact, certificate, "artifact", &o->progress, &v->findings, err);
+  nibble_thresholds asked = v->public.thresholds;
+  nibble_status status = nb_certificate_load(&v->artifact, o->certificate, &v->certificate, err);
+  if (status == NIBBLE_OK) status = nb_certified_read(v->artifact.path, v->certificate, &v->certified, err);
+  if (status == NIBBLE_OK)
+    status = nb_certificate_check(&v->artifact, v->certificate, NB_ARTIFACT, o, &v->findings, err);
   if (status == NIBBLE_OK && v->has_original)
-    status = nb_certificate_check(&v->original, certificate, "source", &o->progress, &v->findings, err);
-  if (status == NIBBLE_OK) nb_certificate_verdict(certificate, &v->findings);
-  cJSON_Delete(certificate);
-  return status;
+    status = nb_certificate_check(&v->original, v->certificate, NB_SOURCE, o, &v->findings, err);
+  if (status != NIBBLE_OK) return status;
+  nb_certified_judge(v->certificate, &v->certified, nb_thresholds_asked(o) ? &asked : NULL, &v->findings);
+  show_certified(v);
+  return NIBBLE_OK;
 }
 
 static void count(verification *v) {
@@ -163,9 +185,14 @@ static nibble_status measure(verification *v, const nibble_verify_options *o, ni
   if (status == NIBBLE_OK && o->text) status = check_behaviour(v, o, err);
   if (status != NIBBLE_OK) return status;
   count(v);
+  nb_depth depth = o->text ? NB_DEPTH_BEHAVIOUR : o->against ? NB_DEPTH_WEIGHTS : NB_DEPTH_STRUCTURE;
+  if (depth == NB_DEPTH_BEHAVIOUR && !v->public.behaviour) depth = NB_DEPTH_WEIGHTS; /* it could not be run */
+  v->public.depth = nb_depth_name(depth);
   bool certify = o->certificate || (o->against && v->artifact.folder && !o->no_certificate);
-  if (certify) status = nb_certify(&v->public, &v->artifact, v->has_original ? &v->original : NULL, o, err);
-  if (status == NIBBLE_OK && o->report) status = nb_report_save(&v->public, o->report, o->force, err);
+  /* The certificate comes last: it also covers a page that is written into the artifact's folder. */
+  if (o->report) status = nb_report_save(&v->public, o->report, o->force, err);
+  if (status == NIBBLE_OK && certify)
+    status = nb_certify(&v->public, &v->artifact, v->has_original ? &v->original : NULL, o, err);
   return status;
 }
 
@@ -205,6 +232,8 @@ void nibble_verification_free(nibble_verification *verified) {
   nb_findings_free(&v->findings);
   nb_weights_free(&v->weights);
   nb_behaviour_free(&v->behaviour);
+  nb_weights_free(&v->certified.weights);
+  cJSON_Delete(v->certificate);
   nb_checkpoint_close(&v->artifact);
   nb_checkpoint_close(&v->original);
   for (int i = 0; i < 3; i++) free(v->names[i]);

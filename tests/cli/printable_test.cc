@@ -128,7 +128,7 @@ TEST(Printable, NoCommandPrintsAPathAsItIs) {
     check("logits " + q + " --ids 1,2 --force --out " + evil + "l" + json, 0);
     check("hidden " + q + " --ids 1,2 --force --hook layers.0.mlp.down_proj.input --out " + evil + "h" + json, 0);
     check("verify " + q + " --against " + evil + " --text " + text +
-              " --ctx 64 --max-kl 1000 --max-ppl-increase 1000 --min-top1 1e-9" + json,
+              " --ctx 64 --max-kl 1000 --max-ppl-increase 99999% --min-top1 1e-9" + json,
           0);
     for (const char *command : {"inspect ", "memory ", "verify ", "tokenize ", "bench "})
       check(command + none + json, 3);
@@ -137,7 +137,7 @@ TEST(Printable, NoCommandPrintsAPathAsItIs) {
   }
   CommandResult card =
       check("verify " + q + " --against " + evil + " --text " + text +
-                " --ctx 64 --max-kl 1000 --max-ppl-increase 1000 --min-top1 1e-9 --model-card --report " + evil + "r",
+                " --ctx 64 --max-kl 1000 --max-ppl-increase 99999% --min-top1 1e-9 --model-card --report " + evil + "r",
             0);
   EXPECT_EQ(card.out.find("<b>"), std::string::npos) << card.out;
   EXPECT_TRUE(Shows(ReadFile(model.string() + "r")));

@@ -2,7 +2,7 @@
 #include "model/json.h"
 #include "tests/fuzz/fuzz.h"
 #include "validate/certificate.h"
-#include "validate/certify.h"
+#include "validate/certified.h"
 
 static const char artifact[] =
     "\x40\0\0\0\0\0\0\0{\"norm.weight\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}"
@@ -11,11 +11,15 @@ static const char artifact[] =
 static cJSON *certificate;
 
 static void look(const nb_checkpoint *c) {
-  static const char *const sides[] = {"artifact", "source"};
   nb_findings findings = {0};
   nibble_error err;
-  for (int i = 0; i < 2; i++) nb_certificate_check(c, certificate, sides[i], &(nibble_progress){0}, &findings, &err);
-  nb_certificate_verdict(certificate, &findings);
+  nibble_verify_options o = {.size = sizeof o};
+  for (int side = NB_ARTIFACT; side <= NB_SOURCE; side++)
+    nb_certificate_check(c, certificate, (nb_side)side, &o, &findings, &err);
+  nb_certified certified;
+  if (nb_certified_read("certificate", certificate, &certified, &err) == NIBBLE_OK)
+    nb_certified_judge(certificate, &certified, NULL, &findings);
+  nb_weights_free(&certified.weights);
   nb_findings_free(&findings);
 }
 

@@ -76,6 +76,130 @@ TEST_F(CertificateTest, NoticesAnotherConfig) {
   EXPECT_NE(r.out.find("config.json"), std::string::npos) << r.out;
 }
 
+TEST_F(CertificateTest, CoversEveryFileOfTheFolder) {
+  Copy("nf4");
+  std::filesystem::create_directory(artifact_ + "/1_Pooling");
+  WriteFile(artifact_ + "/1_Pooling/config.json", "{}");
+  WriteFile(artifact_ + "/generation_config.json", "{}");
+  ASSERT_EQ(Nibble(Args("--report " + artifact_ + "/report.html")).code, 0);
+  auto check = [&] { return Nibble("verify " + artifact_ + " --check-only"); };
+  ASSERT_EQ(check().code, 0) << check().out;
+  WriteFile(artifact_ + "/README.md", "the model card");  // not covered: that is where the certificate's table goes
+  WriteFile(artifact_ + "/.gitattributes", "");
+  EXPECT_EQ(check().code, 0) << check().out;
+  struct Change {
+    const char *file, *cause;
+  };
+  for (const Change &c : std::vector<Change>{{"generation_config.json", "certified-part-changed"},
+                                             {"1_Pooling/config.json", "certified-part-changed"},
+                                             {"report.html", "certified-part-changed"},
+                                             {"modeling_llama.py", "certified-part-new"},
+                                             {"pytorch_model.bin", "certified-part-new"},
+                                             {"1_Pooling/README.md", "certified-part-new"}}) {
+    std::string path = artifact_ + "/" + c.file, before = Exists(path) ? ReadFile(path) : "";
+    bool is_new = !Exists(path);
+    WriteFile(path, before + " ");
+    CommandResult r = check();
+    EXPECT_EQ(r.code, 1) << c.file;
+    EXPECT_NE(r.out.find(std::string("fault: ") + c.file), std::string::npos) << r.out;
+    EXPECT_NE(r.out.find(c.cause), std::string::npos) << r.out;
+    std::filesystem::remove(path);
+    r = check();
+    EXPECT_EQ(r.code, is_new ? 0 : 1) << c.file << r.out;
+    if (!is_new) {
+      EXPECT_NE(r.out.find("certified-part-missing"), std::string::npos) << r.out;
+      WriteFile(path, before);
+    }
+  }
+  EXPECT_EQ(check().code, 0);
+}
+
+// Replaces the first `from` after `after` in the certificate.
+void Edit(const std::string &path, const std::string &after, const std::string &from, const std::string &to) {
+  std::string json = ReadFile(path);
+  size_t at = json.find(from, json.find(after));
+  ASSERT_NE(at, std::string::npos) << from;
+  WriteFile(path, json.replace(at, from.size(), to));
+}
+
+TEST_F(CertificateTest, FiguresAreHeldAgainstThresholds) {
+  Copy("nf4");
+  ASSERT_EQ(Nibble(WithText("")).code, 0);
+  std::string path = artifact_ + "/nibble.json", good = ReadFile(path), check = "verify " + artifact_ + " --check-only";
+  CommandResult r = Nibble(check + " --max-kl 100 --min-top1 1%");
+  EXPECT_EQ(r.code, 0) << r.out;
+  EXPECT_NE(r.out.find("certified: behaviour of "), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("it is not signed"), std::string::npos) << r.out;
+  r = Nibble(check + " --max-kl 0.000001");
+  EXPECT_EQ(r.code, 1);
+  EXPECT_NE(r.out.find("kl-too-large"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find(" 1 fault,"), std::string::npos) << r.out;  // and not of a profile that was not asked for
+  EXPECT_EQ(Nibble(check + " --max-ppl-increase 1e-9").code, 1);
+  r = Nibble(check + " --json");
+  EXPECT_NE(r.out.find("\"depth\":\t\"behaviour\""), std::string::npos) << r.out.substr(0, 300);
+  EXPECT_NE(r.out.find("\"signed\":\tfalse"), std::string::npos);
+  EXPECT_GT(Figure(r.out, "tensors"), 1);
+  EXPECT_GT(Figure(r.out, "kl_mean"), 0);
+  r = Nibble(check + " --model-card");
+  EXPECT_NE(r.out.find("| verdict | sound (behaviour) |"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("| KL divergence | mean 0."), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find(" compared, 0 flagged; relative error 0."), std::string::npos) << r.out;
+
+  struct Lie {
+    const char *after, *from, *to, *cause;
+  };
+  for (const Lie &lie :
+       std::vector<Lie>{{"\"behaviour\": {", "\"kl_mean\": ", "\"kl_mean\": 9", "kl-too-large"},
+                        {"\"behaviour\": {", "\"kl_mean\": ", "\"kl_moan\": ", "kl-too-large"},
+                        {"\"thresholds\": {", "\"max_kl\": ", "\"max_kl\": 1e-9,\"was\":", "kl-too-large"},
+                        {"", "\"reasons\": [", "\"reasons\": [1", "certificate-contradicts-itself"},
+                        {"", "\"verdict\": \"sound\"", "\"verdict\": \"fine\"", "certified-as-failed"}}) {
+    WriteFile(path, good);
+    Edit(path, lie.after, lie.from, lie.to);
+    r = Nibble(check);
+    EXPECT_EQ(r.code, 1) << lie.to;
+    EXPECT_NE(r.out.find(lie.cause), std::string::npos) << r.out;
+  }
+  for (const char *depth : {"\"deep\"", "7"}) {
+    WriteFile(path, good);
+    Edit(path, "", "\"depth\": \"behaviour\"", std::string("\"depth\": ") + depth);
+    EXPECT_EQ(Nibble(check).code, 3) << depth;
+  }
+  WriteFile(path, good);
+  Edit(path, "", "\"behaviour\": {", "\"behavior\": {");
+  EXPECT_EQ(Nibble(check).code, 3);
+}
+
+TEST_F(CertificateTest, OfLessDoesNotReplaceOneOfMore) {
+  Copy("nf4");
+  ASSERT_EQ(Nibble(WithText("")).code, 0);
+  std::string path = artifact_ + "/nibble.json", deep = ReadFile(path);
+  CommandResult r = Nibble(Args(""));
+  EXPECT_EQ(r.code, 0);
+  EXPECT_NE(r.err.find("the certificate stays as it was"), std::string::npos) << r.err;
+  EXPECT_EQ(ReadFile(path), deep);
+  // Of other files, or of a failure, it does.
+  WriteFile(artifact_ + "/generation_config.json", "{}");
+  ASSERT_EQ(Nibble(Args("")).code, 0);
+  EXPECT_NE(ReadFile(path).find("\"depth\": \"weights\""), std::string::npos);
+  r = Nibble("verify " + artifact_ + " --check-only --max-kl 1");
+  EXPECT_EQ(r.code, 1);
+  EXPECT_NE(r.out.find("behaviour-not-certified"), std::string::npos) << r.out;
+}
+
+TEST_F(CertificateTest, ThresholdsAreShares) {
+  Copy("nf4");
+  CommandResult r = Nibble(WithText("--no-certificate --min-top1 99.99%"));
+  EXPECT_EQ(r.code, 1);
+  EXPECT_NE(r.out.find("at least 99.99% is wanted"), std::string::npos) << r.out;
+  EXPECT_NE(Nibble(WithText("--no-certificate --min-top1 0.9999")).out.find("at least 99.99% is wanted"),
+            std::string::npos);
+  EXPECT_EQ(Nibble(WithText("--no-certificate --min-top1 1e-9 --max-ppl-increase 5000%")).code, 0);
+  for (const char *wrong : {"--min-top1 95", "--min-top1 101%", "--min-top1 0", "--min-top1 x", "--min-top1 5%%",
+                            "--max-ppl-increase 5", "--max-ppl-increase -1%", "--min-top1 nan"})
+    EXPECT_EQ(Nibble(WithText(wrong)).code, 2) << wrong;
+}
+
 TEST_F(CertificateTest, OfAFailureConfirmsNothing) {
   Copy("nf4");
   CommandResult r = Nibble(WithText("--max-kl 0.000001"));
@@ -194,7 +318,7 @@ TEST_F(CertificateTest, ModelCardIsATable) {
   CommandResult r = Nibble(Args("--no-certificate --model-card"));
   ASSERT_EQ(r.code, 0) << r.err;
   EXPECT_EQ(r.out.compare(0, 8, "| check "), 0) << r.out;
-  EXPECT_NE(r.out.find("| verdict | sound |"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("| verdict | sound (weights) |"), std::string::npos) << r.out;
 }
 
 TEST_F(CertificateTest, RefusesWrongUsage) {
