@@ -81,7 +81,7 @@ static nibble_status upload_bias(nb_frame *f, const nb_config *c, const nb_model
   if (!values) return nb_fail_memory(err, bytes);
   for (int64_t at = 0; at < width; at++) {
     int64_t bucket = position_bucket(at - (capacity - 1), stack->family->causal, c->relative_attention_num_buckets,
-                                        c->relative_attention_max_distance);
+                                     c->relative_attention_max_distance);
     for (int64_t h = 0; h < heads; h++) values[h * width + at] = stack->position_bias[bucket * heads + h];
   }
   nibble_status status = b->buffer_create(b, bytes, &f->bias, err);

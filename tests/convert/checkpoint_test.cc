@@ -129,7 +129,7 @@ TEST(Writer, LaysTensorsOutAsTheSafetensorsLibraryDoes) {
   const std::string want =
       R"({"__metadata__":{"format":"pt"},"i":{"dtype":"I64","shape":[1],"data_offsets":[0,8]},)"
       R"("a":{"dtype":"F32","shape":[1,2],"data_offsets":[8,16]},"e":{"dtype":"F32","shape":[0,4],"data_offsets":[16,16]},)"
-      R"("z":{"dtype":"BF16","shape":[1],"data_offsets":[16,18]},"é\"\n":{"dtype":"F16","shape":[],"data_offsets":[18,20]},)"
+      R"("z":{"dtype":"BF16","shape":[1],"data_offsets":[16,18]},"é\"\\":{"dtype":"F16","shape":[],"data_offsets":[18,20]},)"
       R"("b":{"dtype":"U8","shape":[3],"data_offsets":[20,23]},"bool":{"dtype":"BOOL","shape":[1],"data_offsets":[23,24]}})";
   TempFolder dir;
   Writer w(dir.path(), 0);
@@ -137,7 +137,7 @@ TEST(Writer, LaysTensorsOutAsTheSafetensorsLibraryDoes) {
   w.Declare("a", NB_F32, {1, 2});
   w.Declare("z", NB_BF16, {1});
   w.Declare("i", NB_I64, {1});
-  w.Declare("é\"\n", NB_F16, {});
+  w.Declare("é\"\\", NB_F16, {});
   w.Declare("bool", NB_BOOL, {1});
   w.Declare("e", NB_F32, {0, 4});
   w.Put(0, 3, "BBB");
