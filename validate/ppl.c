@@ -105,7 +105,7 @@ static nibble_status check_options(const nibble_ppl_options *o, const nb_config 
 }
 
 /* The token that the tokenizer puts before any text; -1: none. */
-static nibble_status find_bos(const nb_tokenizer *tokenizer, const nb_ids *ids, int32_t *out, nibble_error *err) {
+static nibble_status find_bos(nb_tokenizer *tokenizer, const nb_ids *ids, int32_t *out, nibble_error *err) {
   nb_ids alone = {0};
   nibble_status status = nb_tokenizer_encode(tokenizer, "", 0, NB_ADD_SPECIAL, &alone, err);
   bool has_one = alone.length && ids->length && ids->data[0] == alone.data[0];
