@@ -275,6 +275,18 @@ done:
   return status;
 }
 
+nibble_status nb_stage_write_file(const char *dst, const nb_replace *replace, const nb_buf *text, bool sync,
+                                  nibble_error *err) {
+  if (text->failed) return nb_fail_memory(err, text->length);
+  nb_stage stage;
+  nibble_status status = nb_stage_begin_file(&stage, dst, replace, err);
+  if (status != NIBBLE_OK) return status;
+  status = nb_pwrite_all(stage.fd, stage.path, text->data, text->length, 0, err);
+  if (status == NIBBLE_OK) return nb_stage_commit(&stage, sync, err);
+  nb_stage_abort(&stage);
+  return status;
+}
+
 void nb_stage_abort(nb_stage *s) {
   if (!s->final_path) return;
   discard(s);

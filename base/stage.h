@@ -64,6 +64,10 @@ nibble_status nb_stage_check_file(const char *dst, const nb_replace *replace, ni
  * behind). */
 nibble_status nb_stage_commit(nb_stage *stage, bool sync, nibble_error *err);
 
+/* An output that is one file with this text, from beginning to commit. NIBBLE_SYSTEM if the buffer has failed. */
+nibble_status nb_stage_write_file(const char *dst, const nb_replace *replace, const nb_buf *text, bool sync,
+                                  nibble_error *err);
+
 /* Removes DST.partial. Harmless on a zeroed or finished stage. */
 void nb_stage_abort(nb_stage *stage);
 

@@ -249,7 +249,6 @@ nibble_status nb_certificate_save(const nb_checkpoint *artifact, const char *pat
                                   nibble_error *err) {
   char *where;
   cJSON *json = NULL, *copy = NULL;
-  nb_stage stage;
   nb_buf text = {0};
   nibble_status status = find_path(artifact, path, &where, err);
   if (status == NIBBLE_OK) status = load_rest(where, force, &json, err);
@@ -263,17 +262,7 @@ nibble_status nb_certificate_save(const nb_checkpoint *artifact, const char *pat
   }
   nb_json_put(&text, json, &nb_json_indented);
   nb_buf_puts(&text, "\n");
-  if (text.failed) {
-    status = nb_fail_memory(err, text.length);
-    goto done;
-  }
-  if ((status = nb_stage_begin_file(&stage, where, &(nb_replace){.force = true}, err)) != NIBBLE_OK) goto done;
-  status = nb_pwrite_all(stage.fd, stage.path, text.data, text.length, 0, err);
-  if (status == NIBBLE_OK) {
-    status = nb_stage_commit(&stage, true, err);
-  } else {
-    nb_stage_abort(&stage);
-  }
+  status = nb_stage_write_file(where, &(nb_replace){.force = true}, &text, true, err);
 done:
   nb_buf_free(&text);
   cJSON_Delete(json);

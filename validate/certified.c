@@ -14,6 +14,10 @@ static const char *const depths[NB_DEPTHS] = {
 
 const char *nb_depth_name(nb_depth depth) { return depths[depth]; }
 
+nb_depth nb_depth_reached(const nibble_verification *v) {
+  return v->behaviour ? NB_DEPTH_BEHAVIOUR : *v->original ? NB_DEPTH_WEIGHTS : NB_DEPTH_STRUCTURE;
+}
+
 static double number(const cJSON *json, const char *key) {
   const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, key);
   return cJSON_IsNumber(item) ? item->valuedouble : (double)NAN;

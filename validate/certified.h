@@ -12,6 +12,9 @@ typedef enum nb_depth { NB_DEPTH_STRUCTURE, NB_DEPTH_WEIGHTS, NB_DEPTH_BEHAVIOUR
 /* How far checks went: "structure", "weights", "behaviour". */
 const char *nb_depth_name(nb_depth depth);
 
+/* How far the checks of `v` went. */
+nb_depth nb_depth_reached(const nibble_verification *v);
+
 /* Strings belong to the certificate, arrays to the caller: nb_weights_free. */
 typedef struct nb_certified {
   bool sound;

@@ -62,29 +62,28 @@ static nibble_status add_side(cJSON *json, nb_side side, const char *name, const
 }
 
 /* A certificate that went deeper and is of the same files stays: what it says is still so. */
-static bool is_outdone(const cJSON *certificate, const nb_checkpoint *artifact, const nibble_verify_options *o) {
+static bool is_outdone(const nibble_verification *v, const cJSON *certificate, const nb_checkpoint *artifact,
+                       const nibble_verify_options *o) {
   cJSON *before = NULL;
-  nb_certified now = {0}, then = {0};
+  nb_certified then = {0};
   nb_findings changes = {0};
-  bool outdone = nb_certificate_load(artifact, o->certificate, &before, NULL) == NIBBLE_OK &&
-                 nb_certified_read("", certificate, &now, NULL) == NIBBLE_OK &&
-                 nb_certified_read("", before, &then, NULL) == NIBBLE_OK && now.sound && then.sound &&
-                 then.depth > now.depth;
+  bool outdone = !v->fault_count && nb_certificate_load(artifact, o->certificate, &before, NULL) == NIBBLE_OK &&
+                 nb_certified_read("", before, &then, NULL) == NIBBLE_OK && then.sound &&
+                 then.depth > nb_depth_reached(v);
   if (outdone) {
     outdone = nb_certificate_compare(certificate, before, NB_ARTIFACT, &changes, NULL) == NIBBLE_OK;
     nb_certified_judge(before, &then, NULL, &changes);
     outdone = outdone && changes.count == 0 && !changes.failed;
     nb_findings_free(&changes);
   }
-  nb_weights_free(&now.weights);
   nb_weights_free(&then.weights);
   cJSON_Delete(before);
   return outdone;
 }
 
-static nibble_status save(const cJSON *certificate, const nb_checkpoint *artifact, const nibble_verify_options *o,
-                          nibble_error *err) {
-  if (is_outdone(certificate, artifact, o)) {
+static nibble_status save(const nibble_verification *v, const cJSON *certificate, const nb_checkpoint *artifact,
+                          const nibble_verify_options *o, nibble_error *err) {
+  if (is_outdone(v, certificate, artifact, o)) {
     nb_warn(&o->progress, "the certificate stays as it was: it is of the same files, and says more than this run");
     return NIBBLE_OK;
   }
@@ -115,7 +114,7 @@ nibble_status nb_certify(const nibble_verification *v, const nb_checkpoint *arti
   nibble_status status = json ? NIBBLE_OK : nb_fail_memory(err, sizeof(cJSON));
   if (status == NIBBLE_OK) status = add_side(json, NB_ARTIFACT, v->artifact, artifact, o, err);
   if (status == NIBBLE_OK && original) status = add_side(json, NB_SOURCE, v->original, original, o, err);
-  if (status == NIBBLE_OK) status = save(json, artifact, o, err);
+  if (status == NIBBLE_OK) status = save(v, json, artifact, o, err);
   cJSON_Delete(json);
   return status;
 }

@@ -257,19 +257,9 @@ nibble_status nb_report_check(const char *path, bool force, nibble_error *err) {
 
 nibble_status nb_report_save(const nibble_verification *v, const char *path, bool force, nibble_error *err) {
   nb_buf page = {0};
-  nb_stage stage;
   nb_replace replace = {.force = force, .is_ours = is_report};
   put_page(v, &page);
-  nibble_status status = page.failed ? nb_fail_memory(err, page.length) : NIBBLE_OK;
-  if (status == NIBBLE_OK) status = nb_stage_begin_file(&stage, path, &replace, err);
-  if (status == NIBBLE_OK) {
-    status = nb_pwrite_all(stage.fd, stage.path, page.data, page.length, 0, err);
-    if (status == NIBBLE_OK) {
-      status = nb_stage_commit(&stage, false, err);
-    } else {
-      nb_stage_abort(&stage);
-    }
-  }
+  nibble_status status = nb_stage_write_file(path, &replace, &page, false, err);
   nb_buf_free(&page);
   return status;
 }

@@ -185,9 +185,7 @@ static nibble_status measure(verification *v, const nibble_verify_options *o, ni
   if (status == NIBBLE_OK && o->text) status = check_behaviour(v, o, err);
   if (status != NIBBLE_OK) return status;
   count(v);
-  nb_depth depth = o->text ? NB_DEPTH_BEHAVIOUR : o->against ? NB_DEPTH_WEIGHTS : NB_DEPTH_STRUCTURE;
-  if (depth == NB_DEPTH_BEHAVIOUR && !v->public.behaviour) depth = NB_DEPTH_WEIGHTS; /* it could not be run */
-  v->public.depth = nb_depth_name(depth);
+  v->public.depth = nb_depth_name(nb_depth_reached(&v->public));
   bool certify = o->certificate || (o->against && v->artifact.folder && !o->no_certificate);
   /* The certificate comes last: it also covers a page that is written into the artifact's folder. */
   if (o->report) status = nb_report_save(&v->public, o->report, o->force, err);
