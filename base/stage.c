@@ -326,12 +326,21 @@ nibble_status nb_stage_spare(const char *dst, const char *input, nibble_error *e
   return status;
 }
 
+nibble_status nb_fail_input(const char *path, nibble_error *err) {
+  switch (errno) {
+    case ENOENT:
+    case ENOTDIR: return nb_fail(err, NIBBLE_BAD_INPUT, "%s: no such file or folder", path);
+    case ENXIO: return nb_fail(err, NIBBLE_BAD_INPUT, "%s: not a regular file", path); /* a socket */
+    case ELOOP: return nb_fail(err, NIBBLE_BAD_INPUT, "%s: a link that leads to itself", path);
+    case ENAMETOOLONG: return nb_fail(err, NIBBLE_BAD_INPUT, "%.64s…: a name too long for a file", path);
+    default: return nb_fail_errno(err, "%s", path);
+  }
+}
+
 nibble_status nb_open_input(const char *path, int *fd, nibble_error *err) {
   *fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* nobody waits for the other end of a FIFO */
   if (*fd >= 0) return NIBBLE_OK;
-  if (errno == ENOENT || errno == ENOTDIR) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: no such file", path);
-  if (errno == ENXIO) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: not a regular file", path); /* a socket */
-  return nb_fail_errno(err, "%s", path);
+  return nb_fail_input(path, err);
 }
 
 nibble_status nb_read_file(const char *path, uint64_t limit, char **out, size_t *length, nibble_error *err) {

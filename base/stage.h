@@ -81,6 +81,10 @@ char *nb_path_join(const char *folder, const char *name);
 /* The last part of a path, slashes at its end left out; malloc'd, NULL if there is no memory. */
 char *nb_path_name(const char *path);
 
+/* What errno says of an input that could not be opened or looked at: NIBBLE_BAD_INPUT where the path leads nowhere,
+ * NIBBLE_SYSTEM where the system refuses. */
+nibble_status nb_fail_input(const char *path, nibble_error *err);
+
 /* Opens a file for reading. NIBBLE_BAD_INPUT if there is none. A FIFO is opened without waiting for its other end; look
  * at what it is before you read. */
 nibble_status nb_open_input(const char *path, int *fd, nibble_error *err);

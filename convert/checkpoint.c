@@ -289,8 +289,7 @@ nibble_status nb_checkpoint_open_loose(const char *path, nb_checkpoint *out, nib
     goto done;
   }
   if (stat(path, &info) != 0) {
-    status = errno == ENOENT || errno == ENOTDIR ? nb_fail(err, NIBBLE_BAD_INPUT, "%s: no such file or folder", path)
-                                                 : nb_fail_errno(err, "%s", path);
+    status = nb_fail_input(path, err);
     goto done;
   }
   bool is_folder = S_ISDIR(info.st_mode);

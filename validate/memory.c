@@ -1,5 +1,4 @@
 /* What a model needs in each format, from its config alone; where there are weights, also what they take as stored. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,10 +78,7 @@ static void add_state(const nb_config *c, nibble_memory_result *out) {
 
 static nibble_status config_path(const char *model, char **out, nibble_error *err) {
   struct stat info;
-  if (stat(model, &info) != 0) {
-    if (errno == ENOENT || errno == ENOTDIR) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: no such file", model);
-    return nb_fail_errno(err, "%s", model);
-  }
+  if (stat(model, &info) != 0) return nb_fail_input(model, err);
   *out = S_ISDIR(info.st_mode) ? nb_path_join(model, "config.json") : strdup(model);
   return *out ? NIBBLE_OK : nb_fail_memory(err, strlen(model));
 }

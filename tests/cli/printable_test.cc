@@ -3,7 +3,8 @@
 #include <pty.h>
 
 #include "tests/checkpoint_files.h"
-#include "tests/support.h"
+#include "tests/cli/byte_model.h"
+#include "tests/cli/poison.h"
 
 extern "C" {
 #include "base/printable.h"
@@ -16,11 +17,6 @@ std::string Printable(std::string text, const char *keep = "") {
   nibble_printable(text.data(), keep);
   return text.c_str();
 }
-
-// What must not come out: a control character in one byte or two, the end of a line within a name, a change of
-// direction, a byte that is no UTF-8.
-const std::vector<std::string> kPoison = {"\x1b[31m", "\a", "\r",           "\x7f",         "\xc2\x9b",
-                                          "\xc2\x85", "\n", "\xe2\x80\xae", "\xe2\x81\xa6", "\xd8\x9c"};
 
 TEST(Printable, KeepsWhatShowsAndReplacesTheRest) {
   EXPECT_EQ(Printable("model.layers.0"), "model.layers.0");
@@ -41,66 +37,12 @@ TEST(Printable, KeepsWhatShowsAndReplacesTheRest) {
   EXPECT_TRUE(nb_is_printable("größe 模型 🦙"));
 }
 
-// Everything in `text` but line ends and tabs shows.
-testing::AssertionResult Shows(const std::string &text) {
-  for (size_t i = 0; i < text.size();) {
-    int n = text[i] == '\n' || text[i] == '\t' ? 1 : nb_printable_character(text.data() + i, text.size() - i);
-    if (n < 0)
-      return testing::AssertionFailure() << "byte " << (int)(unsigned char)text[i] << " at " << i << " of: " << text;
-    i += (size_t)n;
-  }
-  return testing::AssertionSuccess();
-}
-
-std::string Quoted(const std::string &text) { return "$'" + text + "'"; }
-
-// In $'…' of the shell.
-std::string Escaped(const std::string &bytes) {
-  std::string out;
-  for (unsigned char c : bytes) {
-    char code[8];
-    snprintf(code, sizeof code, "\\x%02x", c);
-    out += code;
-  }
-  return out;
-}
-
-CommandResult Bash(const std::string &args) {
-  TempFolder folder;
-  WriteFile(folder / "line", std::string(kBinary) + " " + args + "\n");
-  int status = system(
-      ("bash " + (folder / "line") + " >" + (folder / "out") + " 2>" + (folder / "err") + " </dev/null").c_str());
-  return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), ReadFile(folder / "out"),
-          ReadFile(folder / "err")};
-}
-
-// A tokenizer with a token for each byte, and merges for none.
-std::string ByteTokenizer() {
-  std::string vocab;
-  int next = 0, extra = 256;
-  for (int b = 0; b < 256; b++) {
-    bool shown = (b > 32 && b < 127) || (b > 160 && b != 173);
-    int code = shown ? b : extra++;
-    std::string c =
-        code < 0x80 ? std::string(1, (char)code) : std::string{(char)(0xc0 | code >> 6), (char)(0x80 | (code & 63))};
-    if (c == "\"" || c == "\\") c = "\\" + c;
-    vocab += (b ? ",\"" : "\"") + c + "\":" + std::to_string(next++);
-  }
-  return R"({"version":"1.0","pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"use_regex":false},
-    "decoder":{"type":"ByteLevel"},"model":{"type":"BPE","vocab":{)" +
-         vocab + R"(},"merges":[]}})";
-}
-
-const char kConfig[] =
-    R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 96,
-        "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 256, "torch_dtype": "bfloat16"})";
-
 TEST(Printable, NoCommandPrintsAPathAsItIs) {
   TempFolder folder;
   std::string all;
   for (const std::string &poison : kPoison) all += poison;
   std::string evil = Quoted(folder.path() + "/m`|<b>" + Escaped(all + "\xff"));
-  WriteFile(folder / "config.json", kConfig);
+  WriteFile(folder / "config.json", kByteConfig);
   auto check = [&](const std::string &args, int code) {
     CommandResult r = Bash(args);
     EXPECT_EQ(r.code, code) << args << "\n" << r.err;
@@ -216,7 +158,7 @@ TEST(Printable, WhatAModelSaysIsTextOnATerminalAndRawInAPipe) {
   std::string args = "tokenize --decode " + folder.path() + " --text " + (folder / "ids");
   EXPECT_EQ(OnATerminal(args), "hi\n\t?[31m???ü");
   EXPECT_EQ(Nibble(args).out, std::string("hi\n\t\x1b[31m\xc2\x9b\0\x7fü", 15));
-  WriteFile(folder / "config.json", kConfig);
+  WriteFile(folder / "config.json", kByteConfig);
   ASSERT_EQ(Nibble("init " + folder.path() + " " + (folder / "m")).code, 0);
   WriteFile(folder / "m/tokenizer.json", ByteTokenizer());
   std::string said = OnATerminal("generate " + (folder / "m") +
