@@ -710,12 +710,24 @@ typedef struct nibble_verify_options {
   bool no_certificate;     /* writes none, unless `certificate` is given */
   bool check_only;         /* measures nothing: are the files (the original's too, if given) the certified ones, and do
                               the certificate's figures keep to its thresholds and to those given here? What it says
-                              is the result: depth, weights, behaviour. It is not signed */
+                              is the result: depth, weights, behaviour */
   const char *report;      /* HTML file to write; NULL: none */
   bool sensitivity;        /* measures block_sensitivity, which takes as long as some windows; `report` does, too */
   nibble_progress progress;
-  bool force; /* `certificate` and `report` may be files that nibble did not write: they are replaced */
+  bool force;       /* `certificate` and `report` may be files that nibble did not write: they are replaced */
+  const char *sign; /* PEM file of an Ed25519 private key: the certificate's file is signed, in a file beside it with
+                       .sig behind its name. NULL: it is not */
+  const char *key; /* with check_only: PEM file of the public key whose signature the certificate must have; of one that
+                      has it not nothing else is believed. NULL: a signature is not checked */
 } nibble_verify_options;
+
+/* Of a certificate. */
+typedef enum nibble_signature {
+  NIBBLE_SIGNATURE_NONE,
+  NIBBLE_SIGNATURE_UNCHECKED, /* there is one; no key was given */
+  NIBBLE_SIGNATURE_GOOD,      /* it is that of the key given, made now or found so */
+  NIBBLE_SIGNATURE_BAD,       /* it is not */
+} nibble_signature;
 
 typedef struct nibble_verification {
   const char *artifact, *original, *text; /* names without folders; "" where there is none */
@@ -732,7 +744,10 @@ typedef struct nibble_verification {
 
   const nibble_behaviour *behaviour; /* NULL: not compared */
   nibble_thresholds thresholds;
-  const char *depth; /* how far it went: "structure", "weights", "behaviour" */
+  const char *depth; /* how far it went: "structure", "weights", "behaviour"; "" for a certificate not believed */
+
+  nibble_signature signature;
+  const char *key_sha256; /* fingerprint of `sign` or `key`: of the public key's DER form; "" without one */
 } nibble_verification;
 
 /* Checks an artifact: its structure, with `against` every weight, with `text` its behaviour. NIBBLE_CHECK_FAILED, with

@@ -28,7 +28,9 @@ enum {
   OPT_REPORT,
   OPT_MODEL_CARD,
   OPT_LAYERS,
-  OPT_FORCE
+  OPT_FORCE,
+  OPT_SIGN,
+  OPT_KEY
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
@@ -52,6 +54,8 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_MODEL_CARD: o->model_card = true; return 0;
     case OPT_LAYERS: o->layers = true; return 0;
     case OPT_FORCE: v->force = true; return 0;
+    case OPT_SIGN: v->sign = arg; return 0;
+    case OPT_KEY: v->key = arg; return 0;
     default: return cli_argument(key, arg, state, slots, 1);
   }
 }
@@ -74,6 +78,9 @@ static const struct argp_option own_options[] = {
      "Measure nothing: are the files still the certified ones, and do the certificate's figures keep to its thresholds "
      "and to those given?",
      2},
+    {"sign", OPT_SIGN, "KEY", 0, "Sign the certificate's file, in FILE.sig beside it; KEY: Ed25519 private key, PEM",
+     2},
+    {"key", OPT_KEY, "PUB", 0, "With --check-only: it must be signed by the owner of this public key, PEM", 2},
     {"report", OPT_REPORT, "FILE", 0, "Write an HTML page", 3},
     {"force", OPT_FORCE, NULL, 0, "Replace files of --certificate and --report that nibble did not write", 3},
     {"model-card", OPT_MODEL_CARD, NULL, 0, "Print a Markdown table for a model card", 3},
@@ -161,10 +168,28 @@ static void print_thresholds(const nibble_thresholds *t) {
          t->profile, (int)(8 - strnlen(t->profile, 8)), "", t->max_kl, 100 * t->max_ppl_increase, 100 * t->min_top1);
 }
 
+/* What is known of the certificate's signature: its name in JSON, and a sentence that a key's fingerprint may end. */
+static const struct {
+  const char *name, *sentence;
+  bool names_key;
+} signatures[] = {
+    [NIBBLE_SIGNATURE_NONE] = {"none", "not signed", false},
+    [NIBBLE_SIGNATURE_UNCHECKED] = {"unchecked", "signed, not checked: --key PUB does that", false},
+    [NIBBLE_SIGNATURE_GOOD] = {"good", "signed by key SHA256:", true},
+    [NIBBLE_SIGNATURE_BAD] = {"bad", "not signed by key SHA256:", true},
+};
+
+static void print_signature(const nibble_verification *v) {
+  printf("%s%s", signatures[v->signature].sentence, signatures[v->signature].names_key ? v->key_sha256 : "");
+}
+
 static void print_certified(const nibble_verification *v) {
   const nibble_behaviour *b = v->behaviour;
   char name[CLI_NAME_ROOM];
-  printf("certified: %s of %zu tensors, %zu packed weights\n", v->depth, v->tensors, v->packed_weights);
+  if (*v->depth)
+    printf("certified: %s of %zu tensors, %zu packed weights\n", v->depth, v->tensors, v->packed_weights);
+  else
+    printf("the certificate is not looked into without the signature asked for\n");
   if (b) {
     printf("  on %s, %" PRId64 " tokens: mean KL %.5g, perplexity %.4f (%+.3f%%), likeliest token %.2f%%\n",
            cli_name(name, v->text), b->tokens, b->kl_mean, b->perplexity, 100 * b->ppl_increase,
@@ -172,7 +197,10 @@ static void print_certified(const nibble_verification *v) {
     print_thresholds(&v->thresholds);
   }
   print_findings(v);
-  if (!v->fault_count) printf("the files are those of the certificate; it is not signed\n");
+  if (v->fault_count) return;
+  printf("the files are those of the certificate; it is ");
+  print_signature(v);
+  printf("\n");
 }
 
 static void print_text(const nibble_verification *v, bool layers) {
@@ -183,6 +211,10 @@ static void print_text(const nibble_verification *v, bool layers) {
   print_behaviour(v->behaviour, layers);
   if (v->behaviour) print_thresholds(&v->thresholds);
   print_findings(v);
+  if (v->signature == NIBBLE_SIGNATURE_NONE) return;
+  printf("the certificate is ");
+  print_signature(v);
+  printf("\n");
 }
 
 /* JSON has no infinity and no NaN: such a figure is null. */
@@ -262,12 +294,22 @@ static const char *card_name(char buffer[CLI_NAME_ROOM], const char *name) {
   return buffer;
 }
 
+static void print_card_behaviour(const nibble_verification *v) {
+  const nibble_behaviour *b = v->behaviour;
+  char name[CLI_NAME_ROOM];
+  printf("| perplexity | %.4f +- %.4f (original %.4f +- %.4f; %+.2f%%) |\n", b->perplexity, b->perplexity_stderr,
+         b->reference_perplexity, b->reference_perplexity_stderr, 100 * b->ppl_increase);
+  printf("| KL divergence | mean %.5f, 99%% %.4f, largest %.3f |\n", b->kl_mean, b->kl_p99, b->kl_max);
+  printf("| same likeliest token | %.2f%% (top five: %.2f%%) |\n", 100 * b->top1_agreement, 100 * b->top5_agreement);
+  printf("| text | `%s`, %" PRId64 " tokens, SHA-256 `%s` |\n", card_name(name, v->text), b->tokens, v->text_sha256);
+}
+
 /* Markdown, as a model card has it. */
 static void print_card(const nibble_verification *v) {
   const nibble_behaviour *b = v->behaviour;
   char name[CLI_NAME_ROOM];
   printf("| check (nibble " NIBBLE_VERSION ") | result |\n| --- | --- |\n");
-  printf("| verdict | %s (%s) |\n", v->fault_count ? "failed" : "sound", v->depth);
+  printf("| verdict | %s (%s) |\n", v->fault_count ? "failed" : "sound", *v->depth ? v->depth : "signature");
   printf("| tensors | %zu, %zu packed weights |\n", v->tensors, v->packed_weights);
   double worst = 0, sum = 0;
   size_t inexact = 0;
@@ -279,19 +321,16 @@ static void print_card(const nibble_verification *v) {
   if (v->weight_count)
     printf("| weights against `%s` | %zu compared, %zu flagged; relative error %.4f on average, at most %.4f |\n",
            card_name(name, v->original), v->weight_count, v->flagged_count, inexact ? sum / (double)inexact : 0, worst);
-  if (!b) return;
-  printf("| perplexity | %.4f +- %.4f (original %.4f +- %.4f; %+.2f%%) |\n", b->perplexity, b->perplexity_stderr,
-         b->reference_perplexity, b->reference_perplexity_stderr, 100 * b->ppl_increase);
-  printf("| KL divergence | mean %.5f, 99%% %.4f, largest %.3f |\n", b->kl_mean, b->kl_p99, b->kl_max);
-  printf("| same likeliest token | %.2f%% (top five: %.2f%%) |\n", 100 * b->top1_agreement, 100 * b->top5_agreement);
-  printf("| text | `%s`, %" PRId64 " tokens, SHA-256 `%s` |\n", card_name(name, v->text), b->tokens, v->text_sha256);
+  if (b) print_card_behaviour(v);
+  if (v->signature == NIBBLE_SIGNATURE_GOOD) printf("| signed | Ed25519, key `SHA256:%s` |\n", v->key_sha256);
 }
-
 static void print_json(const nibble_verification *v) {
   cJSON *json = cJSON_CreateObject();
   cJSON_AddBoolToObject(json, "sound", v->fault_count == 0);
   cJSON_AddStringToObject(json, "depth", v->depth);
-  cJSON_AddBoolToObject(json, "signed", false);
+  cJSON_AddBoolToObject(json, "signed", v->signature == NIBBLE_SIGNATURE_GOOD);
+  cJSON_AddStringToObject(json, "signature", signatures[v->signature].name);
+  if (*v->key_sha256) cJSON_AddStringToObject(json, "key_sha256", v->key_sha256);
   cJSON_AddNumberToObject(json, "faults", (double)v->fault_count);
   cJSON_AddNumberToObject(json, "warnings", (double)v->warning_count);
   cJSON_AddNumberToObject(json, "tensors", (double)v->tensors);

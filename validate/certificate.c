@@ -9,35 +9,12 @@
 #include <unistd.h>
 
 #include "base/checked.h"
-#include "base/mapfile.h"
 #include "base/parallel.h"
 #include "base/stage.h"
 #include "base/strmap.h"
 #include "model/json.h"
 
 const char *nb_side_name(nb_side side) { return side == NB_ARTIFACT ? "artifact" : "source"; }
-
-static void write_hex(const unsigned char digest[NB_SHA256_BYTES], char out[NB_SHA256_CHARS]) {
-  for (unsigned int i = 0; i < NB_SHA256_BYTES; i++) snprintf(out + 2 * i, 3, "%02x", digest[i]);
-}
-
-/* False if libcrypto refuses. */
-static bool sha256(const void *bytes, size_t n, char out[NB_SHA256_CHARS]) {
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  if (!EVP_Digest(bytes, n, digest, NULL, EVP_sha256(), NULL)) return false;
-  write_hex(digest, out);
-  return true;
-}
-
-nibble_status nb_sha256_file(const char *path, char out[NB_SHA256_CHARS], nibble_error *err) {
-  nb_mapfile map;
-  nibble_status status = nb_mapfile_open(path, &map, err);
-  if (status != NIBBLE_OK) return status;
-  if (!sha256(map.size ? (const void *)map.data : "", (size_t)map.size, out))
-    status = nb_fail(err, NIBBLE_SYSTEM, "%s: libcrypto has no SHA-256", path);
-  nb_mapfile_close(&map);
-  return status;
-}
 
 /* ---- hashing ---- */
 
@@ -53,7 +30,7 @@ static bool hash_tensor(const nb_checkpoint *c, const nb_tensor *t, char out[NB_
     nb_mapfile_release(&c->files[t->file].map, t->offset + at, n);
   }
   ok = ok && EVP_DigestFinal_ex(hash, digest, NULL);
-  if (ok) write_hex(digest, out);
+  if (ok) nb_sha256_print(digest, out);
   EVP_MD_CTX_free(hash);
   return ok;
 }
@@ -87,20 +64,43 @@ static cJSON *tensor_entry(const nb_tensor *t, const char *hash) {
 
 enum { MAX_FOLDERS_DEEP = 8 };
 
+/* The certificate's own file and the signature's; zeros: it is not there. */
+typedef struct own_files {
+  struct stat certificate, signature;
+} own_files;
+
 /* Collects the hashes of a folder's files. */
 typedef struct listing {
   const nb_checkpoint *checkpoint;
-  const struct stat *own; /* the certificate's file; NULL: it is not there */
+  const own_files *own;
   cJSON *files;
 } listing;
 
+static bool is_same(const struct stat *a, const struct stat *b) {
+  return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
 static bool is_covered(const listing *l, const char *name, int depth, const struct stat *info) {
-  static const char *const left_out[] = {"nibble.json", "README.md"};
+  static const char *const left_out[] = {"nibble.json", "nibble.json.sig", "README.md"};
   if (name[0] == '.') return false;
-  for (size_t i = 0; depth == 0 && i < sizeof left_out / sizeof *left_out; i++) {
+  for (size_t i = 0; depth == 0 && S_ISREG(info->st_mode) && i < sizeof left_out / sizeof *left_out; i++) {
     if (strcmp(name, left_out[i]) == 0) return false;
   }
-  return !l->own || l->own->st_dev != info->st_dev || l->own->st_ino != info->st_ino;
+  return !is_same(info, &l->own->certificate) && !is_same(info, &l->own->signature);
+}
+
+/* A signature leaves the list only as a file of its own: as a link it would take another file out of the list with it.
+ */
+static nibble_status find_own(const char *certificate, own_files *out, nibble_error *err) {
+  *out = (own_files){0};
+  if (!certificate) return NIBBLE_OK; /* nibble.json, which is known by name */
+  char *signature = nb_signature_path(certificate);
+  if (!signature) return nb_fail_memory(err, strlen(certificate));
+  if (stat(certificate, &out->certificate) != 0) out->certificate = (struct stat){0};
+  if (lstat(signature, &out->signature) != 0 || out->signature.st_nlink != 1 || !S_ISREG(out->signature.st_mode))
+    out->signature = (struct stat){0};
+  free(signature);
+  return NIBBLE_OK;
 }
 
 static bool has_tensors(const nb_checkpoint *c, const char *path) {
@@ -160,9 +160,11 @@ static nibble_status add_meaning_files(const listing *l, nibble_error *err) {
 
 static nibble_status add_files(const nb_checkpoint *c, nb_side side, const char *certificate, cJSON *files,
                                nibble_error *err) {
-  struct stat own;
-  listing l = {.checkpoint = c, .own = certificate && stat(certificate, &own) == 0 ? &own : NULL, .files = files};
+  own_files own;
+  listing l = {.checkpoint = c, .own = &own, .files = files};
   if (!c->folder) return NIBBLE_OK;
+  nibble_status status = find_own(certificate, &own, err);
+  if (status != NIBBLE_OK) return status;
   return side == NB_ARTIFACT ? add_folder(&l, c->folder, "", 0, err) : add_meaning_files(&l, err);
 }
 
@@ -198,8 +200,7 @@ done:
 
 /* ---- the file ---- */
 
-/* Where it stands: `path`, or nibble.json in the folder; malloc'd. */
-static nibble_status find_path(const nb_checkpoint *artifact, const char *path, char **out, nibble_error *err) {
+nibble_status nb_certificate_path(const nb_checkpoint *artifact, const char *path, char **out, nibble_error *err) {
   *out = NULL;
   if (!path && !artifact->folder)
     return nb_fail(err, NIBBLE_USAGE, "%s: no folder that could hold a certificate; --certificate FILE says where",
@@ -234,24 +235,29 @@ static nibble_status load_rest(const char *where, bool force, cJSON **json, nibb
   return status;
 }
 
-nibble_status nb_certificate_check_place(const nb_checkpoint *artifact, const char *path, bool force,
+nibble_status nb_certificate_check_place(const nb_checkpoint *artifact, const nibble_verify_options *o,
                                          nibble_error *err) {
-  char *where;
+  char *where, *signature = NULL;
   cJSON *json = NULL;
-  nibble_status status = find_path(artifact, path, &where, err);
-  if (status == NIBBLE_OK) status = load_rest(where, force, &json, err);
+  nibble_status status = nb_certificate_path(artifact, o->certificate, &where, err);
+  if (status == NIBBLE_OK) status = load_rest(where, o->force, &json, err);
+  if (status == NIBBLE_OK && o->sign) {
+    signature = nb_signature_path(where);
+    status = signature ? nb_signature_check_place(signature, o->force, err) : nb_fail_memory(err, strlen(where));
+  }
   cJSON_Delete(json);
+  free(signature);
   free(where);
   return status;
 }
 
-nibble_status nb_certificate_save(const nb_checkpoint *artifact, const char *path, bool force, const cJSON *certificate,
-                                  nibble_error *err) {
-  char *where;
+nibble_status nb_certificate_save(const nb_checkpoint *artifact, const nibble_verify_options *o,
+                                  const nb_signing_key *key, const cJSON *certificate, nibble_error *err) {
+  char *where, *signature = NULL;
   cJSON *json = NULL, *copy = NULL;
   nb_buf text = {0};
-  nibble_status status = find_path(artifact, path, &where, err);
-  if (status == NIBBLE_OK) status = load_rest(where, force, &json, err);
+  nibble_status status = nb_certificate_path(artifact, o->certificate, &where, err);
+  if (status == NIBBLE_OK) status = load_rest(where, o->force, &json, err);
   if (status != NIBBLE_OK) goto done;
   cJSON_DeleteItemFromObjectCaseSensitive(json, "certificate");
   copy = cJSON_Duplicate(certificate, true);
@@ -260,33 +266,53 @@ nibble_status nb_certificate_save(const nb_checkpoint *artifact, const char *pat
     status = nb_fail_memory(err, sizeof(cJSON));
     goto done;
   }
+  if (!(signature = nb_signature_path(where))) {
+    status = nb_fail_memory(err, strlen(where));
+    goto done;
+  }
   nb_json_put(&text, json, &nb_json_indented);
   nb_buf_puts(&text, "\n");
   status = nb_stage_write_file(where, &(nb_replace){.force = true}, &text, true, err);
+  if (status == NIBBLE_OK && key) status = nb_signature_save(signature, o->force, key, &text, err);
+  if (status == NIBBLE_OK && !key) nb_signature_drop(signature, &o->progress);
 done:
   nb_buf_free(&text);
   cJSON_Delete(json);
+  free(signature);
   free(where);
   return status;
 }
 
-nibble_status nb_certificate_load(const nb_checkpoint *artifact, const char *path, cJSON **out, nibble_error *err) {
-  char *where;
-  cJSON *json = NULL;
+nibble_status nb_certificate_read(const nb_checkpoint *artifact, const char *path, nb_certificate_file *out,
+                                  nibble_error *err) {
+  *out = (nb_certificate_file){0};
+  nibble_status status = nb_certificate_path(artifact, path, &out->path, err);
+  if (status == NIBBLE_OK && !(out->signature = nb_signature_path(out->path)))
+    status = nb_fail_memory(err, strlen(out->path));
+  if (status == NIBBLE_OK) status = nb_read_file(out->path, NB_JSON_MAX_BYTES, &out->text, &out->length, err);
+  if (status != NIBBLE_OK) nb_certificate_file_free(out);
+  return status;
+}
+
+void nb_certificate_file_free(nb_certificate_file *file) {
+  free(file->path);
+  free(file->signature);
+  free(file->text);
+  *file = (nb_certificate_file){0};
+}
+
+nibble_status nb_certificate_parse(const nb_certificate_file *file, cJSON **out, nibble_error *err) {
+  cJSON *json;
   *out = NULL;
-  nibble_status status = find_path(artifact, path, &where, err);
+  nibble_status status = nb_json_parse(file->path, file->text, file->length, &json, err);
   if (status != NIBBLE_OK) return status;
-  status = nb_json_load(where, &json, err);
-  if (status == NIBBLE_OK) {
-    *out = cJSON_IsObject(json) ? cJSON_DetachItemFromObjectCaseSensitive(json, "certificate") : NULL;
-    if (!cJSON_IsObject(*out)) {
-      cJSON_Delete(*out);
-      *out = NULL;
-      status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: no certificate in it", where);
-    }
+  *out = cJSON_IsObject(json) ? cJSON_DetachItemFromObjectCaseSensitive(json, "certificate") : NULL;
+  if (!cJSON_IsObject(*out)) {
+    cJSON_Delete(*out);
+    *out = NULL;
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: no certificate in it", file->path);
   }
   cJSON_Delete(json);
-  free(where);
   return status;
 }
 

@@ -61,13 +61,23 @@ static nibble_status add_side(cJSON *json, nb_side side, const char *name, const
   return nb_fail_memory(err, sizeof(cJSON));
 }
 
+/* The certificate that stands there now; the caller's. False if there is none. */
+static bool load_older(const nb_checkpoint *artifact, const char *path, cJSON **out) {
+  nb_certificate_file file;
+  *out = NULL;
+  if (nb_certificate_read(artifact, path, &file, NULL) != NIBBLE_OK) return false;
+  nibble_status status = nb_certificate_parse(&file, out, NULL);
+  nb_certificate_file_free(&file);
+  return status == NIBBLE_OK;
+}
+
 /* A certificate that went deeper and is of the same files stays: what it says is still so. */
 static bool is_outdone(const nibble_verification *v, const cJSON *certificate, const nb_checkpoint *artifact,
                        const nibble_verify_options *o) {
-  cJSON *before = NULL;
+  cJSON *before;
   nb_certified then = {0};
   nb_findings changes = {0};
-  bool outdone = !v->fault_count && nb_certificate_load(artifact, o->certificate, &before, NULL) == NIBBLE_OK &&
+  bool outdone = !v->fault_count && load_older(artifact, o->certificate, &before) &&
                  nb_certified_read("", before, &then, NULL) == NIBBLE_OK && then.sound &&
                  then.depth > nb_depth_reached(v);
   if (outdone) {
@@ -81,15 +91,20 @@ static bool is_outdone(const nibble_verification *v, const cJSON *certificate, c
   return outdone;
 }
 
-static nibble_status save(const nibble_verification *v, const cJSON *certificate, const nb_checkpoint *artifact,
-                          const nibble_verify_options *o, nibble_error *err) {
-  if (is_outdone(v, certificate, artifact, o)) {
+static nibble_status save(const nibble_verification *v, const cJSON *certificate, const nb_certify_job *job,
+                          nibble_error *err) {
+  const nibble_verify_options *o = job->options;
+  if (is_outdone(v, certificate, job->artifact, o)) {
+    if (job->key) /* a signature says that its owner measured */
+      return nb_fail(err, NIBBLE_USAGE,
+                     "--sign: the certificate that is there is of the same files and says more than this run measured; "
+                     "measure as much, or --certificate FILE writes this run's elsewhere");
     nb_warn(&o->progress, "the certificate stays as it was: it is of the same files, and says more than this run");
     return NIBBLE_OK;
   }
   nibble_error why;
-  nibble_status status = nb_certificate_save(artifact, o->certificate, o->force, certificate, &why);
-  if ((status == NIBBLE_SYSTEM || status == NIBBLE_USAGE) && !o->certificate) {
+  nibble_status status = nb_certificate_save(job->artifact, o, job->key, certificate, &why);
+  if ((status == NIBBLE_SYSTEM || status == NIBBLE_USAGE) && !o->certificate && !job->key) {
     nb_warn(&o->progress, "no certificate is written: %s (--certificate FILE writes it elsewhere)", why.message);
     return NIBBLE_OK;
   }
@@ -97,8 +112,8 @@ static nibble_status save(const nibble_verification *v, const cJSON *certificate
   return status;
 }
 
-nibble_status nb_certify(const nibble_verification *v, const nb_checkpoint *artifact, const nb_checkpoint *original,
-                         const nibble_verify_options *o, nibble_error *err) {
+nibble_status nb_certify(const nibble_verification *v, const nb_certify_job *job, nibble_error *err) {
+  const nibble_verify_options *o = job->options;
   cJSON *json = cJSON_CreateObject();
   cJSON_AddStringToObject(json, "nibble", NIBBLE_VERSION);
   cJSON_AddStringToObject(json, "verdict", v->fault_count ? "failed" : "sound");
@@ -112,9 +127,9 @@ nibble_status nb_certify(const nibble_verification *v, const nb_checkpoint *arti
   }
   if (v->weight_count) add_weights(json, v);
   nibble_status status = json ? NIBBLE_OK : nb_fail_memory(err, sizeof(cJSON));
-  if (status == NIBBLE_OK) status = add_side(json, NB_ARTIFACT, v->artifact, artifact, o, err);
-  if (status == NIBBLE_OK && original) status = add_side(json, NB_SOURCE, v->original, original, o, err);
-  if (status == NIBBLE_OK) status = save(v, json, artifact, o, err);
+  if (status == NIBBLE_OK) status = add_side(json, NB_ARTIFACT, v->artifact, job->artifact, o, err);
+  if (status == NIBBLE_OK && job->original) status = add_side(json, NB_SOURCE, v->original, job->original, o, err);
+  if (status == NIBBLE_OK) status = save(v, json, job, err);
   cJSON_Delete(json);
   return status;
 }

@@ -12,6 +12,7 @@
 #include "validate/certify.h"
 #include "validate/findings.h"
 #include "validate/report.h"
+#include "validate/signature.h"
 #include "validate/structure.h"
 #include "validate/thresholds.h"
 #include "validate/weights.h"
@@ -28,6 +29,7 @@ typedef struct verification {
   char text_sha256[NB_SHA256_CHARS];
   cJSON *certificate; /* with check_only: what is confirmed, and what it says */
   nb_certified certified;
+  nb_signing_key key; /* that signs, or whose signature is asked for */
 } verification;
 
 static nibble_status verdict(const verification *v, nibble_error *err) {
@@ -101,7 +103,23 @@ static nibble_status check_options(const nibble_verify_options *o, nibble_error 
     return nb_fail(err, NIBBLE_USAGE, "thresholds are for the behaviour: --text FILE is wanted, too");
   if (o->check_only && (o->text || o->report))
     return nb_fail(err, NIBBLE_USAGE, "--check-only compares hashes; it measures nothing");
+  if (o->key && !o->check_only)
+    return nb_fail(err, NIBBLE_USAGE, "--key is for --check-only, which asks for its signature");
+  if (o->sign && o->check_only)
+    return nb_fail(err, NIBBLE_USAGE, "--sign signs what is measured, and --check-only measures nothing");
+  if (o->sign && !o->certificate && (!o->against || o->no_certificate))
+    return nb_fail(err, NIBBLE_USAGE,
+                   "--sign needs a certificate: --against MODEL, or --certificate FILE, is required");
   return NIBBLE_OK;
+}
+
+/* Before the models are opened: a key that is no key must not end hours of work. */
+static nibble_status open_key(verification *v, const nibble_verify_options *o, nibble_error *err) {
+  nibble_status status = NIBBLE_OK;
+  if (o->sign) status = nb_key_read_private(o->sign, &o->progress, &v->key, err);
+  if (o->key) status = nb_key_read_public(o->key, &v->key, err);
+  v->public.key_sha256 = v->key.fingerprint;
+  return status;
 }
 
 static nibble_status name_inputs(verification *v, const nibble_verify_options *o, nibble_error *err) {
@@ -125,19 +143,42 @@ static nibble_status open_both(verification *v, const nibble_verify_options *o, 
   return status;
 }
 
+/* That `place` is none of the inputs. */
+static nibble_status spare_inputs(const verification *v, const nibble_verify_options *o, const char *place,
+                                  nibble_error *err) {
+  nibble_status status = nb_checkpoint_protect(&v->artifact, place, err);
+  if (status == NIBBLE_OK && v->has_original) status = nb_checkpoint_protect(&v->original, place, err);
+  if (status == NIBBLE_OK && o->text) status = nb_stage_spare(place, o->text, err);
+  if (status == NIBBLE_OK && o->sign) status = nb_stage_spare(place, o->sign, err);
+  return status;
+}
+
+/* Where the certificate is written come what may, and its signature; NULL: only if it can be. */
+static nibble_status find_places(const verification *v, const nibble_verify_options *o, char **certificate,
+                                 char **signature, nibble_error *err) {
+  *certificate = *signature = NULL;
+  if (!o->certificate && !o->sign) return NIBBLE_OK;
+  nibble_status status = nb_certificate_path(&v->artifact, o->certificate, certificate, err);
+  if (status == NIBBLE_OK && !(*signature = nb_signature_path(*certificate)))
+    status = nb_fail_memory(err, strlen(*certificate));
+  return status;
+}
+
 /* Said before anything is measured: what stands where an output is to go. */
 static nibble_status check_places(const verification *v, const nibble_verify_options *o, nibble_error *err) {
-  const char *places[] = {o->certificate, o->report};
-  nibble_status status = NIBBLE_OK;
-  for (int i = 0; i < 2; i++) {
-    if (!places[i]) continue;
-    status = nb_checkpoint_protect(&v->artifact, places[i], err);
-    if (status == NIBBLE_OK && v->has_original) status = nb_checkpoint_protect(&v->original, places[i], err);
-    if (status == NIBBLE_OK && o->text) status = nb_stage_spare(places[i], o->text, err);
-    if (status != NIBBLE_OK) return status;
+  char *certificate, *signature;
+  nibble_status status = find_places(v, o, &certificate, &signature, err);
+  const char *places[] = {certificate, signature, o->report};
+  for (int i = 0; status == NIBBLE_OK && i < 3; i++) {
+    if (places[i]) status = spare_inputs(v, o, places[i], err);
   }
-  if (o->certificate) status = nb_certificate_check_place(&v->artifact, o->certificate, o->force, err);
+  if (status == NIBBLE_OK && certificate) status = nb_certificate_check_place(&v->artifact, o, err);
   if (status == NIBBLE_OK && o->report) status = nb_report_check(o->report, o->force, err);
+  free(certificate);
+  free(signature);
+  if (status == NIBBLE_OK && o->sign && v->artifact.folder &&
+      nb_stage_spare(v->artifact.folder, o->sign, NULL) == NIBBLE_USAGE)
+    nb_warn(&o->progress, "%s: the private key lies in the artifact's folder; whoever gets that gets the key", o->sign);
   return status;
 }
 
@@ -158,10 +199,26 @@ static void show_certified(verification *v) {
   p->thresholds = c->thresholds;
 }
 
+/* The certificate of the artifact to v->certificate; NULL if it has not the signature asked for, which is a fault. */
+static nibble_status load_signed(verification *v, const nibble_verify_options *o, nibble_error *err) {
+  nb_certificate_file file;
+  const nb_signing_key *key = o->key ? &v->key : NULL;
+  nibble_status status = nb_certificate_read(&v->artifact, o->certificate, &file, err);
+  if (status != NIBBLE_OK) return status;
+  status = nb_signature_check(file.signature, key, (nb_str){file.text, file.length}, &v->findings, &v->public.signature,
+                              err);
+  if (status == NIBBLE_OK && (!key || v->public.signature == NIBBLE_SIGNATURE_GOOD))
+    status = nb_certificate_parse(&file, &v->certificate, err);
+  nb_certificate_file_free(&file);
+  return status;
+}
+
 static nibble_status confirm(verification *v, const nibble_verify_options *o, nibble_error *err) {
   nibble_thresholds asked = v->public.thresholds;
-  nibble_status status = nb_certificate_load(&v->artifact, o->certificate, &v->certificate, err);
-  if (status == NIBBLE_OK) status = nb_certified_read(v->artifact.path, v->certificate, &v->certified, err);
+  v->public.depth = "";
+  nibble_status status = load_signed(v, o, err);
+  if (status != NIBBLE_OK || !v->certificate) return status;
+  status = nb_certified_read(v->artifact.path, v->certificate, &v->certified, err);
   if (status == NIBBLE_OK)
     status = nb_certificate_check(&v->artifact, v->certificate, NB_ARTIFACT, o, &v->findings, err);
   if (status == NIBBLE_OK && v->has_original)
@@ -189,8 +246,13 @@ static nibble_status measure(verification *v, const nibble_verify_options *o, ni
   bool certify = o->certificate || (o->against && v->artifact.folder && !o->no_certificate);
   /* The certificate comes last: it also covers a page that is written into the artifact's folder. */
   if (o->report) status = nb_report_save(&v->public, o->report, o->force, err);
-  if (status == NIBBLE_OK && certify)
-    status = nb_certify(&v->public, &v->artifact, v->has_original ? &v->original : NULL, o, err);
+  if (status != NIBBLE_OK || !certify) return status;
+  nb_certify_job job = {.artifact = &v->artifact,
+                        .original = v->has_original ? &v->original : NULL,
+                        .options = o,
+                        .key = o->sign ? &v->key : NULL};
+  status = nb_certify(&v->public, &job, err);
+  if (status == NIBBLE_OK && o->sign) v->public.signature = NIBBLE_SIGNATURE_GOOD;
   return status;
 }
 
@@ -200,6 +262,7 @@ static nibble_status verify(const nibble_verify_options *o, nibble_verification 
   verification *v = nb_alloc(1, sizeof *v);
   if (!v) return nb_fail_memory(err, sizeof *v);
   status = nb_thresholds_choose(o, &v->public.thresholds, err);
+  if (status == NIBBLE_OK) status = open_key(v, o, err);
   if (status == NIBBLE_OK) status = name_inputs(v, o, err);
   if (status == NIBBLE_OK) status = open_both(v, o, err);
   if (status == NIBBLE_OK && !o->check_only) status = check_places(v, o, err);
@@ -232,6 +295,7 @@ void nibble_verification_free(nibble_verification *verified) {
   nb_behaviour_free(&v->behaviour);
   nb_weights_free(&v->certified.weights);
   cJSON_Delete(v->certificate);
+  nb_key_free(&v->key);
   nb_checkpoint_close(&v->artifact);
   nb_checkpoint_close(&v->original);
   for (int i = 0; i < 3; i++) free(v->names[i]);
