@@ -10,6 +10,10 @@
 
 static bool reserve(nb_buf *buf, size_t extra) {
   if (buf->failed) return false;
+  if (buf->limit > 0 && (buf->length > buf->limit || extra > buf->limit - buf->length)) {
+    buf->failed = buf->is_full = true;
+    return false;
+  }
   if (extra > SIZE_MAX / 4 - buf->length) {
     buf->failed = true;
     return false;

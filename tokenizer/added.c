@@ -7,7 +7,11 @@
 #include "base/utf8.h"
 #include "tokenizer/unicode.h"
 
-enum { MAX_LENGTH = 1 << 10 }; /* bytes of an added token: bounds the work at each place in a text */
+enum {
+  MAX_LENGTH = 1 << 10, /* bytes of an added token */
+  BYTE_WORK = 6,        /* what it costs to look a byte of a text up among the tokens, in units of the budget, */
+  PROBE_WORK = 3,       /* and for each halving of those that are left */
+};
 
 typedef struct token {
   nb_str text; /* as matched: normalized if it asks for that */
@@ -38,6 +42,7 @@ typedef struct reader {
   nb_added *added;
   const nb_normalizer *normalizer;
   nb_vocab *vocab;
+  nb_budget budget; /* to normalize them */
   int32_t next_id;
 } reader;
 
@@ -64,7 +69,8 @@ static nibble_status normalize_entry(reader *r, token *t) {
   nb_buf text = {0}, scratch = {0};
   bool at_start = true;
   nb_buf_append(&text, t->text.data, t->text.length);
-  nibble_status status = nb_normalize(r->normalizer, &text, &scratch, &at_start, r->step.err);
+  nb_budget_add(&r->budget, text.length);
+  nibble_status status = nb_normalize(r->normalizer, &text, &scratch, &at_start, &r->budget, r->step.err);
   nb_buf_free(&scratch);
   if (text.data) r->added->texts[r->added->text_count++] = text.data;
   if (status == NIBBLE_OK && (text.length == 0 || text.length > MAX_LENGTH))
@@ -152,6 +158,7 @@ nibble_status nb_added_read(const char *where, const cJSON *json, const nb_norma
               .added = added,
               .normalizer = normalizer,
               .vocab = vocab,
+              .budget = nb_budget_of(0),
               .next_id = vocab->own};
   added->texts = nb_alloc(n, 2 * sizeof *added->texts);
   added->tokens = nb_alloc(n, sizeof *added->tokens);
@@ -188,8 +195,12 @@ static size_t bound(const set *s, size_t low, size_t high, size_t depth, unsigne
   return low;
 }
 
-/* The longest token that text[0, n) begins with; NULL if there is none. */
-static const token *match(const set *s, const char *text, size_t n) {
+/* Bits of n. */
+static unsigned width(size_t n) { return n > 0 ? 64 - (unsigned)__builtin_clzll(n) : 0; }
+
+/* The longest token that text[0, n) begins with; NULL if there is none. Adds what it took to *work: a text may go along
+ * a long token at every place and never match it. */
+static const token *match(const set *s, const char *text, size_t n, uint64_t *work) {
   unsigned byte = (unsigned char)text[0];
   size_t low = s->first[byte], high = s->first[byte + 1];
   const token *best = NULL;
@@ -197,6 +208,7 @@ static const token *match(const set *s, const char *text, size_t n) {
     if (s->tokens[low].text.length == depth) best = &s->tokens[low++];
     if (depth == n || low == high) break;
     byte = (unsigned char)text[depth];
+    *work += BYTE_WORK + PROBE_WORK * width(high - low);
     low = bound(s, low, high, depth, byte);
     high = bound(s, low, high, depth, byte + 1);
   }
@@ -208,7 +220,8 @@ static bool is_word(const nb_added *added, const char *text) {
   nb_utf8_decode(text, &length);
   nb_buf shadow = {0};
   nb_make_shadow(text, length, &shadow);
-  nb_search search = {.text = shadow.data, .n = length};
+  nb_budget budget = nb_budget_of(length);
+  nb_search search = {.text = shadow.data, .n = length, .budget = &budget};
   if (!shadow.failed) nb_regex_next(added->word, &search, NULL);
   nb_buf_free(&shadow);
   return search.found;
@@ -237,12 +250,17 @@ static size_t strip_left(const char *text, size_t from, size_t at) {
   return at;
 }
 
-nibble_status nb_added_cut(const nb_added *added, bool normalized, nb_str text, nb_cut_sink sink, nibble_error *err) {
+nibble_status nb_added_cut(const nb_added *added, bool normalized, nb_str text, nb_cut_sink sink, nb_budget *budget,
+                           nibble_error *err) {
   const set *s = &added->sets[normalized];
   size_t n = text.length, done = 0, space = 0; /* `space`: where the white space that was last looked for ends */
   nibble_status status = NIBBLE_OK;
   for (size_t i = 0; s->count > 0 && i < n && status == NIBBLE_OK;) {
-    const token *t = match(s, text.data + i, n - i);
+    uint64_t work = 0;
+    const token *t = match(s, text.data + i, n - i, &work);
+    if (work > budget->work)
+      return nb_fail(err, NIBBLE_BAD_INPUT, "the tokenizer's added tokens cost too much on this text");
+    budget->work -= work;
     if (!t) {
       i++;
       continue;

@@ -23,7 +23,9 @@ typedef struct nb_cut_sink {
   void *ctx;
 } nb_cut_sink;
 
-/* Cuts `text`, which is the one as given or the normalized one. */
-nibble_status nb_added_cut(const nb_added *added, bool normalized, nb_str text, nb_cut_sink sink, nibble_error *err);
+/* Cuts `text`, which is the one as given or the normalized one. NIBBLE_BAD_INPUT once the search for tokens has spent
+ * the budget. */
+nibble_status nb_added_cut(const nb_added *added, bool normalized, nb_str text, nb_cut_sink sink, nb_budget *budget,
+                           nibble_error *err);
 
 #endif

@@ -41,11 +41,18 @@ typedef struct item {
   bool first, last;
 } item;
 
+/* The work of a step on each string. */
+typedef struct job {
+  nb_buf *out;
+  nb_budget *budget;
+  nibble_error *err;
+} job;
+
 typedef struct step step;
 struct step {
-  nibble_status (*whole)(const step *s, const list *in, list *out, nibble_error *err);  /* does the list, or */
-  nibble_status (*each)(const step *s, const item *in, nb_buf *out, nibble_error *err); /* every string by itself */
-  nb_regex *regex;                                                                      /* Replace: what */
+  void (*whole)(const list *in, list *out);                     /* does the list, or */
+  nibble_status (*each)(const step *s, const item *in, job *j); /* every string by itself */
+  nb_regex *regex;                                              /* Replace: what */
   char *text;          /* Replace: by what; Metaspace, Strip: the character; BPEDecoder: the suffix */
   bool prepended;      /* Metaspace: the first one was added when encoding */
   int64_t start, stop; /* Strip: at most so many from either end */
@@ -73,15 +80,13 @@ static void append_bytes(nb_str token, nb_buf *out) {
   }
 }
 
-static nibble_status bytes(const step *s, const list *in, list *out, nibble_error *err) {
-  (void)s, (void)err;
+static void bytes(const list *in, list *out) {
   nb_buf joined = {0};
   for (size_t i = 0; i < in->count; i++) append_bytes(string_at(in, i), &joined);
   if (joined.length > 0) nb_utf8_repair(joined.data, joined.length, &out->text);
   if (joined.failed) out->failed = true;
   nb_buf_free(&joined);
   close_string(out);
-  return NIBBLE_OK;
 }
 
 /* The byte of a token "<0xHH>"; -1 if it is another. */
@@ -108,8 +113,7 @@ static void end_run(nb_buf *run, list *out) {
   run->length = 0;
 }
 
-static nibble_status byte_fallback(const step *s, const list *in, list *out, nibble_error *err) {
-  (void)s, (void)err;
+static void byte_fallback(const list *in, list *out) {
   nb_buf run = {0};
   for (size_t i = 0; i < in->count; i++) {
     nb_str token = string_at(in, i);
@@ -126,20 +130,17 @@ static nibble_status byte_fallback(const step *s, const list *in, list *out, nib
   end_run(&run, out);
   if (run.failed) out->failed = true;
   nb_buf_free(&run);
-  return NIBBLE_OK;
 }
 
-static nibble_status fuse(const step *s, const list *in, list *out, nibble_error *err) {
-  (void)s, (void)err;
+static void fuse(const list *in, list *out) {
   nb_buf_append(&out->text, in->text.data, in->text.length);
   close_string(out);
-  return NIBBLE_OK;
 }
 
 /* Replaces `what` by `by` in one string. */
 static void substitute(nb_str text, const char *what, const char *by, nb_buf *out) {
   size_t length = strlen(what);
-  while (length > 0) {
+  while (length > 0 && !out->failed) {
     const char *hit = memmem(text.data, text.length, what, length);
     if (!hit) break;
     nb_buf_append(out, text.data, (size_t)(hit - text.data));
@@ -150,25 +151,23 @@ static void substitute(nb_str text, const char *what, const char *by, nb_buf *ou
   nb_buf_append(out, text.data, text.length);
 }
 
-static nibble_status metaspace(const step *s, const item *in, nb_buf *out, nibble_error *err) {
-  (void)err;
-  substitute(in->text, s->text, in->first && s->prepended ? "" : " ", out);
+static nibble_status metaspace(const step *s, const item *in, job *j) {
+  substitute(in->text, s->text, in->first && s->prepended ? "" : " ", j->out);
   return NIBBLE_OK;
 }
 
-static nibble_status suffix(const step *s, const item *in, nb_buf *out, nibble_error *err) {
-  (void)err;
-  substitute(in->text, s->text, in->last ? "" : " ", out);
+static nibble_status suffix(const step *s, const item *in, job *j) {
+  substitute(in->text, s->text, in->last ? "" : " ", j->out);
   return NIBBLE_OK;
 }
 
-static nibble_status replace(const step *s, const item *in, nb_buf *out, nibble_error *err) {
+static nibble_status replace(const step *s, const item *in, job *j) {
   if (in->text.length == 0) return NIBBLE_OK;
-  return nb_regex_replace(s->regex, in->text, in->text.data, s->text, out, err);
+  nb_search search = {.text = in->text.data, .n = in->text.length, .budget = j->budget};
+  return nb_regex_replace(s->regex, &search, in->text.data, s->text, j->out, j->err);
 }
 
-static nibble_status strip(const step *s, const item *in, nb_buf *out, nibble_error *err) {
-  (void)err;
+static nibble_status strip(const step *s, const item *in, job *j) {
   size_t length = strlen(s->text);
   nb_str text = in->text;
   int64_t cut = 0;
@@ -180,33 +179,40 @@ static nibble_status strip(const step *s, const item *in, nb_buf *out, nibble_er
   for (cut = 0; length > 0 && cut < s->stop && text.length >= length; cut++, text.length -= length) {
     if (memcmp(text.data + text.length - length, s->text, length) != 0) break;
   }
-  nb_buf_append(out, text.data, text.length);
+  nb_buf_append(j->out, text.data, text.length);
   return NIBBLE_OK;
 }
 
-static nibble_status run_each(const step *s, const list *in, list *out, nibble_error *err) {
+static nibble_status run_step(const step *s, const list *in, list *out, nb_budget *budget, nibble_error *err) {
   nibble_status status = NIBBLE_OK;
-  for (size_t i = 0; i < in->count && status == NIBBLE_OK; i++) {
+  job j = {.out = &out->text, .budget = budget, .err = err};
+  out->text.length = out->count = 0;
+  out->text.limit = budget->bytes;
+  if (budget->bytes == 0) return nb_budget_refuse("decoder", err);
+  if (s->whole) s->whole(in, out);
+  for (size_t i = 0; s->each && i < in->count && status == NIBBLE_OK && !out->text.failed; i++) {
     item one = {.text = string_at(in, i), .first = i == 0, .last = i + 1 == in->count};
-    status = s->each(s, &one, &out->text, err);
+    status = s->each(s, &one, &j);
     close_string(out);
   }
-  return status;
+  budget->bytes -= out->text.length;
+  return status == NIBBLE_OK && out->text.is_full ? nb_budget_refuse("decoder", err) : status;
 }
 
 nibble_status nb_decode_tokens(const nb_decoder *decoder, const nb_token *tokens, size_t count, nb_buf *text,
                                nibble_error *err) {
-  list now = {0}, next = {0};
+  list now = {.text.limit = NB_TEXT_MAX}, next = {0};
   nibble_status status = NIBBLE_OK;
-  for (size_t i = 0; i < count; i++) {
+  for (size_t i = 0; i < count && !now.text.failed; i++) {
     nb_buf_append(&now.text, tokens[i].text, tokens[i].length);
     if (!decoder && i + 1 < count) nb_buf_puts(&now.text, " ");
     close_string(&now);
   }
+  if (now.text.is_full)
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "the text of the tokens is longer than the %d bytes allowed", NB_TEXT_MAX);
+  nb_budget budget = nb_budget_of(now.text.length);
   for (int i = 0; decoder && i < decoder->count && status == NIBBLE_OK && now.count > 0; i++) {
-    const step *s = &decoder->steps[i];
-    next.text.length = next.count = 0;
-    status = s->whole ? s->whole(s, &now, &next, err) : run_each(s, &now, &next, err);
+    status = run_step(&decoder->steps[i], &now, &next, &budget, err);
     list swapped = now;
     now = next;
     next = swapped;

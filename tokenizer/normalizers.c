@@ -20,6 +20,7 @@ enum {
 typedef struct job {
   nb_buf *out;    /* what becomes of the text */
   bool *at_start; /* as nb_normalize's */
+  nb_budget *budget;
   nibble_error *err;
 } job;
 
@@ -186,7 +187,8 @@ static nibble_status replace(const step *s, nb_str text, job *j) {
     if (shadow.failed) return nb_fail_memory(j->err, text.length);
     subject = shadow.data;
   }
-  nibble_status status = nb_regex_replace(s->regex, text, subject, s->text, j->out, j->err);
+  nb_search search = {.text = subject, .n = text.length, .budget = j->budget};
+  nibble_status status = nb_regex_replace(s->regex, &search, text.data, s->text, j->out, j->err);
   nb_buf_free(&shadow);
   return status;
 }
@@ -203,21 +205,32 @@ static nibble_status bytes(const step *s, nb_str text, job *j) {
   return NIBBLE_OK;
 }
 
+/* One step; what it writes is taken from the budget. */
+static nibble_status run_step(const step *s, nb_str text, job *j) {
+  nb_buf *out = j->out;
+  out->length = 0;
+  out->limit = j->budget->bytes < NB_TEXT_MAX ? j->budget->bytes : NB_TEXT_MAX;
+  nibble_status status = out->limit > 0 ? s->run(s, text, j) : nb_budget_refuse("normalizer", j->err);
+  if (status == NIBBLE_OK && out->is_full) status = nb_budget_refuse("normalizer", j->err);
+  if (status == NIBBLE_OK && out->failed) status = nb_fail_memory(j->err, text.length);
+  j->budget->bytes -= out->length;
+  out->limit = 0;
+  out->failed = out->is_full = false;
+  return status;
+}
+
 nibble_status nb_normalize(const nb_normalizer *normalizer, nb_buf *text, nb_buf *scratch, bool *at_start,
-                           nibble_error *err) {
+                           nb_budget *budget, nibble_error *err) {
+  if (text->failed) return nb_fail_memory(err, text->length);
+  job j = {.out = scratch, .at_start = at_start, .budget = budget, .err = err};
   for (int i = 0; normalizer && i < normalizer->count && text->length > 0; i++) {
-    const step *s = &normalizer->steps[i];
-    scratch->length = 0;
-    nibble_status status = s->run(s, (nb_str){text->data, text->length}, &(job){scratch, at_start, err});
+    nibble_status status = run_step(&normalizer->steps[i], (nb_str){text->data, text->length}, &j);
     if (status != NIBBLE_OK) return status;
-    if (scratch->failed) return nb_fail_memory(err, text->length);
-    if (scratch->length > NB_TEXT_MAX)
-      return nb_fail(err, NIBBLE_BAD_INPUT, "the normalized text has more than %d bytes", NB_TEXT_MAX);
     nb_buf swapped = *text;
     *text = *scratch;
     *scratch = swapped;
   }
-  return text->failed ? nb_fail_memory(err, text->length) : NIBBLE_OK;
+  return NIBBLE_OK;
 }
 
 /* --- reading --- */

@@ -4,7 +4,10 @@
 #include "model/json.h"
 #include "tokenizer/steps.h"
 
-enum { MAX_TEMPLATE = 256 }; /* pieces: each may be the whole text again */
+enum {
+  MAX_TEMPLATE = 256, /* pieces */
+  MAX_TEXTS = 4,      /* of them the text: each is all the work again. Templates in use have one */
+};
 
 static void add_id(nb_step_reader *r, const cJSON *json, nb_ids *out) {
   if (!cJSON_IsNumber(json) || !(json->valuedouble >= 0 && json->valuedouble < NB_MAX_ID))
@@ -15,12 +18,23 @@ static void add_id(nb_step_reader *r, const cJSON *json, nb_ids *out) {
     nb_ids_append(out, &(int32_t){(int32_t)json->valuedouble}, 1);
 }
 
+static void add_text(nb_step_reader *r, nb_ids *out) {
+  int texts = 0;
+  for (size_t i = 0; i < out->length; i++) texts += out->data[i] < 0;
+  if (texts == MAX_TEXTS)
+    nb_step_fail(r, "has the text more than %d times", MAX_TEXTS);
+  else if (out->length >= MAX_TEMPLATE)
+    nb_step_fail(r, "has more than %d pieces", MAX_TEMPLATE);
+  else
+    nb_ids_append(out, &(int32_t){-1}, 1);
+}
+
 static void add_piece(nb_step_reader *r, const cJSON *piece, nb_ids *out) {
   const cJSON *special = nb_json_object(piece, "SpecialToken"), *sequence = nb_json_object(piece, "Sequence");
   const char *name = "";
   r->status = nb_json_string(r->where, special ? special : sequence, "id", &name, r->err);
-  if (r->status == NIBBLE_OK && sequence && strcmp(name, "A") == 0 && out->length < MAX_TEMPLATE) {
-    nb_ids_append(out, &(int32_t){-1}, 1);
+  if (r->status == NIBBLE_OK && sequence && strcmp(name, "A") == 0) {
+    add_text(r, out);
     return;
   }
   const cJSON *known = special ? nb_json_object(nb_json_object(r->json, "special_tokens"), name) : NULL;

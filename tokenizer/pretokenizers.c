@@ -48,6 +48,7 @@ struct nb_pre_tokenizer {
 typedef struct run {
   nb_pre_tokenizer *pre;
   nb_word_sink sink;
+  nb_budget *budget;
   nibble_error *err;
 } run;
 
@@ -95,7 +96,8 @@ static nibble_status feed(cutter *c, size_t begin, size_t end, bool is_match) {
 }
 
 static nibble_status cut_by_pattern(cutter *c, const step *s) {
-  nb_search search = {.text = nb_regex_is_literal(s->regex) ? c->whole.text : c->whole.shadow, .n = c->whole.n};
+  nb_search search = {
+      .text = nb_regex_is_literal(s->regex) ? c->whole.text : c->whole.shadow, .n = c->whole.n, .budget = c->r->budget};
   size_t done = 0;
   nibble_status status;
   while ((status = nb_regex_next(s->regex, &search, c->r->err)) == NIBBLE_OK && search.found) {
@@ -164,7 +166,14 @@ static nibble_status run_step(run *r, int k, piece whole) {
   step *s = &r->pre->steps[k];
   if (!s->rewrite) return cut(r, k, whole);
   s->text.length = 0;
-  if (!s->rewrite(s, whole)) return run_step(r, k + 1, whole);
+  s->text.limit = r->budget->bytes;
+  bool changed = s->text.limit > 0 && s->rewrite(s, whole);
+  if (s->text.limit == 0 || s->text.is_full) {
+    s->text.failed = s->text.is_full = false;
+    return nb_budget_refuse("pre-tokenizer", r->err);
+  }
+  if (!changed) return run_step(r, k + 1, whole);
+  r->budget->bytes -= s->text.length;
   whole.text = whole.shadow = s->text.data;
   whole.n = s->text.length;
   if (!s->text.failed && nb_needs_shadow(whole.text, whole.n)) {
@@ -175,9 +184,10 @@ static nibble_status run_step(run *r, int k, piece whole) {
   return run_step(r, k + 1, whole);
 }
 
-nibble_status nb_pre_tokenize(nb_pre_tokenizer *pre, nb_str text, bool at_start, nb_word_sink sink, nibble_error *err) {
+nibble_status nb_pre_tokenize(nb_pre_tokenizer *pre, nb_str text, bool at_start, nb_word_sink sink, nb_budget *budget,
+                              nibble_error *err) {
   if (text.length == 0) return NIBBLE_OK;
-  run r = {.pre = pre, .sink = sink, .err = err};
+  run r = {.pre = pre, .sink = sink, .budget = budget, .err = err};
   piece whole = {.text = text.data, .shadow = text.data, .n = text.length, .at_start = at_start};
   nb_buf shadow = {0};
   if (pre->count > 0 && nb_needs_shadow(text.data, text.length)) {

@@ -10,6 +10,7 @@
 #include <cjson/cJSON.h>
 
 #include "base/buf.h"
+#include "tokenizer/budget.h"
 #include "tokenizer/model.h"
 #include "tokenizer/regex.h"
 
@@ -26,9 +27,10 @@ typedef struct nb_normalizer nb_normalizer;
  * nothing to do. */
 nibble_status nb_normalizer_read(const char *where, const cJSON *parts, nb_normalizer **out, nibble_error *err);
 
-/* Normalizes *text (valid UTF-8) in place; `scratch` is overwritten. *at_start is cleared if text at its start went. */
+/* Normalizes *text (valid UTF-8) in place; `scratch` is overwritten. *at_start is cleared if text at its start went.
+ * NIBBLE_BAD_INPUT once the steps have spent the budget. */
 nibble_status nb_normalize(const nb_normalizer *normalizer, nb_buf *text, nb_buf *scratch, bool *at_start,
-                           nibble_error *err);
+                           nb_budget *budget, nibble_error *err);
 void nb_normalizer_free(nb_normalizer *normalizer);
 
 /* --- pretokenizers.c --- */
@@ -43,8 +45,10 @@ typedef struct nb_word_sink {
 
 nibble_status nb_pre_tokenizer_read(const char *where, const cJSON *parts, nb_pre_tokenizer **out, nibble_error *err);
 
-/* Hands on the words of `text` (valid UTF-8); `at_start`: it begins the whole input. */
-nibble_status nb_pre_tokenize(nb_pre_tokenizer *pre, nb_str text, bool at_start, nb_word_sink sink, nibble_error *err);
+/* Hands on the words of `text` (valid UTF-8); `at_start`: it begins the whole input. NIBBLE_BAD_INPUT once the steps
+ * have spent the budget. */
+nibble_status nb_pre_tokenize(nb_pre_tokenizer *pre, nb_str text, bool at_start, nb_word_sink sink, nb_budget *budget,
+                              nibble_error *err);
 void nb_pre_tokenizer_free(nb_pre_tokenizer *pre);
 
 /* --- postprocessors.c --- */
@@ -59,7 +63,8 @@ typedef struct nb_decoder nb_decoder;
 
 nibble_status nb_decoder_read(const char *where, const cJSON *parts, nb_decoder **out, nibble_error *err);
 
-/* Appends the text of tokens[0, count). Without a decoder they are joined with spaces, as the reference does. */
+/* Appends the text of tokens[0, count). Without a decoder they are joined with spaces, as the reference does.
+ * NIBBLE_BAD_INPUT if the steps spend more than the budget of the tokens' text. */
 nibble_status nb_decode_tokens(const nb_decoder *decoder, const nb_token *tokens, size_t count, nb_buf *text,
                                nibble_error *err);
 void nb_decoder_free(nb_decoder *decoder);

@@ -111,6 +111,7 @@ void nb_tokenizer_close(nb_tokenizer *t) {
 typedef struct encoder {
   nb_tokenizer *t;
   nb_ids *ids;
+  nb_budget *budget;
   const char *text; /* of the parts that are being cut */
   bool at_start;    /* text[0] is the input's first character */
 } encoder;
@@ -125,7 +126,7 @@ static nibble_status encode_normalized(void *ctx, size_t begin, size_t end, int3
   encoder *e = ctx;
   if (id < 0)
     return nb_pre_tokenize(e->t->pre, (nb_str){e->text + begin, end - begin}, e->at_start && begin == 0,
-                           (nb_word_sink){encode_word, e}, err);
+                           (nb_word_sink){encode_word, e}, e->budget, err);
   nb_ids_append(e->ids, &id, 1);
   return NIBBLE_OK;
 }
@@ -138,28 +139,29 @@ static nibble_status encode_verbatim(void *ctx, size_t begin, size_t end, int32_
     return NIBBLE_OK;
   }
   nb_tokenizer *t = e->t;
-  encoder inner = {.t = t, .ids = e->ids, .text = e->text + begin, .at_start = begin == 0};
+  encoder inner = {.t = t, .ids = e->ids, .budget = e->budget, .text = e->text + begin, .at_start = begin == 0};
   size_t n = end - begin;
   if (t->normalizer) {
     t->normal.length = 0;
     nb_buf_append(&t->normal, e->text + begin, n);
-    nibble_status status = nb_normalize(t->normalizer, &t->normal, &t->scratch, &inner.at_start, err);
+    nibble_status status = nb_normalize(t->normalizer, &t->normal, &t->scratch, &inner.at_start, e->budget, err);
     if (status != NIBBLE_OK) return status;
     inner.text = t->normal.data;
     n = t->normal.length;
   }
-  return nb_added_cut(t->added, true, (nb_str){inner.text, n}, (nb_cut_sink){encode_normalized, &inner}, err);
+  return nb_added_cut(t->added, true, (nb_str){inner.text, n}, (nb_cut_sink){encode_normalized, &inner}, e->budget,
+                      err);
 }
 
-static nibble_status encode_text(nb_tokenizer *t, nb_str text, nb_ids *ids, nibble_error *err) {
+static nibble_status encode_text(nb_tokenizer *t, nb_str text, nb_ids *ids, nb_budget *budget, nibble_error *err) {
   if (nb_utf8_valid(text.data, text.length) < text.length) {
     t->repaired.length = 0;
     nb_utf8_repair(text.data, text.length, &t->repaired);
     if (t->repaired.failed) return nb_fail_memory(err, text.length);
     text = (nb_str){t->repaired.data, t->repaired.length};
   }
-  encoder e = {.t = t, .ids = ids, .text = text.data, .at_start = true};
-  return nb_added_cut(t->added, false, text, (nb_cut_sink){encode_verbatim, &e}, err);
+  encoder e = {.t = t, .ids = ids, .budget = budget, .text = text.data, .at_start = true};
+  return nb_added_cut(t->added, false, text, (nb_cut_sink){encode_verbatim, &e}, budget, err);
 }
 
 nibble_status nb_tokenizer_encode(nb_tokenizer *t, const char *text, size_t n, int flags, nb_ids *ids,
@@ -168,11 +170,12 @@ nibble_status nb_tokenizer_encode(nb_tokenizer *t, const char *text, size_t n, i
     return nb_fail(err, NIBBLE_BAD_INPUT, "a text of %zu bytes is longer than the %d allowed", n, NB_TEXT_MAX);
   size_t before = ids->length, pieces = t->template.length;
   nibble_status status = NIBBLE_OK;
-  if (pieces == 0) status = encode_text(t, (nb_str){text, n}, ids, err);
+  nb_budget budget = nb_budget_of(n);
+  if (pieces == 0) status = encode_text(t, (nb_str){text, n}, ids, &budget, err);
   for (size_t i = 0; i < pieces && status == NIBBLE_OK; i++) {
     int32_t id = t->template.data[i];
     if (id < 0)
-      status = encode_text(t, (nb_str){text, n}, ids, err);
+      status = encode_text(t, (nb_str){text, n}, ids, &budget, err);
     else if (flags & NB_ADD_SPECIAL)
       nb_ids_append(ids, &id, 1);
   }
@@ -229,7 +232,11 @@ static nibble_status step(nb_token_stream *stream, bool last, nb_buf *text, nibb
   if (window->length - stream->context > HELD_BACK) last = true;
   nibble_status status =
       nb_tokenizer_decode(stream->tokenizer, window->data, window->length, stream->flags, &whole, err);
-  if (status != NIBBLE_OK || whole.length <= stream->emitted || (!last && ends_unfinished(&whole))) goto done;
+  if (status != NIBBLE_OK || (!last && ends_unfinished(&whole))) goto done;
+  if (whole.length <= stream->emitted) {
+    if (last) window->length = stream->context; /* ids without text: more of them must not make the window longer */
+    goto done;
+  }
   nb_buf_append(text, whole.data + stream->emitted, whole.length - stream->emitted);
   size_t old = stream->context;
   window->length -= old;
