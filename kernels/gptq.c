@@ -38,13 +38,54 @@ static uint32_t get(const uint32_t *words, int64_t step, int64_t i, int bits) {
   return code & ((1u << bits) - 1);
 }
 
-void nb_gptq_pack(const nb_gptq_codes *codes, int64_t begin, int64_t end, uint32_t *words) {
-  int64_t rows = codes->rows, cols = codes->cols;
-  for (int64_t w = 0; w < nb_gptq_words(cols, codes->bits); w++) {
-    memset(words + w * rows + begin, 0, (size_t)(end - begin) * sizeof *words);
+/* Eight codes, the first in the lowest byte, side by side in 8 * bits: pairs are put together, then pairs of pairs. */
+static inline uint64_t squeeze(uint64_t eight, int bits) {
+  const uint64_t pairs = (1u << 2 * bits) - 1, fours = (1ull << 4 * bits) - 1;
+  eight = (eight | eight >> (8 - bits)) & pairs * 0x0001000100010001;
+  eight = (eight | eight >> (16 - 2 * bits)) & fours * 0x0000000100000001;
+  return bits == 8 ? eight : (eight | eight >> (32 - 4 * bits)) & ((1ull << 8 * bits % 64) - 1);
+}
+
+/* A full run of 32 codes of one row, as `bits` words that lie `step` apart; bits is a constant. */
+static inline __attribute__((always_inline)) void pack32(const uint8_t *codes, int bits, uint32_t *words,
+                                                         int64_t step) {
+  uint64_t waiting = 0; /* bits yet to be written, the first lowest */
+  int count = 0;
+  for (int i = 0; i < WORD_BITS; i += 8) {
+    uint64_t eight;
+    memcpy(&eight, codes + i, sizeof eight);
+    eight = squeeze(eight, bits);
+    waiting |= eight << count;
+    count += 8 * bits;
+    for (; count >= WORD_BITS; count -= WORD_BITS, words += step) {
+      *words = (uint32_t)waiting;
+      waiting >>= WORD_BITS;
+    }
   }
-  for (int64_t r = begin; r < end; r++) {
-    for (int64_t c = 0; c < cols; c++) put(words + r, rows, c, codes->bits, codes->data[r * cols + c]);
+}
+
+/* Rows side by side for every 32 columns: their words are neighbours. */
+static inline __attribute__((always_inline)) void pack_rows(const nb_gptq_codes *codes, int bits, uint32_t *words,
+                                                            int64_t stride) {
+  for (int64_t c = 0; c + WORD_BITS <= codes->cols; c += WORD_BITS, words += bits * stride) {
+    for (int64_t r = 0; r < codes->rows; r++) pack32(codes->data + r * codes->cols + c, bits, words + r, stride);
+  }
+}
+
+void nb_gptq_pack(const nb_gptq_codes *codes, uint32_t *words, int64_t stride) {
+  switch (codes->bits) {
+    case 2: pack_rows(codes, 2, words, stride); break;
+    case 3: pack_rows(codes, 3, words, stride); break;
+    case 4: pack_rows(codes, 4, words, stride); break;
+    default: pack_rows(codes, 8, words, stride); break;
+  }
+  int64_t full = codes->cols / WORD_BITS, rest = codes->cols % WORD_BITS;
+  words += full * codes->bits * stride;
+  for (int64_t w = 0; w < nb_gptq_words(rest, codes->bits); w++)
+    memset(words + w * stride, 0, (size_t)codes->rows * sizeof *words);
+  for (int64_t r = 0; r < codes->rows; r++) {
+    const uint8_t *row = codes->data + r * codes->cols + full * WORD_BITS;
+    for (int64_t c = 0; c < rest; c++) put(words + r, stride, c, codes->bits, row[c]);
   }
 }
 

@@ -24,8 +24,9 @@ typedef struct nb_gptq_codes {
   int bits; /* of a code */
 } nb_gptq_codes;
 
-/* Packs rows [begin, end) of the codes into words [nb_gptq_words(cols), rows]. */
-void nb_gptq_pack(const nb_gptq_codes *codes, int64_t begin, int64_t end, uint32_t *words);
+/* Packs the codes into words [nb_gptq_words(cols), rows], whose rows of words begin `stride` apart: they may be a part
+ * of those of a larger matrix. */
+void nb_gptq_pack(const nb_gptq_codes *codes, uint32_t *words, int64_t stride);
 
 /* One group's zero points [rows] to and from words [nb_gptq_words(rows)]. With `less_one` they are stored less one, as
  * version 1 has them: for 2, 4 and 8 bits by a subtraction on whole words, whose borrow crosses fields (GPTQModel's

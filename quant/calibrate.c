@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
+#include "quant/rtn.h"
 #include "quant/stops.h"
 #include "runner/program.h"
 

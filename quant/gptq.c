@@ -21,10 +21,10 @@ enum {
 typedef struct solve_job {
   const float *w; /* [rows, cols] */
   const nb_grid *grid;
-  const nb_hessian *hessian; /* NULL: none */
-  const nb_factor *factor;   /* NULL: round to the nearest */
-  const float *importance;   /* [cols] by place: how much an error in it costs; NULL: all alike */
-  int64_t group_size;        /* resolved */
+  const nb_hessian *hessian;
+  const nb_factor *factor; /* NULL: round to the nearest */
+  const float *importance; /* [cols] by place: how much an error in it costs; NULL: all alike */
+  int64_t group_size;      /* resolved */
   nb_rounded *out;
   float *scratch; /* for each thread: scratch_floats */
   int64_t scratch_floats;
@@ -244,13 +244,12 @@ static void solve_band(void *ctx, int64_t begin, int64_t end, int thread) {
   rounded_errors(job, source, begin, rows, d);
   square(d, rows, cols, sums + 3);
   square(source, rows, cols, sums + 4);
-  if (!job->hessian) return;
   rtn_errors(job, source, rows, d + rows * cols);
   memcpy(d + 2 * rows * cols, source, (size_t)(rows * cols) * sizeof *d);
   weigh(job, d, rows, product, sums);
 }
 
-static nibble_status rounded_create(nb_rounded *out, int64_t rows, int64_t cols, int64_t groups, nibble_error *err) {
+nibble_status nb_rounded_create(nb_rounded *out, int64_t rows, int64_t cols, int64_t groups, nibble_error *err) {
   uint64_t bytes;
   *out = (nb_rounded){.rows = rows, .cols = cols, .groups = groups};
   if (!nb_mul_u64((uint64_t)rows, (uint64_t)cols, &bytes)) return nb_fail_memory(err, SIZE_MAX);
@@ -313,7 +312,7 @@ static nibble_status solve_on_gpu(solve_job *job, nibble_error *err) {
 
 static nibble_status solve(solve_job *job, int64_t rows, int64_t cols, nibble_error *err) {
   int64_t size = job->grid->group_size > 0 ? nb_min_i64(job->grid->group_size, cols) : cols;
-  nibble_status status = rounded_create(job->out, rows, cols, nb_ceil_div(cols, size), err);
+  nibble_status status = nb_rounded_create(job->out, rows, cols, nb_ceil_div(cols, size), err);
   if (status != NIBBLE_OK) return status;
   job->out->scale_dtype = job->grid->bf16_scales ? NB_BF16 : NB_F16;
   job->group_size = size;
@@ -365,9 +364,4 @@ nibble_status nb_gptq_solve(const nb_dense_layer *layer, const nb_grid *grid, co
   out->is_fallback = factor->is_indefinite;
   free(importance);
   return status;
-}
-
-nibble_status nb_rtn_solve(const nb_dense_layer *layer, const nb_grid *grid, nb_rounded *out, nibble_error *err) {
-  solve_job job = {.w = layer->w, .grid = grid, .out = out};
-  return solve(&job, layer->rows, layer->cols, err);
 }

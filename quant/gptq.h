@@ -43,13 +43,11 @@ typedef struct nb_dense_layer {
 nibble_status nb_gptq_solve(const nb_dense_layer *layer, const nb_grid *grid, const nb_hessian *hessian,
                             const nb_factor *factor, nb_rounded *out, nibble_error *err);
 
-/* Rounds to the nearest, without calibration; the errors are those of the weights themselves,
- * |W - Q|^2 / |W|^2. */
-nibble_status nb_rtn_solve(const nb_dense_layer *layer, const nb_grid *grid, nb_rounded *out, nibble_error *err);
-
 /* The weights of rows [begin, end) as every reader of the artifact will have them: out [end - begin, cols]. */
 void nb_rounded_values(const nb_rounded *rounded, int64_t begin, int64_t end, float *out);
 
+/* A layer whose arrays are yet to be filled. Free with nb_rounded_free. */
+nibble_status nb_rounded_create(nb_rounded *out, int64_t rows, int64_t cols, int64_t groups, nibble_error *err);
 void nb_rounded_free(nb_rounded *rounded);
 
 #endif

@@ -14,6 +14,11 @@ typedef struct nb_unit_sums {
   float squares; /* w * w */
 } nb_unit_sums;
 
+/* A grid: value = scale * (code - zero), codes from 0 to max_code, whole numbers all. */
+typedef struct nb_grid_line {
+  float scale, zero, max_code;
+} nb_grid_line;
+
 typedef struct nb_run_sums {
   float copies;  /* a * a */
   float product; /* a * w */
@@ -52,6 +57,10 @@ typedef struct nb_cpu_errors {
   /* The squared error of rounding w to whole numbers of `scale`, from `least` to `most` of them, half to even; each
    * weighed by importance [n] unless that is NULL. */
   float (*grid)(const float *w, int64_t n, float scale, float least, float most, const float *importance);
+
+  /* Rounds n finite weights to the grid, half to even, with the sums of the errors and the weights: some thousands at a
+   * time. What is not finite makes `squares` so, and is no code's. */
+  void (*round)(const float *w, int64_t n, const nb_grid_line *g, uint8_t *codes, nb_unit_sums *sums);
 
   /* The part of its range whose grid has the least of `grid`'s errors, for each group: part [NB_SEARCH_ROWS]. The
    * largest of equal ones, and 1 where no error is finite. */

@@ -17,6 +17,8 @@ typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
 typedef int32_t lane_bits __attribute__((vector_size(LANES * sizeof(float))));
 typedef float grid_lanes __attribute__((vector_size(GRID_LANES * sizeof(float))));
 typedef int32_t grid_bits __attribute__((vector_size(GRID_LANES * sizeof(float))));
+typedef uint8_t grid_bytes __attribute__((vector_size(GRID_LANES * sizeof(float))));
+typedef uint8_t code_lanes __attribute__((vector_size(GRID_LANES)));
 typedef float logits __attribute__((vector_size(EXP_LANES * sizeof(float))));
 typedef double exps __attribute__((vector_size(EXP_LANES * sizeof(double))));
 typedef int64_t exp_bits __attribute__((vector_size(EXP_LANES * sizeof(double))));
@@ -76,28 +78,6 @@ static void run(const float *w, const float *a, int64_t n, nb_run_sums *out) {
   }
 }
 
-static void range(const float *w, int64_t n, float *low, float *high) {
-  lanes least = {0}, most = {0}, x;
-  float lo = 0, hi = 0;
-  int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) {
-    memcpy(&x, w + i, sizeof x);
-    lane_bits less = x<least, more = x> most;
-    least = (lanes)(((lane_bits)x & less) | ((lane_bits)least & ~less));
-    most = (lanes)(((lane_bits)x & more) | ((lane_bits)most & ~more));
-  }
-  for (; i < n; i++) {
-    lo = w[i] < lo ? w[i] : lo;
-    hi = w[i] > hi ? w[i] : hi;
-  }
-  for (int k = 0; k < LANES; k++) {
-    lo = least[k] < lo ? least[k] : lo;
-    hi = most[k] > hi ? most[k] : hi;
-  }
-  *low = lo;
-  *high = hi;
-}
-
 static const float ROUND = 12582912.0f; /* 1.5 * 2^23: its last bit is worth 1 */
 
 /* Through pointers, as passing vectors by value is another convention on each instruction set. */
@@ -106,6 +86,48 @@ static inline void clamp(grid_lanes *x, const grid_lanes *least, const grid_lane
   *x = (grid_lanes)(((grid_bits)*least & below) | ((grid_bits)*x & ~below));
   grid_bits above = *x > *most;
   *x = (grid_lanes)(((grid_bits)*most & above) | ((grid_bits)*x & ~above));
+}
+
+/* The least and the largest of each lane, so far and with x. */
+typedef struct extremes {
+  grid_lanes least, most;
+} extremes;
+
+static inline void take(extremes *e, const grid_lanes *x) {
+  grid_bits less = *x<e->least, more = *x> e->most;
+  e->least = (grid_lanes)(((grid_bits)*x & less) | ((grid_bits)e->least & ~less));
+  e->most = (grid_lanes)(((grid_bits)*x & more) | ((grid_bits)e->most & ~more));
+}
+
+static inline void take_both(extremes *e, const extremes *other) {
+  take(e, &other->least);
+  take(e, &other->most);
+}
+
+static void range(const float *w, int64_t n, float *low, float *high) {
+  extremes even = {{0}, {0}}, odd = even; /* two, as each waits for the one before */
+  grid_lanes x;
+  int64_t i = 0, rest = n % (2 * GRID_LANES);
+  for (; i + 2 * GRID_LANES <= n; i += 2 * GRID_LANES) {
+    memcpy(&x, w + i, sizeof x);
+    take(&even, &x);
+    memcpy(&x, w + i + GRID_LANES, sizeof x);
+    take(&odd, &x);
+  }
+  for (; rest > 0; rest -= GRID_LANES, i += GRID_LANES) {
+    x = (grid_lanes){0};
+    memcpy(&x, w + i, (size_t)nb_min_i64(rest, GRID_LANES) * sizeof *w);
+    take(&even, &x);
+  }
+  take_both(&even, &odd);
+  odd.least = __builtin_shufflevector(even.least, even.least, 4, 5, 6, 7, 0, 1, 2, 3);
+  odd.most = __builtin_shufflevector(even.most, even.most, 4, 5, 6, 7, 0, 1, 2, 3);
+  take_both(&even, &odd);
+  odd.least = __builtin_shufflevector(even.least, even.least, 2, 3, 0, 1, 6, 7, 4, 5);
+  odd.most = __builtin_shufflevector(even.most, even.most, 2, 3, 0, 1, 6, 7, 4, 5);
+  take_both(&even, &odd);
+  *low = even.least[0] < even.least[1] ? even.least[0] : even.least[1];
+  *high = even.most[0] > even.most[1] ? even.most[0] : even.most[1];
 }
 
 static float grid(const float *w, int64_t n, float scale, float least, float most, const float *importance) {
@@ -134,6 +156,51 @@ static float grid(const float *w, int64_t n, float scale, float least, float mos
     sums[0] += importance ? d * d * importance[i] : d * d;
   }
   return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+enum { MOST_STEPS = 1024 /* more than any code is from its zero point; keeps the sum below ROUND's whole numbers */ };
+
+/* GRID_LANES weights as nb_grid_code (quant/grid.h) rounds them. */
+static inline void round_lanes(const grid_lanes *x, const nb_grid_line *g, grid_lanes *codes) {
+  grid_lanes none = {0}, most = none + (float)MOST_STEPS, least = -most, max_code = none + g->max_code;
+  grid_lanes steps = *x / g->scale;
+  clamp(&steps, &least, &most);
+  *codes = ((steps + ROUND) - ROUND) + g->zero;
+  clamp(codes, &none, &max_code);
+}
+
+/* The same, their codes as bytes, and what it costs. */
+static inline void round_eight(const grid_lanes *x, const nb_grid_line *g, code_lanes *codes, grid_lanes *error,
+                               grid_lanes *squares) {
+  grid_lanes rounded;
+  round_lanes(x, g, &rounded);
+  grid_bytes bytes = (grid_bytes)(rounded + ROUND); /* a whole number is in its last bits, here the lowest byte */
+  *codes = __builtin_shufflevector(bytes, bytes, 0, 4, 8, 12, 16, 20, 24, 28);
+  grid_lanes d = *x - g->scale * (rounded - g->zero);
+  *error += d * d;
+  *squares += *x * *x;
+}
+
+static void round_run(const float *w, int64_t n, const nb_grid_line *g, uint8_t *codes, nb_unit_sums *sums) {
+  grid_lanes error = {0}, squares = {0}, x = {0};
+  code_lanes eight;
+  int64_t i = 0, rest = n % GRID_LANES;
+  for (; i + GRID_LANES <= n; i += GRID_LANES) {
+    memcpy(&x, w + i, sizeof x);
+    round_eight(&x, g, &eight, &error, &squares);
+    memcpy(codes + i, &eight, sizeof eight);
+  }
+  if (rest > 0) {
+    x = (grid_lanes){0}; /* which costs nothing: 0 is a point of every grid */
+    memcpy(&x, w + i, (size_t)rest * sizeof *w);
+    round_eight(&x, g, &eight, &error, &squares);
+    memcpy(codes + i, &eight, (size_t)rest);
+  }
+  *sums = (nb_unit_sums){0};
+  for (int k = 0; k < GRID_LANES; k++) {
+    sums->error += error[k];
+    sums->squares += squares[k];
+  }
 }
 
 /* A grid for each lane, as quant/grid.c makes one. */
@@ -273,6 +340,7 @@ const nb_cpu_errors NB_OF_TARGET(nb_cpu_errors) = {
     .run = run,
     .range = range,
     .grid = grid,
+    .round = round_run,
     .search = search,
     .exp_sums = exp_sums,
 };

@@ -6,8 +6,10 @@
 #include <xxhash.h>
 
 #include "base/checked.h"
+#include "base/parallel.h"
 #include "convert/layouts/gptq.h"
 #include "convert/manifest.h"
+#include "kernels/gptq.h"
 #include "quant/calibrate.h"
 #include "quant/methods/grids.h"
 #include "runner/device.h"
@@ -17,7 +19,7 @@ static const int64_t DEFAULT_SAMPLES = 128, DEFAULT_SEQLEN = 2048;
 static const uint64_t DEFAULT_MEMORY = 1ull << 30;
 static const double DEFAULT_DAMP = 0.05;
 
-enum { MAX_SEQLEN = 1 << 20, MAX_SAMPLES = 1 << 20 };
+enum { MAX_SEQLEN = 1 << 20, MAX_SAMPLES = 1 << 20, PACK_BAND = 64 };
 
 /* Goes up whenever the same settings come to give other codes: half an artifact cannot be by one rule, half by another.
  * 2: grids are fitted to the weights that a block of columns begins with. */
@@ -195,6 +197,41 @@ static cJSON *describe(const nb_rounded *r) {
   return NULL;
 }
 
+typedef struct pack_job {
+  const nb_rounded *rounded;
+  int bits;
+  uint32_t *words;
+} pack_job;
+
+static void pack_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  (void)thread;
+  const pack_job *job = ctx;
+  const nb_rounded *r = job->rounded;
+  nb_gptq_codes codes = {.data = r->codes + begin * r->cols, .rows = end - begin, .cols = r->cols, .bits = job->bits};
+  nb_gptq_pack(&codes, job->words + begin, r->rows);
+}
+
+static nibble_status pack(const nb_method_run *run, nb_packer *packer, const nb_pack_job *job, const nb_rounded *r,
+                          nb_pack_result *out, nibble_error *err) {
+  const nb_grids *g = run->state;
+  uint64_t words = (uint64_t)(nb_gptq_words(r->cols, g->grid.bits) * r->rows);
+  pack_job band = {.rounded = r, .bits = g->grid.bits, .words = nb_alloc_aligned(words, sizeof(uint32_t))};
+  if (!band.words) return nb_fail_memory(err, words * sizeof(uint32_t));
+  nb_parallel(r->rows, PACK_BAND, pack_band, &band);
+  nb_grids_weight weight = {.rows = r->rows,
+                            .groups = r->groups,
+                            .words = band.words,
+                            .scales = r->scales,
+                            .zeros = r->zeros,
+                            .g_idx = r->g_idx,
+                            .mended = r->mended,
+                            .error = r->weight_error,
+                            .squares = r->weight_squares};
+  nibble_status status = nb_grids_write(run, packer, job, &weight, out, err);
+  free(band.words);
+  return status;
+}
+
 static nibble_status write_gptq(const nb_method_run *run, nb_packer *packer, const nb_pack_job *job,
                                 nb_pack_result *out, nibble_error *err) {
   const gptq *g = run->state;
@@ -207,7 +244,7 @@ static nibble_status write_gptq(const nb_method_run *run, nb_packer *packer, con
     status = nb_fail(err, NIBBLE_SYSTEM, "%s: the file of layer '%s' was damaged since it was written", g->workdir.path,
                      source->name);
   if (status == NIBBLE_OK && !(out->details = describe(&rounded))) status = nb_fail_memory(err, sizeof(cJSON));
-  if (status == NIBBLE_OK) status = nb_grids_write(run, packer, job, &rounded, out, err);
+  if (status == NIBBLE_OK) status = pack(run, packer, job, &rounded, out, err);
   nb_rounded_free(&rounded);
   return status;
 }

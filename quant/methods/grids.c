@@ -4,13 +4,12 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "base/parallel.h"
 #include "convert/layouts/gptq.h"
 #include "kernels/gptq.h"
 
 static const int64_t DEFAULT_GROUP_SIZE = 128;
 
-enum { WORD_BITS = 32, PACK_BAND = 64 };
+enum { WORD_BITS = 32 };
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
 
@@ -81,71 +80,50 @@ nibble_status nb_grids_target(const nb_method_run *run, const nb_source *source,
   return NIBBLE_OK;
 }
 
-static nibble_status write_zeros(const nb_grids *g, nb_writer *writer, const nb_rounded *r, const nb_part *part,
+static nibble_status write_zeros(const nb_grids *g, nb_writer *writer, const nb_grids_weight *w, const nb_part *part,
                                  size_t index, nibble_error *err) {
   int64_t words = part->shape[1];
   uint64_t bytes = (uint64_t)words * sizeof(uint32_t);
   uint32_t *packed = nb_alloc((uint64_t)words, sizeof *packed);
   nibble_status status = packed ? NIBBLE_OK : nb_fail_memory(err, bytes);
-  for (int64_t i = 0; status == NIBBLE_OK && i < r->groups; i++) {
-    nb_gptq_pack_zeros(r->zeros + i * r->rows, r->rows, g->grid.bits, g->variant == NB_GPTQ_V1, packed);
+  for (int64_t i = 0; status == NIBBLE_OK && i < w->groups; i++) {
+    nb_gptq_pack_zeros(w->zeros + i * w->rows, w->rows, g->grid.bits, g->variant == NB_GPTQ_V1, packed);
     status = nb_writer_write(writer, index, (uint64_t)i * bytes, packed, bytes, err);
   }
   free(packed);
   return status;
 }
 
-typedef struct pack_job {
-  const nb_rounded *rounded;
-  int bits;
-  uint32_t *words;
-} pack_job;
-
-static void pack_band(void *ctx, int64_t begin, int64_t end, int thread) {
-  (void)thread;
-  const pack_job *job = ctx;
-  const nb_rounded *r = job->rounded;
-  nb_gptq_codes codes = {.data = r->codes, .rows = r->rows, .cols = r->cols, .bits = job->bits};
-  nb_gptq_pack(&codes, begin, end, job->words);
-}
-
-static nibble_status write_parts(const nb_grids *g, nb_writer *writer, const nb_pack_job *weight, const nb_rounded *r,
+static nibble_status write_parts(const nb_grids *g, nb_writer *writer, const nb_pack_job *job, const nb_grids_weight *w,
                                  nibble_error *err) {
-  size_t index = weight->index;
-  uint64_t words = (uint64_t)(nb_gptq_words(r->cols, g->grid.bits) * r->rows);
-  pack_job job = {.rounded = r, .bits = g->grid.bits, .words = nb_alloc_aligned(words, sizeof(uint32_t))};
-  if (!job.words) return nb_fail_memory(err, words * sizeof(uint32_t));
-  nb_parallel(r->rows, PACK_BAND, pack_band, &job);
+  size_t index = job->index;
   nibble_status status = NIBBLE_OK;
-  for (int i = 0; status == NIBBLE_OK && i < weight->part_count; i++, index++) {
-    const nb_part *p = &weight->parts[i];
+  for (int i = 0; status == NIBBLE_OK && i < job->part_count; i++, index++) {
+    const nb_part *p = &job->parts[i];
     int64_t count = p->shape[0] * (p->ndim == 2 ? p->shape[1] : 1);
     uint64_t bytes = (uint64_t)count * nb_dtype_size(p->dtype);
     status = nb_writer_begin(writer, index, count, err);
     if (status != NIBBLE_OK) break;
     if (p->role == NB_PART_ZEROS) {
-      status = write_zeros(g, writer, r, p, index, err);
+      status = write_zeros(g, writer, w, p, index, err);
       continue;
     }
-    const void *data = p->role == NB_PART_CODES    ? (const void *)job.words
-                       : p->role == NB_PART_SCALES ? r->scales
-                                                   : NULL;
-    status = nb_writer_write(writer, index, 0, data ? data : r->g_idx, bytes, err);
+    const void *data = p->role == NB_PART_CODES ? (const void *)w->words : p->role == NB_PART_SCALES ? w->scales : NULL;
+    status = nb_writer_write(writer, index, 0, data ? data : w->g_idx, bytes, err);
   }
-  free(job.words);
   return status;
 }
 
-nibble_status nb_grids_write(const nb_method_run *run, nb_packer *packer, const nb_pack_job *job, const nb_rounded *r,
-                             nb_pack_result *out, nibble_error *err) {
+nibble_status nb_grids_write(const nb_method_run *run, nb_packer *packer, const nb_pack_job *job,
+                             const nb_grids_weight *weight, nb_pack_result *out, nibble_error *err) {
   const nb_source *source = job->source;
-  nibble_status status = write_parts(run->state, nb_packer_writer(packer), job, r, err);
+  nibble_status status = write_parts(run->state, nb_packer_writer(packer), job, weight, err);
   if (status != NIBBLE_OK) return status;
-  out->error = r->weight_error;
-  out->squares = r->weight_squares;
+  out->error = weight->error;
+  out->squares = weight->squares;
   nb_tensor_hash(source->checkpoint, source->tensor, out->hash);
   nb_tensor_release(source->checkpoint, source->tensor, 0, source->tensor->count);
-  bool ok = r->mended == 0 || cJSON_AddNumberToObject(out->details, "mended_groups", (double)r->mended);
+  bool ok = weight->mended == 0 || cJSON_AddNumberToObject(out->details, "mended_groups", (double)weight->mended);
   return ok ? NIBBLE_OK : nb_fail_memory(err, sizeof(cJSON));
 }
 

@@ -1,5 +1,5 @@
 /* What gptq and rtn have in common: both round to an integer grid for every group of columns, and write GPTQ's layout.
- * They differ in how a weight comes to its codes (nb_rounded, gptq.h): calibrated, or rounded to the nearest. */
+ * They differ in how a weight comes to its codes: calibrated (gptq.h), or rounded to the nearest (rtn.h). */
 #ifndef NB_QUANT_METHODS_GRIDS_H
 #define NB_QUANT_METHODS_GRIDS_H
 
@@ -31,10 +31,20 @@ cJSON *nb_grids_settings(const nb_method_run *run);
 nibble_status nb_grids_target(const nb_method_run *run, const nb_source *source, nb_packed *out, nibble_error *err);
 cJSON *nb_grids_config(const nb_method_run *run);
 
-/* Writes the parts of a weight that was rounded, and fills in *out; out->details, the method's own object, learns how
- * many groups were mended. */
+/* A weight that was rounded, as the layout's parts hold it. */
+typedef struct nb_grids_weight {
+  int64_t rows, groups;
+  const uint32_t *words;  /* [nb_gptq_words(cols), rows] */
+  const uint16_t *scales; /* [groups, rows] */
+  const uint8_t *zeros;   /* [groups, rows] */
+  const int32_t *g_idx;   /* [cols] */
+  int64_t mended;         /* groups whose scale had to be moved into its dtype's range */
+  double error, squares;  /* sums over the weights: of (W - Q)^2 and of W^2 */
+} nb_grids_weight;
+
+/* Writes the parts and fills in *out; out->details, the method's own object, learns how many groups were mended. */
 nibble_status nb_grids_write(const nb_method_run *run, nb_packer *packer, const nb_pack_job *job,
-                             const nb_rounded *rounded, nb_pack_result *out, nibble_error *err);
+                             const nb_grids_weight *weight, nb_pack_result *out, nibble_error *err);
 
 /* True for a linear layer of a block. */
 bool nb_grids_reach(const nb_slot *slot);

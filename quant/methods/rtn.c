@@ -1,14 +1,18 @@
 /* rtn: weights rounded to the nearest point of their group's grid, without calibration; the baseline that gptq is
- * measured against, in the same layout. */
+ * measured against, in the same layout. A weight goes through in bands of rows; what is held of it are its packed
+ * words, since those of a band do not lie side by side in the file. */
+#include "quant/rtn.h"
+
 #include <math.h>
 #include <stdlib.h>
 
 #include "base/checked.h"
 #include "base/parallel.h"
 #include "convert/layouts/gptq.h"
+#include "kernels/gptq.h"
 #include "quant/methods/grids.h"
 
-enum { READ_BAND = 64 };
+enum { ROW_BAND = 32 };
 
 static nibble_status open_rtn(nb_method_run *run, nibble_error *err) {
   nb_grids *g = run->state = nb_alloc(1, sizeof *g);
@@ -23,55 +27,135 @@ static void close_rtn(nb_method_run *run, bool is_done) {
   free(run->state);
 }
 
-typedef struct read_job {
-  const nb_source *source;
-  float *out;
-  nb_shared_error error;
-} read_job;
+/* Of one thread, for a band. */
+typedef struct scratch {
+  void *values; /* as the source has them, where it is not mapped */
+  float *w, *search;
+  uint8_t *codes;
+} scratch;
 
-static void read_band(void *ctx, int64_t begin, int64_t end, int thread) {
-  (void)thread;
-  read_job *job = ctx;
+typedef struct round_job {
+  const nb_source *source;
+  const nb_grid *grid;
+  uint32_t *words;
+  uint16_t *scales;
+  uint8_t *zeros;
+  int32_t *g_idx;
+  nb_rtn_rows *bands; /* what became of each */
+  scratch *threads;
+  nb_shared_error error;
+} round_job;
+
+/* Names the first weight that is not finite, of rows from `begin` on; NIBBLE_OK if there is none. */
+static nibble_status check_finite(const round_job *job, int64_t begin, int64_t count, const float *w,
+                                  nibble_error *err) {
   const nb_source *s = job->source;
-  int64_t cols = s->shape[1], first = begin * cols, count = (end - begin) * cols;
-  uint64_t bytes = (uint64_t)count * nb_dtype_size(s->dtype);
+  for (int64_t i = 0; i < count; i++) {
+    if (isfinite(w[i])) continue;
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is not finite at index %lld", s->checkpoint->path, s->name,
+                   (long long)(begin * s->shape[1] + i));
+  }
+  return NIBBLE_OK;
+}
+
+/* Rows [begin, end) as float32. */
+static nibble_status read_rows(const round_job *job, int64_t begin, int64_t end, const scratch *own,
+                               nibble_error *err) {
+  const nb_source *s = job->source;
+  int64_t first = begin * s->shape[1], count = (end - begin) * s->shape[1];
+  const char *view = nb_source_view(s);
+  nibble_status status = view ? NIBBLE_OK : nb_source_read(s, first, count, own->values, err);
+  if (status != NIBBLE_OK) return status;
+  nb_to_f32(s->dtype, view ? view + (size_t)first * nb_dtype_size(s->dtype) : own->values, (size_t)count, own->w);
+  return NIBBLE_OK;
+}
+
+static void round_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  round_job *job = ctx;
+  const scratch *own = &job->threads[thread];
+  int64_t rows = job->source->shape[0], cols = job->source->shape[1];
+  nb_rtn_rows *band = &job->bands[begin / ROW_BAND];
   nibble_error err;
-  void *values = nb_alloc_aligned(bytes, 1);
-  nibble_status status = values ? nb_source_read(s, first, count, values, &err) : nb_fail_memory(&err, bytes);
-  if (status == NIBBLE_OK) nb_to_f32(s->dtype, values, (size_t)count, job->out + first);
-  for (int64_t i = first; status == NIBBLE_OK && i < first + count; i++) {
-    if (isfinite(job->out[i])) continue;
-    status = nb_fail(&err, NIBBLE_BAD_INPUT, "%s: tensor '%s' is not finite at index %lld", s->checkpoint->path,
-                     s->name, (long long)i);
+  nibble_status status = read_rows(job, begin, end, own, &err);
+  if (status == NIBBLE_OK) {
+    *band = (nb_rtn_rows){.w = own->w, .rows = end - begin, .cols = cols, .codes = own->codes, .stride = rows};
+    band->scales = job->scales + begin;
+    band->zeros = job->zeros + begin;
+    nb_rtn_round(job->grid, band, own->search);
+    nb_gptq_codes codes = {.data = own->codes, .rows = end - begin, .cols = cols, .bits = job->grid->bits};
+    nb_gptq_pack(&codes, job->words + begin, rows);
+    /* Squares may overflow where weights are finite. */
+    if (!isfinite(band->squares)) status = check_finite(job, begin, band->rows * cols, own->w, &err);
   }
   if (status != NIBBLE_OK) nb_shared_error_set(&job->error, status, &err);
-  free(values);
 }
 
-static nibble_status round_source(const nb_method_run *run, const nb_source *source, nb_rounded *out,
-                                  nibble_error *err) {
+/* False without memory. */
+static bool allocate(round_job *job, int64_t groups) {
+  const nb_source *s = job->source;
+  int64_t rows = s->shape[0], cols = s->shape[1], bands = nb_ceil_div(rows, ROW_BAND);
+  uint64_t weights = (uint64_t)(nb_min_i64(rows, ROW_BAND) * cols);
+  job->words = nb_alloc_aligned((uint64_t)(nb_gptq_words(cols, job->grid->bits) * rows), sizeof *job->words);
+  job->scales = nb_alloc((uint64_t)(groups * rows), sizeof *job->scales);
+  job->zeros = nb_alloc((uint64_t)(groups * rows), 1);
+  job->g_idx = nb_alloc((uint64_t)cols, sizeof *job->g_idx);
+  job->bands = nb_alloc((uint64_t)bands, sizeof *job->bands);
+  job->threads = nb_alloc((uint64_t)nb_threads(), sizeof *job->threads);
+  bool ok = job->words && job->scales && job->zeros && job->g_idx && job->bands && job->threads;
+  for (int i = 0; ok && i < nb_threads(); i++) {
+    scratch *own = &job->threads[i];
+    own->values = nb_source_view(s) ? NULL : nb_alloc_aligned(weights, nb_dtype_size(s->dtype));
+    own->w = nb_alloc_aligned(weights, sizeof(float));
+    own->search = nb_alloc_aligned((uint64_t)nb_rtn_scratch(job->grid, cols), sizeof(float));
+    own->codes = nb_alloc_aligned(weights, 1);
+    ok = (own->values || nb_source_view(s)) && own->w && own->search && own->codes;
+  }
+  return ok;
+}
+
+static void release(round_job *job) {
+  for (int i = 0; job->threads && i < nb_threads(); i++) {
+    free(job->threads[i].values);
+    free(job->threads[i].w);
+    free(job->threads[i].search);
+    free(job->threads[i].codes);
+  }
+  free(job->words);
+  free(job->scales);
+  free(job->zeros);
+  free(job->g_idx);
+  free(job->bands);
+  free(job->threads);
+}
+
+static nibble_status write_rtn(const nb_method_run *run, nb_packer *packer, const nb_pack_job *target,
+                               nb_pack_result *out, nibble_error *err) {
   const nb_grids *g = run->state;
-  read_job job = {.source = source, .out = nb_alloc_aligned((uint64_t)source->count, sizeof(float))};
-  if (!job.out) return nb_fail_memory(err, (size_t)source->count * sizeof(float));
-  nb_parallel(source->shape[0], READ_BAND, read_band, &job);
-  nibble_status status = nb_shared_error_get(&job.error, err);
-  nb_source_release(source, 0, source->count);
-  nb_dense_layer layer = {job.out, source->shape[0], source->shape[1]};
-  if (status == NIBBLE_OK) status = nb_rtn_solve(&layer, &g->grid, out, err);
-  free(job.out);
-  if (status == NIBBLE_OK && out->mended > 0)
+  const nb_source *source = target->source;
+  int64_t rows = source->shape[0], cols = source->shape[1], size = target->target->scale.block_cols;
+  nb_grids_weight weight = {.rows = rows, .groups = nb_ceil_div(cols, size)};
+  round_job job = {.source = source, .grid = &g->grid};
+  nibble_status status = NIBBLE_OK;
+  if (!allocate(&job, weight.groups) || !(out->details = cJSON_CreateObject())) {
+    status = nb_fail_memory(err, (uint64_t)source->count / 2);
+    goto done;
+  }
+  for (int64_t c = 0; c < cols; c++) job.g_idx[c] = (int32_t)(c / size);
+  nb_parallel(rows, ROW_BAND, round_band, &job);
+  status = nb_shared_error_get(&job.error, err);
+  if (status != NIBBLE_OK) goto done;
+  for (int64_t b = 0; b < nb_ceil_div(rows, ROW_BAND); b++) {
+    weight.error += job.bands[b].error;
+    weight.squares += job.bands[b].squares;
+    weight.mended += job.bands[b].mended;
+  }
+  weight.words = job.words, weight.scales = job.scales, weight.zeros = job.zeros, weight.g_idx = job.g_idx;
+  if (weight.mended > 0)
     nb_warn(&run->options->progress, "%s: %lld groups have a scale out of its dtype's range", source->name,
-            (long long)out->mended);
-  return status;
-}
-
-static nibble_status write_rtn(const nb_method_run *run, nb_packer *packer, const nb_pack_job *job, nb_pack_result *out,
-                               nibble_error *err) {
-  nb_rounded rounded = {0};
-  nibble_status status = round_source(run, job->source, &rounded, err);
-  if (status == NIBBLE_OK && !(out->details = cJSON_CreateObject())) status = nb_fail_memory(err, sizeof(cJSON));
-  if (status == NIBBLE_OK) status = nb_grids_write(run, packer, job, &rounded, out, err);
-  nb_rounded_free(&rounded);
+            (long long)weight.mended);
+  status = nb_grids_write(run, packer, target, &weight, out, err);
+done:
+  release(&job);
   return status;
 }
 

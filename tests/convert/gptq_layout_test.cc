@@ -75,9 +75,10 @@ TEST_P(GoldenGptq, IsPackedToTheSameWords) {
     const nb_tensor *qweight = nb_checkpoint_find(&checkpoint_, (module + ".qweight").c_str());
     const nb_tensor *qzeros = nb_checkpoint_find(&checkpoint_, (module + ".qzeros").c_str());
     std::vector<uint32_t> words(qweight->count, 0xdeadbeef), zero_words(qzeros->count, 0xdeadbeef);
-    const nb_gptq_codes codes = {Data<uint8_t>(module + ".codes"), kOut, kIn, bits};
-    nb_gptq_pack(&codes, 0, 7, words.data());
-    nb_gptq_pack(&codes, 7, kOut, words.data());
+    const uint8_t *codes = Data<uint8_t>(module + ".codes");
+    const nb_gptq_codes first = {codes, 7, kIn, bits}, others = {codes + 7 * kIn, kOut - 7, kIn, bits};
+    nb_gptq_pack(&first, words.data(), kOut);
+    nb_gptq_pack(&others, words.data() + 7, kOut);
     EXPECT_EQ(memcmp(words.data(), nb_tensor_view(&checkpoint_, qweight), qweight->bytes), 0) << module;
     for (int64_t g = 0; g < qzeros->shape[0]; g++) {
       nb_gptq_pack_zeros(Data<uint8_t>(module + ".zeros") + g * kOut, kOut, bits, GetParam() == 1,
@@ -175,6 +176,25 @@ TEST(GptqLayout, RefusesGroupsOutOfRangeAndScalesThatAreNotFinite) {
   std::string scales(128, '\1');
   scales[10] = 0, scales[11] = 0x7c;
   EXPECT_TRUE(Names(DamagedError("a.scales", "F16", "2,32", scales), "'a.scales' is not finite at index 5"));
+}
+
+// Columns that fill no word, bit by bit; words beside those of the rows packed stay as they are.
+TEST(GptqLayout, PacksRaggedColumnsAsAStreamOfBits) {
+  const int64_t rows = 5, cols = 77, stride = 9;
+  for (int bits : {2, 3, 4, 8}) {
+    std::vector<uint8_t> codes(rows * cols);
+    for (size_t i = 0; i < codes.size(); i++) codes[i] = (uint8_t)(i * 7 + i / 13) & ((1 << bits) - 1);
+    int64_t n = nb_gptq_words(cols, bits);
+    std::vector<uint32_t> words(n * stride, 0xdeadbeef), wanted = words;
+    for (int64_t r = 0; r < rows; r++) {
+      for (int64_t w = 0; w < n; w++) wanted[w * stride + 2 + r] = 0;
+      for (int64_t bit = 0; bit < cols * bits; bit++)
+        wanted[bit / 32 * stride + 2 + r] |= (uint32_t)(codes[r * cols + bit / bits] >> bit % bits & 1) << bit % 32;
+    }
+    const nb_gptq_codes packed = {codes.data(), rows, cols, bits};
+    nb_gptq_pack(&packed, words.data() + 2, stride);
+    EXPECT_EQ(words, wanted) << bits;
+  }
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 extern "C" {
 #include "kernels/cpu/errors.h"
+#include "quant/grid.h"
 }
 
 namespace {
@@ -116,6 +117,41 @@ TEST_F(ErrorSums, OfAGridRoundHalfToEvenWithinItsEnds) {
   for (float e : errors) sum += e;
   for (const nb_cpu_errors *kernels : All())
     EXPECT_EQ(kernels->grid(w.data(), static_cast<int64_t>(w.size()), 1, -4, 3, nullptr), sum);
+}
+
+// Codes as the plain formula has them, a weight at a time, and sums in one order everywhere.
+TEST_F(ErrorSums, OfRoundedWeightsAreThoseOfTheirCodes) {
+  const nb_grid_line grids[] = {{0.11f, 8, 15}, {0.5f, 0, 3}, {0.01f, 128, 255}, {3, 5, 7}, {1e-30f, 4, 7}};
+  for (const nb_cpu_errors *kernels : All()) {
+    for (int n : kSizes) {
+      Pair p(n);
+      p.w[n / 2] = 0.5f * grids[0].scale;  // a tie
+      for (const nb_grid_line &g : grids) {
+        std::vector<uint8_t> codes(n + 1, 77), wanted(n + 1, 77);
+        nb_unit_sums sums, wanted_sums;
+        double error = 0, squares = 0;
+        kernels->round(p.w.data(), n, &g, codes.data(), &sums);
+        nb_cpu_errors_scalar.round(p.w.data(), n, &g, wanted.data(), &wanted_sums);
+        EXPECT_EQ(codes, wanted) << n;
+        EXPECT_TRUE(SameBits(sums.error, wanted_sums.error) && SameBits(sums.squares, wanted_sums.squares)) << n;
+        for (int i = 0; i < n; i++) {
+          float code = nb_grid_code(p.w[i], g.scale, g.zero, g.max_code);
+          ASSERT_EQ(static_cast<float>(codes[i]), code) << p.w[i];
+          double d = p.w[i] - g.scale * (code - g.zero);
+          error += d * d;
+          squares += static_cast<double>(p.w[i]) * p.w[i];
+        }
+        EXPECT_EQ(codes[n], 77);
+        EXPECT_NEAR(sums.error, error, 1e-6 * error) << n;
+        EXPECT_NEAR(sums.squares, squares, 1e-6 * squares) << n;
+      }
+      p.w[n - 1] = NAN;
+      std::vector<uint8_t> codes(n);
+      nb_unit_sums sums;
+      kernels->round(p.w.data(), n, &grids[0], codes.data(), &sums);
+      EXPECT_FALSE(std::isfinite(sums.squares)) << n;
+    }
+  }
 }
 
 TEST_F(ErrorSums, AreNotFiniteWhereAValueIsNot) {

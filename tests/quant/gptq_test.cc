@@ -11,6 +11,7 @@ extern "C" {
 #include "base/parallel.h"
 #include "kernels/cpu/errors.h"
 #include "quant/gptq.h"
+#include "quant/rtn.h"
 #include "quant/grid.h"
 }
 

@@ -35,7 +35,7 @@ struct RandomGptq {
     for (uint8_t &c : codes) c = uint8_t(rng() & ((1u << bits) - 1));
     words.resize((size_t)(nb_gptq_words(cols, bits) * rows));
     const nb_gptq_codes unpacked = {codes.data(), rows, cols, bits};
-    nb_gptq_pack(&unpacked, 0, rows, words.data());
+    nb_gptq_pack(&unpacked, words.data(), rows);
     zeros.resize((size_t)(m.groups * rows));
     for (uint8_t &z : zeros) z = uint8_t(rng() & ((1u << bits) - 1));
     scales.resize(zeros.size());
