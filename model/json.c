@@ -8,7 +8,6 @@
 #include <utf8proc.h>
 
 #include "base/stage.h"
-#include "base/strmap.h"
 #include "model/json_scan.h"
 
 /* ---- parsing ---------------------------------------------------------------------------------------------------- */
@@ -152,6 +151,56 @@ nibble_status nb_json_last_wins(cJSON *json, nibble_error *err) {
     if (status != NIBBLE_OK) return status;
   }
   return NIBBLE_OK;
+}
+
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
+
+bool nb_json_index(const cJSON *object, nb_strmap *out) {
+  *out = (nb_strmap){0};
+  for (const cJSON *item = object->child; item; item = item->next) {
+    if (nb_strmap_add(out, item->string, strlen(item->string), (int64_t)(intptr_t)item) == NB_STRMAP_NO_MEMORY)
+      return false;
+  }
+  return true;
+}
+
+const cJSON *nb_json_indexed(const nb_strmap *members, const char *name) {
+  int64_t value = 0;
+  nb_strmap_find(members, name, strlen(name), &value);
+  return (const cJSON *)(intptr_t)value;
+}
+
+static bool same_objects(const cJSON *a, const cJSON *b, bool *same) {
+  nb_strmap of_b;
+  size_t count = 0;
+  bool ok = nb_json_index(b, &of_b);
+  *same = true;
+  for (const cJSON *item = a->child; ok && *same && item; item = item->next, count++)
+    ok = nb_json_same(item, nb_json_indexed(&of_b, item->string), same);
+  *same = ok && *same && count == of_b.count;
+  nb_strmap_free(&of_b);
+  return ok;
+}
+
+static bool same_lists(const cJSON *a, const cJSON *b, bool *same) {
+  const cJSON *x = a->child, *y = b->child;
+  bool ok = true;
+  *same = true;
+  for (; ok && *same && x && y; x = x->next, y = y->next) ok = nb_json_same(x, y, same);
+  *same = ok && *same && !x && !y;
+  return ok;
+}
+
+bool nb_json_same(const cJSON *a, const cJSON *b, bool *same) {
+  *same = a == b;
+  if (!a || !b || (a->type & 0xff) != (b->type & 0xff)) return true;
+  if (cJSON_IsObject(a)) return same_objects(a, b, same);
+  if (cJSON_IsArray(a)) return same_lists(a, b, same);
+  if (cJSON_IsNumber(a))
+    *same = a->valuedouble == b->valuedouble || (isnan(a->valuedouble) && isnan(b->valuedouble));
+  else
+    *same = !cJSON_IsString(a) || strcmp(a->valuestring, b->valuestring) == 0;
+  return true;
 }
 
 /* ---- printing --------------------------------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 #include <cjson/cJSON.h>
 
 #include "base/folder.h"
+#include "base/strmap.h"
 
 enum { NB_JSON_MAX_BYTES = 256 << 20 }; /* of a file */
 
@@ -22,6 +23,15 @@ nibble_status nb_json_load(const char *path, cJSON **out, nibble_error *err);
 
 /* Leaves out of every object all but the last of the members with one key, which is the one that Python takes. */
 nibble_status nb_json_last_wins(cJSON *json, nibble_error *err);
+
+/* The members of an object by name: of those with one name the first. False without memory; nb_strmap_free either way.
+ * The lookup gives NULL for a name that is not there. */
+bool nb_json_index(const cJSON *object, nb_strmap *out);
+const cJSON *nb_json_indexed(const nb_strmap *members, const char *name);
+
+/* Whether two values say the same, whatever the order of members; NULL is a value that is not there. In time that grows
+ * with their length. False for *same and as the result without memory. */
+bool nb_json_same(const cJSON *a, const cJSON *b, bool *same);
 
 /* How nb_json_put lays out what it prints. */
 typedef struct nb_json_layout {

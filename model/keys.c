@@ -34,16 +34,20 @@ static const nb_key_row rows[NB_KEYS] = {
     [NB_KEY_NORM_EPS] = {"rms_norm_eps|layer_norm_eps|layer_norm_epsilon", "attention.layer_norm_rms_epsilon",
                          NB_KEY_DOUBLE, FIELD(norm_eps), 0, 0},
     [NB_KEY_HIDDEN_ACT] = {"hidden_act|activation_function", NULL, NB_KEY_TEXT, FIELD(hidden_act), 0, 0},
-    [NB_KEY_FEED_FORWARD_PROJ] = {"feed_forward_proj", NULL, NB_KEY_TEXT, FIELD(feed_forward_proj), 0, 0},
-    [NB_KEY_TIE_WORD_EMBEDDINGS] = {"tie_word_embeddings", NULL, NB_KEY_BOOL, FIELD(tie_word_embeddings), 0, 0},
+    [NB_KEY_FEED_FORWARD_PROJ] = {"feed_forward_proj", NULL, NB_KEY_TEXT, FIELD(feed_forward_proj), 0, 0,
+                                  .is_folded = true},
+    [NB_KEY_TIE_WORD_EMBEDDINGS] = {"tie_word_embeddings", NULL, NB_KEY_BOOL, FIELD(tie_word_embeddings), 0, 0,
+                                    .is_folded = true},
     [NB_KEY_ATTENTION_BIAS] = {"attention_bias", NULL, NB_KEY_BOOL, FIELD(attention_bias), 0, 0},
     [NB_KEY_MLP_BIAS] = {"mlp_bias", NULL, NB_KEY_BOOL, FIELD(mlp_bias), 0, 0},
     [NB_KEY_IS_CAUSAL] = {"is_causal", "attention.causal", NB_KEY_BOOL, FIELD(is_causal), 0, 0, false},
     [NB_KEY_SLIDING_WINDOW] = {"sliding_window", NULL, NB_KEY_INT, FIELD(sliding_window), -MAX_POSITIONS, MAX_POSITIONS,
                                true},
-    [NB_KEY_USE_SLIDING_WINDOW] = {"use_sliding_window", NULL, NB_KEY_BOOL, FIELD(use_sliding_window), 0, 0},
-    [NB_KEY_MAX_WINDOW_LAYERS] = {"max_window_layers", NULL, NB_KEY_INT, FIELD(max_window_layers), 0, MAX_POSITIONS},
-    [NB_KEY_LAYER_TYPES] = {"layer_types", NULL, NB_KEY_OTHER, 0, 0, 0},
+    [NB_KEY_USE_SLIDING_WINDOW] = {"use_sliding_window", NULL, NB_KEY_BOOL, FIELD(use_sliding_window), 0, 0,
+                                   .is_folded = true},
+    [NB_KEY_MAX_WINDOW_LAYERS] = {"max_window_layers", NULL, NB_KEY_INT, FIELD(max_window_layers), 0, MAX_POSITIONS,
+                                  .is_folded = true},
+    [NB_KEY_LAYER_TYPES] = {"layer_types", NULL, NB_KEY_OTHER, 0, 0, 0, .is_folded = true},
     [NB_KEY_NUM_EXPERTS] = {"num_local_experts|num_experts", "expert_count", NB_KEY_INT, FIELD(num_experts), 0,
                             MAX_EXPERTS},
     [NB_KEY_NUM_EXPERTS_PER_TOK] = {"num_experts_per_tok", "expert_used_count", NB_KEY_INT, FIELD(num_experts_per_tok),
@@ -51,8 +55,9 @@ static const nb_key_row rows[NB_KEYS] = {
     [NB_KEY_MOE_INTERMEDIATE_SIZE] = {"moe_intermediate_size", "expert_feed_forward_length", NB_KEY_INT,
                                       FIELD(moe_intermediate_size), 1, MAX_EXTENT},
     [NB_KEY_NORM_TOPK_PROB] = {"norm_topk_prob", NULL, NB_KEY_BOOL, FIELD(norm_topk_prob), 0, 0},
-    [NB_KEY_DECODER_SPARSE_STEP] = {"decoder_sparse_step", NULL, NB_KEY_INT, FIELD(decoder_sparse_step), 1, MAX_LAYERS},
-    [NB_KEY_MLP_ONLY_LAYERS] = {"mlp_only_layers", NULL, NB_KEY_OTHER, 0, 0, 0},
+    [NB_KEY_DECODER_SPARSE_STEP] = {"decoder_sparse_step", NULL, NB_KEY_INT, FIELD(decoder_sparse_step), 1, MAX_LAYERS,
+                                    .is_folded = true},
+    [NB_KEY_MLP_ONLY_LAYERS] = {"mlp_only_layers", NULL, NB_KEY_OTHER, 0, 0, 0, .is_folded = true},
     [NB_KEY_RELATIVE_BUCKETS] = {"relative_attention_num_buckets", NULL, NB_KEY_INT,
                                  FIELD(relative_attention_num_buckets), 4, MAX_EXTENT},
     [NB_KEY_RELATIVE_MAX_DISTANCE] = {"relative_attention_max_distance", NULL, NB_KEY_INT,
@@ -61,10 +66,10 @@ static const nb_key_row rows[NB_KEYS] = {
     [NB_KEY_SCALE_ATTN_BY_INVERSE_LAYER_IDX] = {"scale_attn_by_inverse_layer_idx", NULL, NB_KEY_BOOL,
                                                 FIELD(scale_attn_by_inverse_layer_idx), 0, 0},
     [NB_KEY_BOS_TOKEN_ID] = {"bos_token_id", NULL, NB_KEY_INT, FIELD(bos_token_id), -1, MAX_VOCAB},
-    [NB_KEY_ROPE_THETA] = {"rope_theta", "rope.freq_base", NB_KEY_OTHER, 0, 0, 0},
-    [NB_KEY_ROPE_SCALING] = {"rope_scaling", NULL, NB_KEY_OTHER, 0, 0, 0},
-    [NB_KEY_ROPE_PARAMETERS] = {"rope_parameters", NULL, NB_KEY_OTHER, 0, 0, 0},
-    [NB_KEY_PARTIAL_ROTARY_FACTOR] = {"partial_rotary_factor", NULL, NB_KEY_OTHER, 0, 0, 0},
+    [NB_KEY_ROPE_THETA] = {"rope_theta", "rope.freq_base", NB_KEY_OTHER, 0, 0, 0, .is_folded = true},
+    [NB_KEY_ROPE_SCALING] = {"rope_scaling", NULL, NB_KEY_OTHER, 0, 0, 0, .is_folded = true},
+    [NB_KEY_ROPE_PARAMETERS] = {"rope_parameters", NULL, NB_KEY_OTHER, 0, 0, 0, .is_folded = true},
+    [NB_KEY_PARTIAL_ROTARY_FACTOR] = {"partial_rotary_factor", NULL, NB_KEY_OTHER, 0, 0, 0, .is_folded = true},
 };
 #undef FIELD
 
@@ -188,13 +193,31 @@ bool nb_family_reads(const nb_family *family, nb_key key) {
   return use && !use->fixed;
 }
 
-static bool is_read(const nb_family *family, const char *member) {
+static bool has_name(nb_key key, const char *member) {
   char one[64];
+  for (const char *names = rows[key].names; next_name(&names, one);) {
+    if (strcmp(one, member) == 0) return true;
+  }
+  return false;
+}
+
+static bool is_read(const nb_family *family, const char *member) {
   for (nb_key key = NB_KEY_NONE + 1; key < NB_KEYS; key++) {
-    if (!find_use(family, key)) continue;
-    for (const char *names = rows[key].names; next_name(&names, one);) {
-      if (strcmp(one, member) == 0) return true;
-    }
+    if (find_use(family, key) && has_name(key, member)) return true;
+  }
+  return false;
+}
+
+bool nb_key_named(const char *member) {
+  for (nb_key key = NB_KEY_NONE + 1; key < NB_KEYS; key++) {
+    if (has_name(key, member)) return true;
+  }
+  return false;
+}
+
+bool nb_family_reads_member(const nb_family *family, const char *member) {
+  for (nb_key key = NB_KEY_NONE + 1; family && key < NB_KEYS; key++) {
+    if (nb_family_reads(family, key) && has_name(key, member)) return true;
   }
   return false;
 }
@@ -205,6 +228,15 @@ static bool makes_a_difference(const cJSON *item, double neutral, const char *te
   if (cJSON_IsNumber(item)) return item->valuedouble != neutral;
   if (cJSON_IsString(item)) return !text || strcmp(item->valuestring, text) != 0;
   return item->child != NULL;
+}
+
+bool nb_member_matters(const cJSON *item) {
+  if (!item) return false;
+  for (size_t i = 0; i < sizeof mathematics / sizeof *mathematics; i++) {
+    if (strcmp(mathematics[i].name, item->string) == 0)
+      return makes_a_difference(item, mathematics[i].neutral, mathematics[i].text);
+  }
+  return false;
 }
 
 const char *nb_keys_unread(const nb_config *config) {

@@ -63,6 +63,7 @@ typedef struct nb_key_row {
   size_t offset;       /* of the field in nb_config; not read for NB_KEY_OTHER */
   int64_t least, most; /* NB_KEY_INT */
   bool null_is_zero;   /* null says "none"; elsewhere it is as good as silence */
+  bool is_folded;      /* what it says is in other fields in the end: layers, rope, hidden_act and gated, head_scaled */
 } nb_key_row;
 
 const nb_key_row *nb_key_info(nb_key key);
@@ -75,6 +76,16 @@ double nb_key_default(const nb_family *family, nb_key key);
 
 /* True if the family looks at the key. */
 bool nb_family_reads(const nb_family *family, nb_key key);
+
+/* The same of a member of config.json, by any of a key's names. family NULL reads none. */
+bool nb_family_reads_member(const nb_family *family, const char *member);
+
+/* True if a key has that name, for families that read it. */
+bool nb_key_named(const char *member);
+
+/* True for a member of config.json (NULL: none) that changes what models of some family compute, with a value that
+ * makes a difference. */
+bool nb_member_matters(const cJSON *member);
 
 /* Fills the config's fields from its JSON by the keys that its family reads, with the family's defaults for what is not
  * said. NIBBLE_BAD_INPUT names the key that is missing, of the wrong type or out of bounds. */

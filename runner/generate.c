@@ -2,15 +2,14 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/context.h"
-#include "base/stage.h"
 #include "convert/tokenizer_open.h"
 #include "runner/sample.h"
 #include "runner/session.h"
+#include "runner/stop_tokens.h"
 
 enum { DEFAULT_NEW_TOKENS = 128, STEP_TOKENS = 512 };
 
@@ -25,49 +24,9 @@ typedef struct generation {
   nb_ids prompt;
   nb_buf text;
   float *logits; /* [vocab] */
-  int64_t *eos;
-  int eos_count;
+  nb_stop_tokens stops;
   int64_t room; /* new tokens that may come */
 } generation;
-
-/* The tokens of a list, or the one; false without memory. */
-static bool take_eos(generation *g, const cJSON *value) {
-  bool is_list = cJSON_IsArray(value);
-  free(g->eos);
-  g->eos_count = 0;
-  if (!(g->eos = nb_alloc((uint64_t)cJSON_GetArraySize(value) + 1, sizeof *g->eos))) return false;
-  for (const cJSON *item = is_list ? value->child : value; item; item = is_list ? item->next : NULL) {
-    double id = item->valuedouble;
-    if (cJSON_IsNumber(item) && id >= 0 && id <= INT32_MAX) g->eos[g->eos_count++] = (int64_t)id;
-  }
-  return true;
-}
-
-/* Those of generation_config.json, if it names any; else those of config.json. */
-static nibble_status find_eos(generation *g, nibble_error *err) {
-  const nb_checkpoint *c = &g->model.checkpoint;
-  char *path = c->folder ? nb_path_join(c->folder, "generation_config.json") : NULL;
-  const cJSON *said = cJSON_GetObjectItemCaseSensitive(c->config.json, "eos_token_id");
-  cJSON *json = NULL;
-  nibble_status status = NIBBLE_OK;
-  if (path && access(path, F_OK) == 0) {
-    status = nb_json_load(path, &json, err);
-    if (status == NIBBLE_OK) status = nb_json_last_wins(json, err);
-    const cJSON *other = cJSON_GetObjectItemCaseSensitive(json, "eos_token_id");
-    if (cJSON_IsNumber(other) || cJSON_IsArray(other)) said = other;
-  }
-  if (status == NIBBLE_OK && said && !take_eos(g, said)) status = nb_fail_memory(err, sizeof *g->eos);
-  cJSON_Delete(json);
-  free(path);
-  return status;
-}
-
-static bool is_eos(const generation *g, int32_t id) {
-  for (int i = 0; i < g->eos_count; i++) {
-    if (g->eos[i] == id) return true;
-  }
-  return false;
-}
 
 static nibble_status prepare(generation *g, nibble_error *err) {
   const nibble_generate_options *o = g->options;
@@ -78,7 +37,7 @@ static nibble_status prepare(generation *g, nibble_error *err) {
   nibble_status status = nb_model_load(o->model, &load, &g->model, err);
   if (status == NIBBLE_OK) status = nb_model_need_decoder(&g->model, err);
   if (status == NIBBLE_OK) status = nb_tokenizer_of(&g->model.checkpoint, &g->tokenizer, err);
-  if (status == NIBBLE_OK) status = find_eos(g, err);
+  if (status == NIBBLE_OK) status = nb_stop_tokens_read(&g->model.checkpoint, &g->stops, err);
   if (status == NIBBLE_OK)
     status = nb_tokenizer_encode(g->tokenizer, o->prompt, strlen(o->prompt), NB_ADD_SPECIAL, &g->prompt, err);
   if (status != NIBBLE_OK) return status;
@@ -130,7 +89,7 @@ static nibble_status run(generation *g, nibble_error *err) {
   r->prompt_seconds = prompt_end - start;
   while (status == NIBBLE_OK) {
     int32_t id = nb_sampler_next(&g->sampler, g->logits);
-    r->stopped_at_eos = !g->options->ignore_eos && is_eos(g, id);
+    r->stopped_at_eos = !g->options->ignore_eos && nb_stop_tokens_have(&g->stops, id);
     if (r->stopped_at_eos) break;
     size_t from = g->text.length;
     if ((status = nb_token_stream_push(&g->stream, id, &g->text, err)) != NIBBLE_OK) break;
@@ -166,7 +125,7 @@ static nibble_status generate(const nibble_generate_options *options, nibble_gen
   nb_tokenizer_close(g.tokenizer);
   nb_ids_free(&g.prompt);
   free(g.logits);
-  free(g.eos);
+  nb_stop_tokens_free(&g.stops);
   nb_model_free(&g.model);
   return status;
 }

@@ -255,7 +255,7 @@ nibble_status nb_embedding_load(const nb_loader *l, int stack, nb_block *out, ni
 
 /* ---- the whole -------------------------------------------------------------------------------------------------- */
 
-static bool find_activation(const char *name, nb_activation *out) {
+bool nb_activation_named(const char *name, nb_activation *out) {
   static const struct {
     const char *name;
     nb_activation activation;
@@ -287,7 +287,7 @@ nibble_status nb_model_check_runnable(const nb_checkpoint *checkpoint, nb_activa
   if (config->unread)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"%s\" changes what a model computes, and is not computed for '%s'",
                    path, config->unread, config->model_type);
-  if (!find_activation(config->hidden_act, activation))
+  if (!nb_activation_named(config->hidden_act, activation))
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: the activation '%s' is unknown", path, config->hidden_act);
   if (config->rope.type == NB_ROPE_OTHER)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: rope scaling '%s' cannot be run", path, config->rope.type_name);

@@ -93,6 +93,9 @@ typedef struct nb_model {
 nibble_status nb_model_load(const char *path, const nb_model_options *options, nb_model *out, nibble_error *err);
 void nb_model_free(nb_model *model);
 
+/* The activation of that name in transformers, which has several names for some; false if it is not known here. */
+bool nb_activation_named(const char *name, nb_activation *out);
+
 /* NIBBLE_BAD_INPUT, with the reason, if the runner cannot compute this checkpoint's family or settings; *activation is
  * set otherwise. */
 nibble_status nb_model_check_runnable(const nb_checkpoint *checkpoint, nb_activation *activation, nibble_error *err);

@@ -11,7 +11,6 @@
 #include "base/checked.h"
 #include "base/parallel.h"
 #include "base/stage.h"
-#include "base/strmap.h"
 #include "model/json.h"
 
 const char *nb_side_name(nb_side side) { return side == NB_ARTIFACT ? "artifact" : "source"; }
@@ -318,31 +317,17 @@ nibble_status nb_certificate_parse(const nb_certificate_file *file, cJSON **out,
 
 /* ---- confirming ---- */
 
-/* The members of an object by name; of those with one name the first. False without memory. */
-static bool index_members(const cJSON *object, nb_strmap *out) {
-  for (const cJSON *item = object->child; item; item = item->next) {
-    if (nb_strmap_add(out, item->string, strlen(item->string), (int64_t)(intptr_t)item) == NB_STRMAP_NO_MEMORY)
-      return false;
-  }
-  return true;
-}
-
-static const cJSON *find_member(const nb_strmap *members, const char *name) {
-  int64_t value = 0;
-  nb_strmap_find(members, name, strlen(name), &value);
-  return (const cJSON *)(intptr_t)value;
-}
-
 static nibble_status compare_entries(const cJSON *now, const cJSON *then, nb_findings *findings, nibble_error *err) {
   static const char check[] = "certificate";
-  nb_strmap now_by_name = {0}, then_by_name = {0};
+  nb_strmap now_by_name, then_by_name;
   nibble_status status = NIBBLE_OK;
-  if (!index_members(now, &now_by_name) || !index_members(then, &then_by_name)) {
+  bool indexed = nb_json_index(now, &now_by_name);
+  if (!nb_json_index(then, &then_by_name) || !indexed) {
     status = nb_fail_memory(err, sizeof(nb_strmap_slot));
     goto done;
   }
   for (const cJSON *was = then->child; was; was = was->next) {
-    const cJSON *is = find_member(&now_by_name, was->string);
+    const cJSON *is = nb_json_indexed(&now_by_name, was->string);
     if (!is) {
       nb_find(findings, NIBBLE_FAULT, check, "certified-part-missing", nb_place_tensor(was->string),
               "it was certified and is not there");
@@ -352,7 +337,7 @@ static nibble_status compare_entries(const cJSON *now, const cJSON *then, nb_fin
     }
   }
   for (const cJSON *is = now->child; is; is = is->next) {
-    if (!find_member(&then_by_name, is->string))
+    if (!nb_json_indexed(&then_by_name, is->string))
       nb_find(findings, NIBBLE_FAULT, check, "certified-part-new", nb_place_tensor(is->string),
               "it was not there when the artifact was certified");
   }

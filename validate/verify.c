@@ -6,6 +6,7 @@
 #include "base/context.h"
 #include "base/stage.h"
 #include "convert/checkpoint.h"
+#include "validate/against.h"
 #include "validate/behaviour.h"
 #include "validate/certificate.h"
 #include "validate/certified.h"
@@ -59,7 +60,10 @@ static nibble_status check_weights(verification *v, const nibble_verify_options 
   if (v->original.foreign)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: weights packed by '%s' cannot be compared with", v->original.path,
                    v->original.foreign);
-  nibble_status status = nb_weights_compare(&v->artifact, &v->original, &o->progress, &v->findings, &v->weights, err);
+  nb_pair pair = {&v->artifact, &v->original, &v->findings};
+  nibble_status status = nb_against_check(&pair, err);
+  if (status != NIBBLE_OK) return status;
+  status = nb_weights_compare(&v->artifact, &v->original, &o->progress, &v->findings, &v->weights, err);
   v->public.weights = v->weights.rows;
   v->public.weight_count = v->weights.count;
   for (size_t i = 0; i < v->weights.count; i++) v->public.flagged_count += v->weights.rows[i].flagged;
