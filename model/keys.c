@@ -146,7 +146,7 @@ static nibble_status read_key(const char *where, nb_config *c, const nb_key_use 
   if (row->type == NB_KEY_OTHER) return NIBBLE_OK;
   if (silent && isnan(use->value)) return missing(where, use->key, err);
   switch (row->type) {
-    case NB_KEY_INT: *(int64_t *)field = (int64_t)use->value; break;
+    case NB_KEY_INT: *(int64_t *)field = isnan(use->value) ? 0 : (int64_t)use->value; break; /* NaN: no default */
     case NB_KEY_DOUBLE: *(double *)field = use->value; break;
     case NB_KEY_BOOL: *(bool *)field = use->value != 0; break;
     case NB_KEY_TEXT: *(const char **)field = use->text; break;

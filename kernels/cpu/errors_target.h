@@ -214,8 +214,9 @@ static inline void make_grids(const grid_lanes *low, const grid_lanes *high, con
   clamp(&scale, &least, &most);
   /* To the nearest number of the stored dtype, half to even. */
   grid_bits bits = (grid_bits)scale;
-  bits += ((bits >> s->dropped_bits) & 1) + ((1 << (s->dropped_bits - 1)) - 1);
-  scale = (grid_lanes)(bits & -(1 << s->dropped_bits));
+  int32_t unit = 1 << s->dropped_bits;
+  bits += ((bits >> s->dropped_bits) & 1) + (unit / 2 - 1);
+  scale = (grid_lanes)(bits & -unit);
   if (s->middle < 0) {
     grid_lanes max_code = none + s->max_code;
     zero = -*low / scale;
