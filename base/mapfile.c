@@ -40,7 +40,7 @@ void nb_mapfile_close(nb_mapfile *map) {
 /* A touch maps the pages around it too where they are cached (fault_around_bytes, 64 KiB), so giving back only what was
  * read would leave a few pages behind at each end, and over a large file they add up. */
 void nb_mapfile_release(const nb_mapfile *map, uint64_t offset, uint64_t length) {
-  const uint64_t around = 64 * 1024;
+  const uint64_t around = 65536;
   if (length == 0 || !nb_range_inside(offset, length, map->size)) return;
   uint64_t begin = offset / around * around, end = (offset + length + around - 1) / around * around;
   if (end > map->size) end = map->size;

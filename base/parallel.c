@@ -53,8 +53,8 @@ void nb_parallel(int64_t n, int64_t band, nb_band_fn fn, void *ctx) {
       fn(ctx, b * band, nb_min_i64(n, (b + 1) * band), omp_in_parallel() ? omp_get_thread_num() : 0);
     return;
   }
-  int threads = team(), wanted = wanted_threads;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  int wanted = wanted_threads;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team())
   for (int64_t b = 0; b < bands; b++) {
     wanted_threads = wanted; /* of this thread of the team, which a band may ask for */
     fn(ctx, b * band, nb_min_i64(n, (b + 1) * band), omp_get_thread_num());

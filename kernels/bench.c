@@ -94,7 +94,7 @@ static void read_part(void *ctx, int64_t begin, int64_t end, int thread) {
     float sum = 0;
     for (int64_t piece = 0; piece < part; piece++, from += READ_PIECE) {
       /* Asked for in time, as the kernels do. */
-      for (int64_t line = 0; line < READ_PIECE; line += 64) __builtin_prefetch(from + line + 2 * READ_PIECE);
+      for (int64_t line = 0; line < READ_PIECE; line += 64) __builtin_prefetch(from + line + (int64_t)2 * READ_PIECE);
       const float *values = (const float *)(const void *)from;
       sum += b->gemm->dot(values, values, READ_PIECE / (int64_t)sizeof *values);
     }
@@ -245,13 +245,13 @@ static void measure_all(bench *b, const nibble_kernel_bench_options *o, nibble_k
 static nibble_status bench_kernels(const nibble_kernel_bench_options *options, nibble_kernel_bench *out,
                                    nibble_error *err) {
   *out = (nibble_kernel_bench){.size = sizeof *out, .isa = nb_isa_name(nb_isa_current()), .threads = nb_threads()};
-  const size_t most = (size_t)(NB_FORMAT_COUNT + 1) * SHAPES * BATCHES, floats = 512 * 49152;
+  const size_t most = (size_t)(NB_FORMAT_COUNT + 1) * SHAPES * BATCHES, floats = (size_t)512 * 49152;
   bench b = {.gemm = nb_cpu_gemm_for(nb_isa_current())};
   nibble_status status = NIBBLE_OK;
   if (!b.gemm) return nb_fail(err, NIBBLE_USAGE, "there are no fast kernels to measure on this processor");
   if (!any_wanted(options)) return nb_fail(err, NIBBLE_USAGE, "no format, shape and batch of the table is like that");
   b.arena = nb_alloc_aligned((uint64_t)arena_bytes, 1);
-  b.x = nb_alloc_aligned(512 * 14336, sizeof *b.x);
+  b.x = nb_alloc_aligned((uint64_t)512 * 14336, sizeof *b.x);
   b.y = nb_alloc_aligned(floats, sizeof *b.y);
   out->rows = nb_alloc(most, sizeof *out->rows);
   if (!b.arena || !b.x || !b.y || !out->rows) {
@@ -262,7 +262,7 @@ static nibble_status bench_kernels(const nibble_kernel_bench_options *options, n
   uint32_t random = 1;
   for (int64_t i = 0; i < arena_bytes; i++)
     b.arena[i] = (uint8_t)(0x38 | (random = random * 1664525 + 1013904223) >> 29);
-  for (int64_t i = 0; i < 512 * 14336; i++) b.x[i] = (float)(i % 17 - 8) / 8;
+  for (int64_t i = 0; i < (int64_t)512 * 14336; i++) b.x[i] = (float)(i % 17 - 8) / 8;
   memset(b.y, 0, floats * sizeof *b.y);
   measure_machine(&b, out);
   if (options->started) options->started(options->ctx, out);

@@ -85,10 +85,10 @@ static void dequantize_int8(nb_tile t, float *out, int64_t stride) {
   }
 }
 
-#define PLAIN(dtype) .scheme = NB_SCHEME_PLAIN, .plain = dtype, .dequantize = dequantize_plain
-#define CODEBOOK(map)                                                                                  \
-  .scheme = NB_SCHEME_CODEBOOK, .bits = 4, .plain = NB_U8, .dequantize = dequantize_4bit,              \
-  .quantize = nb_quantize_4bit, .codebook = map, .peak = 1, .usual_block = 64, .tiled = NB_TILED_LUT4, \
+#define PLAIN(dtype) .scheme = NB_SCHEME_PLAIN, .plain = (dtype), .dequantize = dequantize_plain
+#define CODEBOOK(map)                                                                                    \
+  .scheme = NB_SCHEME_CODEBOOK, .bits = 4, .plain = NB_U8, .dequantize = dequantize_4bit,                \
+  .quantize = nb_quantize_4bit, .codebook = (map), .peak = 1, .usual_block = 64, .tiled = NB_TILED_LUT4, \
   .q8 = &nb_q8_codebook
 #define BLOCKS(...) \
   .scheme = NB_SCHEME_BLOCKS, .plain = NB_U8, .dequantize = nb_gguf_dequantize_scalar, .block = {__VA_ARGS__}

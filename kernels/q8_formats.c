@@ -72,7 +72,7 @@ static void weights_q4_k(const nb_packed *w, int64_t row, int64_t block, nb_q8_w
 
 static void weights_q6_k(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out) {
   const uint8_t *at = gguf_block(w, row, block);
-  int part = (int)(block % 8), half = part / 4, quarter = part % 4;
+  int64_t part = block % 8, half = part / 4, quarter = part % 4;
   const uint8_t *low = at + half * 64 + quarter % 2 * 32, *high = at + 128 + half * 32;
   for (int j = 0; j < NB_Q8_BLOCK; j++) {
     int code = (low[j] >> quarter / 2 * 4 & 15) | (high[j] >> quarter * 2 & 3) << 4;

@@ -1,5 +1,6 @@
 #include "model/json_scan.h"
 
+#include <ctype.h>
 #include <string.h>
 #include <utf8proc.h>
 
@@ -44,7 +45,7 @@ static bool scan_escape(nb_json_scan *s) {
   if (c != 'u' || s->length - s->at < 5) return fail(s, not_json);
   const char *digits = s->text + s->at + 1;
   for (int i = 0; i < 4; i++) {
-    if (!memchr("0123456789abcdefABCDEF", digits[i], 22)) return fail(s, not_json);
+    if (!isxdigit((unsigned char)digits[i])) return fail(s, not_json);
   }
   if (memcmp(digits, "0000", 4) == 0) return fail(s, "a string with \\u0000");
   s->at += 5;

@@ -163,7 +163,7 @@ static bool factorize(factor_job *job) {
 static void invert_band(void *ctx, int64_t begin, int64_t end, int thread) {
   const factor_job *job = ctx;
   int64_t rows = job->n - begin;
-  double *x = job->solved + thread * FACTOR_BLOCK * job->n;
+  double *x = job->solved + (int64_t)thread * FACTOR_BLOCK * job->n;
   memset(x, 0, (size_t)((end - begin) * rows) * sizeof *x);
   for (int64_t c = 0; c < end - begin; c++) x[c * rows + c] = 1;
   blas.dtrsm(COL_MAJOR, LEFT, LOWER, NO_TRANS, NON_UNIT, (int)rows, (int)(end - begin), 1,

@@ -229,7 +229,7 @@ static void solve_band(void *ctx, int64_t begin, int64_t end, int thread) {
   const solve_job *job = ctx;
   int64_t cols = job->out->cols, rows = end - begin;
   float *w = job->scratch + thread * job->scratch_floats, *d = w + ROW_BAND * cols;
-  float *errors = d + WEIGHED * ROW_BAND * cols, *product = errors + ROW_BAND * BLOCK;
+  float *errors = d + (int64_t)WEIGHED * ROW_BAND * cols, *product = errors + (int64_t)ROW_BAND * BLOCK;
   const float *source = job->w + begin * cols;
   for (int64_t r = 0; r < rows; r++) {
     for (int64_t j = 0; j < cols; j++) {
@@ -316,7 +316,7 @@ static nibble_status solve(solve_job *job, int64_t rows, int64_t cols, nibble_er
   if (status != NIBBLE_OK) return status;
   job->out->scale_dtype = job->grid->bf16_scales ? NB_BF16 : NB_F16;
   job->group_size = size;
-  job->scratch_floats = ROW_BAND * ((1 + WEIGHED) * cols + BLOCK + WEIGHED * WEIGH_COLS);
+  job->scratch_floats = ROW_BAND * ((1 + WEIGHED) * cols + BLOCK + (int64_t)WEIGHED * WEIGH_COLS);
   uint64_t floats = (uint64_t)nb_threads() * (uint64_t)job->scratch_floats;
   job->scratch = nb_alloc_aligned(floats, sizeof(float));
   job->sums = nb_alloc((uint64_t)rows, SUMS * sizeof(double));

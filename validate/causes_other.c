@@ -161,7 +161,7 @@ static void swap_nibbles(uint8_t *block, const uint8_t *last, const uint8_t *nex
 static void part_pairs(uint8_t *block, const uint8_t *last, const uint8_t *next) {
   (void)last, (void)next;
   uint8_t codes[32];
-  for (int i = 0; i < 16; i++) {
+  for (size_t i = 0; i < 16; i++) {
     codes[2 * i] = block[2 + i] & 15;
     codes[2 * i + 1] = block[2 + i] >> 4;
   }

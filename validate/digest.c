@@ -6,7 +6,7 @@
 #include "base/mapfile.h"
 
 void nb_sha256_print(const unsigned char digest[NB_SHA256_BYTES], char out[NB_SHA256_CHARS]) {
-  for (unsigned int i = 0; i < NB_SHA256_BYTES; i++) snprintf(out + 2 * i, 3, "%02x", digest[i]);
+  for (size_t i = 0; i < NB_SHA256_BYTES; i++) snprintf(out + 2 * i, 3, "%02x", digest[i]);
 }
 
 bool nb_sha256(const void *bytes, size_t n, char out[NB_SHA256_CHARS]) {

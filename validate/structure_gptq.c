@@ -188,7 +188,8 @@ static void scan_tile(const codes_job *job, int64_t group, int64_t first_row, in
     bool constant = differ[r] == 0 && first[r] == code * ones;
     if (constant && !is_zero_code(code, job->bits))
       tally(&job->groups[group].constant, group * job->rows + first_row + r);
-    if (job->bits > 2 && 2 * ends[r] > codes) tally(&job->groups[group].saturated, group * job->rows + first_row + r);
+    if (job->bits > 2 && (int64_t)2 * ends[r] > codes)
+      tally(&job->groups[group].saturated, group * job->rows + first_row + r);
   }
 }
 
