@@ -7,10 +7,14 @@
  *   vi_lookup(map, codes)      bytes of vi_map by codes
  *   vi_high_low(at)            Q_COLS / 2 bytes at `at`, as Q_COLS codes of 4 bits: of each 16, the high halves first
  *   vi_join(first, second)     a vector of one block (the second is ignored) or two; vf_join for floats
+ *   vi_table_of(map)           what vi_table_dot looks codes up in: vi_map's bytes
+ *   vi_table_start(x)          what a sum of vi_table_dot begins at
+ *   vi_table_dot(sum, t, codes, x)   sum plus the products of the bytes that the codes stand for with x
  *   vf_lanes(p)                *p in the lanes of the first block, p[1] in those of the second, if there is one */
 #ifndef NB_KERNELS_CPU_Q8_X86_H
 #define NB_KERNELS_CPU_Q8_X86_H
 
+#include "base/checked.h"
 #include "kernels/cpu/blocks_x86.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/q8_cpu.h"
@@ -32,6 +36,7 @@ typedef struct q8_format {
   int bias;
   int rows; /* of weights that are worked on together; in a row of the table for one row of x */
   bool wide, has_minimum;
+  bool whole_rows; /* share a scale, which is applied at the end; unpack's is not looked at */
 } q8_format;
 
 /* A weight to multiply with. */
@@ -63,8 +68,77 @@ static inline __attribute__((always_inline)) void q8_rows(const q8_format f, int
 #pragma GCC unroll 4
       for (int i = 0; i < n; i++) {
         vf dot = vi_to_f32(vi_dot(start[i], u.codes, codes[i], f.wide));
-        sum[r][i] = vf_fma(dot, vf_mul(u.scale, scale_x[i]), sum[r][i]);
+        vf scale = f.whole_rows ? scale_x[i] : vf_mul(u.scale, scale_x[i]);
+        sum[r][i] = vf_fma(dot, scale, sum[r][i]);
         if (f.has_minimum) sum[r][i] = vf_fma(u.minimum, sum_x[i], sum[r][i]);
+      }
+    }
+  }
+  for (int r = 0; r < rows; r++) {
+    float scale = f.whole_rows ? nb_row_scale(w->packed, row + r) : 1;
+    for (int i = 0; i < n; i++) out.data[i * out.stride + r] = vf_sum(sum[r][i]) * scale;
+  }
+}
+
+/* nf4 and fp4, whose scales are those of 64 columns at least (nb_q8_fits): PAIR of them a step. What a scale is worth
+ * is worked out for a run of steps at once, out of the way of the products. */
+enum { PAIR = 64, PAIR_VECTORS = PAIR / Q_COLS, PAIR_RUN = 64, ROWS_4BIT = 4 };
+
+typedef struct q8_pair {
+  vi codes[PAIR_VECTORS], start[PAIR_VECTORS];
+  vf scales[PAIR_VECTORS];
+} q8_pair;
+
+static inline q8_pair load_pair(const nb_q8_x *x, int64_t row, int64_t pair) {
+  q8_pair p;
+  for (int v = 0; v < PAIR_VECTORS; v++) {
+    p.codes[v] = vi_load(x->codes + row * x->cols + pair * PAIR + v * Q_COLS);
+    p.start[v] = vi_table_start(p.codes[v]);
+    p.scales[v] = vf_lanes(x->scales + row * x->blocks + pair * (PAIR / NB_Q8_BLOCK) + v * Q_BLOCKS);
+  }
+  return p;
+}
+
+/* Of weights flat, flat + PAIR, ... */
+static inline void pair_scales(const q8_weight *w, uint64_t flat, int64_t count, float *out) {
+  for (int64_t i = 0; i < count; i++)
+    out[i] =
+        nb_block_scale(w->packed, (int64_t)((flat + (uint64_t)i * PAIR) >> w->tables.block_shift)) * w->tables.step;
+}
+
+/* n rows of x against `rows` rows of weights from `row` on; n and rows are constants. */
+static inline __attribute__((always_inline)) void q8_rows_4bit(int rows, int n, const q8_weight *w, int64_t row,
+                                                               const nb_q8_x *x, nb_sums out) {
+  const uint64_t cols = (uint64_t)w->packed->cols;
+  const vi_table table = vi_table_of(w->tables.map);
+  vf sum[ROWS_4BIT][NB_Q8_ROWS];
+  float scales[ROWS_4BIT][PAIR_RUN];
+  const uint8_t *at[ROWS_4BIT];
+  for (int r = 0; r < rows; r++) {
+    at[r] = (const uint8_t *)w->packed->codes + (uint64_t)(row + r) * cols / 2;
+    for (int i = 0; i < n; i++) sum[r][i] = vf_zero();
+  }
+  for (int64_t pair = 0; pair < w->packed->cols / PAIR; pair++) {
+    q8_pair p[NB_Q8_ROWS];
+    int64_t k = pair % PAIR_RUN;
+    for (int r = 0; k == 0 && r < rows; r++)
+      pair_scales(w, (uint64_t)(row + r) * cols + (uint64_t)pair * PAIR,
+                  nb_min_i64(PAIR_RUN, w->packed->cols / PAIR - pair), scales[r]);
+    for (int i = 0; i < n; i++) p[i] = load_pair(x, i, pair);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+      vf scale = vf_set1(scales[r][k]);
+      vi codes[PAIR_VECTORS];
+      __builtin_prefetch(at[r] + pair * (PAIR / 2) + NB_AHEAD);
+      for (int v = 0; v < PAIR_VECTORS; v++) codes[v] = vi_high_low(at[r] + pair * (PAIR / 2) + v * (Q_COLS / 2));
+#pragma GCC unroll 4
+      for (int i = 0; i < n; i++) {
+        vf part = vf_zero();
+        for (int v = 0; v < PAIR_VECTORS; v++) {
+          vf dot = vi_to_f32(vi_table_dot(p[i].start[v], table, codes[v], p[i].codes[v]));
+          part = v == 0 ? vf_mul(dot, p[i].scales[v]) : vf_fma(dot, p[i].scales[v], part);
+        }
+        sum[r][i] = vf_fma(part, scale, sum[r][i]);
       }
     }
   }
@@ -161,15 +235,29 @@ static inline q8_unpacked unpack_q6_k(const nb_packed *w, const q8_tables *t, in
   return unpack((q8_blocks){block_q6_k, true, 256, 210}, w, row, step);
 }
 
-static const q8_format format_4bit = {unpack_4bit, 128, 4, true, false};
-static const q8_format format_int8 = {unpack_int8, 128, 4, true, false};
-static const q8_format format_q8_0 = {unpack_q8_0, 128, 4, true, false};
-static const q8_format format_q4_0 = {unpack_q4_0, 8, 4, false, false};
-static const q8_format format_q4_k = {unpack_q4_k, 0, 2, false, true};
-static const q8_format format_q6_k = {unpack_q6_k, 32, 2, false, false};
+static const q8_format format_4bit = {.unpack = unpack_4bit, .bias = 128, .wide = true};
+static const q8_format format_int8 = {.unpack = unpack_int8, .bias = 128, .rows = 4, .wide = true, .whole_rows = true};
+static const q8_format format_q8_0 = {.unpack = unpack_q8_0, .bias = 128, .rows = 4, .wide = true};
+static const q8_format format_q4_0 = {.unpack = unpack_q4_0, .bias = 8, .rows = 4};
+static const q8_format format_q4_k = {.unpack = unpack_q4_k, .rows = 2, .has_minimum = true};
+static const q8_format format_q6_k = {.unpack = unpack_q6_k, .bias = 32, .rows = 2};
 
-static void dot_4bit(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, nb_sums out) {
-  q8_dot(format_4bit, w, begin, end, x, out);
+static inline __attribute__((always_inline)) void dot_4bit_n(int rows, int n, const q8_weight *w, q8_range range,
+                                                             const nb_q8_x *x, nb_sums out) {
+  int64_t r = range.begin;
+  for (; r + rows <= range.end; r += rows, out.data += rows) q8_rows_4bit(rows, n, w, r, x, out);
+  for (; r < range.end; r++, out.data++) q8_rows_4bit(1, n, w, r, x, out);
+}
+
+static void dot_4bit(const nb_packed *packed, int64_t begin, int64_t end, const nb_q8_x *x, nb_sums out) {
+  const q8_weight w = {packed, make_tables(packed)};
+  const q8_range range = {begin, end};
+  switch (x->count) {
+    case 1: dot_4bit_n(4, 1, &w, range, x, out); break;
+    case 2: dot_4bit_n(2, 2, &w, range, x, out); break;
+    case 3: dot_4bit_n(2, 3, &w, range, x, out); break;
+    default: dot_4bit_n(2, 4, &w, range, x, out); break;
+  }
 }
 static void dot_int8(const nb_packed *w, int64_t begin, int64_t end, const nb_q8_x *x, nb_sums out) {
   q8_dot(format_int8, w, begin, end, x, out);

@@ -44,6 +44,24 @@ static inline vi vi_dot(vi sum, vi w, vi x, bool wide) {
   }
   return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
 }
+/* A signed byte for each code, and its magnitude. */
+typedef struct vi_table {
+  vi bytes, magnitudes;
+} vi_table;
+
+static inline vi_table vi_table_of(vi map) {
+  vi bytes = _mm256_xor_si256(map, _mm256_set1_epi8(INT8_MIN));
+  return (vi_table){bytes, _mm256_abs_epi8(bytes)};
+}
+static inline vi vi_table_start(vi x) {
+  (void)x;
+  return vi_zero();
+}
+static inline vi vi_table_dot(vi start, vi_table t, vi codes, vi x) {
+  x = _mm256_sign_epi8(x, vi_lookup(t.bytes, codes));
+  vi pairs = _mm256_maddubs_epi16(vi_lookup(t.magnitudes, codes), x);
+  return _mm256_add_epi32(start, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
 static inline vf vf_lanes(const float *p) { return _mm256_set1_ps(*p); }
 static inline vi vi_join(vi first, vi second) {
   (void)second;

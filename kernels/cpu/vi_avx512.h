@@ -38,6 +38,13 @@ static inline vi vi_dot(vi sum, vi w, vi x, bool wide) {
   (void)wide;
   return _mm512_dpbusd_epi32(sum, w, x);
 }
+typedef vi vi_table; /* a byte for each code, plus 128 */
+
+static inline vi_table vi_table_of(vi map) { return map; }
+static inline vi vi_table_start(vi x) { return vi_minus(_mm512_dpbusd_epi32(vi_zero(), vi_set1(INT8_MIN), x)); }
+static inline vi vi_table_dot(vi start, vi_table t, vi codes, vi x) {
+  return _mm512_dpbusd_epi32(start, vi_lookup(t, codes), x);
+}
 static inline vi vi_join(__m256i first, __m256i second) {
   return _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
 }
