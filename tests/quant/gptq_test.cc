@@ -11,8 +11,8 @@ extern "C" {
 #include "base/parallel.h"
 #include "kernels/cpu/errors.h"
 #include "quant/gptq.h"
-#include "quant/rtn.h"
 #include "quant/grid.h"
+#include "quant/rtn.h"
 }
 
 namespace {
