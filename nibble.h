@@ -46,16 +46,17 @@ extern "C" {
 /* NIBBLE_VERSION of the library that is linked, which another header than this may have been made for. */
 const char *nibble_version(void);
 
-/* The values are the exit codes of the command line. */
+/* The values are the exit codes of the command line, which adds the signal's number to NIBBLE_STOPPED. */
 typedef enum nibble_status {
   NIBBLE_OK = 0,
   NIBBLE_CHECK_FAILED = 1, /* a measured figure missed its threshold */
   NIBBLE_USAGE = 2,        /* an option or argument makes no sense */
   NIBBLE_BAD_INPUT = 3,    /* a file is damaged, hostile, or of another kind */
   NIBBLE_SYSTEM = 4,       /* disk, memory or permission */
+  NIBBLE_STOPPED = 128,    /* the context's `stop` said so */
 } nibble_status;
 
-/* "ok", "check_failed", "usage", "bad_input" or "system"; "unknown" for a number that is no status. */
+/* "ok", "check_failed", "usage", "bad_input", "system" or "stopped"; "unknown" for a number that is no status. */
 const char *nibble_status_name(nibble_status status);
 
 enum { NIBBLE_MESSAGE_MAX = 1024 };
@@ -101,6 +102,11 @@ typedef enum nibble_device {
  * stays on the CPU. gpu_memory: bytes that AUTO may fill with weights and caches; 0: nine tenths of what is free. */
 nibble_status nibble_context_set_device(nibble_context *context, nibble_device device, uint64_t gpu_memory,
                                         nibble_error *err);
+
+/* A function that calls ask now and then, from any of their threads, whether they should stop; NULL: none. Once it
+ * returns true, the call ends within about a second: NIBBLE_STOPPED, no output and nothing half done, an older output
+ * as it was. Calibration keeps its work folder, from which `resume` goes on; *err says what stays. */
+nibble_status nibble_context_set_stop(nibble_context *context, bool (*stop)(void *ctx), void *ctx, nibble_error *err);
 
 /* NIBBLE_OK if there is a device that NIBBLE_DEVICE_CUDA would compute on; else NIBBLE_SYSTEM, and why there is none.
  */

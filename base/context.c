@@ -41,6 +41,14 @@ nibble_status nibble_context_set_device(nibble_context *context, nibble_device d
   return nb_fail(err, NIBBLE_USAGE, "%s: device is %d, which is no nibble_device", __func__, (int)device);
 }
 
+nibble_status nibble_context_set_stop(nibble_context *context, bool (*stop)(void *ctx), void *ctx, nibble_error *err) {
+  nibble_status status = nb_call_require(__func__, "context", context, err);
+  if (status != NIBBLE_OK) return status;
+  context->stop = stop;
+  context->stop_ctx = ctx;
+  return NIBBLE_OK;
+}
+
 nibble_status nb_call_require(const char *function, const char *name, const void *argument, nibble_error *err) {
   return argument ? NIBBLE_OK : nb_fail(err, NIBBLE_USAGE, "%s: %s is required", function, name);
 }
@@ -115,12 +123,21 @@ nibble_status nb_call_begin(nb_call *call, const nb_call_rules *rules, const voi
 }
 
 void nb_call_begin_in(nb_call *call, const nibble_context *context) {
-  call->threads_before = nb_threads_use(context->threads);
+  int threads_before = nb_threads_use(context->threads);
+  nb_stop_hook *stop_before = nb_stop_use(&call->stop);
+  call->stop.ask = context->stop;
+  call->stop.ctx = context->stop_ctx;
+  if (call->has_begun) return;
+  call->threads_before = threads_before;
+  call->stop_before = stop_before;
   call->has_begun = true;
 }
 
 nibble_status nb_call_end(nb_call *call, nibble_status status) {
-  if (call->has_begun) nb_threads_use(call->threads_before);
+  if (call->has_begun) {
+    nb_threads_use(call->threads_before);
+    nb_stop_use(call->stop_before);
+  }
   if (call->has_begun && call->result) nb_result_fill(call->out, call->result, call->result_size);
   call->has_begun = false;
   return status;

@@ -1,6 +1,7 @@
 /* What nibble_context is inside, and what every public function does with its options before it reads any of them.
  * The caller may have been compiled against an older header, or passed NULL, or a struct of zeros; after nb_call_begin
- * there are whole options of this version, with a context, and the calling thread computes with that context's threads.
+ * there are whole options of this version, with a context, and the calling thread computes with that context's threads
+ * and asks its `stop`.
  * nb_call_end hands out as much of the result as the caller's struct has.
  *
  *   nibble_status nibble_ppl(const nibble_ppl_options *options, nibble_ppl_result *out, nibble_error *err) {
@@ -19,12 +20,14 @@
 #ifndef NB_BASE_CONTEXT_H
 #define NB_BASE_CONTEXT_H
 
-#include "base/status.h"
+#include "base/stop.h"
 
 struct nibble_context {
   int threads; /* 0: one a core */
   nibble_device device;
   uint64_t gpu_memory; /* bytes that NIBBLE_DEVICE_AUTO may fill; 0: nine tenths of what is free */
+  bool (*stop)(void *ctx);
+  void *stop_ctx;
 };
 
 /* How every options struct of nibble.h begins. */
@@ -69,6 +72,7 @@ typedef struct nb_call {
   size_t result_size;
   nibble_context own; /* the default one, if the caller names none */
   int threads_before;
+  nb_stop_hook stop, *stop_before;
   bool has_begun;
 } nb_call;
 
@@ -77,7 +81,8 @@ typedef struct nb_call {
  * nb_call_end, which may follow a failure, and to which options->context may point. */
 nibble_status nb_call_begin(nb_call *call, const nb_call_rules *rules, const void *given, void *out, nibble_error *err);
 
-/* For functions that have a handle and no options: computes with its context. */
+/* For functions that have a handle and no options: computes with its context. Again, with another one, it changes to
+ * that. */
 void nb_call_begin_in(nb_call *call, const nibble_context *context);
 
 /* Returns `status`. */

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/stage.h"
+#include "base/stop.h"
 
 enum { MAX_DEPTH = 64 }; /* of folders in each other; each costs a descriptor and a buffer while it is walked */
 
@@ -170,10 +171,30 @@ static int remove_one(int parent, const char *name, bool is_folder) {
   return unlinkat(parent, name, is_folder ? AT_REMOVEDIR : 0);
 }
 
+/* Nothing interrupts fsync, which takes minutes for a large file: the disk gets its bytes piece by piece before. Where
+ * a file system cannot do that, fsync does it all. */
+static int sync_pieces(int fd) {
+  enum { PIECE = 64 << 20 };
+  const unsigned how = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+  struct stat info;
+  if (fstat(fd, &info) != 0) return -1;
+  for (off_t at = 0; at < info.st_size; at += PIECE) {
+    if (nb_stop_asked()) {
+      errno = ECANCELED;
+      return -1;
+    }
+    if (sync_file_range(fd, at, PIECE, how) == 0) continue;
+    return errno == ENOSYS || errno == EINVAL || errno == ESPIPE ? 0 : -1;
+  }
+  return 0;
+}
+
 static int sync_one(int parent, const char *name, bool is_folder) {
   int fd = openat(parent, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | (is_folder ? O_DIRECTORY : 0));
   if (fd < 0) return -1;
-  int result = fsync(fd), error = errno;
+  int result = is_folder ? 0 : sync_pieces(fd);
+  if (result == 0) result = fsync(fd);
+  int error = errno;
   close(fd);
   errno = error;
   return result;

@@ -41,7 +41,8 @@ int nb_folder_list(int fd, int (*visit)(void *ctx, int folder, const char *name)
  * with errno at the first thing that cannot be removed. */
 int nb_folder_remove(int parent, const char *name);
 
-/* Waits until the disk has `name` and all that is in it; -1 with errno. */
+/* Waits until the disk has `name` and all that is in it; -1 with errno, ECANCELED if the caller wants to stop
+ * (base/stop.h). */
 int nb_folder_sync(int parent, const char *name);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "base/stop.h"
 
 /* Threads, their waiting and the sharing out of bands are OpenMP's, whatever another scheduler would gain: cli/main.c
  * bounds how long they spin. */
@@ -54,9 +55,32 @@ void nb_parallel(int64_t n, int64_t band, nb_band_fn fn, void *ctx) {
     return;
   }
   int wanted = wanted_threads;
+  nb_stop_hook *stop = nb_stop_current();
 #pragma omp parallel for schedule(dynamic, 1) num_threads(team())
   for (int64_t b = 0; b < bands; b++) {
     wanted_threads = wanted; /* of this thread of the team, which a band may ask for */
+    nb_stop_use(stop);
     fn(ctx, b * band, nb_min_i64(n, (b + 1) * band), omp_get_thread_num());
   }
+}
+
+typedef struct stoppable {
+  nb_band_fn fn;
+  void *ctx;
+  int is_stopped;
+} stoppable;
+
+static void stoppable_band(void *ctx, int64_t begin, int64_t end, int thread) {
+  stoppable *s = ctx;
+  if (nb_stop_asked()) {
+    __atomic_store_n(&s->is_stopped, 1, __ATOMIC_RELAXED);
+  } else {
+    s->fn(s->ctx, begin, end, thread);
+  }
+}
+
+nibble_status nb_parallel_stoppable(int64_t n, int64_t band, nb_band_fn fn, void *ctx, nibble_error *err) {
+  stoppable s = {.fn = fn, .ctx = ctx};
+  nb_parallel(n, band, stoppable_band, &s);
+  return s.is_stopped ? nb_stop_check(err) : NIBBLE_OK;
 }

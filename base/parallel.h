@@ -3,7 +3,7 @@
 #ifndef NB_BASE_PARALLEL_H
 #define NB_BASE_PARALLEL_H
 
-#include <stdint.h>
+#include "base/status.h"
 
 /* Works on items [begin, end). `thread` is in [0, nb_threads()) and picks this thread's scratch memory. */
 typedef void (*nb_band_fn)(void *ctx, int64_t begin, int64_t end, int thread);
@@ -11,6 +11,11 @@ typedef void (*nb_band_fn)(void *ctx, int64_t begin, int64_t end, int thread);
 /* Calls fn for every band [k*band, min(n, (k+1)*band)). Runs inline where there is one band or one thread, and when
  * called from inside a band. */
 void nb_parallel(int64_t n, int64_t band, nb_band_fn fn, void *ctx);
+
+/* The same for work that may take long: asks before each band whether to stop (base/stop.h). NIBBLE_STOPPED if bands
+ * were left out, and what they were to compute is worth nothing. Functions that return nothing pass err = NULL, and who
+ * called them asks nb_stop_check. */
+nibble_status nb_parallel_stoppable(int64_t n, int64_t band, nb_band_fn fn, void *ctx, nibble_error *err);
 
 /* Threads that nb_parallel uses where the calling thread asks for it; inside a band, those of the call around it. */
 int nb_threads(void);

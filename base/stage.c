@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/mapguard.h"
+#include "base/stop.h"
 #include "base/str.h"
 
 static const char marker[] = ".nibble-stage", output[] = "output";
@@ -188,7 +189,7 @@ static nibble_status begin(nb_stage *s, const char *dst, const nb_replace *repla
   if (status == NIBBLE_OK) {
     s->folder = (nb_folder){s->fd, s->path};
   } else {
-    nb_stage_abort(s);
+    nb_stage_abort(s, status, err);
   }
   return status;
 }
@@ -264,14 +265,15 @@ nibble_status nb_stage_commit(nb_stage *s, bool sync, nibble_error *err) {
   nibble_status status = nb_mapguard_check(err);
   if (status != NIBBLE_OK) goto done;
   nb_mapguard_settle();
-  if (sync && nb_folder_sync(s->partial, output) != 0) {
+  if (sync && nb_folder_sync(s->partial, output) != 0 && !nb_stop_asked()) {
     status = nb_fail_errno(err, "%s: cannot sync it", s->path);
     goto done;
   }
+  if ((status = nb_stop_check(err)) != NIBBLE_OK) goto done;
   status = put_in_place(s, err);
   if (status == NIBBLE_OK && sync) status = sync_parent(s, err);
 done:
-  nb_stage_abort(s);
+  nb_stage_abort(s, status, err);
   return status;
 }
 
@@ -283,13 +285,17 @@ nibble_status nb_stage_write_file(const char *dst, const nb_replace *replace, co
   if (status != NIBBLE_OK) return status;
   status = nb_pwrite_all(stage.fd, stage.path, text->data, text->length, 0, err);
   if (status == NIBBLE_OK) return nb_stage_commit(&stage, sync, err);
-  nb_stage_abort(&stage);
+  nb_stage_abort(&stage, status, err);
   return status;
 }
 
-void nb_stage_abort(nb_stage *s) {
+void nb_stage_abort(nb_stage *s, nibble_status status, nibble_error *err) {
   if (!s->final_path) return;
   discard(s);
+  if (status == NIBBLE_STOPPED)
+    nb_fail(err, status,
+            s->older.is_there ? "%s: stopped; what was there stays as it was" : "%s: stopped; nothing of it is left",
+            s->final_path);
   stage_free(s);
 }
 

@@ -6,7 +6,7 @@
  *   nb_stage stage;
  *   nb_stage_begin(&stage, "out", &rule, err);        makes out.partial/output
  *   ... make files in stage.folder ...                a file: write to stage.fd
- *   nb_stage_commit(&stage, sync, err);               or nb_stage_abort(&stage)
+ *   nb_stage_commit(&stage, sync, err);               or nb_stage_abort(&stage, status, err)
  *
  * What stands at DST is looked at, not only named: a folder gives way to a folder if it is empty, or under --force if
  * it holds a model; a file to a file under --force, or where its content says that nibble wrote it. Links, devices and
@@ -60,7 +60,8 @@ nibble_status nb_stage_check_file(const char *dst, const nb_replace *replace, ni
 
 /* Syncs every file (unless `sync` is false), then puts the output in its place, exchanged in one step for an older one,
  * whose mode it gets and which is then removed. What cannot be removed of it is moved to DST.older, with a warning.
- * NIBBLE_BAD_INPUT if a mapped input changed meanwhile. The stage is over afterwards, also on failure (nothing is left
+ * NIBBLE_BAD_INPUT if a mapped input changed meanwhile, NIBBLE_STOPPED if the caller wants to stop before it is in its
+ * place. The stage is over afterwards, also on failure (nothing is left
  * behind). */
 nibble_status nb_stage_commit(nb_stage *stage, bool sync, nibble_error *err);
 
@@ -68,8 +69,9 @@ nibble_status nb_stage_commit(nb_stage *stage, bool sync, nibble_error *err);
 nibble_status nb_stage_write_file(const char *dst, const nb_replace *replace, const nb_buf *text, bool sync,
                                   nibble_error *err);
 
-/* Removes DST.partial. Harmless on a zeroed or finished stage. */
-void nb_stage_abort(nb_stage *stage);
+/* Removes DST.partial. Where `status`, why it ends, is NIBBLE_STOPPED, *err then says what stays. Harmless on a zeroed
+ * or finished stage. */
+void nb_stage_abort(nb_stage *stage, nibble_status status, nibble_error *err);
 
 /* NIBBLE_USAGE if an output put at `dst` would take the place of `input`, or of a folder that it lies in, by whatever
  * names the two go. */

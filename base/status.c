@@ -14,6 +14,7 @@ const char *nibble_status_name(nibble_status status) {
     case NIBBLE_USAGE: return "usage";
     case NIBBLE_BAD_INPUT: return "bad_input";
     case NIBBLE_SYSTEM: return "system";
+    case NIBBLE_STOPPED: return "stopped";
   }
   return "unknown";
 }

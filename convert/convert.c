@@ -139,13 +139,13 @@ static nibble_status convert_windows(job *j, int64_t count, XXH3_state_t *hash, 
   const nb_tensor *t = &j->item->tensor;
   const uint8_t *view = nb_tensor_view(p->source, t);
   bool in_order = view && !j->item->unpack;
-  if (!in_order) XXH3_128bits_update(hash, nb_tensor_raw(p->source, t), (size_t)t->bytes);
-  for (j->first = 0; j->first < count; j->first += WINDOW) {
+  nibble_status status = in_order ? NIBBLE_OK : nb_tensor_feed(p->source, t, hash, err);
+  for (j->first = 0; status == NIBBLE_OK && j->first < count; j->first += WINDOW) {
     int64_t n = nb_min_i64(WINDOW, count - j->first);
     size_t size = nb_dtype_size(t->dtype);
     if (in_order) XXH3_128bits_update(hash, view + (size_t)j->first * size, (size_t)n * size);
-    nb_parallel(n, BAND, convert_band, j);
-    nibble_status status = nb_shared_error_get(&j->error, err);
+    status = nb_parallel_stoppable(n, BAND, convert_band, j, err);
+    if (status == NIBBLE_OK) status = nb_shared_error_get(&j->error, err);
     if (status != NIBBLE_OK) return status;
     if (in_order) nb_tensor_release(p->source, t, j->first, n);
     uint64_t part = (uint64_t)((double)t->bytes * (double)(j->first + n) / (double)count);
@@ -153,7 +153,7 @@ static nibble_status convert_windows(job *j, int64_t count, XXH3_state_t *hash, 
   }
   nb_tensor_release(p->source, t, 0, t->count);
   *done += t->bytes;
-  return NIBBLE_OK;
+  return status;
 }
 
 /* A packed weight's parts may lie anywhere. */
@@ -173,8 +173,9 @@ static nibble_status convert_tensor(job *j, nb_manifest *manifest, XXH3_state_t 
   j->infinite = 0;
   XXH3_128bits_reset(hash);
   if (status == NIBBLE_OK && j->item->rewrite) {
-    XXH3_128bits_update(hash, nb_tensor_raw(j->plan->source, t), (size_t)t->bytes);
-    status = j->plan->layout->rewrite(j->plan->source, t, j->plan->variant, j->writer, j->index, err);
+    status = nb_tensor_feed(j->plan->source, t, hash, err);
+    if (status == NIBBLE_OK)
+      status = j->plan->layout->rewrite(j->plan->source, t, j->plan->variant, j->writer, j->index, err);
     *done += t->bytes;
   } else if (status == NIBBLE_OK) {
     status = convert_windows(j, count, hash, done, err);
@@ -389,7 +390,7 @@ static nibble_status convert(const nibble_convert_options *o, nibble_convert_res
 done:
   nb_manifest_free(manifest);
   nb_writer_close(writer);
-  nb_stage_abort(&stage);
+  nb_stage_abort(&stage, status, err);
   for (size_t i = 0; i < p.count; i++) free(p.items[i].renamed);
   free(p.items);
   nb_checkpoint_close(&source);

@@ -100,8 +100,8 @@ static nibble_status write_tensors(const model *m, int64_t *total, nibble_error 
     fill_job job = {.writer = m->writer, .index = i, .dtype = m->dtype, .key = tensor_key(m->options->seed, t->name)};
     job.mean = one ? 1 : 0;
     job.deviation = random ? (float)m->range : 0;
-    nb_parallel(count, BAND, fill_band, &job);
-    status = nb_shared_error_get(&job.error, err);
+    status = nb_parallel_stoppable(count, BAND, fill_band, &job, err);
+    if (status == NIBBLE_OK) status = nb_shared_error_get(&job.error, err);
     done += count;
     nb_step(&m->options->progress, t->name, (uint64_t)done, (uint64_t)*total, "weights");
   }
@@ -154,7 +154,7 @@ static nibble_status init(const nibble_init_options *o, nibble_init_result *out,
   out->seconds = nb_seconds() - start;
 done:
   nb_writer_close(m.writer);
-  nb_stage_abort(&stage);
+  nb_stage_abort(&stage, status, err);
   nb_model_tensors_free(&m.tensors);
   nb_config_free(&config);
   return status;

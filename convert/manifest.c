@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/stage.h"
+#include "base/stop.h"
 
 struct nb_manifest {
   cJSON *json;
@@ -60,6 +61,23 @@ void nb_hash_print(XXH128_hash_t hash, char out[NB_HASH_CHARS]) {
   snprintf(out, NB_HASH_CHARS, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
 }
 
-void nb_tensor_hash(const nb_checkpoint *c, const nb_tensor *t, char out[NB_HASH_CHARS]) {
-  nb_hash_print(XXH3_128bits(nb_tensor_raw(c, t), (size_t)t->bytes), out);
+nibble_status nb_tensor_feed(const nb_checkpoint *c, const nb_tensor *t, XXH3_state_t *hash, nibble_error *err) {
+  const uint64_t piece = 8 << 20;
+  const char *raw = nb_tensor_raw(c, t);
+  nibble_status status = NIBBLE_OK;
+  for (uint64_t at = 0; status == NIBBLE_OK && at < t->bytes; at += piece) {
+    XXH3_128bits_update(hash, raw + at, (size_t)(t->bytes - at < piece ? t->bytes - at : piece));
+    status = nb_stop_check(err);
+  }
+  return status;
+}
+
+nibble_status nb_tensor_hash(const nb_checkpoint *c, const nb_tensor *t, char out[NB_HASH_CHARS], nibble_error *err) {
+  XXH3_state_t *hash = XXH3_createState();
+  if (!hash) return nb_fail_memory(err, sizeof(XXH128_hash_t));
+  XXH3_128bits_reset(hash);
+  nibble_status status = nb_tensor_feed(c, t, hash, err);
+  nb_hash_print(XXH3_128bits_digest(hash), out);
+  XXH3_freeState(hash);
+  return status;
 }

@@ -30,8 +30,12 @@ nibble_status nb_manifest_add(nb_manifest *manifest, const char *name, const cha
 /* Writes folder/nibble.json. */
 nibble_status nb_manifest_save(const nb_manifest *manifest, const nb_folder *folder, nibble_error *err);
 
-/* XXH3-128 of the stored bytes. Touches all of them; whoever works band by band feeds an XXH3_state_t in passing. */
-void nb_tensor_hash(const nb_checkpoint *checkpoint, const nb_tensor *tensor, char out[NB_HASH_CHARS]);
+/* XXH3-128 of the stored bytes. Touches all of them; whoever works band by band feeds an XXH3_state_t in passing. Both
+ * are NIBBLE_STOPPED if the caller wants to stop. */
+nibble_status nb_tensor_hash(const nb_checkpoint *checkpoint, const nb_tensor *tensor, char out[NB_HASH_CHARS],
+                             nibble_error *err);
+nibble_status nb_tensor_feed(const nb_checkpoint *checkpoint, const nb_tensor *tensor, XXH3_state_t *hash,
+                             nibble_error *err);
 void nb_hash_print(XXH128_hash_t hash, char out[NB_HASH_CHARS]);
 
 #endif

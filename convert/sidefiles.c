@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/stage.h"
+#include "base/stop.h"
 #include "convert/gguf.h"
 #include "model/json_text.h"
 
@@ -95,6 +96,7 @@ static nibble_status copy_file(const level *l, int from, const char *name, nibbl
     n = map.size - at < COPY_BYTES ? map.size - at : COPY_BYTES;
     status = nb_pwrite_all(fd, out, map.data + at, n, at, err);
     nb_mapfile_release(&map, at, n);
+    if (status == NIBBLE_OK) status = nb_stop_check(err);
   }
   if (fd >= 0 && close(fd) != 0 && status == NIBBLE_OK) status = nb_fail_errno(err, "%s: cannot write", out);
   nb_mapfile_close(&map);

@@ -207,12 +207,13 @@ nibble_status nb_zip_check(const char *where, const nb_mapfile *map, const nb_zi
     int64_t size = (int64_t)m->size, bands = nb_ceil_div(size, CRC_BAND);
     crc_work work = {.map = map, .offset = m->offset, .crcs = nb_alloc((uint64_t)bands, sizeof *work.crcs)};
     if (!work.crcs) return nb_fail_memory(err, (size_t)bands * sizeof *work.crcs);
-    nb_parallel(size, CRC_BAND, crc_band, &work);
+    nibble_status status = nb_parallel_stoppable(size, CRC_BAND, crc_band, &work, err);
     nb_mapfile_release(map, m->offset, m->size); /* the pages that two bands share */
     uLong crc = crc32_z(0, NULL, 0);
     for (int64_t b = 0; b < bands; b++)
       crc = crc32_combine(crc, work.crcs[b], (z_off_t)nb_min_i64(CRC_BAND, size - b * CRC_BAND));
     free(work.crcs);
+    if (status != NIBBLE_OK) return status;
     if (crc != m->crc)
       return nb_fail(err, NIBBLE_BAD_INPUT, "%s: member '%s' is damaged: its CRC is %08lx, the archive says %08lx",
                      where, m->name, crc, (unsigned long)m->crc);

@@ -7,6 +7,7 @@
 #include "base/context.h"
 #include "base/parallel.h"
 #include "base/status.h"
+#include "base/stop.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/gptq.h"
 #include "kernels/q8.h"
@@ -221,7 +222,8 @@ static bool any_wanted(const nibble_kernel_bench_options *o) {
   return false;
 }
 
-static void measure_all(bench *b, const nibble_kernel_bench_options *o, nibble_kernel_bench *out) {
+static nibble_status measure_all(bench *b, const nibble_kernel_bench_options *o, nibble_kernel_bench *out,
+                                 nibble_error *err) {
   for (int format = 0; format < NB_FORMAT_COUNT; format++) {
     for (int nested = 0; nested <= (nb_format_info((nb_format)format)->nested_footprint != NULL); nested++) {
       for (int shape = 0; shape < SHAPES; shape++) {
@@ -234,12 +236,15 @@ static void measure_all(bench *b, const nibble_kernel_bench_options *o, nibble_k
           bench_case c = {.format = (nb_format)format, .double_quant = nested, .rows = rows, .cols = cols};
           c.int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8;
           c.n = batches[batch];
+          nibble_status status = nb_stop_check(err);
+          if (status != NIBBLE_OK) return status;
           measure_product(b, &c, out, row);
           if (o->each) o->each(o->ctx, row);
         }
       }
     }
   }
+  return NIBBLE_OK;
 }
 
 static nibble_status bench_kernels(const nibble_kernel_bench_options *options, nibble_kernel_bench *out,
@@ -266,7 +271,7 @@ static nibble_status bench_kernels(const nibble_kernel_bench_options *options, n
   memset(b.y, 0, floats * sizeof *b.y);
   measure_machine(&b, out);
   if (options->started) options->started(options->ctx, out);
-  measure_all(&b, options, out);
+  status = measure_all(&b, options, out, err);
 done:
   free(b.arena);
   free(b.x);

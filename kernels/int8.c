@@ -148,7 +148,7 @@ bool nb_int8_matmul(const nb_product *product, int64_t n, float threshold) {
   ok = ok && collect_outliers(&job);
   if (ok) {
     nb_parallel(n, X_ROW_BAND, quantize_band, &job);
-    nb_parallel(w->rows, W_ROW_BAND, product_band, &job);
+    nb_parallel_stoppable(w->rows, W_ROW_BAND, product_band, &job, NULL);
   }
   free(job.codes);
   free(job.absmax);

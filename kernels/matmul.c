@@ -46,7 +46,7 @@ static void scalar_band(void *ctx, int64_t begin, int64_t end, int thread) {
 static void scalar_product(const nb_product *product, int64_t n) {
   for (int64_t begin = 0; begin < n; begin += X_ROWS) {
     scalar_job job = {.product = product, .x_begin = begin, .n = nb_min_i64(X_ROWS, n - begin)};
-    nb_parallel(product->w->rows, SCALAR_BAND, scalar_band, &job);
+    nb_parallel_stoppable(product->w->rows, SCALAR_BAND, scalar_band, &job, NULL);
   }
 }
 

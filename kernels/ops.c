@@ -157,7 +157,7 @@ void nb_attention_run(const nb_attention *a) {
   /* A short cache is read in less time than it takes to wake a thread. */
   int64_t keys = nb_attention_end(a, a->tokens - 1);
   bool small = keys * a->head_dim * a->heads * a->tokens * a->sequences < SMALL_ATTENTION;
-  nb_parallel(items, small ? items : 1, attention_band, (void *)a);
+  nb_parallel_stoppable(items, small ? items : 1, attention_band, (void *)a, NULL);
 }
 
 typedef struct logprob_job {

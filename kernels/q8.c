@@ -212,7 +212,7 @@ static bool multiply(q8_job *job) {
     at += job->n * x->blocks;
   }
   nb_parallel(job->n, 4, round_band, job);
-  nb_parallel(bands, nb_ceil_div(bands, (int64_t)nb_threads() * SHARES), dot_bands, job);
+  nb_parallel_stoppable(bands, nb_ceil_div(bands, (int64_t)nb_threads() * SHARES), dot_bands, job, NULL);
   return true;
 }
 

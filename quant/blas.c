@@ -113,7 +113,7 @@ static void gram_band(void *ctx, int64_t begin, int64_t end, int thread) {
 
 void nb_dense_gram(const float *x, int64_t rows, int64_t ldx, int64_t n, float *sum) {
   gram_job job = {.x = x, .rows = rows, .ldx = ldx, .n = n, .sum = sum};
-  nb_parallel(n, nb_max_i64(nb_ceil_div(n, GRAM_BANDS), GRAM_LEAST), gram_band, &job);
+  nb_parallel_stoppable(n, nb_max_i64(nb_ceil_div(n, GRAM_BANDS), GRAM_LEAST), gram_band, &job, NULL);
 }
 
 /* ---- Cholesky: in blocks of our own, as LAPACK's would be one thread's ------------------------------------------ */
@@ -145,18 +145,21 @@ static void update_band(void *ctx, int64_t begin, int64_t end, int thread) {
              1, job->a + (job->done + job->block) * (job->n + 1) + begin, n);
 }
 
-static bool factorize(factor_job *job) {
+static nibble_status factorize(factor_job *job, bool *is_definite, nibble_error *err) {
+  nibble_status status = NIBBLE_OK;
   int lda = (int)job->n, info = 0;
-  for (job->done = 0; job->done < job->n; job->done += job->block) {
+  *is_definite = false;
+  for (job->done = 0; status == NIBBLE_OK && job->done < job->n; job->done += job->block) {
     job->block = nb_min_i64(FACTOR_BLOCK, job->n - job->done);
     int block = (int)job->block;
     int64_t rest = job->n - job->done - job->block;
     blas.potrf("L", &block, job->a + job->done * (job->n + 1), &lda, &info, 1);
-    if (info != 0) return false;
+    if (info != 0) return NIBBLE_OK;
     nb_parallel(rest, FACTOR_BAND, divide_band, job);
-    nb_parallel(rest, FACTOR_BAND, update_band, job);
+    status = nb_parallel_stoppable(rest, FACTOR_BAND, update_band, job, err);
   }
-  return true;
+  *is_definite = status == NIBBLE_OK;
+  return status;
 }
 
 /* Columns [begin, end) of the inverse, from L X = I: whatever lies above them is 0. */
@@ -176,8 +179,8 @@ nibble_status nb_invert_factor(double *a, int64_t n, nb_columns_fn *emit, void *
   uint64_t doubles = (uint64_t)nb_threads() * FACTOR_BLOCK * (uint64_t)n;
   factor_job job = {.a = a, .n = n, .emit = emit, .ctx = ctx, .solved = nb_alloc_aligned(doubles, sizeof(double))};
   if (!job.solved) return nb_fail_memory(err, doubles * sizeof(double));
-  *is_definite = factorize(&job);
-  if (*is_definite) nb_parallel(n, FACTOR_BLOCK, invert_band, &job);
+  nibble_status status = factorize(&job, is_definite, err);
+  if (*is_definite) status = nb_parallel_stoppable(n, FACTOR_BLOCK, invert_band, &job, err);
   free(job.solved);
-  return NIBBLE_OK;
+  return status;
 }

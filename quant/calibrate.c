@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
+#include "base/stop.h"
 #include "quant/rtn.h"
 #include "quant/stops.h"
 #include "runner/program.h"
@@ -125,6 +126,7 @@ static nibble_status gather(run *r, const nb_stop *stop, const nb_batch *batch, 
     if ((status = approach(r, stop, i, err)) != NIBBLE_OK) return status;
     nb_run br = block_run(r);
     status = nb_batch_input(&br, stop, batch, hessian, err);
+    if (status == NIBBLE_OK) status = nb_stop_check(err);
   }
   return status;
 }
@@ -229,37 +231,38 @@ static nibble_status solve(run *r, nb_module *m, const nb_hessian *hessian, cons
   return status;
 }
 
-/* Takes a batch's layers from the work folder if all of them are there. */
-static nibble_status load_finished(run *r, const nb_batch *batch, bool *all, nibble_error *err) {
-  nb_rounded rounded[NB_MAX_GROUP] = {0};
+/* Takes those layers of a batch from the work folder that are there. to_solve[i]: the others, and any_left of them. */
+static nibble_status load_finished(run *r, const nb_batch *batch, bool to_solve[NB_MAX_GROUP], bool *any_left,
+                                   nibble_error *err) {
   nibble_status status = NIBBLE_OK;
-  *all = true;
-  for (int i = 0; i < batch->count && *all && status == NIBBLE_OK; i++) {
-    const nb_module *m = batch->layers[i];
-    if (!is_wanted(r, m)) continue;
-    nb_layer_shape shape = {.rows = m->out, .cols = m->in, .grid = &r->c->grid};
-    status = nb_workdir_load(r->c->workdir, nb_tensor_weight_name(m->tensor), &shape, &rounded[i], all, err);
-  }
-  for (int i = 0; i < batch->count; i++) {
+  *any_left = false;
+  for (int i = 0; i < batch->count && status == NIBBLE_OK; i++) {
     nb_module *m = batch->layers[i];
-    if (status == NIBBLE_OK && *all && rounded[i].codes) {
-      status = replace(r, m, &rounded[i], err);
-      nb_step(r->c->progress, nb_tensor_weight_name(m->tensor), ++r->done, r->total, "layers");
+    const char *name = nb_tensor_weight_name(m->tensor);
+    nb_layer_shape shape = {.rows = m->out, .cols = m->in, .grid = &r->c->grid};
+    nb_rounded rounded = {0};
+    bool found = false;
+    to_solve[i] = is_wanted(r, m);
+    if (to_solve[i]) status = nb_workdir_load(r->c->workdir, name, &shape, &rounded, &found, err);
+    if (status == NIBBLE_OK && found) {
+      to_solve[i] = false;
+      status = replace(r, m, &rounded, err);
+      nb_step(r->c->progress, name, ++r->done, r->total, "layers");
     }
-    nb_rounded_free(&rounded[i]);
+    *any_left = *any_left || to_solve[i];
+    nb_rounded_free(&rounded);
   }
   return status;
 }
 
 /* The layers that share an input: one Hessian, and each solved on it. */
 static nibble_status solve_batch(run *r, const nb_stop *stop, const nb_batch *batch, nibble_error *err) {
-  bool finished, wanted = false;
+  bool to_solve[NB_MAX_GROUP], any_left = false;
   nb_hessian hessian = {0};
   nb_factor factor = {0};
-  for (int i = 0; i < batch->count; i++) wanted = wanted || is_wanted(r, batch->layers[i]);
-  if (!wanted) return NIBBLE_OK;
-  nibble_status status = load_finished(r, batch, &finished, err);
-  if (status != NIBBLE_OK || finished) return status;
+  nibble_status status = nb_stop_check(err);
+  if (status == NIBBLE_OK) status = load_finished(r, batch, to_solve, &any_left, err);
+  if (status != NIBBLE_OK || !any_left) return status;
   status = nb_hessian_create(r->c->context, batch->layers[0]->in, &hessian, err);
   if (status == NIBBLE_OK) status = gather(r, stop, batch, &hessian, err);
   if (status == NIBBLE_OK && hessian.tokens > 0) {
@@ -267,7 +270,7 @@ static nibble_status solve_batch(run *r, const nb_stop *stop, const nb_batch *ba
     status = nb_hessian_factorize(&hessian, &options, &factor, err);
   }
   for (int i = 0; status == NIBBLE_OK && i < batch->count; i++) {
-    if (is_wanted(r, batch->layers[i])) status = solve(r, batch->layers[i], &hessian, &factor, err);
+    if (to_solve[i]) status = solve(r, batch->layers[i], &hessian, &factor, err);
   }
   nb_factor_free(&factor);
   nb_hessian_free(&hessian);

@@ -330,7 +330,7 @@ static nibble_status solve(solve_job *job, int64_t rows, int64_t cols, nibble_er
   if (job->factor && job->hessian->gpu) {
     status = solve_on_gpu(job, err);
   } else {
-    nb_parallel(rows, ROW_BAND, solve_band, job);
+    status = nb_parallel_stoppable(rows, ROW_BAND, solve_band, job, err);
   }
   if (status == NIBBLE_OK) {
     sum_up(job);

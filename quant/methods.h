@@ -73,8 +73,9 @@ struct nb_method {
                          nibble_error *err);
   /* quantization_config; the caller's. NULL without memory. */
   cJSON *(*config)(const nb_method_run *run);
-  /* After `open`, failed or not. is_done: the output stands. NULL: nothing to free. */
-  void (*close)(nb_method_run *run, bool is_done);
+  /* After `open`, failed or not. `status` is the run's: NIBBLE_OK if the output stands; to the message of
+   * NIBBLE_STOPPED it adds what it keeps. NULL: nothing to free. */
+  void (*close)(nb_method_run *run, nibble_status status, nibble_error *err);
 };
 
 /* All methods and all options of theirs; the last row's name and flag are NULL. */

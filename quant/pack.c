@@ -169,8 +169,8 @@ static nibble_status run(stream *s, nb_pack_result *out, nibble_error *err) {
   for (int64_t i = 0; i < s->slices; i++)
     atomic_init(&s->bands_left[i], (int)nb_min_i64(SLICE_BANDS, bands - i * SLICE_BANDS));
   XXH3_128bits_reset(p->hash);
-  nb_parallel(bands, 1, work_on_bands, s);
-  nibble_status status = nb_shared_error_get(&s->error, err);
+  nibble_status status = nb_parallel_stoppable(bands, 1, work_on_bands, s, err);
+  if (status == NIBBLE_OK) status = nb_shared_error_get(&s->error, err);
   if (status != NIBBLE_OK) return status;
   nb_hash_print(XXH3_128bits_digest(p->hash), out->hash);
   for (int64_t b = 0; b < bands; b++) {

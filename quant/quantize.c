@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/context.h"
 #include "base/stage.h"
+#include "base/stop.h"
 #include "base/str.h"
 #include "convert/sidefiles.h"
 #include "quant/methods.h"
@@ -252,6 +253,7 @@ static nibble_status write_tensors(quantizer *q, nibble_error *err) {
     nb_source source;
     nb_pack_result packed = {0};
     const nb_pack_job job = {&source, &p->target, p->parts, p->part_count, p->index};
+    if ((status = nb_stop_check(err)) != NIBBLE_OK) return status;
     status = nb_source_open(&q->checkpoint, p->source.tensor, &source, err);
     if (!p->part_count) source.dtype = p->source.dtype;
     if (status == NIBBLE_OK) {
@@ -347,11 +349,11 @@ static nibble_status quantize(const nibble_quantize_options *options, nibble_qua
   nibble_status status = check_options(&q, err);
   if (status == NIBBLE_OK) status = open_source(&q, err);
   if (status == NIBBLE_OK) status = write_output(&q, err);
-  if (q.run.method && q.method->close) q.method->close(&q.run, status == NIBBLE_OK);
   cJSON_Delete(q.run.settings);
   nb_packer_close(q.packer);
   nb_writer_close(q.writer);
-  nb_stage_abort(&q.stage);
+  nb_stage_abort(&q.stage, status, err);
+  if (q.run.method && q.method->close) q.method->close(&q.run, status, err);
   nb_manifest_free(q.manifest);
   for (size_t i = 0; i < q.plan_count; i++) {
     nb_layout_parts_free(q.plans[i].parts, q.plans[i].part_count);

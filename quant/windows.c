@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/random.h"
+#include "base/stop.h"
 #include "base/utf8.h"
 #include "convert/tokenizer_open.h"
 #include "model/json.h"
@@ -23,7 +24,9 @@ static nibble_status join_lines(const char *path, const nb_buf *lines, nb_buf *o
     at = stop + 1;
     if (first >= stop) continue;
     cJSON *json;
-    nibble_status status = nb_json_parse(path, first, (size_t)(stop - first), &json, err);
+    nibble_status status = nb_stop_check(err);
+    if (status != NIBBLE_OK) return status;
+    status = nb_json_parse(path, first, (size_t)(stop - first), &json, err);
     const cJSON *text = status == NIBBLE_OK ? cJSON_GetObjectItemCaseSensitive(json, "text") : NULL;
     if (status == NIBBLE_OK && !cJSON_IsString(text))
       status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: line %lld has no string called \"text\"", path, (long long)number);

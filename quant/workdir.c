@@ -89,40 +89,71 @@ static nibble_status compare_settings(const char *where, const cJSON *then, cons
   return NIBBLE_OK;
 }
 
-static nibble_status settle(nb_workdir *w, const cJSON *settings, bool resume, nibble_error *err) {
+/* Whether there is anything that a later run could go on with. */
+static bool has_settings(const nb_workdir *w) { return faccessat(w->lock, settings_name, F_OK, 0) == 0; }
+
+static int count_layer(void *ctx, int folder, const char *name) {
+  (void)folder;
+  *(int64_t *)ctx += nb_ends_with(name, layer_suffix);
+  return 0;
+}
+
+int64_t nb_workdir_count(const nb_workdir *w) {
+  int64_t count = 0;
+  if (w->lock >= 0) nb_folder_list(w->lock, count_layer, &count);
+  return count;
+}
+
+/* Hours of work are not thrown away because an option was forgotten. */
+static nibble_status check_loss(const nb_workdir *w, nibble_error *err) {
+  long long count = (long long)nb_workdir_count(w);
+  bool goes_on = w->rule.resume && has_settings(w);
+  if (count == 0 || goes_on) return NIBBLE_OK;
+  if (w->rule.force) {
+    nb_warn(w->rule.progress, "%s: %lld finished layers of an earlier run are thrown away", w->path, count);
+    return NIBBLE_OK;
+  }
+  if (w->rule.resume)
+    return nb_fail(err, NIBBLE_USAGE, "%s: it has %lld finished layers, but no %s; --force throws them away", w->path,
+                   count, settings_name);
+  return nb_fail(err, NIBBLE_USAGE,
+                 "%s: an earlier run has finished %lld layers; --resume goes on from them, --force throws them away",
+                 w->path, count);
+}
+
+nibble_status nb_workdir_open(const char *path, const nb_workdir_rule *rule, nb_workdir *out, nibble_error *err) {
+  size_t n = strlen(path);
+  while (n > 1 && path[n - 1] == '/') n--; /* with a slash behind it a link would be followed */
+  *out = (nb_workdir){.path = strndup(path, n), .lock = -1, .rule = *rule};
+  if (!out->path) return nb_fail_memory(err, n);
+  nibble_status status = nb_folder_claim(AT_FDCWD, out->path, out->path, marker, &out->lock, err);
+  if (status == NIBBLE_OK) status = check_or_empty(out, false, err);
+  if (status == NIBBLE_OK) status = check_loss(out, err);
+  if (status != NIBBLE_OK) nb_workdir_close(out, false);
+  return status;
+}
+
+nibble_status nb_workdir_begin(const nb_workdir *w, const cJSON *settings, nibble_error *err) {
   char *path = nb_path_join(w->path, settings_name);
   if (!path) return nb_fail_memory(err, strlen(w->path));
   nb_folder folder = {w->lock, w->path};
-  bool is_there = faccessat(w->lock, settings_name, F_OK, 0) == 0;
-  nibble_status status = check_or_empty(w, false, err);
-  if (status == NIBBLE_OK && !(resume && is_there)) status = check_or_empty(w, true, err);
-  if (status == NIBBLE_OK && resume && is_there) {
+  nibble_status status = NIBBLE_OK;
+  if (w->rule.resume && has_settings(w)) {
     cJSON *have;
     status = nb_json_load(path, &have, err);
     if (status == NIBBLE_OK) status = compare_settings(path, have, settings, err);
     cJSON_Delete(have);
-  } else if (status == NIBBLE_OK) {
-    status = nb_json_save_in(&folder, settings_name, settings, err);
+  } else {
+    status = check_or_empty(w, true, err);
+    if (status == NIBBLE_OK) status = nb_json_save_in(&folder, settings_name, settings, err);
   }
   free(path);
   return status;
 }
 
-nibble_status nb_workdir_open(const char *path, const cJSON *settings, bool resume, nb_workdir *out,
-                              nibble_error *err) {
-  size_t n = strlen(path);
-  while (n > 1 && path[n - 1] == '/') n--; /* with a slash behind it a link would be followed */
-  *out = (nb_workdir){.path = strndup(path, n), .lock = -1};
-  if (!out->path) return nb_fail_memory(err, n);
-  nibble_status status = nb_folder_claim(AT_FDCWD, out->path, out->path, marker, &out->lock, err);
-  if (status == NIBBLE_OK) status = settle(out, settings, resume, err);
-  if (status != NIBBLE_OK) nb_workdir_close(out, false);
-  return status;
-}
-
 void nb_workdir_close(nb_workdir *w, bool remove) {
   if (!w->path) return;
-  if (remove && check_or_empty(w, true, NULL) == NIBBLE_OK) {
+  if (w->lock >= 0 && (remove || nb_workdir_count(w) == 0) && check_or_empty(w, true, NULL) == NIBBLE_OK) {
     unlinkat(w->lock, marker, 0);
     rmdir(w->path);
   }

@@ -128,7 +128,7 @@ nibble_status nibble_session_open(nibble_model *model, const nibble_session_opti
   if (status == NIBBLE_OK) status = nb_call_require(__func__, "model", model, err);
   if (status == NIBBLE_OK && !options->context) {
     o.context = &model->context;
-    nb_threads_use(o.context->threads);
+    nb_call_begin_in(&call, o.context);
   }
   if (status == NIBBLE_OK) status = open_session(model, &o, out, err);
   return nb_call_end(&call, status);

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/stop.h"
 #include "runner/device.h"
 #include "runner/model.h"
 
@@ -138,6 +139,7 @@ static nibble_status load_modules(const nb_loader *l, const choice *which, nb_mo
     const nb_slot *slot = &c->slots[i];
     if (!is_chosen(which, slot->wanted)) continue;
     status = add_slot(l, slot, out, err);
+    if (status == NIBBLE_OK) status = nb_stop_check(err);
     if (slot->tensor) *bytes += stored_bytes(slot->tensor);
   }
   if (status != NIBBLE_OK) free_modules(l->backend, out);

@@ -45,7 +45,7 @@ static nibble_status output_close(output *out, nibble_status status, nibble_erro
   if (out->writer && status == NIBBLE_OK) status = nb_writer_finish(out->writer, err);
   nb_writer_close(out->writer);
   if (status == NIBBLE_OK) return nb_stage_commit(&out->stage, false, err);
-  nb_stage_abort(&out->stage);
+  nb_stage_abort(&out->stage, status, err);
   return status;
 }
 

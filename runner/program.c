@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "base/stop.h"
 
 /* ---- registers -------------------------------------------------------------------------------------------------- */
 
@@ -191,6 +192,7 @@ nibble_status nb_run_steps(const nb_run *r, const nb_program *program, int from,
     const nb_instruction *step = &program->steps[pc];
     const nb_op *op = &step->op;
     if (op->flags & NB_ONCE && !r->is_new) continue;
+    if ((status = nb_stop_check(err)) != NIBBLE_OK) break;
     switch (op->kind) {
       case NB_OP_EMBED: run_embed(r, step); break;
       case NB_OP_NORM: run_norm(r, step); break;
@@ -206,7 +208,7 @@ nibble_status nb_run_steps(const nb_run *r, const nb_program *program, int from,
       case NB_OP_END: break;
     }
   }
-  return status;
+  return status == NIBBLE_OK ? nb_stop_check(err) : status; /* the last product may have left rows out */
 }
 
 nibble_status nb_run_all(const nb_run *run, const nb_program *program, nibble_error *err) {

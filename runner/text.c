@@ -7,6 +7,7 @@
 #include <zlib.h>
 
 #include "base/stage.h"
+#include "base/stop.h"
 #include "tokenizer/tokenizer.h"
 
 static nibble_status open_text(const char *path, int *fd, nibble_error *err) {
@@ -46,11 +47,13 @@ nibble_status nb_text_read(const char *path, nb_buf *out, nibble_error *err) {
   int got;
   while ((got = gzread(file, chunk, CHUNK)) > 0) {
     nb_buf_append(out, chunk, (size_t)got);
+    if ((status = nb_stop_check(err)) != NIBBLE_OK) goto done;
     if (out->length - start > NB_TEXT_MAX) {
       status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: more than the %d bytes that a text may have", path, NB_TEXT_MAX);
       goto done;
     }
   }
+  if ((status = nb_stop_check(err)) != NIBBLE_OK) goto done; /* its signal may have interrupted the reading */
   int code;
   const char *message = gzerror(file, &code); /* a truncated file shows only here */
   if (code == Z_ERRNO)

@@ -192,6 +192,8 @@ std::vector<WithArguments> AllWithArguments() {
          nibble_context_free(context);
          return status;
        }},
+      {"nibble_context_set_stop", "context is required",
+       [](nibble_error *e) { return nibble_context_set_stop(nullptr, nullptr, nullptr, e); }},
       {"nibble_context_set_device", "context is required",
        [](nibble_error *e) { return nibble_context_set_device(nullptr, NIBBLE_DEVICE_CPU, 0, e); }},
       {"nibble_context_set_device", "device is 3",
@@ -360,7 +362,7 @@ TEST(Context, AResultHasAsMuchAsTheCallerHasRoomFor) {
 }
 
 TEST(Context, ACallHasItsThreadsAndLeavesTheCallersAsTheyWere) {
-  const nibble_context five = {5, NIBBLE_DEVICE_CPU, 0};
+  const nibble_context five = {5, NIBBLE_DEVICE_CPU, 0, nullptr, nullptr};
   Grown given = {sizeof given, &five, "m", 0};
   GrownResult out = {sizeof out, 0, 0};
   int before = nb_threads_use(3);
@@ -369,7 +371,7 @@ TEST(Context, ACallHasItsThreadsAndLeavesTheCallersAsTheyWere) {
   EXPECT_EQ(nb_threads(), 5);
   int other = 0;
   std::thread([&] {
-    const nibble_context two = {2, NIBBLE_DEVICE_CPU, 0};
+    const nibble_context two = {2, NIBBLE_DEVICE_CPU, 0, nullptr, nullptr};
     Grown given = {sizeof given, &two, "m", 0};
     GrownResult out = {sizeof out, 0, 0};
     Call call;

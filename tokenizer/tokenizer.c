@@ -5,6 +5,7 @@
 
 #include "base/grow.h"
 #include "base/stage.h"
+#include "base/stop.h"
 #include "base/utf8.h"
 #include "tokenizer/added.h"
 #include "tokenizer/model.h"
@@ -20,6 +21,7 @@ struct nb_tokenizer {
   nb_decoder *decoder;              /* NULL: none */
   nb_ids template;                  /* the post-processor's; empty: the text's ids alone */
   nb_buf repaired, normal, scratch; /* of encode */
+  unsigned words;                   /* encoded so far */
 };
 
 void nb_ids_append(nb_ids *ids, const int32_t *more, size_t n) {
@@ -117,8 +119,10 @@ typedef struct encoder {
 } encoder;
 
 static nibble_status encode_word(void *ctx, const nb_word *word, nibble_error *err) {
+  enum { WORDS = 1024 }; /* between two looks at whether to stop */
   encoder *e = ctx;
-  return nb_token_model_encode(e->t->model, word, e->ids, err);
+  nibble_status status = ++e->t->words % WORDS ? NIBBLE_OK : nb_stop_check(err);
+  return status == NIBBLE_OK ? nb_token_model_encode(e->t->model, word, e->ids, err) : status;
 }
 
 /* A part of the normalized text. */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "base/stop.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/gptq.h"
 #include "validate/trial.h"
@@ -36,6 +37,7 @@ static bool read_row(const nb_trials *t, const nb_reading *r, int64_t row, float
 }
 
 bool nb_trial_read(const nb_trials *t, const nb_reading *r, nb_fit *out) {
+  if (nb_stop_asked()) return false;
   double squares = 0, copy_squares = 0, product = 0;
   for (int i = 0; i < t->sample_count; i++) {
     const float *want = t->want + (size_t)i * (size_t)t->cols;

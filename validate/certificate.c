@@ -1,7 +1,6 @@
 #include "validate/certificate.h"
 
 #include <dirent.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,28 +10,12 @@
 #include "base/checked.h"
 #include "base/parallel.h"
 #include "base/stage.h"
+#include "base/stop.h"
 #include "model/json.h"
 
 const char *nb_side_name(nb_side side) { return side == NB_ARTIFACT ? "artifact" : "source"; }
 
 /* ---- hashing ---- */
-
-/* Piece by piece, so that as many tensors as there are threads need not be in memory at once. */
-static bool hash_tensor(const nb_checkpoint *c, const nb_tensor *t, char out[NB_SHA256_CHARS]) {
-  const uint64_t piece = 8 << 20;
-  unsigned char digest[EVP_MAX_MD_SIZE];
-  EVP_MD_CTX *hash = EVP_MD_CTX_new();
-  bool ok = hash && EVP_DigestInit_ex(hash, EVP_sha256(), NULL);
-  for (uint64_t at = 0; ok && at < t->bytes; at += piece) {
-    uint64_t n = t->bytes - at < piece ? t->bytes - at : piece;
-    ok = EVP_DigestUpdate(hash, (const uint8_t *)nb_tensor_raw(c, t) + at, (size_t)n);
-    nb_mapfile_release(&c->files[t->file].map, t->offset + at, n);
-  }
-  ok = ok && EVP_DigestFinal_ex(hash, digest, NULL);
-  if (ok) nb_sha256_print(digest, out);
-  EVP_MD_CTX_free(hash);
-  return ok;
-}
 
 typedef struct hash_job {
   const nb_checkpoint *checkpoint;
@@ -45,8 +28,11 @@ static void hash_tensors(void *ctx, int64_t begin, int64_t end, int thread) {
   hash_job *job = ctx;
   for (int64_t i = begin; i < end; i++) {
     nibble_error err;
-    if (!hash_tensor(job->checkpoint, &job->checkpoint->tensors[i], job->hashes[i]))
-      nb_shared_error_set(&job->failed, nb_fail(&err, NIBBLE_SYSTEM, "libcrypto has no SHA-256"), &err);
+    const nb_checkpoint *c = job->checkpoint;
+    const nb_tensor *t = &c->tensors[i];
+    nb_mapped_bytes bytes = {&c->files[t->file].map, t->offset, t->bytes};
+    nibble_status status = nb_sha256_mapped(&bytes, job->hashes[i], &err);
+    if (status != NIBBLE_OK) nb_shared_error_set(&job->failed, status, &err);
   }
 }
 
@@ -178,8 +164,9 @@ nibble_status nb_certificate_hashes(const nb_checkpoint *c, nb_side side, const 
     goto done;
   }
   nb_step(&o->progress, "hashing", 0, c->tensor_count, "tensors");
-  nb_parallel((int64_t)c->tensor_count, 1, hash_tensors, &job);
-  if ((status = nb_shared_error_get(&job.failed, err)) != NIBBLE_OK) goto done;
+  status = nb_parallel_stoppable((int64_t)c->tensor_count, 1, hash_tensors, &job, err);
+  if (status == NIBBLE_OK) status = nb_shared_error_get(&job.failed, err);
+  if (status != NIBBLE_OK) goto done;
   for (size_t i = 0; i < c->tensor_count && status == NIBBLE_OK; i++) {
     cJSON *entry = tensor_entry(&c->tensors[i], job.hashes[i]);
     if (entry && cJSON_AddItemToObject(*tensors, c->tensors[i].name, entry)) continue;
@@ -271,9 +258,12 @@ nibble_status nb_certificate_save(const nb_checkpoint *artifact, const nibble_ve
   }
   nb_json_put(&text, json, &nb_json_indented);
   nb_buf_puts(&text, "\n");
+  if ((status = nb_stop_check(err)) != NIBBLE_OK) goto done;
+  nb_stop_hook *stop = nb_stop_use(NULL); /* no certificate stands beside the signature of another */
   status = nb_stage_write_file(where, &(nb_replace){.force = true}, &text, true, err);
   if (status == NIBBLE_OK && key) status = nb_signature_save(signature, o->force, key, &text, err);
   if (status == NIBBLE_OK && !key) nb_signature_drop(signature, &o->progress);
+  nb_stop_use(stop);
 done:
   nb_buf_free(&text);
   cJSON_Delete(json);

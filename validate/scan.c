@@ -5,6 +5,7 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
+#include "base/stop.h"
 
 enum {
   CHUNK = 1 << 14,    /* elements looked at between two decisions: 16-bit counters hold them */
@@ -131,7 +132,7 @@ void nb_scan_plain(nb_dtype dtype, const void *values, int64_t count, nb_plain_s
   job.first = count ? element(values, 0, job.size) : 0;
   *out = (nb_plain_scan){.not_finite = {0, -1}};
   uint64_t any = 0, differ = 0;
-  for (job.base = 0; job.base < count; job.base += (int64_t)MAX_BANDS * BAND) {
+  for (job.base = 0; job.base < count && !nb_stop_asked(); job.base += (int64_t)MAX_BANDS * BAND) {
     int64_t n = nb_min_i64((int64_t)MAX_BANDS * BAND, count - job.base);
     nb_parallel(n, BAND, plain_band, &job);
     for (int64_t b = 0; b < nb_ceil_div(n, BAND); b++) {
@@ -284,7 +285,7 @@ void nb_scan_codes4(const nb_packed *m, nb_codes_scan *out) {
   job.s = special_of(m->format);
   job.band = nb_max_i64(1, BAND / m->scale.block_cols);
   *out = codes_none();
-  for (job.base = 0; job.base < blocks; job.base += MAX_BANDS * job.band) {
+  for (job.base = 0; job.base < blocks && !nb_stop_asked(); job.base += MAX_BANDS * job.band) {
     int64_t n = nb_min_i64(MAX_BANDS * job.band, blocks - job.base);
     nb_parallel(n, job.band, codes4_band, &job);
     for (int64_t b = 0; b < nb_ceil_div(n, job.band); b++) codes_join(out, &job.bands[b]);
@@ -340,7 +341,7 @@ void nb_scan_codes8(const nb_packed *m, nb_codes_scan *out) {
   job.m = m;
   job.band = nb_max_i64(1, BAND / m->cols);
   *out = codes_none();
-  for (job.base = 0; job.base < m->rows; job.base += MAX_BANDS * job.band) {
+  for (job.base = 0; job.base < m->rows && !nb_stop_asked(); job.base += MAX_BANDS * job.band) {
     int64_t n = nb_min_i64(MAX_BANDS * job.band, m->rows - job.base);
     nb_parallel(n, job.band, codes8_band, &job);
     for (int64_t b = 0; b < nb_ceil_div(n, job.band); b++) codes_join(out, &job.bands[b]);

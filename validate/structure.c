@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/stop.h"
 #include "convert/layouts.h"
 #include "convert/layouts/bnb.h"
 #include "convert/layouts/gptq.h"
@@ -324,6 +325,7 @@ nibble_status nb_structure_check(const nb_checkpoint *c, const nibble_progress *
       if (!named) status = check_values(&l, t, err);
     }
     nb_tensor_release(c, t, 0, t->count);
+    if (status == NIBBLE_OK) status = nb_stop_check(err);
   }
   if (status == NIBBLE_OK && c->gguf) nb_structure_gguf_vocab(c, findings);
   if (status == NIBBLE_OK) status = nb_structure_vocab(c, findings, err);

@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
+#include "base/stop.h"
 #include "convert/gguf.h"
 #include "kernels/formats.h"
 #include "validate/scan.h"
@@ -69,7 +70,7 @@ static block_scan scan_blocks(const uint8_t *data, int64_t blocks, const nb_bloc
   block_scan all = {{0, -1}, {0, -1}, {0, -1}, true};
   job.data = data;
   job.layout = layout;
-  for (job.base = 0; job.base < blocks; job.base += (int64_t)MAX_BANDS * BAND) {
+  for (job.base = 0; job.base < blocks && !nb_stop_asked(); job.base += (int64_t)MAX_BANDS * BAND) {
     int64_t n = nb_min_i64((int64_t)MAX_BANDS * BAND, blocks - job.base);
     nb_parallel(n, BAND, scan_band, &job);
     for (int64_t b = 0; b < nb_ceil_div(n, BAND); b++) {

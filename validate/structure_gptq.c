@@ -215,7 +215,7 @@ static void check_group_codes(gptq_look *l, const uint32_t *words) {
     l->findings->failed = true;
     return;
   }
-  nb_parallel(m->groups, 1, scan_groups, &job);
+  nb_parallel_stoppable(m->groups, 1, scan_groups, &job, NULL); /* a group that was left out has no findings */
   nb_tally constant = {0, -1}, saturated = {0, -1};
   for (int64_t g = 0; g < m->groups; g++) {
     if (!constant.count) constant.first = job.groups[g].constant.first;

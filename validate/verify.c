@@ -257,6 +257,8 @@ static nibble_status measure(verification *v, const nibble_verify_options *o, ni
                         .key = o->sign ? &v->key : NULL};
   status = nb_certify(&v->public, &job, err);
   if (status == NIBBLE_OK && o->sign) v->public.signature = NIBBLE_SIGNATURE_GOOD;
+  if (status == NIBBLE_STOPPED && o->report)
+    nb_fail(err, status, "stopped; no certificate is written, but the report, %s", o->report);
   return status;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
+#include "base/stop.h"
 #include "kernels/cpu/errors.h"
 #include "kernels/gptq.h"
 #include "validate/causes.h"
@@ -249,8 +250,8 @@ static nibble_status sum_up(const nb_values *artifact, const nb_values *original
   nibble_status status = ok ? NIBBLE_OK : nb_fail_memory(err, (size_t)(threads * j.band) * 8);
   for (; status == NIBBLE_OK && j.first < count; j.first += span) {
     int64_t n = nb_min_i64(span, count - j.first);
-    nb_parallel(n, j.band, compare_band, &j);
-    status = nb_shared_error_get(&j.failed, err);
+    status = nb_parallel_stoppable(n, j.band, compare_band, &j, err);
+    if (status == NIBBLE_OK) status = nb_shared_error_get(&j.failed, err);
     nb_values_release(original, j.first, n);
     nb_values_release(artifact, j.first, n);
   }
@@ -422,6 +423,7 @@ nibble_status nb_weights_compare(const nb_checkpoint *artifact, const nb_checkpo
     bool is_weight = t->layout || t->is_blocks || nb_dtype_is_float(t->dtype);
     if (!is_weight || t->is_part) continue;
     status = compare_tensor(&c, t, err);
+    if (status == NIBBLE_OK) status = nb_stop_check(err);
   }
   if (status == NIBBLE_OK) status = compare_untied_head(&c, err);
   if (status == NIBBLE_OK && findings->failed) status = nb_fail_memory(err, sizeof(nibble_finding));

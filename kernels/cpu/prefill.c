@@ -127,7 +127,7 @@ static void prefill_rows(prefill_job *job, float *memory) {
     memory += padded * job->products[i].w->cols;
   }
   nb_parallel(tiles * job->count, 1, pack_band, job);
-  nb_parallel(items, 1, multiply_band, job);
+  nb_parallel_stoppable(items, 1, multiply_band, job, NULL);
 }
 
 bool nb_prefill(const nb_product *products, int count, int64_t n, const nb_cpu_gemm *gemm) {

@@ -51,22 +51,24 @@ static nibble_status check_gptq(const nibble_quantize_options *o, nibble_error *
 
 /* ---- settings --------------------------------------------------------------------------------------------------- */
 
-/* XXH3-128 over the configuration and all tensors' names and bytes. False without memory. */
-static bool source_hash(const nb_checkpoint *c, char out[NB_HASH_CHARS]) {
+/* XXH3-128 over the configuration and all tensors' names and bytes. */
+static nibble_status source_hash(const nb_checkpoint *c, char out[NB_HASH_CHARS], nibble_error *err) {
   char *config = cJSON_PrintUnformatted(c->config.json);
-  if (!config) return false;
-  XXH128_hash_t all = XXH3_128bits(config, strlen(config));
-  free(config);
-  for (size_t i = 0; i < c->tensor_count; i++) {
+  XXH3_state_t *hash = XXH3_createState();
+  nibble_status status = config && hash ? NIBBLE_OK : nb_fail_memory(err, sizeof(cJSON));
+  XXH128_hash_t all = config ? XXH3_128bits(config, strlen(config)) : (XXH128_hash_t){0};
+  for (size_t i = 0; status == NIBBLE_OK && i < c->tensor_count; i++) {
     const nb_tensor *t = &c->tensors[i];
-    XXH128_hash_t name = XXH3_128bits(t->name, strlen(t->name));
-    XXH128_hash_t data = XXH3_128bits(nb_tensor_raw(c, t), (size_t)t->bytes);
-    XXH128_hash_t parts[3] = {all, name, data};
+    XXH3_128bits_reset(hash);
+    status = nb_tensor_feed(c, t, hash, err);
+    XXH128_hash_t parts[3] = {all, XXH3_128bits(t->name, strlen(t->name)), XXH3_128bits_digest(hash)};
     all = XXH3_128bits(parts, sizeof parts);
     nb_tensor_release(c, t, 0, t->count);
   }
+  cJSON_free(config);
+  XXH3_freeState(hash);
   nb_hash_print(all, out);
-  return true;
+  return status;
 }
 
 static bool add_calibration(const nb_method_run *run, bool on_gpu, cJSON *json) {
@@ -128,23 +130,27 @@ static nibble_status load_windows(const nb_method_run *run, nb_windows *out, nib
   return nb_windows_load(&w, out, err);
 }
 
-static nibble_status open_workdir(const nb_method_run *run, nb_workdir *out, nibble_error *err) {
-  const nibble_quantize_options *o = run->options;
-  char hash[NB_HASH_CHARS];
+static nibble_status open_workdir(const nibble_quantize_options *o, nb_workdir *out, nibble_error *err) {
+  nb_workdir_rule rule = {.resume = o->resume, .force = o->force, .progress = &o->progress};
   nb_buf path = {0};
-  cJSON *settings = cJSON_Duplicate(run->settings, true);
   size_t n = strlen(o->dst);
   while (n > 1 && o->dst[n - 1] == '/') n--;
   nb_buf_printf(&path, "%.*s.work", (int)n, o->dst);
-  nibble_status status = NIBBLE_OK;
-  if (path.failed || !settings || !source_hash(run->checkpoint, hash) ||
-      !cJSON_AddNumberToObject(settings, "rules_version", RULES) ||
-      !cJSON_AddStringToObject(settings, "source_xxh3_128", hash))
-    status = nb_fail_memory(err, sizeof(cJSON));
-  if (status == NIBBLE_OK)
-    status = nb_workdir_open(o->work_dir ? o->work_dir : path.data, settings, o->resume, out, err);
-  cJSON_Delete(settings);
+  nibble_status status = path.failed ? nb_fail_memory(err, n) : NIBBLE_OK;
+  if (status == NIBBLE_OK) status = nb_workdir_open(o->work_dir ? o->work_dir : path.data, &rule, out, err);
   nb_buf_free(&path);
+  return status;
+}
+
+static nibble_status begin_workdir(const nb_method_run *run, const nb_workdir *workdir, nibble_error *err) {
+  char hash[NB_HASH_CHARS];
+  cJSON *settings = cJSON_Duplicate(run->settings, true);
+  nibble_status status = source_hash(run->checkpoint, hash, err);
+  if (status == NIBBLE_OK && (!cJSON_AddNumberToObject(settings, "rules_version", RULES) ||
+                              !cJSON_AddStringToObject(settings, "source_xxh3_128", hash)))
+    status = nb_fail_memory(err, sizeof(cJSON));
+  if (status == NIBBLE_OK) status = nb_workdir_begin(workdir, settings, err);
+  cJSON_Delete(settings);
   return status;
 }
 
@@ -156,9 +162,10 @@ static nibble_status open_gptq(nb_method_run *run, nibble_error *err) {
   if (!g) return nb_fail_memory(err, sizeof *g);
   *g = (gptq){.grids = nb_grids_of(o, true), .workdir.lock = -1};
   nibble_status status = check_reach(run, err);
+  if (status == NIBBLE_OK) status = open_workdir(o, &g->workdir, err);
   if (status == NIBBLE_OK) status = load_windows(run, &g->windows, err);
   if (status == NIBBLE_OK) status = make_settings(run, err);
-  if (status == NIBBLE_OK) status = open_workdir(run, &g->workdir, err);
+  if (status == NIBBLE_OK) status = begin_workdir(run, &g->workdir, err);
   if (status != NIBBLE_OK) return status;
   nb_calibration calibration = {.context = o->context,
                                 .checkpoint = run->checkpoint,
@@ -174,12 +181,29 @@ static nibble_status open_gptq(nb_method_run *run, nibble_error *err) {
   return nb_calibrate(&calibration, err);
 }
 
+/* Layers are finished in one order, so those that are there come before all others. */
+static void tell_of_workdir(const nb_method_run *run, nibble_error *err) {
+  const nb_workdir *w = &((const gptq *)run->state)->workdir;
+  long long count = (long long)nb_workdir_count(w), total = (long long)run->selection->quantized;
+  char before[NIBBLE_MESSAGE_MAX];
+  if (!err || count == 0) return;
+  memcpy(before, err->message, sizeof before);
+  if (count < total) {
+    nb_fail(err, NIBBLE_STOPPED, "%s; %s keeps %lld of %lld layers: --resume goes on from layer %lld", before, w->path,
+            count, total, count + 1);
+  } else {
+    nb_fail(err, NIBBLE_STOPPED, "%s; %s keeps all %lld layers: --resume goes on with writing them", before, w->path,
+            count);
+  }
+}
+
 /* Keeps the work folder for a later --resume unless the output stands. */
-static void close_gptq(nb_method_run *run, bool is_done) {
+static void close_gptq(nb_method_run *run, nibble_status status, nibble_error *err) {
   gptq *g = run->state;
   if (!g) return;
+  if (status == NIBBLE_STOPPED) tell_of_workdir(run, err);
   nb_windows_free(&g->windows);
-  nb_workdir_close(&g->workdir, is_done);
+  nb_workdir_close(&g->workdir, status == NIBBLE_OK);
   free(g);
 }
 

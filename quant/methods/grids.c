@@ -121,8 +121,9 @@ nibble_status nb_grids_write(const nb_method_run *run, nb_packer *packer, const 
   if (status != NIBBLE_OK) return status;
   out->error = weight->error;
   out->squares = weight->squares;
-  nb_tensor_hash(source->checkpoint, source->tensor, out->hash);
+  status = nb_tensor_hash(source->checkpoint, source->tensor, out->hash, err);
   nb_tensor_release(source->checkpoint, source->tensor, 0, source->tensor->count);
+  if (status != NIBBLE_OK) return status;
   bool ok = weight->mended == 0 || cJSON_AddNumberToObject(out->details, "mended_groups", (double)weight->mended);
   return ok ? NIBBLE_OK : nb_fail_memory(err, sizeof(cJSON));
 }

@@ -22,8 +22,8 @@ static nibble_status open_rtn(nb_method_run *run, nibble_error *err) {
   return run->settings ? NIBBLE_OK : nb_fail_memory(err, sizeof(cJSON));
 }
 
-static void close_rtn(nb_method_run *run, bool is_done) {
-  (void)is_done;
+static void close_rtn(nb_method_run *run, nibble_status status, nibble_error *err) {
+  (void)status, (void)err;
   free(run->state);
 }
 
@@ -141,8 +141,8 @@ static nibble_status write_rtn(const nb_method_run *run, nb_packer *packer, cons
     goto done;
   }
   for (int64_t c = 0; c < cols; c++) job.g_idx[c] = (int32_t)(c / size);
-  nb_parallel(rows, ROW_BAND, round_band, &job);
-  status = nb_shared_error_get(&job.error, err);
+  status = nb_parallel_stoppable(rows, ROW_BAND, round_band, &job, err);
+  if (status == NIBBLE_OK) status = nb_shared_error_get(&job.error, err);
   if (status != NIBBLE_OK) goto done;
   for (int64_t b = 0; b < nb_ceil_div(rows, ROW_BAND); b++) {
     weight.error += job.bands[b].error;

@@ -81,9 +81,9 @@ TEST_F(Stage, AppearsWholeOrNotAtAll) {
 TEST_F(Stage, AnAbortedOneLeavesNothing) {
   ASSERT_EQ(nb_stage_begin(&stage_, dst_.c_str(), &kNo, &err_), NIBBLE_OK) << err_.message;
   ASSERT_EQ(nb_folder_write(&stage_.folder, "a", "one", 3, &err_), NIBBLE_OK);
-  nb_stage_abort(&stage_);
+  nb_stage_abort(&stage_, NIBBLE_OK, &err_);
   EXPECT_TRUE(ListFolder(dir_.path()).empty());
-  nb_stage_abort(&stage_); /* harmless */
+  nb_stage_abort(&stage_, NIBBLE_OK, &err_); /* harmless */
 }
 
 TEST_F(Stage, AFolderThatIsMissingEndsItAtOnce) {

@@ -153,7 +153,7 @@ TEST(Manifest, NamesTheSourceAndItsHashes) {
   ASSERT_EQ(nb_manifest_begin("convert", &c, &m, &err), NIBBLE_OK);
   cJSON_AddStringToObject(nb_manifest_settings(m), "dtype", "keep");
   char hash[NB_HASH_CHARS];
-  nb_tensor_hash(&c, &c.tensors[0], hash);
+  nb_tensor_hash(&c, &c.tensors[0], hash, nullptr);
   EXPECT_STREQ(hash, "8d6b60383dfa90c21be79eecd1b1353d"); /* printf abcd | xxhsum -H2 */
   ASSERT_EQ(nb_manifest_add(m, "x", hash, cJSON_Parse(R"({"method": "nf4", "error": 0.5})"), &err), NIBBLE_OK);
   ASSERT_EQ(nb_manifest_save(m, OpenFolder(out.path()).get(), &err), NIBBLE_OK);

@@ -95,7 +95,7 @@ TEST_F(QuantizeCommand, WritesWhatIsReadBackWithTheErrorItTells) {
         SCOPED_TRACE(t->name);
         const cJSON *entry = cJSON_GetObjectItem(tensors, t->name);
         char hash[NB_HASH_CHARS];
-        nb_tensor_hash(&source.c, t, hash);
+        nb_tensor_hash(&source.c, t, hash, nullptr);
         EXPECT_STREQ(cJSON_GetStringValue(cJSON_GetObjectItem(entry, "source_xxh3_128")), hash);
         const nb_tensor *out = nb_checkpoint_find(&packed.c, t->name);
         ASSERT_NE(out, nullptr);
@@ -135,7 +135,7 @@ TEST_F(QuantizeCommand, GivesTheSameFilesWhateverTheThreads) {
       const nb_tensor *t = &source.c.tensors[i];
       const cJSON *entry = cJSON_GetObjectItem(cJSON_GetObjectItem(manifest, "tensors"), t->name);
       char hash[NB_HASH_CHARS];
-      nb_tensor_hash(&source.c, t, hash);
+      nb_tensor_hash(&source.c, t, hash, nullptr);
       EXPECT_STREQ(cJSON_GetStringValue(cJSON_GetObjectItem(entry, "source_xxh3_128")), hash) << t->name;
     }
     cJSON_Delete(manifest);

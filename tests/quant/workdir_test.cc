@@ -71,7 +71,9 @@ class Workdir : public testing::Test {
     cJSON_Delete(settings_);
   }
   nibble_status Open(bool resume) {
-    return nb_workdir_open((folder_ / "work").c_str(), settings_, resume, &workdir_, &err_);
+    nb_workdir_rule rule = {.resume = resume, .force = false, .progress = nullptr};
+    nibble_status status = nb_workdir_open((folder_ / "work").c_str(), &rule, &workdir_, &err_);
+    return status == NIBBLE_OK ? nb_workdir_begin(&workdir_, settings_, &err_) : status;
   }
   std::string Path() const { return folder_ / "work/" + kLayer + ".layer"; }
   // Whether the file's bytes are taken for a layer; it must be loaded whole or not at all.

@@ -381,7 +381,7 @@ TEST(CudaQuantize, WholeArtifactsAreThoseOfTheCpu) {
     for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
       std::string dst = folder / (on_gpu ? "gpu" : "cpu");
       const nibble_context context = {1 /* fibers live on one thread */,
-                                      on_gpu ? NIBBLE_DEVICE_CUDA : NIBBLE_DEVICE_CPU, 0};
+                                      on_gpu ? NIBBLE_DEVICE_CUDA : NIBBLE_DEVICE_CPU, 0, nullptr, nullptr};
       nibble_quantize_options o = {};
       o.size = sizeof o, o.context = &context;
       o.src = src.c_str(), o.dst = dst.c_str(), o.method = c.method, o.double_quant = c.nested;

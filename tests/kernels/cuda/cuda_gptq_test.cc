@@ -40,7 +40,7 @@ struct Layer {
   nb_hessian Hessian(nibble_device device) const {
     nb_hessian h;
     nibble_error err = {};
-    const nibble_context context = {1, device, 0};
+    const nibble_context context = {1, device, 0, nullptr, nullptr};
     EXPECT_EQ(nb_hessian_create(&context, cols, &h, &err), NIBBLE_OK) << err.message;
     EXPECT_EQ(h.gpu != nullptr, device != NIBBLE_DEVICE_CPU);
     for (int64_t at = 0; at < tokens; at += 50)
@@ -199,7 +199,7 @@ TEST_F(CudaGptq, HessiansThatAreGatheredByTurnsKeepApart) {
   }
   nb_hessian h[3];
   nibble_error err = {};
-  const nibble_context context = {1, NIBBLE_DEVICE_CUDA, 0};
+  const nibble_context context = {1, NIBBLE_DEVICE_CUDA, 0, nullptr, nullptr};
   for (int i = 0; i < 3; i++)
     ASSERT_EQ(nb_hessian_create(&context, layers[i].cols, &h[i], &err), NIBBLE_OK) << err.message;
   for (int64_t at = 0; at < 150; at += 50) {
