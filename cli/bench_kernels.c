@@ -20,7 +20,7 @@ static void each(void *ctx, const nibble_kernel_bench_row *r) {
   printf("%-8s %6" PRId64 " %6" PRId64 " %4" PRId64 " %11.1f %8.2f %9.1f  %3.0f%% %s\n", name, r->rows, r->cols, r->n,
          r->seconds * 1e6, r->bytes_per_second / 1e9, r->flops / 1e9, r->share * 100,
          r->bound_by_memory ? "read" : "FMA");
-  fflush(stdout);
+  cli_flush();
 }
 
 static void print_json(const nibble_kernel_bench *b) {

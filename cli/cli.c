@@ -1,6 +1,8 @@
 #include "cli/cli.h"
 
 #include <math.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,17 +132,45 @@ void cli_parse(const struct argp *argp, int argc, char **argv, void *options) {
     exit(NIBBLE_USAGE);
   }
   say_where(options);
+  nibble_context_set_stop(context, cli_stop_is_asked, NULL, NULL);
+  if (((const cli_common *)options)->makes_files) cli_signals_defer();
+}
+
+static bool is_stdout_checked;
+
+/* True if the other end of a pipe is closed. */
+static bool has_lost_reader(void) {
+  struct pollfd out = {.fd = STDOUT_FILENO, .events = POLLOUT};
+  return poll(&out, 1, 0) == 1 && (out.revents & (POLLERR | POLLHUP)) != 0;
+}
+
+/* The exit code if stdout could not be written, else NIBBLE_OK. */
+static int finish_stdout(void) {
+  is_stdout_checked = true;
+  if (fflush(stdout) == 0 && !ferror(stdout)) return NIBBLE_OK;
+  if (has_lost_reader()) return 128 + SIGPIPE;
+  fputs("nibble: cannot write to standard output\n", stderr);
+  return NIBBLE_SYSTEM;
+}
+
+void cli_check_stdout(void) {
+  int code = is_stdout_checked ? NIBBLE_OK : finish_stdout();
+  if (code != NIBBLE_OK) _exit(code);
 }
 
 int cli_finish(nibble_status status, const nibble_error *err) {
   erase_bar();
   nibble_context_free(context);
   context = NULL;
-  if (fflush(stdout) != 0 || ferror(stdout)) {
-    fputs("nibble: cannot write to standard output\n", stderr);
-    if (status == NIBBLE_OK) return NIBBLE_SYSTEM;
-  }
   char message[NIBBLE_MESSAGE_MAX];
+  int number = cli_signal_caught();
+  if (status == NIBBLE_STOPPED && number) {
+    is_stdout_checked = true;
+    fprintf(stderr, "%s: %s: %s\n", program_invocation_name, cli_signal_name(number), cli_name(message, err->message));
+    return NIBBLE_STOPPED + number;
+  }
+  int code = finish_stdout();
+  if (code != NIBBLE_OK && (status == NIBBLE_OK || status == NIBBLE_STOPPED)) return code;
   if (status != NIBBLE_OK) fprintf(stderr, "nibble: %s\n", cli_name(message, err->message));
   if (status == NIBBLE_OK && nibble_input_changed()) {
     fputs("nibble: an input file changed while it was read\n", stderr);

@@ -16,7 +16,8 @@
 
 typedef struct cli_common {
   bool json, quiet;
-  bool runs_model; /* set before cli_parse: the command can compute on a GPU */
+  bool runs_model;  /* set before cli_parse: the command can compute on a GPU, */
+  bool makes_files; /* and a signal must wait until what it has begun is cleared up */
   nibble_device device;
   uint64_t gpu_memory;
   const nibble_context *context; /* hand these two to the library */
@@ -29,8 +30,27 @@ typedef struct cli_common {
 void cli_parse(const struct argp *argp, int argc, char **argv, void *options);
 
 /* Ends the progress bar, frees the context, prints the error (if status is not NIBBLE_OK) to stderr, flushes stdout and
- * returns the exit code; NIBBLE_SYSTEM if stdout could not be written. */
+ * returns the exit code: after a signal 128 and its number, else NIBBLE_SYSTEM if stdout could not be written; if it is
+ * a pipe that nobody reads any more, that of SIGPIPE, without a word. */
 int cli_finish(nibble_status status, const nibble_error *err);
+
+/* For exit(), after argp has printed --help: ends with cli_finish's exit code if stdout could not be written. */
+void cli_check_stdout(void);
+
+/* From now on SIGINT, SIGTERM and SIGHUP, unless they are ignored, end the command of this name, and say so. Again,
+ * with another name, it changes only that. */
+void cli_signals_take(const char *command);
+
+/* From now on a signal is kept for cli_stop_is_asked, and a second one ends the process. */
+void cli_signals_defer(void);
+int cli_signal_caught(void); /* its number, or 0 */
+const char *cli_signal_name(int number);
+
+/* For nibble_context_set_stop: a signal has come, or cli_flush has failed. */
+bool cli_stop_is_asked(void *ctx);
+
+/* Flushes stdout in the middle of a command, which stops if nobody can read it. */
+void cli_flush(void);
 
 /* Prints one JSON value, indented, in ASCII, with a newline, and frees it. */
 void cli_print_json(cJSON *json);

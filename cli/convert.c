@@ -53,7 +53,7 @@ static const struct argp argp = {
 };
 
 int cli_convert(int argc, char **argv) {
-  options o = {0};
+  options o = {.common.makes_files = true};
   cli_parse(&argp, argc, argv, &o);
   o.convert.size = sizeof o.convert;
   o.convert.context = o.common.context;

@@ -81,7 +81,7 @@ static void print_prompt(options *o) {
 static void print_piece(void *ctx, const char *bytes, size_t n) {
   print_prompt(ctx);
   cli_print_text(bytes, n);
-  fflush(stdout); /* a reader sees each token as it comes */
+  cli_flush(); /* a reader sees each token as it comes */
 }
 
 int cli_generate(int argc, char **argv) {

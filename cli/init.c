@@ -43,7 +43,7 @@ static const struct argp argp = {
 };
 
 int cli_init(int argc, char **argv) {
-  options o = {0};
+  options o = {.common.makes_files = true};
   cli_parse(&argp, argc, argv, &o);
   o.init.size = sizeof o.init;
   o.init.context = o.common.context;

@@ -83,7 +83,7 @@ static const struct argp hidden_argp = {
 
 static int run(const struct argp *argp, int argc, char **argv,
                nibble_status (*call)(const nibble_logits_options *, nibble_logits_result *, nibble_error *)) {
-  options o = {.common.runs_model = true};
+  options o = {.common = {.runs_model = true, .makes_files = true}};
   cli_parse(argp, argc, argv, &o);
   o.logits.size = sizeof o.logits;
   o.logits.context = o.common.context;

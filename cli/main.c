@@ -38,7 +38,11 @@ static void usage(FILE *out) {
   for (int i = 0; i < SUBCOMMANDS; i++) fprintf(out, "  %-10s %s\n", subcommands[i].name, subcommands[i].summary);
   fputs(
       "\n`nibble SUBCOMMAND --help` says more, with an example. A MODEL is a Hugging Face folder, a .gguf file, or a\n"
-      ".safetensors file with its config.json beside it.\n",
+      ".safetensors file with its config.json beside it.\n\n"
+      "Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 bad input, 4 the system said no (disk, memory, "
+      "permission),\n"
+      "130, 143 and 129 after SIGINT, SIGTERM and SIGHUP: nothing half done is left, but the work folder of a "
+      "calibration.\n",
       out);
 }
 
@@ -65,8 +69,10 @@ int main(int argc, char **argv) {
   if (!open_standard_descriptors()) return NIBBLE_SYSTEM;
   bound_spinning(argv);
   prctl(PR_SET_NAME, "nibble"); /* started again, it would be "exe" in ps and top */
-  signal(SIGPIPE, SIG_IGN);     /* a closed stdout is reported as an error, with its exit code */
+  signal(SIGPIPE, SIG_IGN);     /* a closed stdout is seen when it is written to */
   signal(SIGXFSZ, SIG_IGN);     /* and so is a file that grows over the limit of its size */
+  cli_signals_take("nibble");
+  atexit(cli_check_stdout);
   if (argc < 2) {
     usage(stderr);
     return NIBBLE_USAGE;
@@ -85,6 +91,7 @@ int main(int argc, char **argv) {
     snprintf(name, sizeof name, "nibble %s", subcommands[i].name);
     argv[1] = name;
     program_invocation_short_name = program_invocation_name = name; /* what argp puts before its messages */
+    cli_signals_take(name);
     return subcommands[i].run(argc - 1, argv + 1);
   }
   fprintf(stderr, "nibble: no subcommand '%s'; `nibble --help` lists them\n", argv[1]);

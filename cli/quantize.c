@@ -187,7 +187,7 @@ static void print_table(const nibble_quantize_options *o, const nibble_quantize_
 }
 
 int cli_quantize(int argc, char **argv) {
-  options o = {.common.runs_model = true};
+  options o = {.common = {.runs_model = true, .makes_files = true}};
   cli_parse(&argp, argc, argv, &o);
   o.quantize.size = sizeof o.quantize;
   o.quantize.context = o.common.context;

@@ -83,7 +83,7 @@ static nibble_status encode(job *j, const char *text, size_t n) {
   if (j->items) {
     cJSON_AddItemToArray(j->items, cJSON_CreateIntArray(ids.data, (int)ids.count));
   } else {
-    for (size_t i = 0; i < ids.count; i++) printf(i ? " %d" : "%d", ids.data[i]);
+    for (size_t i = 0; i < ids.count && !ferror(stdout); i++) printf(i ? " %d" : "%d", ids.data[i]);
     putchar('\n');
   }
   free(ids.data);
@@ -149,6 +149,7 @@ static nibble_status each_line(job *j, char *text, size_t n) {
     size_t end = newline ? (size_t)(newline - text) : n;
     text[end] = 0;
     status = j->o->decode ? decode(j, text + begin, end - begin) : encode(j, text + begin, end - begin);
+    if (ferror(stdout)) status = NIBBLE_STOPPED; /* cli_finish says why */
     begin = end + 1;
   }
   return status;

@@ -358,7 +358,7 @@ static void print_json(const nibble_verification *v) {
 }
 
 int cli_verify(int argc, char **argv) {
-  options o = {.common.runs_model = true};
+  options o = {.common = {.runs_model = true, .makes_files = true}};
   cli_parse(&argp, argc, argv, &o);
   o.verify.size = sizeof o.verify;
   o.verify.context = o.common.context;
