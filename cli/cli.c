@@ -171,12 +171,13 @@ int cli_finish(nibble_status status, const nibble_error *err) {
   }
   int code = finish_stdout();
   if (code != NIBBLE_OK && (status == NIBBLE_OK || status == NIBBLE_STOPPED)) return code;
+  bool is_lost = code == NIBBLE_SYSTEM && status == NIBBLE_CHECK_FAILED; /* what was found was to be read there */
   if (status != NIBBLE_OK) fprintf(stderr, "nibble: %s\n", cli_name(message, err->message));
   if (status == NIBBLE_OK && nibble_input_changed()) {
     fputs("nibble: an input file changed while it was read\n", stderr);
     return NIBBLE_BAD_INPUT;
   }
-  return (int)status;
+  return is_lost ? NIBBLE_SYSTEM : (int)status;
 }
 
 /* JSON in ASCII, as Python's json module writes it: no byte of a string reaches a terminal as it is. Bytes that are not

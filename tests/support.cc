@@ -4,5 +4,6 @@
 const char *const kSourceDir = NIBBLE_SOURCE_DIR;
 const char *const kBinary = NIBBLE_BINARY;
 const char *const kFailAlloc = NIBBLE_FAIL_ALLOC;
+const char *const kSlowSync = NIBBLE_SLOW_SYNC;
 const char *const kOtherModule = NIBBLE_OTHER_MODULE;
 const char *const kOlderModule = NIBBLE_OLDER_MODULE;

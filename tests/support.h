@@ -14,9 +14,10 @@
 #include <string>
 #include <vector>
 
-// Where things are: this repository, the program under test, the library that refuses memory (cli/fail_alloc.c), and
-// CUDA modules of other builds (kernels/cuda/other_module.c).
-extern const char *const kSourceDir, *const kBinary, *const kFailAlloc, *const kOtherModule, *const kOlderModule;
+// Where things are: this repository, the program under test, libraries that refuse memory (cli/fail_alloc.c) and keep
+// fsync waiting (cli/slow_sync.c), and CUDA modules of other builds (kernels/cuda/other_module.c).
+extern const char *const kSourceDir, *const kBinary, *const kFailAlloc, *const kSlowSync, *const kOtherModule,
+                                                                                              *const kOlderModule;
 
 class TempFolder {
  public:
