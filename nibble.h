@@ -701,6 +701,18 @@ typedef struct nibble_thresholds {
   double min_top1;         /* share of tokens */
 } nibble_thresholds;
 
+/* A figure of the behaviour beside its limit. */
+typedef struct nibble_limit {
+  const char *figure; /* as in JSON: "kl_mean", "ppl_increase", "top1_agreement" */
+  const char *title;  /* for people */
+  double measured, limit;
+  double used;   /* share of the limit: above 1 it is missed. Of an agreement, the share of the disagreement allowed */
+  bool is_share; /* measured and limit are shares, shown as percents */
+  bool is_least; /* the limit is the least, else the most, that is allowed */
+} nibble_limit;
+
+enum { NIBBLE_LIMITS = 3 };
+
 typedef struct nibble_verify_options {
   size_t size; /* of this struct */
   const nibble_context *context;
@@ -709,7 +721,8 @@ typedef struct nibble_verify_options {
   const char *text;     /* file, plain or gzip, to compare their behaviour on; NULL: not compared. Needs `against` */
   int64_t ctx, chunks;  /* windows of the text, as nibble_ppl's */
   nibble_int8 int8;
-  const char *profile;                       /* "strict", "normal", "loose"; NULL: normal */
+  const char *profile;                       /* "strict", "normal" (what the artifact's formats do to a small model),
+                                                "loose"; NULL: normal */
   double max_kl, max_ppl_increase, min_top1; /* in the profile's place; 0: the profile's */
   const char *certificate; /* file for the certificate; NULL: nibble.json in the artifact's folder, if `against` is
                               given and the folder can be written to */
@@ -753,7 +766,9 @@ typedef struct nibble_verification {
   const char *depth; /* how far it went: "structure", "weights", "behaviour"; "" for a certificate not believed */
 
   nibble_signature signature;
-  const char *key_sha256; /* fingerprint of `sign` or `key`: of the public key's DER form; "" without one */
+  const char *limits_of;              /* whose limits the profile "normal" took: a format's name; "" without it */
+  nibble_limit limits[NIBBLE_LIMITS]; /* with `behaviour`: how much of each threshold it uses */
+  const char *key_sha256;             /* fingerprint of `sign` or `key`: of the public key's DER form; "" without one */
 } nibble_verification;
 
 /* Checks an artifact: its structure, with `against` every weight, with `text` its behaviour. NIBBLE_CHECK_FAILED, with

@@ -163,9 +163,29 @@ static void print_behaviour(const nibble_behaviour *b, bool all) {
   }
 }
 
-static void print_thresholds(const nibble_thresholds *t) {
-  printf("  asked (%s)%*s mean KL at most %.4g, perplexity at most %+.4g%%, likeliest token at least %.4g%%\n",
-         t->profile, (int)(8 - strnlen(t->profile, 8)), "", t->max_kl, 100 * t->max_ppl_increase, 100 * t->min_top1);
+/* "20.97%" of a share, "0.2468" of another figure. */
+static const char *limit_value(char buffer[32], const nibble_limit *l, double value) {
+  snprintf(buffer, 32, l->is_share ? "%.4g%%" : "%.4g", l->is_share ? 100 * value : value);
+  return buffer;
+}
+
+/* "normal, nf4": a profile, and whose limits it took. */
+static const char *limits_name(char buffer[64], const nibble_verification *v) {
+  snprintf(buffer, 64, "%.30s%s%.30s", v->thresholds.profile, *v->limits_of ? ", " : "", v->limits_of);
+  nibble_printable(buffer, "");
+  return buffer;
+}
+
+static void print_limits(const nibble_verification *v) {
+  char name[64], measured[32], limit[32];
+  limits_name(name, v);
+  printf("  limits (%s)%*s measured          limit   used\n", name, (int)(21 - strnlen(name, 20)), "");
+  for (int i = 0; i < NIBBLE_LIMITS; i++) {
+    const nibble_limit *l = &v->limits[i];
+    printf("    %-27s %10s %5s %8s %5.0f%%%s\n", l->title, limit_value(measured, l, l->measured),
+           l->is_least ? "least" : "most", limit_value(limit, l, l->limit), 100 * l->used,
+           l->used <= 1 ? "" : "  MISSED");
+  }
 }
 
 /* What is known of the certificate's signature: its name in JSON, and a sentence that a key's fingerprint may end. */
@@ -194,7 +214,7 @@ static void print_certified(const nibble_verification *v) {
     printf("  on %s, %" PRId64 " tokens: mean KL %.5g, perplexity %.4f (%+.3f%%), likeliest token %.2f%%\n",
            cli_name(name, v->text), b->tokens, b->kl_mean, b->perplexity, 100 * b->ppl_increase,
            100 * b->top1_agreement);
-    print_thresholds(&v->thresholds);
+    print_limits(v);
   }
   print_findings(v);
   if (v->fault_count) return;
@@ -209,7 +229,7 @@ static void print_text(const nibble_verification *v, bool layers) {
          cli_bytes(a, v->tensor_bytes), v->structure_seconds);
   print_weights(v, layers);
   print_behaviour(v->behaviour, layers);
-  if (v->behaviour) print_thresholds(&v->thresholds);
+  if (v->behaviour) print_limits(v);
   print_findings(v);
   if (v->signature == NIBBLE_SIGNATURE_NONE) return;
   printf("the certificate is ");
@@ -282,9 +302,12 @@ static void add_behaviour(cJSON *json, const nibble_verification *v) {
   cJSON_AddNumberToObject(to, "seconds", b->seconds);
   cJSON *limits = cJSON_AddObjectToObject(json, "thresholds");
   cJSON_AddStringToObject(limits, "profile", v->thresholds.profile);
+  cJSON_AddStringToObject(limits, "limits_of", v->limits_of);
   cJSON_AddNumberToObject(limits, "max_kl", v->thresholds.max_kl);
   cJSON_AddNumberToObject(limits, "max_ppl_increase", v->thresholds.max_ppl_increase);
   cJSON_AddNumberToObject(limits, "min_top1", v->thresholds.min_top1);
+  cJSON *shares = cJSON_AddObjectToObject(limits, "used");
+  for (int i = 0; i < NIBBLE_LIMITS; i++) add_figure(shares, v->limits[i].figure, v->limits[i].used);
 }
 
 /* A name for a code span in a table: without what would end the span, the cell or, where HTML is taken, either. */
@@ -294,6 +317,17 @@ static const char *card_name(char buffer[CLI_NAME_ROOM], const char *name) {
   return buffer;
 }
 
+static void print_card_limits(const nibble_verification *v) {
+  char name[CLI_NAME_ROOM], profile[64], measured[32], limit[32];
+  printf("| limits (%s) | ", card_name(name, limits_name(profile, v)));
+  for (int i = 0; i < NIBBLE_LIMITS; i++) {
+    const nibble_limit *l = &v->limits[i];
+    printf("%s%s %s, at %s %s: %.0f%% used", i ? "; " : "", l->title, limit_value(measured, l, l->measured),
+           l->is_least ? "least" : "most", limit_value(limit, l, l->limit), 100 * l->used);
+  }
+  printf(" |\n");
+}
+
 static void print_card_behaviour(const nibble_verification *v) {
   const nibble_behaviour *b = v->behaviour;
   char name[CLI_NAME_ROOM];
@@ -301,6 +335,7 @@ static void print_card_behaviour(const nibble_verification *v) {
          b->reference_perplexity, b->reference_perplexity_stderr, 100 * b->ppl_increase);
   printf("| KL divergence | mean %.5f, 99%% %.4f, largest %.3f |\n", b->kl_mean, b->kl_p99, b->kl_max);
   printf("| same likeliest token | %.2f%% (top five: %.2f%%) |\n", 100 * b->top1_agreement, 100 * b->top5_agreement);
+  print_card_limits(v);
   printf("| text | `%s`, %" PRId64 " tokens, SHA-256 `%s` |\n", card_name(name, v->text), b->tokens, v->text_sha256);
 }
 
@@ -324,6 +359,7 @@ static void print_card(const nibble_verification *v) {
   if (b) print_card_behaviour(v);
   if (v->signature == NIBBLE_SIGNATURE_GOOD) printf("| signed | Ed25519, key `SHA256:%s` |\n", v->key_sha256);
 }
+
 static void print_json(const nibble_verification *v) {
   cJSON *json = cJSON_CreateObject();
   cJSON_AddBoolToObject(json, "sound", v->fault_count == 0);

@@ -94,34 +94,55 @@ static void dequantize_int8(nb_tile t, float *out, int64_t stride) {
   .scheme = NB_SCHEME_BLOCKS, .plain = NB_U8, .dequantize = nb_gguf_dequantize_scalar, .block = {__VA_ARGS__}
 #define AFFINE .scheme = NB_SCHEME_AFFINE, .plain = NB_I32, .dequantize = nb_gptq_dequantize, .usual_block = 128
 
+/* Limits, {KL divergence, increase of perplexity, same likeliest token}: what was measured of SmolLM2-135M ("Limits by
+ * format" in docs/results.md), and a fifth to a half more. Of formats that were not measured, those in 5 and 6 bits:
+ * one bit more halves the errors of weights, so the divergence falls to a quarter and other likeliest tokens to a half.
+ * Two bits destroy a model of that size; what is asked there is the profile "loose". */
+/* clang-format off */
+#define LIMITS_OF_2_BITS {1.5, 2, 0.4}
+#define LIMITS_OF_3_BITS {0.7, 0.75, 0.56}
+#define LIMITS_OF_4_BITS {0.3, 0.25, 0.66}
+#define LIMITS_OF_5_BITS {0.09, 0.08, 0.81}
+#define LIMITS_OF_6_BITS {0.025, 0.03, 0.9}
+#define LIMITS_OF_8_BITS {0.0025, 0.012, 0.96}
+#define LIMITS_OF_16_BITS {0.0002, 0.002, 0.99}
+/* clang-format on */
+
 static const nb_format_row formats[NB_FORMAT_COUNT] = {
-    [NB_FORMAT_F32] = {"f32", PLAIN(NB_F32), .bits = 32, .footprint = "f32"},
-    [NB_FORMAT_F16] = {"f16", PLAIN(NB_F16), .bits = 16, .tiled = NB_TILED_F16, .footprint = "f16"},
-    [NB_FORMAT_BF16] = {"bf16", PLAIN(NB_BF16), .bits = 16, .tiled = NB_TILED_F16},
+    [NB_FORMAT_F32] = {"f32", PLAIN(NB_F32), .bits = 32, .footprint = "f32", .limits = LIMITS_OF_16_BITS},
+    [NB_FORMAT_F16] = {"f16", PLAIN(NB_F16), .bits = 16, .tiled = NB_TILED_F16, .footprint = "f16",
+                       .limits = LIMITS_OF_16_BITS},
+    [NB_FORMAT_BF16] = {"bf16", PLAIN(NB_BF16), .bits = 16, .tiled = NB_TILED_F16, .limits = LIMITS_OF_16_BITS},
     /* 16 values in whole steps: of all numbers of steps to 1 that a byte holds, the one that brings them closest,
      * nearly 0.2% of the largest. With 127 instead, nf4's small values are off by 2 to 4%, all of a code alike, and
      * perplexity rises by 1.3% instead of 0.15%. */
     [NB_FORMAT_NF4] = {"nf4", CODEBOOK(nb_nf4_map), .q8_steps = 112.03f, .footprint = "nf4",
-                       .nested_footprint = "nf4-double-quant"},
-    [NB_FORMAT_FP4] = {"fp4", CODEBOOK(nb_fp4_map), .q8_steps = 120},
+                       .nested_footprint = "nf4-double-quant", .limits = LIMITS_OF_4_BITS},
+    [NB_FORMAT_FP4] = {"fp4", CODEBOOK(nb_fp4_map), .q8_steps = 120, .limits = {0.55, 0.42, 0.59}},
     [NB_FORMAT_INT8] = {"int8", NB_SCHEME_SYMMETRIC, 8, NB_I8, dequantize_int8, nb_quantize_int8, .peak = 127,
-                        .tiled = NB_TILED_INT8, .llm_int8 = true, .q8 = &nb_q8_int8, .footprint = "int8"},
+                        .tiled = NB_TILED_INT8, .llm_int8 = true, .q8 = &nb_q8_int8, .footprint = "int8",
+                        .limits = {0.004, 0.01, 0.95}, .llm_int8_limits = {0.025, 0.04, 0.89}},
     /* weights, bytes, weights a scale, where scale, minimum and codes lie, bytes of codes: ggml-common.h */
-    [NB_FORMAT_Q4_0] = {"q4_0", BLOCKS(32, 18, 32, 0, -1, 2, 16), .bits = 4, .q8 = &nb_q8_q4_0},
-    [NB_FORMAT_Q4_1] = {"q4_1", BLOCKS(32, 20, 32, 0, 2, 4, 16), .bits = 4},
-    [NB_FORMAT_Q5_0] = {"q5_0", BLOCKS(32, 22, 32, 0, -1, 6, 16), .bits = 5},
-    [NB_FORMAT_Q5_1] = {"q5_1", BLOCKS(32, 24, 32, 0, 2, 8, 16), .bits = 5},
-    [NB_FORMAT_Q8_0] = {"q8_0", BLOCKS(32, 34, 32, 0, -1, 2, 32), .bits = 8, .q8 = &nb_q8_q8_0},
-    [NB_FORMAT_Q2_K] = {"q2_k", BLOCKS(256, 84, 16, 80, 82, 16, 64), .bits = 2},
-    [NB_FORMAT_Q3_K] = {"q3_k", BLOCKS(256, 110, 16, 108, -1, 32, 64), .bits = 3},
-    [NB_FORMAT_Q4_K] = {"q4_k", BLOCKS(256, 144, 32, 0, 2, 16, 128), .bits = 4, .q8 = &nb_q8_q4_k},
-    [NB_FORMAT_Q5_K] = {"q5_k", BLOCKS(256, 176, 32, 0, 2, 48, 128), .bits = 5},
-    [NB_FORMAT_Q6_K] = {"q6_k", BLOCKS(256, 210, 16, 208, -1, 0, 128), .bits = 6, .q8 = &nb_q8_q6_k},
-    [NB_FORMAT_GPTQ2] = {"gptq2", AFFINE, .bits = 2, .q8 = &nb_q8_gptq},
-    [NB_FORMAT_GPTQ3] = {"gptq3", AFFINE, .bits = 3},
+    [NB_FORMAT_Q4_0] = {"q4_0", BLOCKS(32, 18, 32, 0, -1, 2, 16), .bits = 4, .q8 = &nb_q8_q4_0,
+                        .limits = LIMITS_OF_4_BITS},
+    [NB_FORMAT_Q4_1] = {"q4_1", BLOCKS(32, 20, 32, 0, 2, 4, 16), .bits = 4, .limits = LIMITS_OF_4_BITS},
+    [NB_FORMAT_Q5_0] = {"q5_0", BLOCKS(32, 22, 32, 0, -1, 6, 16), .bits = 5, .limits = LIMITS_OF_5_BITS},
+    [NB_FORMAT_Q5_1] = {"q5_1", BLOCKS(32, 24, 32, 0, 2, 8, 16), .bits = 5, .limits = LIMITS_OF_5_BITS},
+    [NB_FORMAT_Q8_0] = {"q8_0", BLOCKS(32, 34, 32, 0, -1, 2, 32), .bits = 8, .q8 = &nb_q8_q8_0,
+                        .limits = LIMITS_OF_8_BITS},
+    [NB_FORMAT_Q2_K] = {"q2_k", BLOCKS(256, 84, 16, 80, 82, 16, 64), .bits = 2, .limits = LIMITS_OF_2_BITS},
+    [NB_FORMAT_Q3_K] = {"q3_k", BLOCKS(256, 110, 16, 108, -1, 32, 64), .bits = 3, .limits = LIMITS_OF_3_BITS},
+    [NB_FORMAT_Q4_K] = {"q4_k", BLOCKS(256, 144, 32, 0, 2, 16, 128), .bits = 4, .q8 = &nb_q8_q4_k,
+                        .limits = LIMITS_OF_4_BITS},
+    [NB_FORMAT_Q5_K] = {"q5_k", BLOCKS(256, 176, 32, 0, 2, 48, 128), .bits = 5, .limits = LIMITS_OF_5_BITS},
+    [NB_FORMAT_Q6_K] = {"q6_k", BLOCKS(256, 210, 16, 208, -1, 0, 128), .bits = 6, .q8 = &nb_q8_q6_k,
+                        .limits = LIMITS_OF_6_BITS},
+    [NB_FORMAT_GPTQ2] = {"gptq2", AFFINE, .bits = 2, .q8 = &nb_q8_gptq, .limits = LIMITS_OF_2_BITS},
+    [NB_FORMAT_GPTQ3] = {"gptq3", AFFINE, .bits = 3, .limits = LIMITS_OF_2_BITS, .traded_limits = LIMITS_OF_3_BITS},
     [NB_FORMAT_GPTQ4] = {"gptq4", AFFINE, .bits = 4, .tiled = NB_TILED_GPTQ4, .q8 = &nb_q8_gptq,
-                         .footprint = "gptq-4bit-g128"},
-    [NB_FORMAT_GPTQ8] = {"gptq8", AFFINE, .bits = 8, .tiled = NB_TILED_GPTQ8, .q8 = &nb_q8_gptq},
+                         .footprint = "gptq-4bit-g128", .limits = {0.7, 0.65, 0.57}, .traded_limits = LIMITS_OF_4_BITS},
+    [NB_FORMAT_GPTQ8] = {"gptq8", AFFINE, .bits = 8, .tiled = NB_TILED_GPTQ8, .q8 = &nb_q8_gptq,
+                         .limits = LIMITS_OF_8_BITS},
 };
 
 const nb_format_row *nb_format_info(nb_format format) { return &formats[format]; }

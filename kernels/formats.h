@@ -115,6 +115,14 @@ typedef struct nb_block_layout {
   int codes, code_bytes; /* the codes' bytes, or where they are cut in two, those with the low bits */
 } nb_block_layout;
 
+/* How far the behaviour of a model may move whose linear layers are in a format: what that does to a model of 135 M
+ * weights, which loses more than larger ones, and some room. docs/results.md has the figures measured. */
+typedef struct nb_limits {
+  double max_kl;           /* mean KL divergence, in nats */
+  double max_ppl_increase; /* a share: 0.01 is 1% */
+  double min_top1;         /* share of tokens of which the likeliest is the same */
+} nb_limits;
+
 struct nb_q8_form;
 struct nb_quantize_run;
 
@@ -136,6 +144,10 @@ typedef struct nb_format_row {
   bool llm_int8;         /* has the product of int8.h */
   const struct nb_q8_form *q8; /* products with activations in eight bits (q8.h); NULL: in float32 */
   float q8_steps;              /* CODEBOOK: steps from 0 to 1 that the codebook is rounded to in those */
+
+  nb_limits limits;
+  nb_limits traded_limits;   /* AFFINE: where errors were traded against each other, as GPTQ does; zeros: the same */
+  nb_limits llm_int8_limits; /* with the product of int8.h, which rounds activations, too */
 
   /* The name of its line in `memory`, and of another with double quantization; NULL: no such line. */
   const char *footprint, *nested_footprint;

@@ -64,6 +64,7 @@ static nibble_status read_behaviour(const char *where, const cJSON *json, nb_cer
   if (status == NIBBLE_OK)
     status = nb_json_int(where, behaviour, "chunks", (nb_range){0, INT64_C(1) << 53}, &b->chunks, err);
   if (status == NIBBLE_OK) status = nb_json_string(where, limits, "profile", &t->profile, err);
+  if (status == NIBBLE_OK) status = nb_json_string(where, limits, "limits_of", &out->limits_of, err);
   if (status == NIBBLE_OK) status = nb_json_string(where, text, "name", &out->text, err);
   if (status == NIBBLE_OK) status = nb_json_string(where, text, "sha256", &out->text_sha256, err);
   return status;
@@ -71,7 +72,7 @@ static nibble_status read_behaviour(const char *where, const cJSON *json, nb_cer
 
 nibble_status nb_certified_read(const char *where, const cJSON *json, nb_certified *out, nibble_error *err) {
   const char *depth = "", *verdict = "";
-  *out = (nb_certified){.original = "", .text = "", .text_sha256 = ""};
+  *out = (nb_certified){.original = "", .text = "", .text_sha256 = "", .limits_of = ""};
   nibble_status status = nb_json_string(where, json, "depth", &depth, err);
   if (status == NIBBLE_OK) status = nb_json_string(where, json, "verdict", &verdict, err);
   if (status == NIBBLE_OK) status = nb_json_int(where, json, "tensors", (nb_range){0, INT32_MAX}, &out->tensors, err);

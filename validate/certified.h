@@ -24,6 +24,7 @@ typedef struct nb_certified {
   nb_weights weights;           /* of each the name, format and errors */
   nibble_behaviour behaviour;   /* with depth BEHAVIOUR: its figures and counts */
   nibble_thresholds thresholds; /* the same */
+  const char *limits_of;        /* the format that they are of; "": of none */
 } nb_certified;
 
 /* NIBBLE_BAD_INPUT, with `where` at the message's start, for what no certificate of ours says. */

@@ -5,9 +5,11 @@
 #include "validate/figures.h"
 
 /* Members with NULL checks left to the end: cJSON's adders return NULL on a NULL object, so one look is enough. */
-static void add_thresholds(cJSON *json, const nibble_thresholds *t) {
+static void add_thresholds(cJSON *json, const nibble_verification *v) {
+  const nibble_thresholds *t = &v->thresholds;
   cJSON *to = cJSON_AddObjectToObject(json, "thresholds");
   cJSON_AddStringToObject(to, "profile", t->profile);
+  cJSON_AddStringToObject(to, "limits_of", v->limits_of);
   nb_figure_add(to, "max_kl", t->max_kl);
   nb_figure_add(to, "max_ppl_increase", t->max_ppl_increase);
   nb_figure_add(to, "min_top1", t->min_top1);
@@ -122,7 +124,7 @@ nibble_status nb_certify(const nibble_verification *v, const nb_certify_job *job
   cJSON_AddNumberToObject(json, "packed_weights", (double)v->packed_weights);
   add_findings(json, v);
   if (v->behaviour) {
-    add_thresholds(json, &v->thresholds);
+    add_thresholds(json, v);
     add_behaviour(json, v);
   }
   if (v->weight_count) add_weights(json, v);

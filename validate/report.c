@@ -131,25 +131,31 @@ static void findings(const nibble_verification *v, nb_buf *out) {
   nb_buf_puts(out, "</table></div>\n");
 }
 
-static void figures(const nibble_behaviour *b, const nibble_thresholds *t, nb_buf *out) {
-  char kl[48], ppl[48], top1[48];
-  snprintf(kl, sizeof kl, "at most %.4g", t->max_kl);
-  snprintf(ppl, sizeof ppl, "at most +%.4g%%", 100 * t->max_ppl_increase);
-  snprintf(top1, sizeof top1, "at least %.4g%%", 100 * t->min_top1);
+/* "at most 0.3: 82% used" */
+static cell_text limit_cell(const nibble_limit *l) {
+  return cell("at %s %.4g%s: %.0f%% used", l->is_least ? "least" : "most", l->is_share ? 100 * l->limit : l->limit,
+              l->is_share ? "%" : "", 100 * l->used);
+}
+
+static bool is_missed(const nibble_limit *l) { return !(l->used <= 1); }
+
+static void figures(const nibble_verification *v, nb_buf *out) {
+  const nibble_behaviour *b = v->behaviour;
+  const nibble_limit *kl = &v->limits[0], *ppl = &v->limits[1], *top1 = &v->limits[2];
   nb_buf_puts(out,
               "<div class=\"wide\"><table><tr><th></th><th class=\"n\">original</th><th class=\"n\">artifact</th><th "
-              "class=\"n\">difference</th><th class=\"n\">threshold</th></tr>\n");
+              "class=\"n\">difference</th><th class=\"n\">limit</th></tr>\n");
   row(out, "perplexity", cell("%.4f \xc2\xb1 %.4f", b->reference_perplexity, b->reference_perplexity_stderr),
-      cell("%.4f \xc2\xb1 %.4f", b->perplexity, b->perplexity_stderr), cell("%+.3f%%", 100 * b->ppl_increase), ppl,
-      !(b->ppl_increase <= t->max_ppl_increase));
+      cell("%.4f \xc2\xb1 %.4f", b->perplexity, b->perplexity_stderr), cell("%+.3f%%", 100 * b->ppl_increase),
+      limit_cell(ppl).text, is_missed(ppl));
   row(out, "95% interval, token by token", none, none,
       cell("%+.3f%% to %+.3f%%", 100 * expm1(b->nll_difference_low), 100 * expm1(b->nll_difference_high)), "", false);
-  row(out, "KL divergence, mean", none, none, cell("%.5g \xc2\xb1 %.2g", b->kl_mean, b->kl_stderr), kl,
-      !(b->kl_mean <= t->max_kl));
+  row(out, "KL divergence, mean", none, none, cell("%.5g \xc2\xb1 %.2g", b->kl_mean, b->kl_stderr), limit_cell(kl).text,
+      is_missed(kl));
   row(out, "KL divergence, 99th percentile", none, none, cell("%.5g", b->kl_p99), "", false);
   row(out, "KL divergence, largest", none, none, cell("%.5g", b->kl_max), "", false);
-  row(out, "same likeliest token", none, none, cell("%.2f%%", 100 * b->top1_agreement), top1,
-      !(b->top1_agreement >= t->min_top1));
+  row(out, "same likeliest token", none, none, cell("%.2f%%", 100 * b->top1_agreement), limit_cell(top1).text,
+      is_missed(top1));
   row(out, "of the five likeliest in common", none, none, cell("%.2f%%", 100 * b->top5_agreement), "", false);
   nb_buf_puts(out, "</table></div>\n");
 }
@@ -157,10 +163,12 @@ static void figures(const nibble_behaviour *b, const nibble_thresholds *t, nb_bu
 static void behaviour(const nibble_verification *v, nb_buf *out) {
   const nibble_behaviour *b = v->behaviour;
   nb_buf_printf(out,
-                "<h2>Behaviour</h2>\n<p class=\"soft\">%lld tokens in %lld windows of %lld; thresholds of the profile "
-                "\xe2\x80\x9c%s\xe2\x80\x9d where they were not given one by one. Errors are standard errors.</p>\n",
-                (long long)b->tokens, (long long)b->chunks, (long long)b->ctx, v->thresholds.profile);
-  figures(b, &v->thresholds, out);
+                "<h2>Behaviour</h2>\n<p class=\"soft\">%lld tokens in %lld windows of %lld; limits of the profile "
+                "\xe2\x80\x9c%s\xe2\x80\x9d%s%s where they were not given one by one. Errors are standard "
+                "errors.</p>\n",
+                (long long)b->tokens, (long long)b->chunks, (long long)b->ctx, v->thresholds.profile,
+                *v->limits_of ? " for " : "", v->limits_of);
+  figures(v, out);
   nb_buf_puts(out,
               "<h2>KL divergence of the tokens</h2>\n<p class=\"soft\">How far the artifact's distribution of the "
               "next token is from the original's.</p>\n");

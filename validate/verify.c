@@ -95,6 +95,8 @@ static nibble_status check_behaviour(verification *v, const nibble_verify_option
     return status;
   }
   v->public.behaviour = &v->behaviour;
+  nb_thresholds_choose(o, &v->artifact, &v->weights, &v->public.thresholds, &v->public.limits_of);
+  nb_thresholds_compare(&v->public.thresholds, &v->behaviour, v->public.limits);
   nb_thresholds_check(&v->public.thresholds, &v->behaviour, &v->findings);
   return NIBBLE_OK;
 }
@@ -201,6 +203,8 @@ static void show_certified(verification *v) {
   if (c->depth < NB_DEPTH_BEHAVIOUR) return;
   p->behaviour = &c->behaviour;
   p->thresholds = c->thresholds;
+  p->limits_of = c->limits_of;
+  nb_thresholds_compare(&c->thresholds, &c->behaviour, p->limits);
 }
 
 /* The certificate of the artifact to v->certificate; NULL if it has not the signature asked for, which is a fault. */
@@ -218,7 +222,8 @@ static nibble_status load_signed(verification *v, const nibble_verify_options *o
 }
 
 static nibble_status confirm(verification *v, const nibble_verify_options *o, nibble_error *err) {
-  nibble_thresholds asked = v->public.thresholds;
+  nibble_thresholds asked;
+  const char *asked_of;
   v->public.depth = "";
   nibble_status status = load_signed(v, o, err);
   if (status != NIBBLE_OK || !v->certificate) return status;
@@ -228,6 +233,7 @@ static nibble_status confirm(verification *v, const nibble_verify_options *o, ni
   if (status == NIBBLE_OK && v->has_original)
     status = nb_certificate_check(&v->original, v->certificate, NB_SOURCE, o, &v->findings, err);
   if (status != NIBBLE_OK) return status;
+  nb_thresholds_choose(o, &v->artifact, &v->certified.weights, &asked, &asked_of);
   nb_certified_judge(v->certificate, &v->certified, nb_thresholds_asked(o) ? &asked : NULL, &v->findings);
   show_certified(v);
   return NIBBLE_OK;
@@ -267,7 +273,8 @@ static nibble_status verify(const nibble_verify_options *o, nibble_verification 
   if (status != NIBBLE_OK) return status;
   verification *v = nb_alloc(1, sizeof *v);
   if (!v) return nb_fail_memory(err, sizeof *v);
-  status = nb_thresholds_choose(o, &v->public.thresholds, err);
+  v->public.limits_of = "";
+  status = nb_thresholds_check_profile(o, err);
   if (status == NIBBLE_OK) status = open_key(v, o, err);
   if (status == NIBBLE_OK) status = name_inputs(v, o, err);
   if (status == NIBBLE_OK) status = open_both(v, o, err);

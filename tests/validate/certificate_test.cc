@@ -191,8 +191,8 @@ TEST_F(CertificateTest, ThresholdsAreShares) {
   Copy("nf4");
   CommandResult r = Nibble(WithText("--no-certificate --min-top1 99.99%"));
   EXPECT_EQ(r.code, 1);
-  EXPECT_NE(r.out.find("at least 99.99% is wanted"), std::string::npos) << r.out;
-  EXPECT_NE(Nibble(WithText("--no-certificate --min-top1 0.9999")).out.find("at least 99.99% is wanted"),
+  EXPECT_NE(r.out.find("at least 99.99% is required"), std::string::npos) << r.out;
+  EXPECT_NE(Nibble(WithText("--no-certificate --min-top1 0.9999")).out.find("at least 99.99% is required"),
             std::string::npos);
   EXPECT_EQ(Nibble(WithText("--no-certificate --min-top1 1e-9 --max-ppl-increase 5000%")).code, 0);
   for (const char *wrong : {"--min-top1 95", "--min-top1 101%", "--min-top1 0", "--min-top1 x", "--min-top1 5%%",
