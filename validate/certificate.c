@@ -58,6 +58,7 @@ typedef struct own_files {
 typedef struct listing {
   const nb_checkpoint *checkpoint;
   const own_files *own;
+  nb_strmap shards; /* the paths of the files with tensors, which are hashed one by one */
   cJSON *files;
 } listing;
 
@@ -88,13 +89,6 @@ static nibble_status find_own(const char *certificate, own_files *out, nibble_er
   return NIBBLE_OK;
 }
 
-static bool has_tensors(const nb_checkpoint *c, const char *path) {
-  for (int i = 0; i < c->file_count; i++) {
-    if (strcmp(c->files[i].path, path) == 0) return true;
-  }
-  return false;
-}
-
 static nibble_status add_folder(const listing *l, const char *folder, const char *below, int depth, nibble_error *err);
 
 /* `name` in the folder, `below` from the artifact's folder on. */
@@ -105,7 +99,8 @@ static nibble_status add_entry(const listing *l, const char *path, const char *n
   if (stat(path, &info) != 0 || !is_covered(l, name, depth, &info)) return NIBBLE_OK; /* a link to nowhere */
   if (S_ISDIR(info.st_mode) && depth < MAX_FOLDERS_DEEP) return add_folder(l, path, below, depth + 1, err);
   nibble_status status = NIBBLE_OK;
-  if (has_tensors(l->checkpoint, path))
+  int64_t shard;
+  if (nb_strmap_find(&l->shards, path, strlen(path), &shard))
     snprintf(hash, sizeof hash, "tensors");
   else if (S_ISREG(info.st_mode))
     status = nb_sha256_file(path, hash, err);
@@ -149,8 +144,15 @@ static nibble_status add_files(const nb_checkpoint *c, nb_side side, const char 
   listing l = {.checkpoint = c, .own = &own, .files = files};
   if (!c->folder) return NIBBLE_OK;
   nibble_status status = find_own(certificate, &own, err);
-  if (status != NIBBLE_OK) return status;
-  return side == NB_ARTIFACT ? add_folder(&l, c->folder, "", 0, err) : add_meaning_files(&l, err);
+  for (int i = 0; status == NIBBLE_OK && i < c->file_count; i++) {
+    const char *path = c->files[i].path;
+    if (nb_strmap_add(&l.shards, path, strlen(path), i) == NB_STRMAP_NO_MEMORY)
+      status = nb_fail_memory(err, sizeof(nb_strmap_slot));
+  }
+  if (status == NIBBLE_OK)
+    status = side == NB_ARTIFACT ? add_folder(&l, c->folder, "", 0, err) : add_meaning_files(&l, err);
+  nb_strmap_free(&l.shards);
+  return status;
 }
 
 nibble_status nb_certificate_hashes(const nb_checkpoint *c, nb_side side, const nibble_verify_options *o,

@@ -25,9 +25,11 @@ inline const char kByteConfig[] =
         "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 256, "torch_dtype": "bfloat16"})";
 
 // Makes the model at `path`, which must not be there, and its text at `path`.txt.
-inline void MakeByteModel(const std::string &path) {
+inline void MakeByteModel(const std::string &path, int layers = 1) {
   TempFolder folder;
-  WriteFile(folder / "config.json", kByteConfig);
+  std::string config = kByteConfig, one = "\"num_hidden_layers\": 1";
+  config.replace(config.find(one), one.size(), "\"num_hidden_layers\": " + std::to_string(layers));
+  WriteFile(folder / "config.json", config);
   CommandResult r = Nibble("init --quiet --no-sync " + folder.path() + " " + path);
   if (r.code != 0) fprintf(stderr, "init: %s", r.err.c_str());
   WriteFile(path + "/tokenizer.json", ByteTokenizer());
