@@ -12,8 +12,11 @@
 
 /* ---- parsing ---------------------------------------------------------------------------------------------------- */
 
-/* cJSON copies a number into 64 bytes. */
-enum { MAX_PLAIN_DIGITS = 15, MAX_CJSON_NUMBER = 60 };
+enum {
+  MAX_PLAIN_DIGITS = 15,
+  MAX_CJSON_NUMBER = 60, /* cJSON copies a number into 64 bytes */
+  MAX_VALUES = 1 << 24,  /* of two bytes each in the text, of 80 and more in memory; a million tensors have half */
+};
 
 /* A number that its double does not print as it was written. */
 typedef struct spelling {
@@ -105,7 +108,7 @@ static nibble_status parse_scanned(const char *where, const char *text, size_t n
 
 nibble_status nb_json_parse(const char *where, const char *text, size_t n, cJSON **out, nibble_error *err) {
   spellings spelled = {0};
-  nb_json_scan scan = {.text = text, .length = n, .number = note_number, .ctx = &spelled};
+  nb_json_scan scan = {.text = text, .length = n, .most = MAX_VALUES, .number = note_number, .ctx = &spelled};
   nibble_status status = NIBBLE_OK;
   *out = NULL;
   if (!nb_json_scan_all(&scan))

@@ -127,6 +127,8 @@ static bool scan_container(nb_json_scan *s, char close) {
 }
 
 bool nb_json_scan_value(nb_json_scan *s) {
+  s->values++;
+  if (s->most > 0 && s->values > s->most) return fail(s, "too many values");
   switch (peek(s)) {
     case '{': return scan_container(s, '}');
     case '[': return scan_container(s, ']');

@@ -16,6 +16,8 @@ typedef struct nb_json_scan {
   size_t length, at; /* bytes; `at`: the next byte to look at */
   int depth;         /* containers that are open */
   const char *fault; /* NULL, or what is wrong at byte `at` */
+  size_t values;     /* passed, those inside containers, too */
+  size_t most;       /* values that the text may have; 0: any number */
 
   /* Called for each number, in the order of the text, if not NULL. */
   void (*number)(void *ctx, const char *text, size_t length);

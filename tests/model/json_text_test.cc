@@ -316,4 +316,16 @@ TEST(Json, StringsArePrintedAsUtf8WhateverTheyHold) {
   nb_buf_free(&buf);
 }
 
+// Two bytes of text would be 80 of memory each: refused before anything is built.
+TEST(Json, AFileHasSoManyValuesAtMost) {
+  std::string text = "[0";
+  for (int i = 1; i < 1 << 24; i++) text += ",0";
+  text += "]";
+  cJSON *json = nullptr;
+  nibble_error err = {};
+  EXPECT_EQ(nb_json_parse("f", text.data(), text.size(), &json, &err), NIBBLE_BAD_INPUT);
+  EXPECT_EQ(json, nullptr);
+  EXPECT_STREQ(err.message, "f: too many values at byte 33554431");
+}
+
 }  // namespace
