@@ -140,9 +140,10 @@ static const nb_format_row formats[NB_FORMAT_COUNT] = {
     [NB_FORMAT_GPTQ2] = {"gptq2", AFFINE, .bits = 2, .q8 = &nb_q8_gptq, .limits = LIMITS_OF_2_BITS},
     [NB_FORMAT_GPTQ3] = {"gptq3", AFFINE, .bits = 3, .limits = LIMITS_OF_2_BITS, .traded_limits = LIMITS_OF_3_BITS},
     [NB_FORMAT_GPTQ4] = {"gptq4", AFFINE, .bits = 4, .tiled = NB_TILED_GPTQ4, .q8 = &nb_q8_gptq,
-                         .footprint = "gptq-4bit-g128", .limits = {0.7, 0.65, 0.57}, .traded_limits = LIMITS_OF_4_BITS},
+                         .footprint = "gptq-4bit-g128", .limits = {0.7, 0.65, 0.57},
+                         .traded_limits = {0.33, 0.37, 0.66}},
     [NB_FORMAT_GPTQ8] = {"gptq8", AFFINE, .bits = 8, .tiled = NB_TILED_GPTQ8, .q8 = &nb_q8_gptq,
-                         .limits = LIMITS_OF_8_BITS},
+                         .limits = {0.004, 0.012, 0.95}},
 };
 
 const nb_format_row *nb_format_info(nb_format format) { return &formats[format]; }
