@@ -6,7 +6,7 @@
 
 enum { MAX_STEPS = 64, CACHE = NB_REGS }; /* keys and values in a cache: no register, but as alive as one */
 
-static unsigned bit(int reg) { return 1u << reg; }
+static unsigned bit(nb_reg reg) { return 1u << reg; }
 
 /* What a step reads, and what it writes whole. */
 static void effects(const nb_op *op, unsigned *reads, unsigned *writes) {

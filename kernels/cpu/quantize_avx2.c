@@ -233,8 +233,8 @@ __attribute__((always_inline)) static inline bool row_of(nb_dtype dtype, const c
   for (int64_t c = 0; c < cols; c += 16) {
     const char *at = c < whole ? src + (size_t)c * size : last;
     int8_t *to = c < whole ? codes + c : last_codes;
-    for (int h = 0; h < 2; h++) {
-      __m256 x = load_row(dtype, at + (size_t)h * 8 * size, &half);
+    for (size_t h = 0; h < 2; h++) {
+      __m256 x = load_row(dtype, at + h * 8 * size, &half);
       _mm_storel_epi64((__m128i *)(to + 8 * h), encode_row(x, half, scale, &a[h]));
     }
   }
