@@ -45,6 +45,7 @@ foreach(folder ${NIBBLE_FOLDERS})
   nibble_see(${folder} ${folders_so_far})
   nibble_objects(nb_${folder} ${folder} ${sources})
   list(APPEND NIBBLE_OBJECTS $<TARGET_OBJECTS:nb_${folder}>)
+  set(NIBBLE_OBJECTS_UP_TO_${folder} ${NIBBLE_OBJECTS})
   if(folder STREQUAL kernels)
     # The library's door to the CUDA module, which is made of the other objects of base/ and kernels/ itself.
     nibble_cuda_build(${PROJECT_SOURCE_DIR}/kernels/cuda/load.c)

@@ -21,10 +21,12 @@ function(nibble_isa list)
   if("avx2" IN_LIST NIBBLE_ISAS AND (NIBBLE_SANITIZE OR CMAKE_BUILD_TYPE STREQUAL "Debug"))
     set(quiet -Wno-conversion -Wno-sign-conversion)
   endif()
-  # What the fuzzer looks for is in the parsers; the sanitized suite runs these with all checks, which clang compiles for
-  # minutes.
+  # What the fuzzer looks for is in the parsers, and the tests of threads run the scalar kernels; the sanitized suite runs
+  # these with all checks, which clang compiles for minutes.
   if(NIBBLE_FUZZ)
     list(APPEND quiet -fno-sanitize=undefined)
+  elseif(NIBBLE_THREADS)
+    list(APPEND quiet -fno-sanitize=thread)
   endif()
   foreach(isa avx2 avx512 neon dotprod i8mm)
     set(files ${${list}})
