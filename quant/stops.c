@@ -6,14 +6,15 @@
 
 enum { MAX_STEPS = 64, CACHE = NB_REGS }; /* keys and values in a cache: no register, but as alive as one */
 
-static unsigned bit(nb_reg reg) { return 1u << reg; }
+static unsigned bit(int slot) { return 1u << slot; }
+static unsigned bit_of(nb_reg reg) { return bit((int)reg); }
 
 /* What a step reads, and what it writes whole. */
 static void effects(const nb_op *op, unsigned *reads, unsigned *writes) {
   unsigned kv = bit(NB_K) | bit(NB_V);
-  *reads = op->in | op->with ? bit(op->in) | bit(op->with) : 0;
-  *writes = op->flags & NB_ADDED ? 0 : bit(op->out);
-  if (op->flags & NB_ADDED) *reads |= bit(op->out);
+  *reads = op->in | op->with ? bit_of(op->in) | bit_of(op->with) : 0;
+  *writes = op->flags & NB_ADDED ? 0 : bit_of(op->out);
+  if (op->flags & NB_ADDED) *reads |= bit_of(op->out);
   switch (op->kind) {
     case NB_OP_SPLIT: *writes |= kv | bit(NB_Q); break;
     case NB_OP_CACHE:
@@ -52,7 +53,7 @@ static unsigned changed(const nb_program *p, int from, int to) {
     const nb_op *op = &p->steps[pc].op;
     unsigned reads, writes;
     effects(op, &reads, &writes);
-    all |= writes | bit(op->out) | (op->kind == NB_OP_CACHE && op->flags & NB_ROTATED ? bit(NB_Q) | bit(NB_K) : 0);
+    all |= writes | bit_of(op->out) | (op->kind == NB_OP_CACHE && op->flags & NB_ROTATED ? bit(NB_Q) | bit(NB_K) : 0);
   }
   return all & ~bit(NB_NO_REG);
 }

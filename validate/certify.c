@@ -76,7 +76,7 @@ static bool load_older(const nb_checkpoint *artifact, const char *path, cJSON **
 /* A certificate that went deeper and is of the same files stays: what it says is still so. */
 static bool is_outdone(const nibble_verification *v, const cJSON *certificate, const nb_checkpoint *artifact,
                        const nibble_verify_options *o) {
-  cJSON *before;
+  cJSON *before = NULL; /* of an artifact with faults nothing is loaded */
   nb_certified then = {0};
   nb_findings changes = {0};
   bool outdone = !v->fault_count && load_older(artifact, o->certificate, &before) &&
