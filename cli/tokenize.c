@@ -41,7 +41,7 @@ static const struct argp argp = {
     .args_doc = "MODEL",
     .doc =
         "Prints the token ids of a text, the same as Hugging Face's tokenizers gives, or the text of token ids. MODEL "
-        "may be a tokenizer.json.\v"
+        "may be a tokenizer's file alone: tokenizer.json, tekken.json, a .tiktoken.\v"
         "Example: echo 'Hello, world' | nibble tokenize ./SmolLM2-135M-Instruct",
 };
 

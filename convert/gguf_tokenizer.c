@@ -9,6 +9,7 @@
 #include "convert/gguf_pretokenizers.h"
 #include "convert/tokenizer_open.h"
 #include "model/json.h"
+#include "tokenizer/readers/parts.h"
 
 typedef struct reader {
   const nb_gguf *gguf;
@@ -173,8 +174,6 @@ static nibble_status check_named(const reader *r) {
   return NIBBLE_OK;
 }
 
-static cJSON *text_or_null(const char *text) { return text ? cJSON_CreateString(text) : cJSON_CreateNull(); }
-
 static const char *text_of(const reader *r, int32_t id) {
   return id < 0 ? NULL : nb_vocab_text(&r->spec->vocab, id).data;
 }
@@ -184,19 +183,9 @@ static cJSON *added_tokens(const reader *r) {
   for (int32_t id = 0; id < r->spec->vocab.count && list; id++) {
     int type = nb_vocab_type(&r->spec->vocab, id);
     if (!is_added(type)) continue;
-    list = nb_json_push(list, nb_json_make("id:i content:s single_word:b lstrip:b rstrip:b normalized:b special:b", id,
-                                           text_of(r, id), false, false, false, false, is_special(type)));
+    list = nb_json_push(list, nb_part_added((nb_part_token){id, text_of(r, id), false, is_special(type)}));
   }
   return list;
-}
-
-static cJSON *replace_step(const char *what, const char *by) {
-  return nb_json_make("type:s pattern:o content:s", "Replace", nb_json_make("String:s", what), by);
-}
-
-static cJSON *byte_level(bool add_prefix_space, bool use_regex) {
-  return nb_json_make("type:s add_prefix_space:b trim_offsets:b use_regex:b", "ByteLevel", add_prefix_space, true,
-                      use_regex);
 }
 
 /* SentencePiece with add_dummy_prefix puts a space before the text and writes every space as U+2581. */
@@ -204,8 +193,8 @@ static cJSON *normalizer(const reader *r) {
   if (r->words) return r->words->nfc ? nb_json_make("type:s", "NFC") : cJSON_CreateNull();
   cJSON *steps = cJSON_CreateArray();
   if (r->add_space_prefix) steps = nb_json_push(steps, nb_json_make("type:s prepend:s", "Prepend", "\u2581"));
-  steps = nb_json_push(steps, replace_step(" ", "\u2581"));
-  return nb_json_make("type:s normalizers:o", "Sequence", steps);
+  steps = nb_json_push(steps, nb_part_replace(" ", "\u2581"));
+  return nb_part_sequence("normalizers", steps);
 }
 
 static cJSON *pre_tokenizer(const reader *r) {
@@ -213,59 +202,29 @@ static cJSON *pre_tokenizer(const reader *r) {
   cJSON *steps = cJSON_CreateArray();
   if (r->words->digits) steps = nb_json_push(steps, nb_json_make("type:s individual_digits:b", "Digits", true));
   for (int i = 0; i < NB_MAX_SPLITS && r->words->splits[i]; i++)
-    steps = nb_json_push(steps, nb_json_make("type:s pattern:o behavior:s invert:b", "Split",
-                                             nb_json_make("Regex:s", r->words->splits[i]), "Isolated", false));
-  return nb_json_make("type:s pretokenizers:o", "Sequence", nb_json_push(steps, byte_level(false, r->words->gpt2)));
-}
-
-static cJSON *special_piece(const reader *r, int32_t id, int type_id) {
-  return nb_json_make("SpecialToken:o", nb_json_make("id:s type_id:i", text_of(r, id), type_id));
-}
-
-/* One text or two, "A" and "B", each between the special tokens. */
-static cJSON *template(const reader *r, int texts) {
-  static const char *const names[] = {"A", "B"};
-  cJSON *pieces = cJSON_CreateArray();
-  for (int i = 0; i < texts; i++) {
-    if (r->add_bos) pieces = nb_json_push(pieces, special_piece(r, r->bos, i));
-    pieces = nb_json_push(pieces, nb_json_make("Sequence:o", nb_json_make("id:s type_id:i", names[i], i)));
-    if (r->add_eos) pieces = nb_json_push(pieces, special_piece(r, r->eos, i));
-  }
-  return pieces;
-}
-
-static cJSON *special_token(const reader *r, int32_t id) {
-  const char *text = text_of(r, id);
-  return nb_json_make("id:s ids:o tokens:o", text, nb_json_push(cJSON_CreateArray(), cJSON_CreateNumber(id)),
-                      nb_json_push(cJSON_CreateArray(), cJSON_CreateString(text)));
+    steps = nb_json_push(steps, nb_part_split(r->words->splits[i]));
+  return nb_part_sequence("pretokenizers", nb_json_push(steps, nb_part_byte_level(false, true, r->words->gpt2)));
 }
 
 static cJSON *post_processor(const reader *r) {
-  cJSON *specials = cJSON_CreateObject();
-  if (r->add_bos) specials = nb_json_put_in(specials, text_of(r, r->bos), special_token(r, r->bos));
-  if (r->add_eos && !(r->add_bos && r->bos == r->eos))
-    specials = nb_json_put_in(specials, text_of(r, r->eos), special_token(r, r->eos));
-  return nb_json_make("type:s single:o pair:o special_tokens:o", "TemplateProcessing", template(r, 1), template(r, 2),
-                      specials);
+  nb_part_token bos = {.id = r->bos, .text = text_of(r, r->bos)}, eos = {.id = r->eos, .text = text_of(r, r->eos)};
+  return nb_part_template(r->add_bos ? &bos : NULL, r->add_eos ? &eos : NULL);
 }
 
 static cJSON *decoder(const reader *r) {
-  if (r->words) return byte_level(true, true);
-  cJSON *steps = nb_json_push(cJSON_CreateArray(), replace_step("\u2581", " "));
+  if (r->words) return nb_part_byte_level(true, true, true);
+  cJSON *steps = nb_json_push(cJSON_CreateArray(), nb_part_replace("\u2581", " "));
   steps = nb_json_push(steps, nb_json_make("type:s", "ByteFallback"));
   steps = nb_json_push(steps, nb_json_make("type:s", "Fuse"));
-  if (r->add_space_prefix)
-    steps = nb_json_push(steps, nb_json_make("type:s content:s start:i stop:i", "Strip", " ", 1, 0));
-  return nb_json_make("type:s decoders:o", "Sequence", steps);
+  if (r->add_space_prefix) steps = nb_json_push(steps, nb_part_strip_first(" "));
+  return nb_part_sequence("decoders", steps);
 }
 
 static cJSON *model(const reader *r) {
-  bool bytes = r->words != NULL; /* then every byte has a token, and none is unknown */
-  return nb_json_make(
-      "type:s dropout:z unk_token:o continuing_subword_prefix:o end_of_word_suffix:o fuse_unk:b "
-      "byte_fallback:b ignore_merges:b",
-      "BPE", text_or_null(bytes ? NULL : text_of(r, r->unknown)), text_or_null(bytes ? "" : NULL),
-      text_or_null(bytes ? "" : NULL), !bytes, !bytes, bytes && r->words->ignore_merges);
+  if (r->words) /* every byte has a token, and none is unknown */
+    return nb_part_bpe_model(&(nb_part_bpe){.prefix = "", .suffix = "", .ignore_merges = r->words->ignore_merges});
+  return nb_part_bpe_model(
+      &(nb_part_bpe){.unk_token = text_of(r, r->unknown), .fuse_unk = true, .byte_fallback = true});
 }
 
 nibble_status nb_gguf_tokenizer(const nb_gguf *gguf, nb_tokenizer_spec *out, nibble_error *err) {
@@ -278,11 +237,13 @@ nibble_status nb_gguf_tokenizer(const nb_gguf *gguf, nb_tokenizer_spec *out, nib
   if (status == NIBBLE_OK) status = read_merges(&r);
   if (status == NIBBLE_OK) status = check_named(&r);
   if (status != NIBBLE_OK) return status;
-  out->parts = nb_json_make(
-      "version:s truncation:z padding:z added_tokens:o normalizer:o pre_tokenizer:o "
-      "post_processor:o decoder:o model:o",
-      "1.0", added_tokens(&r), normalizer(&r), pre_tokenizer(&r), post_processor(&r), decoder(&r), model(&r));
-  return out->parts ? NIBBLE_OK : nb_fail_memory(err, sizeof *out->parts);
+  nb_parts parts = {.added = added_tokens(&r),
+                    .normalizer = normalizer(&r),
+                    .pre_tokenizer = pre_tokenizer(&r),
+                    .post_processor = post_processor(&r),
+                    .decoder = decoder(&r),
+                    .model = model(&r)};
+  return nb_parts_finish(parts, out, err);
 }
 
 nibble_status nb_gguf_tokenizer_json(const nb_checkpoint *c, nb_buf *out, nibble_error *err) {

@@ -3,9 +3,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/stage.h"
 #include "base/str.h"
+#include "tokenizer/readers/readers.h"
+
+static bool is_folder(const char *path) {
+  struct stat info;
+  return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
 
 static nibble_status load_from(const char *folder, nb_tokenizer **out, nibble_error *err) {
   char *path = nb_path_join(folder, "tokenizer.json");
@@ -27,8 +34,14 @@ nibble_status nb_tokenizer_of(const nb_checkpoint *checkpoint, nb_tokenizer **ou
 
 nibble_status nb_tokenizer_open(const char *path, nb_tokenizer **out, nibble_error *err) {
   *out = NULL;
-  if (nb_ends_with(path, ".json")) return nb_tokenizer_load(path, out, err);
   nibble_status status;
+  if (!is_folder(path) && nb_tokenizer_kind_of(path)) {
+    nb_tokenizer_spec spec;
+    status = nb_tokenizer_spec_load(path, &spec, err);
+    if (status == NIBBLE_OK) status = nb_tokenizer_make(path, &spec, out, err);
+    nb_tokenizer_spec_free(&spec);
+    return status;
+  }
   if (nb_ends_with(path, ".gguf")) {
     nb_checkpoint checkpoint;
     status = nb_checkpoint_open(path, &checkpoint, err);
@@ -37,8 +50,7 @@ nibble_status nb_tokenizer_open(const char *path, nb_tokenizer **out, nibble_err
     nb_checkpoint_close(&checkpoint);
     return status;
   }
-  struct stat info;
-  if (stat(path, &info) != 0 || S_ISDIR(info.st_mode)) return load_from(path, out, err);
+  if (is_folder(path) || access(path, F_OK) != 0) return load_from(path, out, err);
   const char *slash = strrchr(path, '/');
   char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
   if (!folder) return nb_fail_memory(err, strlen(path));

@@ -9,7 +9,7 @@
 /* SentencePiece's longest piece by default is 16 characters; the limit keeps the search for merges linear. */
 enum { MAX_PIECE = 1024 };
 
-static nibble_status append(nb_merges *m, nb_merge merge, nibble_error *err) {
+nibble_status nb_merges_append(nb_merges *m, nb_merge merge, nibble_error *err) {
   nb_merge *grown = nb_grow(m->list, &m->capacity, m->count + 1, sizeof *grown);
   if (!grown) return nb_fail_memory(err, m->count * sizeof *grown);
   m->list = grown;
@@ -29,7 +29,7 @@ nibble_status nb_merges_add(nb_merges *m, const nb_vocab *vocab, nb_str left, nb
   if (m->whole.failed) return nb_fail_memory(err, left.length + right.length);
   merge.whole = nb_vocab_id(vocab, m->whole.data, m->whole.length);
   *known = merge.whole >= 0;
-  return *known ? append(m, merge, err) : NIBBLE_OK;
+  return *known ? nb_merges_append(m, merge, err) : NIBBLE_OK;
 }
 
 /* --- merges from scores --- */
@@ -92,7 +92,7 @@ nibble_status nb_merges_from_scores(nb_merges *m, const nb_vocab *vocab, const c
   cut *list = (cut *)cuts.data;
   size_t count = cuts.length / sizeof *list;
   if (count > 0) qsort(list, count, sizeof *list, compare);
-  for (size_t i = 0; i < count && status == NIBBLE_OK; i++) status = append(m, list[i].merge, err);
+  for (size_t i = 0; i < count && status == NIBBLE_OK; i++) status = nb_merges_append(m, list[i].merge, err);
   nb_buf_free(&cuts);
   return status;
 }

@@ -17,6 +17,9 @@ typedef struct nb_merges {
   nb_buf whole; /* scratch of nb_merges_add */
 } nb_merges;
 
+/* Adds a merge whose three tokens are known. */
+nibble_status nb_merges_append(nb_merges *merges, nb_merge merge, nibble_error *err);
+
 /* Adds the merge of two tokens, given by their texts. False, with *err alone, if one of the three is no token. */
 nibble_status nb_merges_add(nb_merges *merges, const nb_vocab *vocab, nb_str left, nb_str right, bool *known,
                             nibble_error *err);

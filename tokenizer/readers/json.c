@@ -8,6 +8,7 @@
 #include "base/utf8.h"
 #include "model/json.h"
 #include "tokenizer/model.h"
+#include "tokenizer/readers/readers.h"
 #include "tokenizer/spec.h"
 
 typedef struct span {
@@ -189,6 +190,12 @@ static nibble_status read_vocab(reader *r, span table, nb_vocab *vocab) {
     out += length;
   } while (take(r, ','));
   return take(r, '}') && r->at == r->n ? NIBBLE_OK : bad(r, "model.vocab is not valid JSON");
+}
+
+nibble_status nb_vocab_read_json(const char *where, nb_str text, nb_vocab *vocab, nibble_error *err) {
+  reader r = {.where = where, .text = text.data, .n = text.length, .err = err};
+  r.at = nb_utf8_valid(text.data, text.length);
+  return r.at < r.n ? bad(&r, "not UTF-8") : read_vocab(&r, (span){0, text.length}, vocab);
 }
 
 static nibble_status add_merge(reader *r, nb_tokenizer_spec *spec, nb_str left, nb_str right) {

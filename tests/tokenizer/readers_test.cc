@@ -1,0 +1,194 @@
+// The files that tokenizers come in beside tokenizer.json: ids against the libraries' (tests/golden/tokenizer_files,
+// made by scripts/golden/make_tokenizer_files.py), and files that are damaged.
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/support.h"
+
+extern "C" {
+#include <cjson/cJSON.h>
+
+#include "convert/tokenizer_open.h"
+#include "runner/text.h"
+#include "tokenizer/readers/readers.h"
+}
+
+namespace {
+
+struct CloseTokenizer {
+  void operator()(nb_tokenizer *t) const { nb_tokenizer_close(t); }
+};
+using Tokenizer = std::unique_ptr<nb_tokenizer, CloseTokenizer>;
+
+struct DeleteJson {
+  void operator()(cJSON *json) const { cJSON_Delete(json); }
+};
+using Json = std::unique_ptr<cJSON, DeleteJson>;
+
+const cJSON *Get(const cJSON *json, const char *key) { return cJSON_GetObjectItemCaseSensitive(json, key); }
+
+std::string ReadText(const std::string &path) {
+  nb_buf text = {};
+  nibble_error err;
+  EXPECT_EQ(nb_text_read(path.c_str(), &text, &err), NIBBLE_OK) << err.message;
+  std::string out(text.data ? text.data : "", text.length);
+  nb_buf_free(&text);
+  return out;
+}
+
+std::vector<std::string> Lines(const std::string &text) {
+  std::vector<std::string> lines;
+  size_t begin = 0;
+  for (size_t end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1)
+    lines.push_back(text.substr(begin, end - begin));
+  lines.push_back(text.substr(begin));
+  return lines;
+}
+
+Tokenizer Open(const std::string &path) {
+  nb_tokenizer *t = nullptr;
+  nibble_error err;
+  EXPECT_EQ(nb_tokenizer_open(path.c_str(), &t, &err), NIBBLE_OK) << err.message;
+  return Tokenizer(t);
+}
+
+std::vector<int32_t> Encode(const Tokenizer &t, const std::string &text) {
+  nb_ids ids = {};
+  nibble_error err;
+  EXPECT_EQ(nb_tokenizer_encode(t.get(), text.data(), text.size(), NB_ADD_SPECIAL, &ids, &err), NIBBLE_OK)
+      << err.message;
+  std::vector<int32_t> out(ids.data, ids.data + ids.length);
+  nb_ids_free(&ids);
+  return out;
+}
+
+std::vector<int32_t> Ids(const cJSON *list) {
+  std::vector<int32_t> ids;
+  for (const cJSON *id = list->child; id; id = id->next) ids.push_back(id->valueint);
+  return ids;
+}
+
+std::string Show(const std::vector<int32_t> &ids) {
+  std::string out;
+  for (int32_t id : ids) out += std::to_string(id) + " ";
+  return out;
+}
+
+TEST(TokenizerFiles, GiveTheReferencesIds) {
+  std::string folder = Golden("tokenizer_files");
+  std::string text = ReadText(folder + "/expected.json.gz");
+  Json root(cJSON_ParseWithLength(text.data(), text.size()));
+  ASSERT_TRUE(root);
+  std::vector<std::string> lines = Lines(ReadFile(Golden("tokenizer/hard.txt")));
+  int cases = 0;
+  for (const cJSON *c = Get(root.get(), "cases")->child; c; c = c->next, cases++) {
+    SCOPED_TRACE(Get(c, "name")->valuestring);
+    Tokenizer t = Open(folder + "/" + Get(c, "path")->valuestring);
+    ASSERT_TRUE(t);
+    const cJSON *ids = Get(c, "ids")->child;
+    for (size_t i = 0; i < lines.size(); i++, ids = ids->next) {
+      ASSERT_TRUE(ids);
+      ASSERT_EQ(Show(Encode(t, lines[i])), Show(Ids(ids))) << "line " << i + 1 << ": " << lines[i];
+    }
+    EXPECT_FALSE(ids);
+  }
+  EXPECT_GE(cases, 8);
+}
+
+// ---- damaged files -------------------------------------------------------------------------------------------------
+
+// What reading a file of this name and text says.
+std::string Refusal(const std::string &name, const std::string &text, const std::string &beside = "") {
+  const nb_tokenizer_kind *kind = nb_tokenizer_kind_of(name.c_str());
+  if (!kind) return "no kind";
+  nb_tokenizer_file file = {};
+  file.path = file.name = name.c_str();
+  file.text = {text.data(), text.size()};
+  file.beside_path = kind->beside;
+  file.beside = {beside.data(), beside.size()};
+  nb_tokenizer_spec spec = {};
+  nibble_error err = {};
+  nb_tokenizer *t = nullptr;
+  nibble_status status = kind->read(&file, &spec, &err);
+  if (status == NIBBLE_OK) status = nb_tokenizer_make(name.c_str(), &spec, &t, &err);
+  nb_tokenizer_close(t);
+  nb_tokenizer_spec_free(&spec);
+  if (status == NIBBLE_OK) return "opened";
+  EXPECT_EQ(status, NIBBLE_BAD_INPUT) << err.message;
+  return err.message;
+}
+
+struct Damage {
+  std::string name, text, beside, message;
+};
+
+void ExpectRefusals(const std::vector<Damage> &damages) {
+  for (const Damage &d : damages) EXPECT_EQ(Refusal(d.name, d.text, d.beside), d.message) << d.text.substr(0, 200);
+}
+
+TEST(TokenizerFiles, TiktokenWithDamageIsRefusedByName) {
+  const std::string f = "qwen.tiktoken";
+  ExpectRefusals({
+      {f, "IQ== 0\nIg== 1\r\n\n", "", "opened"},
+      {f, "", "", f + ": it holds no token"},
+      {f, "IQ==\n", "", f + ": line 1 is not a token in base64, a space and its rank"},
+      {f, "IQ== 0\nIQ=! 1\n", "", f + ": token 2, 'IQ=!', is not base64"},
+      {f, "IQ= 0\n", "", f + ": token 1, 'IQ=', is not base64"},
+      {f, "IR== 0\n", "", f + ": token 1, 'IR==', is not base64"},
+      {f, "I=== 0\n", "", f + ": token 1, 'I===', is not base64"},
+      {f, "IQ== x\n", "", f + ": line 1: the rank 'x' is no whole number below 2097152"},
+      {f, "IQ== -1\n", "", f + ": line 1: the rank '-1' is no whole number below 2097152"},
+      {f, "IQ== 99999999999\n", "", f + ": line 1: the rank '99999999999' is no whole number below 2097152"},
+      {f, "IQ== 2097152\n", "", f + ": line 1: the rank '2097152' is no whole number below 2097152"},
+      {f, "IQ== 0\nIg== 0\n", "", f + ": two tokens have the id 0, the second is '\"'"},
+      {f, "IQ== 0\nIQ== 1\n", "", f + ": the token '!' is there twice"},
+      {f, "IQ== 0\nIg== 2\n", "", f + ": no token has the rank 1"},
+      {f, std::string(4096, 'A') + " 0\n", "", f + ": token 1 has more than 1024 bytes"},
+      {f, std::string(1368, 'A') + " 0\n", "", f + ": token 1 has more than 1024 bytes"},
+      {"other.tiktoken", "IQ== 0\n", "",
+       "other.tiktoken: no tiktoken encoding has this name, so its pattern is not known"},
+  });
+}
+
+TEST(TokenizerFiles, TekkenWithDamageIsRefusedByName) {
+  const std::string f = "tekken.json", config = R"({"config": {"pattern": "a+", "default_num_special_tokens": 2},)";
+  const std::string specials = R"("special_tokens": [{"rank": 0, "token_str": "<s>"}], )";
+  const std::string token = R"({"rank": 0, "token_bytes": "IQ==", "token_str": "\u0000"})";
+  auto vocab = [&](const std::string &list) { return config + specials + "\"vocab\": " + list + "}"; };
+  ExpectRefusals({
+      {f, vocab("[" + token + "]"), "", "opened"},
+      {f, vocab("[]"), "", f + ": it holds no token"},
+      {f, vocab("{}"), "", f + ": \"vocab\" is not a list of tokens, at its byte 1"},
+      {f, vocab("[" + token + "," + token + "]"), "", f + ": the token '!' is there twice"},
+      {f, vocab("[{\"rank\": 0}]"), "", f + ": \"vocab\" is not a list of tokens, at its byte 12"},
+      {f, vocab("[{\"token_bytes\": \"IQ\"}]"), "", f + ": token 0, 'IQ', is not base64"},
+      {f, vocab("[" + token).substr(0, 150), "", f + ": it is no JSON object with a \"vocab\""},
+      {f, "[]", "", f + ": it is no JSON object with a \"vocab\""},
+      {f, R"({"config": {}, "vocab": []})", "", f + ": config.pattern is missing"},
+      {f, R"({"config": {"pattern": "(a"}, "special_tokens": [], "vocab": [)" + token + "]}", "",
+       f + ": the pattern '(a' has a ( too many, which nibble does not know"},
+      {f, config + R"("special_tokens": [{"rank": 1, "token_str": "a"}], "vocab": []})", "",
+       f + ": \"rank\" must be a whole number from 0 to 0"},
+  });
+}
+
+TEST(TokenizerFiles, VocabJsonWithDamageIsRefusedByName) {
+  const std::string f = "vocab.json", vocab = R"({"a": 0, "b": 1, "ab": 2})";
+  ExpectRefusals({
+      {f, vocab, "#version: 0.2\na b\n", "opened"},
+      {f, vocab, "a b\r\n", "opened"},
+      {f, vocab, "a  b\n", "merges.txt: line 1 is not two tokens with a space between"},
+      {f, vocab, "a b\n\n", "merges.txt: line 2 is not two tokens with a space between"},
+      {f, vocab, "a c\n", "merges.txt: line 1, 'a c', names a token that is not in vocab.json"},
+      {f, R"({"a": 0, "b": 0})", "", f + ": two tokens have the id 0, the second is 'b'"},
+      {f, R"({"a": 0, "a": 1})", "", f + ": the token 'a' is there twice"},
+      {f, R"({"a": 99999999})", "", f + ": a token's id is larger than any vocabulary at byte 13"},
+      {f, R"({"a": 0)", "", f + ": model.vocab is not valid JSON at byte 7"},
+      {f, "\xff", "", f + ": not UTF-8 at byte 0"},
+  });
+}
+
+}  // namespace

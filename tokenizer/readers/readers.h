@@ -1,0 +1,59 @@
+/* The files that a tokenizer is stored in. Each kind is a row of the table in readers.c: the names that such files
+ * bear, and a function that makes the specification (tokenizer/spec.h) which transformers converts the file into, so
+ * that ids are the same.
+ *
+ *   name ──► nb_tokenizer_file_kind ──► the row's read ──► nb_tokenizer_spec
+ *
+ * Sizes are bounded: a file has at most 256 MiB, its tokens NB_MAX_ID ids, each token NB_TOKEN_MAX bytes. */
+#ifndef NB_TOKENIZER_READERS_READERS_H
+#define NB_TOKENIZER_READERS_READERS_H
+
+#include "tokenizer/spec.h"
+
+enum { NB_TOKEN_MAX = 1024 }; /* bytes of a token whose merges are searched; keeps the search linear in the file */
+
+/* A file, and the one beside it that some kinds need. */
+typedef struct nb_tokenizer_file {
+  const char *path, *name; /* for messages; its last part, which some kinds go by */
+  nb_str text;
+  const char *beside_path; /* NULL: the kind needs none */
+  nb_str beside;
+} nb_tokenizer_file;
+
+typedef struct nb_tokenizer_kind {
+  const char *names;  /* patterns of names, parted by spaces */
+  const char *beside; /* the name of the file beside it that the kind needs; NULL: none */
+  nibble_status (*read)(const nb_tokenizer_file *file, nb_tokenizer_spec *out, nibble_error *err);
+} nb_tokenizer_kind;
+
+/* The kind of a file with this name, whatever folder stands before it; NULL if no kind has such names. */
+const nb_tokenizer_kind *nb_tokenizer_kind_of(const char *path);
+
+/* Reads the file at `path`, whose name must be some kind's. *out needs nb_tokenizer_spec_free, also after a failure. */
+nibble_status nb_tokenizer_spec_load(const char *path, nb_tokenizer_spec *out, nibble_error *err);
+
+/* True if the last part of a path matches one of some patterns (fnmatch's), which spaces part. */
+bool nb_tokenizer_name_is(const char *name, const char *patterns);
+
+/* Takes the first line of *text, without the end that it has (LF, or CR and LF). */
+nb_str nb_take_line(nb_str *text);
+
+/* --- the kinds; each fills *out, which is zero --- */
+
+/* vocab.json and merges.txt: GPT-2's. */
+nibble_status nb_read_vocab_json(const nb_tokenizer_file *file, nb_tokenizer_spec *out, nibble_error *err);
+
+/* The object of tokens and ids alone. */
+nibble_status nb_vocab_read_json(const char *where, nb_str text, nb_vocab *vocab, nibble_error *err);
+
+/* tokenizer.json. */
+nibble_status nb_read_tokenizer_json(const nb_tokenizer_file *file, nb_tokenizer_spec *out, nibble_error *err);
+
+/* OpenAI's tiktoken: lines of a token in base64 and its rank. The file's name says which pattern cuts the text. */
+nibble_status nb_read_tiktoken(const nb_tokenizer_file *file, nb_tokenizer_spec *out, nibble_error *err);
+bool nb_tiktoken_is(nb_str text); /* whether a file begins as one of them */
+
+/* Mistral's tekken.json: the same in JSON, with the pattern. */
+nibble_status nb_read_tekken(const nb_tokenizer_file *file, nb_tokenizer_spec *out, nibble_error *err);
+
+#endif
