@@ -256,17 +256,27 @@ static void put_number(nb_buf *buf, const cJSON *number) {
   }
 }
 
-bool nb_json_add_float(cJSON *object, const char *key, double value) {
-  char text[40];
+static void format_float(char text[40], double value) {
   if (isnan(value))
-    snprintf(text, sizeof text, "NaN");
+    snprintf(text, 40, "NaN");
   else if (isinf(value))
-    snprintf(text, sizeof text, "%sInfinity", value < 0 ? "-" : "");
+    snprintf(text, 40, "%sInfinity", value < 0 ? "-" : "");
   else if (value == floor(value) && fabs(value) < 1e16)
-    snprintf(text, sizeof text, "%.1f", value);
+    snprintf(text, 40, "%.1f", value);
   else
     format_number(text, value);
+}
+
+bool nb_json_add_float(cJSON *object, const char *key, double value) {
+  char text[40];
+  format_float(text, value);
   return cJSON_AddRawToObject(object, key, text) != NULL;
+}
+
+void nb_json_put_float(nb_buf *buf, double value) {
+  char text[40];
+  format_float(text, value);
+  nb_buf_puts(buf, text);
 }
 
 static void put_line(nb_buf *buf, const nb_json_layout *layout, int level) {

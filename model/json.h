@@ -61,6 +61,9 @@ nibble_status nb_json_save_in(const nb_folder *folder, const char *name, const c
  * printing only. False without memory. */
 bool nb_json_add_float(cJSON *object, const char *key, double value);
 
+/* Appends a number in that form. */
+void nb_json_put_float(nb_buf *buf, double value);
+
 /* Makes an object. `members` lists its keys, each with a letter that says what its argument is:
  *   s const char *    b bool    i int    z none: null    o cJSON *, which the object takes over
  *   nb_json_make("type:s pattern:o invert:b", "Split", nb_json_make("Regex:s", regex), false)

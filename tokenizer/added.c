@@ -258,9 +258,8 @@ nibble_status nb_added_cut(const nb_added *added, bool normalized, nb_str text, 
   for (size_t i = 0; s->count > 0 && i < n && status == NIBBLE_OK;) {
     uint64_t work = 0;
     const token *t = match(s, text.data + i, n - i, &work);
-    if (work > budget->work)
+    if (!nb_budget_pay(budget, work))
       return nb_fail(err, NIBBLE_BAD_INPUT, "the tokenizer's added tokens cost too much on this text");
-    budget->work -= work;
     if (!t) {
       i++;
       continue;

@@ -31,11 +31,11 @@ typedef struct bpe {
   const nb_vocab *vocab;
   pair *pairs; /* hash table, at most half full; NULL: no merges */
   size_t capacity;
-  uint64_t seed;                   /* of the hash table: nobody can prepare a file that makes it slow */
-  int32_t byte_ids[256];           /* id of a byte's character; -1: none */
-  int32_t fallback_ids[256];       /* id of "<0xHH>"; -1: none */
-  char *unknown, *prefix, *suffix; /* unk_token, NULL: none; continuing_subword_prefix, end_of_word_suffix, "": none */
-  int32_t unknown_id;              /* -1: not in the vocabulary */
+  uint64_t seed;             /* of the hash table: nobody can prepare a file that makes it slow */
+  int32_t byte_ids[256];     /* id of a byte's character; -1: none */
+  int32_t fallback_ids[256]; /* id of "<0xHH>"; -1: none */
+  nb_unknown unknown;
+  char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix; "": none */
   bool fuse_unknown, byte_fallback, ignore_merges;
 
   nb_buf chars; /* scratch, as what follows */
@@ -79,16 +79,6 @@ static nibble_status index_merges(const char *where, bpe *b, const nb_merges *me
   return NIBBLE_OK;
 }
 
-/* Copies the string under `key`; *out is NULL where it is absent. */
-static nibble_status read_string(const char *where, const cJSON *model, const char *key, char **out,
-                                 nibble_error *err) {
-  const char *text = NULL;
-  nibble_status status = nb_json_string(where, model, key, &text, err);
-  if (status != NIBBLE_OK || !text) return status;
-  *out = strdup(text);
-  return *out ? NIBBLE_OK : nb_fail_memory(err, strlen(text));
-}
-
 static nibble_status read_settings(const char *where, const cJSON *model, bpe *b, nibble_error *err) {
   double dropout = 0;
   nibble_status status = nb_json_double(where, model, "dropout", &dropout, err);
@@ -97,9 +87,9 @@ static nibble_status read_settings(const char *where, const cJSON *model, bpe *b
   if (status == NIBBLE_OK) status = nb_json_bool(where, model, "fuse_unk", &b->fuse_unknown, err);
   if (status == NIBBLE_OK) status = nb_json_bool(where, model, "byte_fallback", &b->byte_fallback, err);
   if (status == NIBBLE_OK) status = nb_json_bool(where, model, "ignore_merges", &b->ignore_merges, err);
-  if (status == NIBBLE_OK) status = read_string(where, model, "unk_token", &b->unknown, err);
-  if (status == NIBBLE_OK) status = read_string(where, model, "continuing_subword_prefix", &b->prefix, err);
-  if (status == NIBBLE_OK) status = read_string(where, model, "end_of_word_suffix", &b->suffix, err);
+  if (status == NIBBLE_OK) status = nb_unknown_read(where, model, b->vocab, &b->unknown, err);
+  if (status == NIBBLE_OK) status = nb_token_model_string(where, model, "continuing_subword_prefix", &b->prefix, err);
+  if (status == NIBBLE_OK) status = nb_token_model_string(where, model, "end_of_word_suffix", &b->suffix, err);
   if (status == NIBBLE_OK && !b->prefix && !(b->prefix = strdup(""))) return nb_fail_memory(err, 1);
   if (status == NIBBLE_OK && !b->suffix && !(b->suffix = strdup(""))) return nb_fail_memory(err, 1);
   return status;
@@ -120,14 +110,13 @@ static nibble_status open_bpe(const char *where, const nb_tokenizer_spec *spec, 
     snprintf(name, sizeof name, "<0x%02X>", byte);
     b->fallback_ids[byte] = nb_vocab_id(vocab, name, 6);
   }
-  b->unknown_id = b->unknown ? nb_vocab_id(vocab, b->unknown, strlen(b->unknown)) : -1;
   return NIBBLE_OK;
 }
 
 static void close_bpe(void *model) {
   bpe *b = model;
   free(b->pairs);
-  free(b->unknown);
+  free(b->unknown.text);
   free(b->prefix);
   free(b->suffix);
   nb_buf_free(&b->chars);
@@ -157,11 +146,9 @@ static nibble_status unknown_char(speller *s, nb_str text) {
       return NIBBLE_OK;
     }
   }
-  if (!b->unknown) return NIBBLE_OK; /* dropped, as the reference does */
-  if (b->unknown_id < 0)
-    return nb_fail(s->err, NIBBLE_BAD_INPUT, "the text has a character without a token, and unk_token '%s' is no token",
-                   b->unknown);
-  if (s->pending && !b->fuse_unknown) put(s->ids, b->unknown_id);
+  if (!b->unknown.text) return NIBBLE_OK; /* dropped, as the reference does */
+  if (b->unknown.id < 0) return nb_unknown_refuse(&b->unknown, s->err);
+  if (s->pending && !b->fuse_unknown) put(s->ids, b->unknown.id);
   s->pending = true;
   return NIBBLE_OK;
 }
@@ -180,7 +167,7 @@ static nibble_status spell_char(speller *s, nb_str text, bool first, bool last) 
   }
   int32_t id = nb_vocab_id(b->vocab, text.data, text.length);
   if (id < 0) return unknown_char(s, text);
-  if (s->pending) put(s->ids, b->unknown_id);
+  if (s->pending) put(s->ids, b->unknown.id);
   s->pending = false;
   put(s->ids, id);
   return NIBBLE_OK;
@@ -207,7 +194,7 @@ static nibble_status spell(bpe *b, const nb_word *word, nb_ids *ids, nibble_erro
     }
     status = spell_char(&s, text, i == 0, i + length == word->n);
   }
-  if (s.pending) put(ids, b->unknown_id);
+  if (s.pending) put(ids, b->unknown.id);
   return status;
 }
 
@@ -322,7 +309,8 @@ static nibble_status find_word(bpe *b, const nb_word *word, int32_t *id, nibble_
   return NIBBLE_OK;
 }
 
-static nibble_status encode_bpe(void *model, const nb_word *word, nb_ids *ids, nibble_error *err) {
+static nibble_status encode_bpe(void *model, const nb_word *word, nb_ids *ids, nb_budget *budget, nibble_error *err) {
+  (void)budget; /* n log n needs no bound */
   bpe *b = model;
   int32_t id = -1;
   nibble_status status = b->ignore_merges ? find_word(b, word, &id, err) : NIBBLE_OK;
@@ -338,4 +326,4 @@ static nibble_status encode_bpe(void *model, const nb_word *word, nb_ids *ids, n
 }
 
 const nb_token_model_kind nb_bpe = {
-    .type = "BPE", .has_merges = true, .open = open_bpe, .encode = encode_bpe, .close = close_bpe};
+    .type = "BPE", .has_merges = true, .reads_raw = true, .open = open_bpe, .encode = encode_bpe, .close = close_bpe};

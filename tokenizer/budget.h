@@ -31,6 +31,13 @@ static inline nb_budget nb_budget_of(size_t n) {
   return budget;
 }
 
+/* Takes `work` from the budget; false, with nothing taken, if it has less. */
+static inline bool nb_budget_pay(nb_budget *budget, uint64_t work) {
+  if (work > budget->work) return false;
+  budget->work -= work;
+  return true;
+}
+
 /* The error of the part of a tokenizer that has spent all bytes. */
 static inline nibble_status nb_budget_refuse(const char *part, nibble_error *err) {
   return nb_fail(err, NIBBLE_BAD_INPUT, "the tokenizer's %s makes more than %d bytes of each byte of this text", part,

@@ -6,9 +6,10 @@
 
 #include "base/checked.h"
 #include "model/json.h"
+#include "tokenizer/bytes.h"
 #include "tokenizer/model.h"
 
-static const nb_token_model_kind *const kinds[] = {&nb_bpe};
+static const nb_token_model_kind *const kinds[] = {&nb_bpe, &nb_wordpiece, &nb_unigram, &nb_wordlevel};
 
 enum {
   CACHED_WORD = 64,       /* bytes: longer words hardly come twice */
@@ -34,13 +35,17 @@ struct nb_token_model {
   const nb_token_model_kind *kind;
   void *state; /* the kind's */
   cache cache;
-  nb_ids fresh; /* of the word that is being encoded */
+  nb_ids fresh; /* of the word that is being encoded, */
+  nb_buf chars; /* and its characters where it is raw */
 };
 
 nibble_status nb_token_model_kind_of(const char *where, const cJSON *model, const nb_token_model_kind **out,
                                      nibble_error *err) {
   if (!cJSON_IsObject(model)) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"model\" is missing", where);
-  const char *type = nb_bpe.type; /* older files do not say */
+  const char *type = nb_bpe.type;
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) { /* older files do not say */
+    if (kinds[i]->tell && cJSON_HasObjectItem(model, kinds[i]->tell)) type = kinds[i]->type;
+  }
   nibble_status status = nb_json_string(where, model, "type", &type, err);
   if (status != NIBBLE_OK) return status;
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -73,6 +78,7 @@ void nb_token_model_close(nb_token_model *m) {
   nb_buf_free(&m->cache.text);
   nb_ids_free(&m->cache.ids);
   nb_ids_free(&m->fresh);
+  nb_buf_free(&m->chars);
   free(m);
 }
 
@@ -104,7 +110,23 @@ static void add(cache *c, uint32_t hash, const nb_word *word, const nb_ids *ids)
   c->count++;
 }
 
-nibble_status nb_token_model_encode(nb_token_model *m, const nb_word *word, nb_ids *ids, nibble_error *err) {
+/* The ids of a word that the cache does not know, into m->fresh. */
+static nibble_status encode_fresh(nb_token_model *m, const nb_word *word, nb_budget *budget, nibble_error *err) {
+  nb_word chars = {0};
+  m->fresh.length = 0;
+  if (word->raw && !m->kind->reads_raw) {
+    m->chars.length = 0;
+    nb_bytes_to_chars(word->text, word->n, &m->chars);
+    if (m->chars.failed) return nb_fail_memory(err, word->n);
+    chars = (nb_word){.text = m->chars.data, .n = m->chars.length};
+    word = &chars;
+  }
+  nibble_status status = m->kind->encode(m->state, word, &m->fresh, budget, err);
+  return status == NIBBLE_OK && m->fresh.failed ? nb_fail_memory(err, word->n * sizeof *m->fresh.data) : status;
+}
+
+nibble_status nb_token_model_encode(nb_token_model *m, const nb_word *word, nb_ids *ids, nb_budget *budget,
+                                    nibble_error *err) {
   cache *c = &m->cache;
   bool cached = word->n <= CACHED_WORD;
   uint32_t hash = 0;
@@ -116,10 +138,43 @@ nibble_status nb_token_model_encode(nb_token_model *m, const nb_word *word, nb_i
       return NIBBLE_OK;
     }
   }
-  m->fresh.length = 0;
-  nibble_status status = m->kind->encode(m->state, word, &m->fresh, err);
+  nibble_status status = encode_fresh(m, word, budget, err);
   if (status != NIBBLE_OK) return status;
   if (cached) add(c, hash, word, &m->fresh);
   nb_ids_append(ids, m->fresh.data, m->fresh.length);
   return NIBBLE_OK;
+}
+
+nibble_status nb_token_model_string(const char *where, const cJSON *model, const char *key, char **out,
+                                    nibble_error *err) {
+  const char *text = NULL;
+  nibble_status status = nb_json_string(where, model, key, &text, err);
+  if (status != NIBBLE_OK || !text) return status;
+  *out = strdup(text);
+  return *out ? NIBBLE_OK : nb_fail_memory(err, strlen(text));
+}
+
+nibble_status nb_unknown_read(const char *where, const cJSON *model, const nb_vocab *vocab, nb_unknown *out,
+                              nibble_error *err) {
+  nibble_status status = nb_token_model_string(where, model, "unk_token", &out->text, err);
+  out->id = out->text ? nb_vocab_id(vocab, out->text, strlen(out->text)) : -1;
+  return status;
+}
+
+nibble_status nb_unknown_need(const char *where, const cJSON *model, const nb_vocab *vocab, nb_unknown *out,
+                              nibble_error *err) {
+  nibble_status status = nb_unknown_read(where, model, vocab, out, err);
+  if (status != NIBBLE_OK || out->text) return status;
+  return nb_fail(err, NIBBLE_BAD_INPUT, "%s: model.unk_token is missing", where);
+}
+
+nibble_status nb_unknown_refuse(const nb_unknown *unknown, nibble_error *err) {
+  return nb_fail(err, NIBBLE_BAD_INPUT, "the text has a character without a token, and unk_token '%s' is no token",
+                 unknown->text);
+}
+
+nibble_status nb_token_model_pay(nb_budget *budget, size_t steps, nibble_error *err) {
+  enum { STEP_WORK = 2 }; /* of a byte or a branch, in units of the budget */
+  if (nb_budget_pay(budget, (uint64_t)steps * STEP_WORK)) return NIBBLE_OK;
+  return nb_fail(err, NIBBLE_BAD_INPUT, "the tokenizer's model costs too much on this text");
 }

@@ -122,7 +122,7 @@ static nibble_status encode_word(void *ctx, const nb_word *word, nibble_error *e
   enum { WORDS = 1024 }; /* between two looks at whether to stop */
   encoder *e = ctx;
   nibble_status status = ++e->t->words % WORDS ? NIBBLE_OK : nb_stop_check(err);
-  return status == NIBBLE_OK ? nb_token_model_encode(e->t->model, word, e->ids, err) : status;
+  return status == NIBBLE_OK ? nb_token_model_encode(e->t->model, word, e->ids, e->budget, err) : status;
 }
 
 /* A part of the normalized text. */

@@ -37,6 +37,20 @@ nibble_status nb_vocab_add(nb_vocab *v, const char *where, int32_t id, nb_str te
   return nb_vocab_spell(v, id, text) ? NIBBLE_OK : nb_fail_memory(err, (size_t)id * sizeof(nb_token));
 }
 
+nibble_status nb_vocab_append(nb_vocab *v, nb_str text, nibble_error *err) {
+  if (!nb_vocab_spell(v, v->count, text)) return nb_fail_memory(err, (size_t)v->count * sizeof(nb_token));
+  v->own++;
+  return NIBBLE_OK;
+}
+
+nibble_status nb_vocab_index(nb_vocab *v, nibble_error *err) {
+  for (int32_t id = v->own; id-- > 0;) { /* an existing key keeps its value */
+    if (nb_strmap_add(&v->ids, v->tokens[id].text, v->tokens[id].length, id) == NB_STRMAP_NO_MEMORY)
+      return nb_fail_memory(err, v->tokens[id].length);
+  }
+  return NIBBLE_OK;
+}
+
 int32_t nb_vocab_id(const nb_vocab *v, const char *text, size_t n) {
   int64_t id;
   return nb_strmap_find(&v->ids, text, n, &id) ? (int32_t)id : -1;

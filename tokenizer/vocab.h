@@ -39,6 +39,11 @@ typedef struct nb_vocab {
  * token's; `where` names the file. */
 nibble_status nb_vocab_add(nb_vocab *vocab, const char *where, int32_t id, nb_str text, nibble_error *err);
 
+/* Adds the token of the next id; another one may have the same text, which then means the last of them. The map from
+ * texts to ids is made by nb_vocab_index, once they are all there. */
+nibble_status nb_vocab_append(nb_vocab *vocab, nb_str text, nibble_error *err);
+nibble_status nb_vocab_index(nb_vocab *vocab, nibble_error *err);
+
 /* Spells `id` as `text`, whatever it was before; the maps from texts to ids are the caller's. False if there is no
  * memory. */
 bool nb_vocab_spell(nb_vocab *vocab, int32_t id, nb_str text);

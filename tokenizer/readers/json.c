@@ -1,10 +1,13 @@
 /* A tokenizer.json into a specification. Nearly all of such a file is the model's vocabulary and merges, hundreds of
  * thousands of small values; building a cJSON tree of them would take longer than everything else together. They are
  * therefore read straight from the text, and cJSON gets the file without them. */
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/grow.h"
 #include "base/utf8.h"
 #include "model/json.h"
 #include "tokenizer/model.h"
@@ -171,11 +174,92 @@ static nibble_status read_id(reader *r, int32_t *id) {
   return NIBBLE_OK;
 }
 
-static nibble_status read_vocab(reader *r, span table, nb_vocab *vocab) {
-  r->at = table.begin;
-  r->n = table.end;
+/* value times ten to the power of `exponent`. */
+static double scale(uint64_t digits, int64_t exponent) {
+  enum { LARGEST = 308 }; /* a double's exponent */
+  static const double exact[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+  double value = (double)digits;
+  for (; exponent < -LARGEST && value != 0; exponent += LARGEST) value /= 1e308;
+  if (value == 0) return value;
+  if (exponent > LARGEST) return INFINITY;
+  uint64_t size = (uint64_t)(exponent < 0 ? -exponent : exponent);
+  char text[16];
+  snprintf(text, sizeof text, "1e%d", (int)size);
+  double power = size < sizeof exact / sizeof *exact ? exact[size] : strtod(text, NULL);
+  return exponent < 0 ? value / power : value * power;
+}
+
+/* A score, to the bit as the reference reads it: the first digits that fit into 64 bits, as a double, times or divided
+ * by a power of ten. That is not always the double nearest to the number, and where two paths through a word are equal
+ * but for rounding, the last bit decides. */
+static bool read_score(reader *r, double *out) {
+  uint64_t digits = 0;
+  int64_t exponent = 0;
+  bool full = false, fraction = false, negative = r->at < r->n && r->text[r->at] == '-';
+  size_t begin = r->at += negative;
+  for (; r->at < r->n; r->at++) {
+    char c = r->text[r->at];
+    if (c == '.' && !fraction && r->at > begin) {
+      fraction = true;
+    } else if (c >= '0' && c <= '9') {
+      unsigned digit = (unsigned)(c - '0');
+      full |= digits > (UINT64_MAX - digit) / 10;
+      if (!full) digits = digits * 10 + digit;
+      exponent += (full && !fraction) - (!full && fraction);
+    } else {
+      break;
+    }
+  }
+  if (r->at == begin || r->text[r->at - 1] == '.') return false;
+  if (r->text[begin] == '0' && r->at > begin + 1 && r->text[begin + 1] != '.') return false;
+  if (r->at < r->n && (r->text[r->at] | 32) == 'e') {
+    char *end;
+    const char *text = r->text + r->at + 1; /* a brace follows the table, so the number ends */
+    if (!strchr("+-0123456789", *text)) return false;
+    long value = strtol(text, &end, 10);
+    if (end == text || value < -100000 || value > 100000) return false;
+    exponent += value;
+    r->at = (size_t)(end - r->text);
+  }
+  *out = scale(digits, exponent);
+  if (negative) *out = -*out;
+  return isfinite(*out);
+}
+
+/* The list of a model with scores: [["text", -1.5], ...], in order of ids. */
+static nibble_status read_scored(reader *r, span table, nb_vocab *vocab) {
+  size_t capacity = 0;
   char *out = vocab->texts = malloc(table.end - table.begin + 1);
   if (!out) return nb_fail_memory(r->err, table.end - table.begin);
+  r->at = table.begin;
+  r->n = table.end;
+  if (!take(r, '[')) return bad(r, "model.vocab is not a list");
+  if (take(r, ']')) return NIBBLE_OK;
+  do {
+    span text;
+    int32_t id = vocab->count;
+    double *scores = nb_grow(vocab->scores, &capacity, (size_t)id + 1, sizeof *scores);
+    if (!scores) return nb_fail_memory(r->err, capacity * sizeof *scores);
+    vocab->scores = scores;
+    if (!take(r, '[') || !skip_string(r, &text) || !take(r, ',')) return bad(r, "model.vocab is not a list of pairs");
+    long length = unescape(r, text, out);
+    if (length < 0) return bad(r, "model.vocab has a damaged string");
+    if (!read_score(r, &scores[id])) return bad(r, "the score of a token is no number");
+    if (!take(r, ']')) return bad(r, "model.vocab is not a list of pairs");
+    if (id == NB_MAX_ID - 1) return bad(r, "a token's id is larger than any vocabulary");
+    nibble_status status = nb_vocab_append(vocab, (nb_str){out, (size_t)length}, r->err);
+    if (status != NIBBLE_OK) return status;
+    out += length;
+  } while (take(r, ','));
+  return take(r, ']') && r->at == r->n ? nb_vocab_index(vocab, r->err) : bad(r, "model.vocab is not valid JSON");
+}
+
+static nibble_status read_vocab(reader *r, span table, nb_vocab *vocab) {
+  char *out = vocab->texts = malloc(table.end - table.begin + 1);
+  if (!out) return nb_fail_memory(r->err, table.end - table.begin);
+  r->at = table.begin;
+  r->n = table.end;
   if (!take(r, '{')) return bad(r, "model.vocab is not an object");
   if (take(r, '}')) return NIBBLE_OK;
   do {
@@ -282,7 +366,8 @@ nibble_status nb_tokenizer_spec_read(const char *where, const char *text, size_t
   const nb_token_model_kind *kind;
   if (status == NIBBLE_OK) status = nb_token_model_kind_of(where, model, &kind, err);
   if (status == NIBBLE_OK) status = nb_json_string(where, model, "continuing_subword_prefix", &prefix, err);
-  if (status == NIBBLE_OK) status = read_vocab(&r, vocab, &out->vocab);
+  if (status == NIBBLE_OK)
+    status = kind->has_scores ? read_scored(&r, vocab, &out->vocab) : read_vocab(&r, vocab, &out->vocab);
   if (status != NIBBLE_OK || !kind->has_merges) return status;
   if (!merges.begin) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: model.merges is missing", where);
   out->merges.skip = strlen(prefix);

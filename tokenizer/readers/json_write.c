@@ -21,6 +21,18 @@ static void put_vocab(nb_buf *out, const nb_vocab *vocab) {
   nb_buf_puts(out, *between == ',' ? "\n    }" : "}");
 }
 
+static void put_scored(nb_buf *out, const nb_vocab *vocab) {
+  nb_buf_puts(out, "    \"vocab\": [");
+  for (int32_t id = 0; id < vocab->count; id++) {
+    nb_buf_puts(out, id > 0 ? ",\n      [\n        " : "\n      [\n        ");
+    put_text(out, vocab, id);
+    nb_buf_puts(out, ",\n        ");
+    nb_json_put_float(out, vocab->scores[id]);
+    nb_buf_puts(out, "\n      ]");
+  }
+  nb_buf_puts(out, vocab->count > 0 ? "\n    ]" : "]");
+}
+
 static void put_merges(nb_buf *out, const nb_tokenizer_spec *spec) {
   const nb_merges *merges = &spec->merges;
   nb_buf_puts(out, ",\n    \"merges\": [");
@@ -51,8 +63,12 @@ static void put_model(nb_buf *out, const nb_tokenizer_spec *spec, const cJSON *m
     put_member(out, item, "    ");
     nb_buf_puts(out, ",\n");
   }
-  put_vocab(out, &spec->vocab);
-  if (nb_token_model_kind_of("", model, &kind, NULL) == NIBBLE_OK && kind->has_merges) put_merges(out, spec);
+  bool known = nb_token_model_kind_of("", model, &kind, NULL) == NIBBLE_OK;
+  if (known && kind->has_scores)
+    put_scored(out, &spec->vocab);
+  else
+    put_vocab(out, &spec->vocab);
+  if (known && kind->has_merges) put_merges(out, spec);
   nb_buf_puts(out, "\n  }");
 }
 
