@@ -1,7 +1,7 @@
 # The folders of the library, the lowest first: each uses those before it and none after. Two things hold them to it. A
 # folder's files are compiled with a folder of includes that has nothing but what they may see (nibble_see). And all
 # folders up to each are linked with the libraries that these may use, where no name may be missing (up_to_FOLDER).
-set(NIBBLE_FOLDERS base kernels model tokenizer convert runner quant validate)
+set(NIBBLE_FOLDERS base kernels model template tokenizer convert runner quant validate)
 
 # What a folder links beside its own files, the folders before it and their libraries. base/ and kernels/ need nothing but
 # a C compiler.
