@@ -189,7 +189,7 @@ static void measure_product(bench *b, const bench_case *c, const nibble_kernel_b
   product_arg a = {.n = c->n, .int8_activations = c->int8_activations};
   a.w = nb_packed_usual(c->format, c->rows, c->cols, 0, c->double_quant);
   a.w.scale.codebook = (const float *)(const void *)b->arena;
-  a.w.in_bands = a.w.groups != 0; /* as a model has them once it is loaded */
+  a.w.band = a.w.groups ? nb_gptq_band() : 0; /* as a model has them once it is loaded */
   a.bytes = nb_packed_bytes(&a.w);
   a.product = (nb_product){.w = &a.w, .x = b->x, .ldx = c->cols, .y = b->y, .ldy = c->rows};
   *out = (nibble_kernel_bench_row){.format = nb_format_info(c->format)->name,

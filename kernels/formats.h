@@ -68,7 +68,8 @@ typedef struct nb_packed {
   const int32_t *g_idx; /* [cols], each column's group; NULL: column / scale.block_cols, the last may be shorter */
   const int32_t *order; /* [cols]: stored column j is input feature order[j], for which nb_matmul permutes x; NULL: all
                            columns lie in their natural order */
-  bool in_bands;        /* words, scales and zeros lie as nb_gptq_repack puts them (gptq.h) */
+  int band;             /* rows of a band in which words, scales and zeros lie as nb_gptq_repack puts them (gptq.h); 0:
+                           as files have them */
 } nb_packed;
 
 /* Rows [row, row + rows) and columns [col, col + cols) of a matrix. */

@@ -42,20 +42,20 @@ float nb_gptq_scale(const nb_packed *m, int64_t group, int64_t row);
 uint8_t nb_gptq_zero(const nb_packed *m, int64_t group, int64_t row);
 
 /* As files have them, the words of one row lie in as many pages; kernels like bands of rows that follow each other, the
- * last perhaps narrower:
+ * last perhaps narrower, as wide as what one of them works on together, so that it reads from one end to the other:
  *
- *   words [rows / NB_GPTQ_BAND][nb_gptq_words(cols)][NB_GPTQ_BAND], scales and zeros [rows /
- * NB_GPTQ_BAND][groups][NB_GPTQ_BAND] */
-enum { NB_GPTQ_BAND = 64 };
+ *   words [rows / band][nb_gptq_words(cols)][band], scales and zeros [rows / band][groups][band] */
 
 /* Where what belongs to `row` begins, and how far it is to what comes next for the same row, in a matrix of `count`
  * words or groups a row. */
 static inline int64_t nb_gptq_at(const nb_packed *m, int64_t row, int64_t count, int64_t *step) {
-  int64_t first = m->in_bands ? row / NB_GPTQ_BAND * NB_GPTQ_BAND : 0, rest = m->rows - first;
-  *step = rest;
-  if (m->in_bands && rest > NB_GPTQ_BAND) *step = NB_GPTQ_BAND;
+  int64_t first = m->band ? row / m->band * m->band : 0, rest = m->rows - first;
+  *step = m->band && rest > m->band ? m->band : rest;
   return first * count + row - first;
 }
+
+/* The rows of a band that the kernels in use like; multiples of those that any others work on together. */
+int nb_gptq_band(void);
 
 /* True if a copy of w in bands is faster to work with: its rows fill vectors. */
 bool nb_gptq_repackable(const nb_packed *w);

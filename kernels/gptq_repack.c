@@ -5,11 +5,13 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/gptq.h"
 
 enum {
-  CHUNK = 32,       /* columns whose codes fill whole words, and that an item of work takes */
-  ROW_MULTIPLE = 16 /* of the widest vectors */
+  CHUNK = 32,        /* columns whose codes fill whole words, and that an item of work takes */
+  ROW_MULTIPLE = 16, /* of the widest vectors */
+  TOGETHER = 4       /* vectors of rows that a kernel works on */
 };
 
 typedef struct repack_job {
@@ -18,15 +20,17 @@ typedef struct repack_job {
   int bits;
 } repack_job;
 
+int nb_gptq_band(void) { return TOGETHER * nb_isa_floats(nb_isa_current()); }
+
 bool nb_gptq_repackable(const nb_packed *w) {
-  return nb_gptq_bits(w->format) != 0 && !w->in_bands && w->rows % ROW_MULTIPLE == 0 && w->cols % CHUNK == 0;
+  return nb_gptq_bits(w->format) != 0 && !w->band && w->rows % ROW_MULTIPLE == 0 && w->cols % CHUNK == 0;
 }
 
 /* One chunk of columns that stay in their order: whole words are copied. */
 static void copy_chunk(const repack_job *job, int64_t chunk) {
   const nb_packed *from = job->from;
   int64_t count = nb_gptq_words(from->cols, job->bits), word = chunk * job->bits;
-  for (int64_t row = 0; row < from->rows; row += NB_GPTQ_BAND) {
+  for (int64_t row = 0; row < from->rows; row += job->to->band) {
     int64_t width;
     uint32_t *to = (uint32_t *)job->to->codes + nb_gptq_at(job->to, row, count, &width);
     const uint32_t *words = (const uint32_t *)from->codes + row;
@@ -40,7 +44,7 @@ static void sort_chunk(const repack_job *job, int64_t chunk) {
   const nb_packed *from = job->from;
   int64_t count = nb_gptq_words(from->cols, job->bits);
   const uint32_t mask = (1u << job->bits) - 1;
-  for (int64_t row = 0; row < from->rows; row += NB_GPTQ_BAND) {
+  for (int64_t row = 0; row < from->rows; row += job->to->band) {
     int64_t width;
     uint32_t *to = (uint32_t *)job->to->codes + nb_gptq_at(job->to, row, count, &width);
     to += chunk * job->bits * width;
@@ -75,7 +79,7 @@ static void repack_words(void *ctx, int64_t begin, int64_t end, int thread) {
 
 static void repack_groups(const nb_packed *from, const nb_packed *to) {
   size_t size = nb_dtype_size(from->scale.dtype);
-  for (int64_t row = 0; row < from->rows; row += NB_GPTQ_BAND) {
+  for (int64_t row = 0; row < from->rows; row += to->band) {
     int64_t width, at = nb_gptq_at(to, row, from->groups, &width);
     for (int64_t g = 0; g < from->groups; g++, at += width) {
       memcpy((char *)to->scale.data + (size_t)at * size,
@@ -124,7 +128,7 @@ bool nb_gptq_repack(const nb_packed *w, nb_packed *out, void **memory) {
   char *at = large_pages(codes + scales + zeros + 2 * columns);
   if (!at) return false;
   *out = *w;
-  out->in_bands = true;
+  out->band = nb_gptq_band();
   out->codes = at;
   out->scale.data = at += codes;
   out->zeros = (const uint8_t *)(at += scales);

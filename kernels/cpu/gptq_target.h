@@ -136,7 +136,7 @@ static inline __attribute__((always_inline)) void columns_bits(int bits, nb_tile
 static inline __attribute__((always_inline)) void dequantize_bits(int bits, nb_tile t, float *out, int64_t stride) {
   const nb_packed *m = t.packed;
   int64_t first = nb_ceil_div(t.col, CHUNK_COLS) * CHUNK_COLS, last = (t.col + t.cols) / CHUNK_COLS * CHUNK_COLS;
-  bool in_vectors = first < last && !(m->in_bands && t.row % VF != 0);
+  bool in_vectors = first < last && !(m->band && t.row % VF != 0);
   int64_t whole = in_vectors ? t.rows / VF * VF : 0, end = t.col + t.cols;
   for (int64_t r = 0; r < whole; r += VF) {
     int64_t row = t.row + r;
@@ -195,7 +195,7 @@ static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packe
                                                                   int64_t row, nb_rows x, nb_sums out) {
   gptq_rows rows = rows_at(m, bits, row);
   const float middle = in_place(bits, 0) ? 0 : (float)(1 << (bits - 1));
-  const int64_t ahead = m->in_bands ? NB_AHEAD / (int64_t)sizeof(uint32_t) : GPTQ_AHEAD * rows.step;
+  const int64_t ahead = m->band ? NB_AHEAD / (int64_t)sizeof(uint32_t) : GPTQ_AHEAD * rows.step;
   group_params p[GPTQ_VECTORS];
   vf sums[NB_DOT_MAX][GPTQ_VECTORS];
   for (int v = 0; v < vectors; v++) {
@@ -239,12 +239,15 @@ static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packe
   }
 }
 
+/* True if so many rows lie beside each other in all of m: bands may have been made for another instruction set. */
+static inline bool gptq_beside(const nb_packed *m, int rows) { return !m->band || m->band >= rows; }
+
 static inline __attribute__((always_inline)) void dot_n_gptq(const nb_packed *m, int bits, int64_t begin, int64_t end,
                                                              nb_rows x, nb_sums out) {
   const int together = x.count == 1 ? GPTQ_VECTORS : GPTQ_VECTORS / 2;
   int64_t r = begin;
   if (!m->g_idx && m->scale.block_cols % CHUNK_COLS == 0) {
-    for (; r + together * VF <= end; r += together * VF, out.data += together * VF)
+    for (; gptq_beside(m, together * VF) && r + together * VF <= end; r += together * VF, out.data += together * VF)
       dot_groups_gptq(m, bits, together, r, x, out);
     for (; r < end; r += VF, out.data += VF) dot_groups_gptq(m, bits, 1, r, x, out);
   }

@@ -13,10 +13,11 @@
 static const struct {
   const char *name;
   nb_isa fallback;
+  int floats;
 } isas[NB_ISA_COUNT] = {
-    [NB_ISA_SCALAR] = {"scalar", NB_ISA_SCALAR}, [NB_ISA_AVX2] = {"avx2", NB_ISA_SCALAR},
-    [NB_ISA_AVX512] = {"avx512", NB_ISA_AVX2},   [NB_ISA_NEON] = {"neon", NB_ISA_SCALAR},
-    [NB_ISA_DOTPROD] = {"dotprod", NB_ISA_NEON}, [NB_ISA_I8MM] = {"i8mm", NB_ISA_DOTPROD},
+    [NB_ISA_SCALAR] = {"scalar", NB_ISA_SCALAR, 4}, [NB_ISA_AVX2] = {"avx2", NB_ISA_SCALAR, 8},
+    [NB_ISA_AVX512] = {"avx512", NB_ISA_AVX2, 16},  [NB_ISA_NEON] = {"neon", NB_ISA_SCALAR, 4},
+    [NB_ISA_DOTPROD] = {"dotprod", NB_ISA_NEON, 4}, [NB_ISA_I8MM] = {"i8mm", NB_ISA_DOTPROD, 4},
 };
 
 /* One more than the instruction set in use; 0 while nobody has asked. */
@@ -81,3 +82,5 @@ bool nb_isa_use(nb_isa isa) {
 nb_isa nb_isa_fallback(nb_isa isa) { return isas[isa].fallback; }
 
 const char *nb_isa_name(nb_isa isa) { return isas[isa].name; }
+
+int nb_isa_floats(nb_isa isa) { return isas[isa].floats; }

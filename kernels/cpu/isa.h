@@ -30,5 +30,6 @@ bool nb_isa_use(nb_isa isa);
 nb_isa nb_isa_fallback(nb_isa isa);
 
 const char *nb_isa_name(nb_isa isa); /* "avx2" */
+int nb_isa_floats(nb_isa isa);       /* in one of its vectors */
 
 #endif

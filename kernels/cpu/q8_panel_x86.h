@@ -116,8 +116,6 @@ static inline __attribute__((always_inline)) void pack_gptq(int bits, const nb_p
                                                             nb_q8_panel *out) {
   const uint32_t mask = 0x01010101u * ((1u << bits) - 1);
   const bool wide = bits == 8;
-  int64_t step, at = nb_gptq_at(w, begin, w->groups, &step);
-  const uint32_t *words = (const uint32_t *)w->codes + nb_gptq_at(w, begin, nb_gptq_words(w->cols, bits), &step);
   out->bias = 0;
   out->wide = wide;
   out->has_minimum = true;
@@ -127,14 +125,16 @@ static inline __attribute__((always_inline)) void pack_gptq(int bits, const nb_p
     memset(out->minima, 0, sizeof(float) * (size_t)w->cols / NB_Q8_BLOCK * NB_Q8_PANEL);
   }
   for (int64_t r = 0; r < end - begin; r += VF) {
+    int64_t step, at = nb_gptq_at(w, begin + r, w->groups, &step);
+    const uint32_t *words = (const uint32_t *)w->codes + nb_gptq_at(w, begin + r, nb_gptq_words(w->cols, bits), &step);
     uint8_t *to = out->codes + r * 4;
     for (int64_t word = 0; word < nb_gptq_words(w->cols, bits); word++) {
-      vu v = vu_load(words + word * step + r);
+      vu v = vu_load(words + word * step);
       for (int field = 0; field < 8 / bits; field++, to += (int64_t)NB_Q8_PANEL * 4)
         vi_store(to, panel_codes(vu_and(vu_shift_right(v, field * bits), mask), wide));
     }
     for (int64_t block = 0; block < w->cols / NB_Q8_BLOCK; block++) {
-      int64_t from = at + block * NB_Q8_BLOCK / w->scale.block_cols * step + r;
+      int64_t from = at + block * NB_Q8_BLOCK / w->scale.block_cols * step;
       vf scale = gptq_scales(w, from), zero = vu_to_f32(vu_load_u8(w->zeros + from));
       vf_store(out->scales + block * NB_Q8_PANEL + r, scale);
       vf_store(out->minima + block * NB_Q8_PANEL + r, vf_mul(scale, vf_sub(vf_set1(wide ? WIDE_LESS : 0), zero)));

@@ -49,7 +49,7 @@ static inline __attribute__((always_inline)) void q8_gptq_rows(gptq_step s, cons
   const uint32_t mask = 0x01010101u * ((1u << s.bits) - 1);
   int64_t step, at = nb_gptq_at(w, row, w->groups, &step);
   const uint32_t *words = (const uint32_t *)w->codes + nb_gptq_at(w, row, nb_gptq_words(w->cols, s.bits), &step);
-  const int64_t ahead = w->in_bands ? NB_AHEAD / (int64_t)sizeof *words : 16 * step;
+  const int64_t ahead = w->band ? NB_AHEAD / (int64_t)sizeof *words : 16 * step;
   vf sum[NB_Q8_ROWS][4], scale[4], zero[4];
   for (int v = 0; v < s.vectors; v++) {
     for (int i = 0; i < s.n; i++) sum[i][v] = vf_zero();
@@ -100,7 +100,8 @@ static inline __attribute__((always_inline)) void q8_gptq_n(gptq_step s, const n
                                                             const nb_q8_x *x, nb_sums out) {
   gptq_step one = {s.bits, s.n, 1};
   int64_t r = begin, together = s.vectors * VF;
-  for (; r + together <= end; r += together, out.data += together) q8_gptq_rows(s, w, r, x, out);
+  for (; (!w->band || w->band >= together) && r + together <= end; r += together, out.data += together)
+    q8_gptq_rows(s, w, r, x, out);
   for (; r < end; r += VF, out.data += VF) q8_gptq_rows(one, w, r, x, out);
 }
 

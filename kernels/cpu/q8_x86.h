@@ -10,6 +10,7 @@
  *   vi_table_of(map)           what vi_table_dot looks codes up in: vi_map's bytes
  *   vi_table_start(x)          what a sum of vi_table_dot begins at
  *   vi_table_dot(sum, t, codes, x)   sum plus the products of the bytes that the codes stand for with x
+ *   Q_ROWS                     rows of weights of a byte each that are worked on together
  *   vf_lanes(p)                *p in the lanes of the first block, p[1] in those of the second, if there is one */
 #ifndef NB_KERNELS_CPU_Q8_X86_H
 #define NB_KERNELS_CPU_Q8_X86_H
@@ -45,38 +46,51 @@ typedef struct q8_weight {
   q8_tables tables;
 } q8_weight;
 
-/* n rows of x against f.rows rows of weights from `row` on; f and n are constants. */
+/* A step's columns of n rows of x against f.rows rows of weights from `row` on: adds to sum; f and n are constants. */
+static inline __attribute__((always_inline)) void q8_step(const q8_format f, int n, const q8_weight *w, int64_t row,
+                                                          int64_t step, const nb_q8_x *x, vf sum[][NB_Q8_ROWS]) {
+  const int bias = f.wide ? f.bias - WIDE_LESS : f.bias;
+  vi codes[NB_Q8_ROWS], start[NB_Q8_ROWS];
+  vf scale_x[NB_Q8_ROWS], sum_x[NB_Q8_ROWS];
+  for (int i = 0; i < n; i++) {
+    codes[i] = vi_load(x->codes + i * x->cols + step * Q_COLS);
+    start[i] = bias ? vi_minus(vi_dot(vi_zero(), vi_set1((int8_t)bias), codes[i], false)) : vi_zero();
+    scale_x[i] = vf_lanes(x->scales + i * x->blocks + step * Q_BLOCKS);
+    if (f.has_minimum) sum_x[i] = vf_lanes(x->sums + i * x->blocks + step * Q_BLOCKS);
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < f.rows; r++) {
+    q8_unpacked u = f.unpack(w->packed, &w->tables, row + r, step);
+#pragma GCC unroll 4
+    for (int i = 0; i < n; i++) {
+      vf dot = vi_to_f32(vi_dot(start[i], u.codes, codes[i], f.wide));
+      vf scale = f.whole_rows ? scale_x[i] : vf_mul(u.scale, scale_x[i]);
+      sum[r][i] = vf_fma(dot, scale, sum[r][i]);
+      if (f.has_minimum) sum[r][i] = vf_fma(u.minimum, sum_x[i], sum[r][i]);
+    }
+  }
+}
+
+/* n rows of x against f.rows rows of weights from `row` on; f and n are constants. One against one has two sums that
+ * take turns, so that an addition need not wait for the one before; columns are an even number of blocks. */
 static inline __attribute__((always_inline)) void q8_rows(const q8_format f, int n, const q8_weight *w, int64_t row,
                                                           const nb_q8_x *x, nb_sums out) {
-  const int bias = f.wide ? f.bias - WIDE_LESS : f.bias, rows = f.rows;
-  vf sum[4][NB_Q8_ROWS];
-  for (int r = 0; r < rows; r++) {
-    for (int i = 0; i < n; i++) sum[r][i] = vf_zero();
-  }
-  for (int64_t step = 0; step < w->packed->cols / Q_COLS; step++) {
-    vi codes[NB_Q8_ROWS], start[NB_Q8_ROWS];
-    vf scale_x[NB_Q8_ROWS], sum_x[NB_Q8_ROWS];
-    for (int i = 0; i < n; i++) {
-      codes[i] = vi_load(x->codes + i * x->cols + step * Q_COLS);
-      start[i] = bias ? vi_minus(vi_dot(vi_zero(), vi_set1((int8_t)bias), codes[i], false)) : vi_zero();
-      scale_x[i] = vf_lanes(x->scales + i * x->blocks + step * Q_BLOCKS);
-      if (f.has_minimum) sum_x[i] = vf_lanes(x->sums + i * x->blocks + step * Q_BLOCKS);
-    }
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) {
-      q8_unpacked u = f.unpack(w->packed, &w->tables, row + r, step);
-#pragma GCC unroll 4
-      for (int i = 0; i < n; i++) {
-        vf dot = vi_to_f32(vi_dot(start[i], u.codes, codes[i], f.wide));
-        vf scale = f.whole_rows ? scale_x[i] : vf_mul(u.scale, scale_x[i]);
-        sum[r][i] = vf_fma(dot, scale, sum[r][i]);
-        if (f.has_minimum) sum[r][i] = vf_fma(u.minimum, sum_x[i], sum[r][i]);
-      }
+  const int turns = f.rows * n == 1 && Q_BLOCKS == 1 ? 2 : 1;
+  vf sum[2][4][NB_Q8_ROWS];
+  for (int t = 0; t < turns; t++) {
+    for (int r = 0; r < f.rows; r++) {
+      for (int i = 0; i < n; i++) sum[t][r][i] = vf_zero();
     }
   }
-  for (int r = 0; r < rows; r++) {
+  for (int64_t step = 0; step < w->packed->cols / Q_COLS; step += turns) {
+    for (int t = 0; t < turns; t++) q8_step(f, n, w, row, step + t, x, sum[t]);
+  }
+  for (int r = 0; r < f.rows; r++) {
     float scale = f.whole_rows ? nb_row_scale(w->packed, row + r) : 1;
-    for (int i = 0; i < n; i++) out.data[i * out.stride + r] = vf_sum(sum[r][i]) * scale;
+    for (int i = 0; i < n; i++) {
+      vf total = turns == 2 ? vf_add(sum[0][r][i], sum[1][r][i]) : sum[0][r][i];
+      out.data[i * out.stride + r] = vf_sum(total) * scale;
+    }
   }
 }
 
@@ -236,8 +250,9 @@ static inline q8_unpacked unpack_q6_k(const nb_packed *w, const q8_tables *t, in
 }
 
 static const q8_format format_4bit = {.unpack = unpack_4bit, .bias = 128, .wide = true};
-static const q8_format format_int8 = {.unpack = unpack_int8, .bias = 128, .rows = 4, .wide = true, .whole_rows = true};
-static const q8_format format_q8_0 = {.unpack = unpack_q8_0, .bias = 128, .rows = 4, .wide = true};
+static const q8_format format_int8 = {
+    .unpack = unpack_int8, .bias = 128, .rows = Q_ROWS, .wide = true, .whole_rows = true};
+static const q8_format format_q8_0 = {.unpack = unpack_q8_0, .bias = 128, .rows = Q_ROWS, .wide = true};
 static const q8_format format_q4_0 = {.unpack = unpack_q4_0, .bias = 8, .rows = 4};
 static const q8_format format_q4_k = {.unpack = unpack_q4_k, .rows = 2, .has_minimum = true};
 static const q8_format format_q6_k = {.unpack = unpack_q6_k, .bias = 32, .rows = 2};

@@ -10,6 +10,8 @@ typedef __m512i vi;
 
 enum { WIDE_LESS = 0 }; /* vpdpbusd sums in 32 bits */
 
+enum { Q_ROWS = 4 };
+
 static inline vi vi_zero(void) { return _mm512_setzero_si512(); }
 static inline vi vi_set1(int8_t byte) { return _mm512_set1_epi8(byte); }
 static inline vi vi_load(const void *p) { return _mm512_loadu_si512(p); }

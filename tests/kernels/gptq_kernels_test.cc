@@ -4,12 +4,16 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <set>
+
+#include "tests/random_packed.h"
 
 extern "C" {
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/gptq.h"
 #include "kernels/matmul.h"
+#include "kernels/q8.h"
 }
 
 namespace {
@@ -106,7 +110,7 @@ TEST(GptqKernels, ShuffledGroupsOfFullSizeAreSorted) {
   unsized.m.scale.block_cols = 116;
   Repacked sized(unsized.m);
   EXPECT_TRUE(sized.m.order && sized.m.scale.block_cols == 128);
-  EXPECT_TRUE(kept.m.in_bands && !kept.m.order && kept.m.g_idx);
+  EXPECT_TRUE(kept.m.band && !kept.m.order && kept.m.g_idx);
 }
 
 TEST(GptqKernels, UnpackAnyTileAsThePlainOneDoes) {
@@ -154,6 +158,42 @@ TEST(GptqKernels, MultiplyAsTheUnpackedWeightsDo) {
         }
       }
   });
+}
+
+// A model is loaded once; another instruction set's bands are as wide as its own vectors like them.
+TEST(GptqKernels, BandsThatWereMadeForOtherVectorsGiveTheSameProducts) {
+  RandomGptq w(4, 160, 128, 32, kInOrder, NB_F16);
+  const int64_t rows = w.m.rows, cols = w.m.cols, n = 3;
+  std::vector<float> x = RandomFloats(n * cols, 7), weights(rows * cols);
+  nb_gptq_dequantize(nb_whole(&w.m), weights.data(), cols);
+  std::set<int> bands;
+  ForEachIsa([&] {
+    Repacked repacked(w.m);
+    bands.insert(repacked.m.band);
+    ForEachIsa([&] {
+      for (bool in_integers : {false, true}) {
+        std::vector<float> y(n * rows);
+        nb_product p = {};
+        p.w = &repacked.m, p.x = x.data(), p.ldx = cols, p.y = y.data(), p.ldy = rows;
+        if (in_integers) {
+          ASSERT_TRUE(nb_q8_matmul(&p, 1, n));
+        } else {
+          nb_matmul_many(&p, 1, n);
+        }
+        for (int64_t i = 0; i < n * rows; i++) {
+          double sum = 0, size = 0;
+          for (int64_t c = 0; c < cols; c++) {
+            double term = (double)x[i / rows * cols + c] * weights[i % rows * cols + c];
+            sum += term, size += std::abs(term);
+          }
+          // Rounding x to eight bits moves each term by half a step of 127 to the largest x at most.
+          ASSERT_NEAR(y[i], sum, (in_integers ? 2e-2 : 1e-5) * size) << i;
+        }
+      }
+    });
+  });
+  EXPECT_TRUE(bands.count(16)) << "of the scalar kernels";
+  EXPECT_GT(bands.size(), nb_isa_available(NB_ISA_AVX2) ? 1u : 0u);
 }
 
 }  // namespace
