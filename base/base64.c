@@ -27,3 +27,17 @@ bool nb_base64_decode(const char *text, size_t n, char *out, size_t *length) {
   }
   return true;
 }
+
+void nb_base64_encode(const void *bytes, size_t n, nb_buf *out) {
+  static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  const unsigned char *in = bytes;
+  for (size_t i = 0; i < n && !out->failed; i += 3) {
+    size_t left = n - i;
+    uint32_t bits = (uint32_t)in[i] << 16 | (left > 1 ? (uint32_t)in[i + 1] << 8 : 0) | (left > 2 ? in[i + 2] : 0);
+    char four[4];
+    for (int k = 0; k < 4; k++) four[k] = digits[bits >> (18 - 6 * k) & 63];
+    if (left < 2) four[2] = '=';
+    if (left < 3) four[3] = '=';
+    nb_buf_append(out, four, 4);
+  }
+}

@@ -2,8 +2,9 @@
 #ifndef NB_BASE_BASE64_H
 #define NB_BASE_BASE64_H
 
-#include <stdbool.h>
 #include <stddef.h>
+
+#include "base/buf.h"
 
 /* The bytes that n characters of base64 stand for at most. */
 static inline size_t nb_base64_room(size_t n) { return n / 4 * 3; }
@@ -12,5 +13,8 @@ static inline size_t nb_base64_room(size_t n) { return n / 4 * 3; }
  * became. False if the text is not base64: a character outside the alphabet, missing padding, or bits set where the
  * padding leaves none. */
 bool nb_base64_decode(const char *text, size_t n, char *out, size_t *length);
+
+/* Appends the base64 of bytes[0, n). */
+void nb_base64_encode(const void *bytes, size_t n, nb_buf *out);
 
 #endif

@@ -8,7 +8,7 @@ set(NIBBLE_FOLDERS base kernels model template tokenizer convert runner quant va
 set(NIBBLE_NEEDS_base OpenMP::OpenMP_C m)
 set(NIBBLE_NEEDS_kernels ${CMAKE_DL_LIBS})
 set(NIBBLE_NEEDS_model PkgConfig::NIBBLE_libcjson PkgConfig::NIBBLE_libutf8proc)
-set(NIBBLE_NEEDS_tokenizer PkgConfig::NIBBLE_libpcre2-8 PkgConfig::NIBBLE_libxxhash)
+set(NIBBLE_NEEDS_tokenizer PkgConfig::NIBBLE_libpcre2-8 PkgConfig::NIBBLE_libxxhash PkgConfig::NIBBLE_libprotobuf-c)
 set(NIBBLE_NEEDS_convert ZLIB::ZLIB)
 set(NIBBLE_NEEDS_validate PkgConfig::NIBBLE_libcrypto)
 
@@ -28,13 +28,31 @@ function(nibble_objects name view)
   set_target_properties(${name} PROPERTIES POSITION_INDEPENDENT_CODE ON C_VISIBILITY_PRESET hidden)
   target_compile_options(${name} PRIVATE ${NIBBLE_WARNINGS})
   target_include_directories(${name} PRIVATE ${PROJECT_BINARY_DIR}/include/${view})
+  target_include_directories(${name} SYSTEM PRIVATE ${PROJECT_BINARY_DIR}/protobuf)
   target_link_libraries(${name} PRIVATE nibble_flags ${NIBBLE_NEEDS})
+endfunction()
+
+# Adds the C file that protoc-c makes of a .proto to a list of sources; its header is found as NAME.pb-c.h. It is not our
+# code, so warnings are not asked of it.
+find_program(NIBBLE_PROTOC_C protoc-c REQUIRED)
+function(nibble_protobuf proto list)
+  get_filename_component(name ${proto} NAME_WE)
+  get_filename_component(folder ${PROJECT_SOURCE_DIR}/${proto} DIRECTORY)
+  set(made ${PROJECT_BINARY_DIR}/protobuf/${name}.pb-c)
+  file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/protobuf)
+  add_custom_command(OUTPUT ${made}.c ${made}.h DEPENDS ${PROJECT_SOURCE_DIR}/${proto}
+                     COMMAND ${NIBBLE_PROTOC_C} --proto_path=${folder} --c_out=${PROJECT_BINARY_DIR}/protobuf ${name}.proto)
+  set_source_files_properties(${made}.c PROPERTIES COMPILE_OPTIONS -w)
+  set(${list} ${${list}} ${made}.c ${made}.h PARENT_SCOPE)
 endfunction()
 
 # The object library nb_FOLDER of every .c file in a folder and below it; a new one needs no line here. NIBBLE_OBJECTS and
 # NIBBLE_NEEDS are what all folders so far are made of and link.
 foreach(folder ${NIBBLE_FOLDERS})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.c)
+  if(folder STREQUAL tokenizer)
+    nibble_protobuf(tokenizer/readers/sentencepiece.proto sources)
+  endif()
   list(FILTER sources EXCLUDE REGEX "/kernels/cuda/(alone/|load\\.c$)") # a program of its own; the door, below
   if(NOT sources)
     continue()

@@ -16,6 +16,7 @@ typedef struct nb_pretokenizer {
   bool ignore_merges;                /* a whole word that is in the vocabulary is one token */
   bool nfc;                          /* text is brought to normalization form C */
   bool add_bos;                      /* where tokenizer.ggml.add_bos_token does not say */
+  const char *raw;                   /* the kind of tokenizer that it is in truth, not one of bytes; NULL: of bytes */
 } nb_pretokenizer;
 
 /* NULL if the name is not known. An absent name is "default". */

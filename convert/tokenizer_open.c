@@ -15,10 +15,10 @@ static bool is_folder(const char *path) {
 }
 
 static nibble_status load_from(const char *folder, nb_tokenizer **out, nibble_error *err) {
-  char *path = nb_path_join(folder, "tokenizer.json");
-  if (!path) return nb_fail_memory(err, strlen(folder));
-  nibble_status status = nb_tokenizer_load(path, out, err);
-  free(path);
+  nb_tokenizer_spec spec;
+  nibble_status status = nb_tokenizer_spec_folder(folder, &spec, err);
+  if (status == NIBBLE_OK) status = nb_tokenizer_make(folder, &spec, out, err);
+  nb_tokenizer_spec_free(&spec);
   return status;
 }
 

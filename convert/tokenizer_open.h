@@ -1,4 +1,4 @@
-/* The tokenizer of a MODEL, wherever it is: a tokenizer.json or the metadata of a .gguf. */
+/* The tokenizer of a MODEL, wherever it is: in a folder's files or in the metadata of a .gguf. */
 #ifndef NB_CONVERT_TOKENIZER_OPEN_H
 #define NB_CONVERT_TOKENIZER_OPEN_H
 
@@ -6,9 +6,10 @@
 #include "convert/gguf.h"
 #include "tokenizer/spec.h"
 
-/* Opens the tokenizer of the MODEL at `path`: the tokenizer.json in a folder or beside a file, or `path` itself if its
- * name ends in .json; for a .gguf the one that its metadata describes. No weights need to be there. NIBBLE_BAD_INPUT if
- * it is missing, damaged, or asks for something unknown. Close with nb_tokenizer_close. */
+/* Opens the tokenizer of the MODEL at `path`: the one of a folder, or of the folder that a file is in, with its
+ * settings (tokenizer/readers/folder.c); `path` alone if its name is that of a tokenizer's file
+ * (tokenizer/readers/readers.h); for a .gguf the one that its metadata describes. No weights need to be there.
+ * NIBBLE_BAD_INPUT if it is missing, damaged, or asks for something unknown. Close with nb_tokenizer_close. */
 nibble_status nb_tokenizer_open(const char *path, nb_tokenizer **out, nibble_error *err);
 
 /* The same for a checkpoint that is open, which the tokenizer does not need afterwards. */

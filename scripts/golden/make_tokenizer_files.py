@@ -13,6 +13,7 @@ import json
 import shutil
 from pathlib import Path
 
+import sentencepiece
 import tiktoken
 import tiktoken_ext.openai_public as public
 import tokenizers
@@ -118,13 +119,100 @@ def make_gpt2():
     case("gpt2 vocab.json", path / "vocab.json", lambda line: tokenizer(line)["input_ids"])
 
 
+# ---- SentencePiece ---------------------------------------------------------------------------------------------------
+
+SPM = {
+    "spm_bpe": dict(model_type="bpe", normalization_rule_name="identity", byte_fallback=True),
+    "spm_bpe_gemma": dict(model_type="bpe", normalization_rule_name="identity", byte_fallback=True, add_dummy_prefix=False, remove_extra_whitespaces=False,
+                          user_defined_symbols=["\n\n", "\u2581\u2581", "<tag>", "(a+b)*", "the"], control_symbols=["<ctl>", "[MASK]"]),
+    "spm_bpe_keep": dict(model_type="bpe", normalization_rule_name="identity", remove_extra_whitespaces=False, pad_id=3, user_defined_symbols=["ing", "=", "=="]),
+    "spm_unigram_bytes": dict(model_type="unigram", normalization_rule_name="identity", byte_fallback=True, user_defined_symbols=["<tag>", "\u2581\u2581"]),
+    "spm_char": dict(model_type="char", normalization_rule_name="identity"),
+}
+
+
+def make_sentencepiece():
+    text = OUT / "text.tmp"
+    english = LINES[:13] * 60 # so that rare characters are not covered
+    text.write_text("\n".join(line.replace("\0", "") for line in english + LINES[:75]) + "\n")
+    for name, options in SPM.items():
+        path = folder(name)
+        size = {} if options["model_type"] == "char" else {"vocab_size": 700 if options.get("byte_fallback") else 500}
+        sentencepiece.SentencePieceTrainer.train(input=str(text), model_prefix=str(path / "tokenizer"), hard_vocab_limit=False, character_coverage=0.98,
+                                                 minloglevel=2, max_sentence_length=20000, num_threads=1, **size, **options)
+        (path / "tokenizer.vocab").unlink()
+        tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(path)
+        case(name, path / "tokenizer.model", lambda line: tokenizer(line)["input_ids"])
+        own = sentencepiece.SentencePieceProcessor(str(path / "tokenizer.model"))
+        differ = sum(own.encode(line) != ids for line, ids in zip(LINES, cases[-1]["ids"]))
+        print(f"{name}: {own.get_piece_size()} pieces; SentencePiece gives other ids than transformers for {differ} of {len(LINES)} lines")
+    text.unlink()
+
+
+# ---- folders: what stands beside the vocabulary ----------------------------------------------------------------------
+
+def flags(content, **changes):
+    return {"content": content, "lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True, **changes}
+
+
+def make_folder(name, files, config=None, **settings):
+    """`files`: names and texts. Settings go to tokenizer_config.json."""
+    path = folder(name)
+    for file, text in files.items():
+        (path / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+    if settings:
+        write_json(path / "tokenizer_config.json", settings)
+    write_json(path / "config.json", config or {})
+    from_transformers(name, path)
+
+
+def make_folders():
+    digits = train_bytes(420)
+    digits.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    digits.add_special_tokens(["<|endoftext|>", "<|im_start|>"])
+    bytes_ = {"tokenizer.json": digits.to_str()}
+    make_folder("folder_gpt2_class", bytes_, tokenizer_class="GPT2Tokenizer", add_prefix_space=True, bos_token="<s>")
+    make_folder("folder_qwen2_class", bytes_, {"model_type": "qwen2"}, tokenizer_class="PreTrainedTokenizerFast")
+    make_folder("folder_llama_class_of_bytes", bytes_, {"model_type": "llama"}, tokenizer_class="LlamaTokenizerFast", add_bos_token=True, bos_token="<|im_start|>")
+    make_folder("folder_added", bytes_, tokenizer_class="PreTrainedTokenizerFast", pad_token="[PAD]", unk_token={**flags("the"), "__type": "AddedToken"},
+                extra_special_tokens=["[SPACE]"], added_tokens_decoder={"500": flags("[MASK]", lstrip=True), "422": flags("WORD", single_word=True, special=False)})
+    make_folder("folder_older", {**bytes_, "special_tokens_map.json": json.dumps({"bos_token": flags("<s>"), "additional_special_tokens": ["[LEFT]"]}),
+                                 "added_tokens.json": json.dumps({"[BOTH]": 430, "word": 431})}, tokenizer_class="PreTrainedTokenizerFast")
+    pieces = {"tokenizer.json": train_pieces().to_str()}
+    make_folder("folder_llama_class", pieces, {"model_type": "llama"}, tokenizer_class="LlamaTokenizer", add_bos_token=True)
+    make_folder("folder_llama_legacy", pieces, tokenizer_class="LlamaTokenizer", legacy=True, add_prefix_space=True)
+    make_folder("folder_llama_no_prefix", pieces, tokenizer_class="LlamaTokenizerFast", add_prefix_space=False)
+    model = (OUT / "spm_bpe/tokenizer.model").read_bytes()
+    make_folder("folder_spm", {"tokenizer.model": model}, tokenizer_class="TokenizersBackend", add_bos_token=True, add_eos_token=True, bos_token="<s>", eos_token="</s>")
+    make_folder("folder_llama3", {"tokenizer.model": (OUT / "llama3/tokenizer.model").read_bytes()}, tokenizer_class="PreTrainedTokenizerFast",
+                add_bos_token=True, bos_token="<|begin|>", eos_token="<|end|>", added_tokens_decoder={"500": flags("<|begin|>"), "501": flags("<|end|>")})
+    gpt2 = {name: (OUT / "gpt2" / name).read_text() for name in ("vocab.json", "merges.txt")}
+    make_folder("folder_vocab_json", gpt2, {"model_type": "gpt2"}, tokenizer_class="GPT2Tokenizer", add_prefix_space=True, add_bos_token=True)
+    make_folder("folder_vocab_json_qwen", gpt2, {"model_type": "qwen3"}, tokenizer_class="Qwen2Tokenizer")
+
+
+def train_pieces():
+    t = Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    t.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    special = ["<unk>", "<s>", "</s>"] + ["<0x%02X>" % b for b in range(256)]
+    t.train_from_iterator([line.replace(" ", "\u2581") for line in LINES[:60]], trainers.BpeTrainer(vocab_size=560, limit_alphabet=110, show_progress=False, special_tokens=special))
+    made = json.loads(t.to_str())
+    made["added_tokens"] = made["added_tokens"][:3]
+    made["post_processor"] = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                              "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                              "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}}
+    return Tokenizer.from_str(json.dumps(made))
+
+
 def main():
     shutil.rmtree(OUT, ignore_errors=True)
     make_tiktoken()
     make_llama3()
     make_tekken()
     make_gpt2()
-    versions = {m.__name__: m.__version__ for m in (tiktoken, tokenizers, transformers)}
+    make_sentencepiece()
+    make_folders()
+    versions = {m.__name__: m.__version__ for m in (sentencepiece, tiktoken, tokenizers, transformers)}
     with gzip.GzipFile(OUT / "expected.json.gz", "wb", mtime=0) as file:
         file.write(json.dumps({"made_with": versions, "cases": cases}, separators=(",", ":")).encode())
 

@@ -134,7 +134,7 @@ TEST(GgufTokenizer, RefusesWhatItCannotConvert) {
     std::string value, fault;
   };
   const Case cases[] = {
-      {"tokenizer.ggml.model", TextValue("t5"), "kind 't5'"},
+      {"tokenizer.ggml.model", TextValue("rwkv"), "kind 'rwkv'"},
       {"tokenizer.ggml.model", TextValue("llama"), "scores"},
       {"tokenizer.ggml.pre", TextValue("new-one"), "'new-one' is not known"},
       {"tokenizer.ggml.tokens", TextsValue({}), "no tokenizer"},

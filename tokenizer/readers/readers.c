@@ -12,7 +12,9 @@ static const nb_tokenizer_kind kinds[] = {
     {.names = "*tekken*.json", .read = nb_read_tekken},
     {.names = "vocab.json", .beside = "merges.txt", .read = nb_read_vocab_json},
     {.names = "*.json", .read = nb_read_tokenizer_json},
-    {.names = "*.tiktoken tiktoken.model tokenizer.model", .read = nb_read_tiktoken},
+    {.names = "*.tiktoken tiktoken.model", .read = nb_read_tiktoken},
+    {.names = "vocab.txt", .read = nb_read_vocab_txt},
+    {.names = "*.model *.model.v*", .read = nb_read_sentencepiece},
 };
 
 enum { MAX_FILE = 256 << 20 };

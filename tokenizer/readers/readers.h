@@ -35,6 +35,10 @@ nibble_status nb_tokenizer_spec_load(const char *path, nb_tokenizer_spec *out, n
 /* True if the last part of a path matches one of some patterns (fnmatch's), which spaces part. */
 bool nb_tokenizer_name_is(const char *name, const char *patterns);
 
+/* Reads the tokenizer in a folder of Hugging Face's: of its files the one that transformers takes, with what stands
+ * beside it (tokenizer_config.json and others) applied as it does; folder.c. */
+nibble_status nb_tokenizer_spec_folder(const char *folder, nb_tokenizer_spec *out, nibble_error *err);
+
 /* Takes the first line of *text, without the end that it has (LF, or CR and LF). */
 nb_str nb_take_line(nb_str *text);
 
@@ -42,6 +46,9 @@ nb_str nb_take_line(nb_str *text);
 
 /* vocab.json and merges.txt: GPT-2's. */
 nibble_status nb_read_vocab_json(const nb_tokenizer_file *file, nb_tokenizer_spec *out, nibble_error *err);
+
+/* vocab.txt: BERT's, a token on each line, whose number is its id. */
+nibble_status nb_read_vocab_txt(const nb_tokenizer_file *file, nb_tokenizer_spec *out, nibble_error *err);
 
 /* The object of tokens and ids alone. */
 nibble_status nb_vocab_read_json(const char *where, nb_str text, nb_vocab *vocab, nibble_error *err);
@@ -52,6 +59,9 @@ nibble_status nb_read_tokenizer_json(const nb_tokenizer_file *file, nb_tokenizer
 /* OpenAI's tiktoken: lines of a token in base64 and its rank. The file's name says which pattern cuts the text. */
 nibble_status nb_read_tiktoken(const nb_tokenizer_file *file, nb_tokenizer_spec *out, nibble_error *err);
 bool nb_tiktoken_is(nb_str text); /* whether a file begins as one of them */
+
+/* SentencePiece's, or Llama 3's, which has the same name and is tiktoken's. */
+nibble_status nb_read_sentencepiece(const nb_tokenizer_file *file, nb_tokenizer_spec *out, nibble_error *err);
 
 /* Mistral's tekken.json: the same in JSON, with the pattern. */
 nibble_status nb_read_tekken(const nb_tokenizer_file *file, nb_tokenizer_spec *out, nibble_error *err);

@@ -1,0 +1,210 @@
+/* A SentencePiece model into the tokenizer that transformers makes of it where no class of its own says otherwise
+ * (convert_slow_tokenizer.py, build_tokenizer_from_spm_proto), which reads text as SentencePiece does: its normalizer,
+ * white space as U+2581, merges by the pieces' scores, user-defined pieces whole. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/utf8.h"
+#include "model/json.h"
+#include "tokenizer/readers/parts.h"
+#include "tokenizer/readers/spm_model.h"
+
+#define SPACE "\u2581"
+
+/* ---- merges ---- */
+
+typedef struct scored {
+  double score;
+  int32_t id;
+} scored;
+
+/* The best score first, then the lowest id. */
+static int by_score(const void *a, const void *b) {
+  const scored *x = a, *y = b;
+  if (x->score != y->score) return x->score > y->score ? -1 : 1;
+  return (x->id > y->id) - (x->id < y->id);
+}
+
+static int32_t part_id(const nb_vocab *vocab, const char *text, size_t n, bool normal) {
+  int32_t id = nb_vocab_id(vocab, text, n);
+  return id >= 0 && (!normal || nb_vocab_type(vocab, id) == NB_TOKEN_NORMAL) ? id : -1;
+}
+
+/* Every way to cut a piece into two, which must be `normal` if that is asked for, the shortest left one first. */
+static nibble_status cut_piece(const nb_vocab *vocab, int32_t id, bool normal, nb_merges *merges, nibble_error *err) {
+  nb_str piece = nb_vocab_text(vocab, id);
+  nibble_status status = NIBBLE_OK;
+  for (size_t at = 1; at < piece.length && status == NIBBLE_OK; at++) {
+    if (!nb_utf8_begins(piece.data[at])) continue;
+    nb_merge merge = {.left = part_id(vocab, piece.data, at, normal), .whole = id};
+    if (merge.left < 0) continue;
+    merge.right = part_id(vocab, piece.data + at, piece.length - at, normal);
+    if (merge.right >= 0) status = nb_merges_append(merges, merge, err);
+  }
+  return status;
+}
+
+static nibble_status make_merges(const nb_vocab *vocab, nb_merges *merges, nibble_error *err) {
+  size_t count = 0;
+  scored *order = nb_alloc((uint64_t)vocab->count, sizeof *order);
+  if (!order) return nb_fail_memory(err, (size_t)vocab->count * sizeof *order);
+  for (int32_t id = 0; id < vocab->count; id++) {
+    if (nb_vocab_type(vocab, id) == NB_TOKEN_NORMAL) order[count++] = (scored){vocab->scores[id], id};
+  }
+  if (count > 0) qsort(order, count, sizeof *order, by_score);
+  nibble_status status = NIBBLE_OK;
+  for (size_t i = 0; i < count && status == NIBBLE_OK; i++) status = cut_piece(vocab, order[i].id, true, merges, err);
+  free(order);
+  return status;
+}
+
+nibble_status nb_spm_merges_by_id(const nb_vocab *vocab, nb_merges *merges, nibble_error *err) {
+  nibble_status status = NIBBLE_OK;
+  merges->count = 0;
+  for (int32_t id = 0; id < vocab->count && status == NIBBLE_OK; id++)
+    status = cut_piece(vocab, id, false, merges, err);
+  return status;
+}
+
+/* ---- added tokens ---- */
+
+/* Control pieces, and those that the settings name: they stand for no text. */
+static nibble_status add_special(const char *where, const nb_spm_model *m, cJSON **list, nibble_error *err) {
+  const char *const named[] = {m->bos, m->eos, m->unk};
+  int32_t ids[3], next = m->vocab.count;
+  for (int i = 0; i < 3; i++) {
+    ids[i] = named[i] ? nb_vocab_id(&m->vocab, named[i], strlen(named[i])) : -1;
+    if (named[i] && ids[i] < 0) ids[i] = next++;
+  }
+  *list = cJSON_CreateArray();
+  for (int32_t id = 0; id < next; id++) {
+    int name = id == ids[0] ? 0 : id == ids[1] ? 1 : id == ids[2] ? 2 : -1;
+    if (name < 0 && nb_vocab_type(&m->vocab, id) != NB_TOKEN_CONTROL) continue;
+    nb_str text = id < m->vocab.count ? nb_vocab_text(&m->vocab, id) : (nb_str){named[name], strlen(named[name])};
+    if (memchr(text.data, 0, text.length))
+      return nb_fail(err, NIBBLE_BAD_INPUT, "%s: piece %d, which is a special one, has a NUL character", where, id);
+    *list = nb_json_push(*list, nb_part_added((nb_part_token){id, text.data, false, true}));
+  }
+  return NIBBLE_OK;
+}
+
+/* ---- user-defined pieces ---- */
+
+static int longest_first(const void *a, const void *b) {
+  const nb_str *x = a, *y = b;
+  size_t m = 0, n = 0; /* in characters, as the reference counts them */
+  for (size_t i = 0; i < x->length; i++) m += nb_utf8_begins(x->data[i]);
+  for (size_t i = 0; i < y->length; i++) n += nb_utf8_begins(y->data[i]);
+  if (m != n) return m > n ? -1 : 1;
+  return (x->data > y->data) - (x->data < y->data); /* the file's order */
+}
+
+static void put_escaped(nb_str text, nb_buf *out) {
+  for (size_t i = 0; i < text.length; i++) {
+    if (strchr("\\^$.|?*+()[]{}", text.data[i])) nb_buf_puts(out, "\\");
+    nb_buf_append(out, &text.data[i], 1);
+  }
+}
+
+/* A pattern that matches any of them, the longest first; it stays empty where there are none. */
+static nibble_status user_pattern(const char *where, const nb_vocab *vocab, nb_buf *out, nibble_error *err) {
+  size_t count = 0;
+  nb_str *pieces = nb_alloc((uint64_t)vocab->count, sizeof *pieces);
+  if (!pieces) return nb_fail_memory(err, (size_t)vocab->count * sizeof *pieces);
+  nibble_status status = NIBBLE_OK;
+  for (int32_t id = 0; id < vocab->count && status == NIBBLE_OK; id++) {
+    if (nb_vocab_type(vocab, id) != NB_TOKEN_USER) continue;
+    pieces[count] = nb_vocab_text(vocab, id);
+    if (memchr(pieces[count].data, 0, pieces[count].length))
+      status =
+          nb_fail(err, NIBBLE_BAD_INPUT, "%s: piece %d, which is a user-defined one, has a NUL character", where, id);
+    count++;
+  }
+  if (count > 0) qsort(pieces, count, sizeof *pieces, longest_first);
+  for (size_t i = 0; i < count && status == NIBBLE_OK; i++) {
+    if (i > 0) nb_buf_puts(out, "|");
+    put_escaped(pieces[i], out);
+  }
+  free(pieces);
+  return status == NIBBLE_OK && out->failed ? nb_fail_memory(err, out->length) : status;
+}
+
+/* ---- the parts ---- */
+
+static cJSON *normalizer(const nb_spm_model *m, bool legacy) {
+  cJSON *steps = cJSON_CreateArray();
+  if (m->charsmap)
+    steps = nb_json_push(steps, nb_json_make("type:s precompiled_charsmap:s", "Precompiled", m->charsmap));
+  if (m->remove_extra_whitespaces) {
+    steps = nb_json_push(steps, nb_part_replace_regex("\\A +| +\\z", ""));
+    steps = nb_json_push(steps, nb_part_replace_regex(" {2,}", " "));
+  }
+  if (m->escape_whitespaces) steps = nb_json_push(steps, nb_part_replace(" ", SPACE));
+  /* Metaspace leaves a text alone that begins with U+2581 already; SentencePiece does not. */
+  if (m->add_dummy_prefix && legacy) steps = nb_json_push(steps, nb_part_replace_regex("\\A" SPACE, SPACE SPACE));
+  return nb_part_sequence("normalizers", steps);
+}
+
+static cJSON *pre_tokenizer(const nb_spm_model *m, bool legacy, const nb_buf *users) {
+  cJSON *steps = cJSON_CreateArray();
+  if (m->add_dummy_prefix)
+    steps = nb_json_push(steps, nb_json_make("type:s replacement:s prepend_scheme:s split:b", "Metaspace", SPACE,
+                                             legacy ? "always" : "first", false));
+  if (users->length > 0) steps = nb_json_push(steps, nb_part_split(users->data));
+  if (!m->add_dummy_prefix && users->length == 0) {
+    cJSON_Delete(steps);
+    return cJSON_CreateNull();
+  }
+  return nb_part_sequence("pretokenizers", steps);
+}
+
+static cJSON *decoder(const nb_spm_model *m) {
+  cJSON *steps = nb_json_push(cJSON_CreateArray(), nb_part_replace(SPACE, " "));
+  if (m->byte_fallback) steps = nb_json_push(steps, nb_json_make("type:s", "ByteFallback"));
+  if (m->byte_fallback || m->add_dummy_prefix) steps = nb_json_push(steps, nb_json_make("type:s", "Fuse"));
+  if (m->add_dummy_prefix) steps = nb_json_push(steps, nb_part_strip_first(" "));
+  return nb_part_sequence("decoders", steps);
+}
+
+static cJSON *model(const nb_spm_model *m, bool has_users) {
+  if (m->kind == NB_SPM_UNIGRAM)
+    return nb_json_make("type:s unk_id:o byte_fallback:b", "Unigram",
+                        m->unk_id < 0 ? cJSON_CreateNull() : cJSON_CreateNumber(m->unk_id), m->byte_fallback);
+  return nb_part_bpe_model(&(nb_part_bpe){
+      .unk_token = m->unk, .fuse_unk = true, .byte_fallback = m->byte_fallback, .ignore_merges = has_users});
+}
+
+nibble_status nb_spm_spec(const char *where, nb_spm_model *m, bool legacy, cJSON *post_processor,
+                          nb_tokenizer_spec *out, nibble_error *err) {
+  nb_buf users = {0};
+  nb_parts parts = {.post_processor = post_processor};
+  nibble_status status = user_pattern(where, &m->vocab, &users, err);
+  if (status == NIBBLE_OK && m->kind != NB_SPM_UNIGRAM) status = make_merges(&m->vocab, &out->merges, err);
+  if (status == NIBBLE_OK) status = add_special(where, m, &parts.added, err);
+  if (status == NIBBLE_OK) {
+    parts.normalizer = normalizer(m, legacy);
+    parts.pre_tokenizer = pre_tokenizer(m, legacy, &users);
+    parts.decoder = decoder(m);
+    parts.model = model(m, users.length > 0);
+    out->vocab = m->vocab;
+    m->vocab = (nb_vocab){0};
+    status = nb_parts_finish(parts, out, err);
+  } else {
+    cJSON_Delete(parts.added);
+    cJSON_Delete(post_processor);
+  }
+  nb_buf_free(&users);
+  return status;
+}
+
+nibble_status nb_read_sentencepiece(const nb_tokenizer_file *file, nb_tokenizer_spec *out, nibble_error *err) {
+  if (nb_tiktoken_is(file->text)) return nb_read_tiktoken(file, out, err);
+  nb_spm_model m;
+  nibble_status status = nb_spm_parse(file->path, file->text, &m, err);
+  if (status == NIBBLE_OK && m.kind == NB_SPM_WORD)
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: a SentencePiece model of whole words is not supported", file->path);
+  if (status == NIBBLE_OK) status = nb_spm_spec(file->path, &m, true, nb_part_template(NULL, NULL), out, err);
+  nb_spm_free(&m);
+  return status;
+}
