@@ -14,6 +14,7 @@ extern "C" {
 #include "kernels/gptq.h"
 #include "kernels/matmul.h"
 #include "kernels/q8.h"
+#include "tests/kernels/exact.h"
 }
 
 namespace {
@@ -148,11 +149,7 @@ TEST(GptqKernels, MultiplyAsTheUnpackedWeightsDo) {
         nb_matmul(repack ? &repacked.m : &m, x.data(), m.cols, n, y.data(), m.rows);
         for (int64_t i = 0; i < n; i++) {
           for (int64_t r = 0; r < m.rows; r++) {
-            double sum = 0, size = 0;
-            for (int64_t c = 0; c < m.cols; c++) {
-              double term = (double)x[i * m.cols + c] * w[r * m.cols + c];
-              sum += term, size += std::abs(term);
-            }
+            auto [sum, size] = nb_exact_dot(&x[i * m.cols], &w[r * m.cols], m.cols);
             ASSERT_NEAR(y[i * m.rows + r], sum, 1e-5 * size) << "n " << n << " row " << i << " feature " << r;
           }
         }

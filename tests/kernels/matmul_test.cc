@@ -12,6 +12,7 @@ extern "C" {
 #include "kernels/cpu/kernels.h"
 #include "kernels/matmul.h"
 #include "nibble.h"
+#include "tests/kernels/exact.h"
 }
 
 namespace {
@@ -50,11 +51,8 @@ struct Reference {
     for (int64_t i = 0; i < n; i++) {
       for (int64_t r = 0; r < rows; r++) {
         const float *xs = p.x + i * p.ldx, *ws = w.data() + r * cols;
-        double sum = 0, total = 1e-30;
-        for (int64_t c = 0; c < cols; c++) {
-          double term = double(xs[c]) * ws[c];
-          sum += term, total += std::abs(term);
-        }
+        auto [sum, total] = nb_exact_dot(xs, ws, cols);
+        total += 1e-30;
         if (p.bias) sum += p.bias[r], total += std::abs(p.bias[r]);
         if (p.accumulate) sum += before[i * p.ldy + r], total += std::abs(before[i * p.ldy + r]);
         y[i * rows + r] = sum, size[i * rows + r] = total;

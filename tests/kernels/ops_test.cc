@@ -210,27 +210,28 @@ TEST(Ops, AttentionMatchesPlainSoftmax) {
       {1, 20, 0, 2, 1, 600, true, 1, 0, 0, 3},
       {3, 9, 100, 8, 4, 16, true, 10, 0, 0, 20},
   };
-  ForEachIsa([&] {
-    for (const AttentionCase &c : cases) {
-      int64_t keys = std::max(c.past + c.tokens, c.keys), width = c.heads * c.head_dim;
-      auto q = RandomFloats(c.sequences * c.tokens * (width + 3), 1, c.spread);
-      auto k = RandomFloats(c.sequences * (keys + 2) * c.kv_heads * c.head_dim, 2);
-      auto v = RandomFloats(c.sequences * (keys + 2) * c.kv_heads * c.head_dim, 3);
-      auto bias = RandomFloats(c.heads * (2 * keys - 1), 4, c.bias > 0 ? c.bias : 1);
-      for (bool head_major : {false, true}) {
-        std::vector<float> out(c.sequences * c.tokens * (width + 1), NAN);
-        nb_attention a = {};
-        a.q = q.data(), a.k = k.data(), a.v = v.data(), a.out = out.data();
-        a.q_stride = width + 3, a.out_stride = width + 1;
-        a.kv_sequence_stride = (keys + 2) * c.kv_heads * c.head_dim;
-        a.kv_token_stride = head_major ? c.head_dim : c.kv_heads * c.head_dim;
-        a.kv_head_stride = head_major ? (keys + 2) * c.head_dim : c.head_dim;
-        a.sequences = c.sequences, a.tokens = c.tokens, a.past = c.past;
-        a.heads = c.heads, a.kv_heads = c.kv_heads, a.head_dim = c.head_dim;
-        a.scale = 1 / std::sqrt(float(c.head_dim)), a.causal = c.causal, a.window = c.window;
-        a.keys = c.keys, a.bias = c.bias > 0 ? bias.data() + keys - 1 : nullptr, a.bias_stride = 2 * keys - 1;
+  for (const AttentionCase &c : cases) {
+    int64_t keys = std::max(c.past + c.tokens, c.keys), width = c.heads * c.head_dim;
+    auto q = RandomFloats(c.sequences * c.tokens * (width + 3), 1, c.spread);
+    auto k = RandomFloats(c.sequences * (keys + 2) * c.kv_heads * c.head_dim, 2);
+    auto v = RandomFloats(c.sequences * (keys + 2) * c.kv_heads * c.head_dim, 3);
+    auto bias = RandomFloats(c.heads * (2 * keys - 1), 4, c.bias > 0 ? c.bias : 1);
+    for (bool head_major : {false, true}) {
+      std::vector<float> out(c.sequences * c.tokens * (width + 1));
+      nb_attention a = {};
+      a.q = q.data(), a.k = k.data(), a.v = v.data(), a.out = out.data();
+      a.q_stride = width + 3, a.out_stride = width + 1;
+      a.kv_sequence_stride = (keys + 2) * c.kv_heads * c.head_dim;
+      a.kv_token_stride = head_major ? c.head_dim : c.kv_heads * c.head_dim;
+      a.kv_head_stride = head_major ? (keys + 2) * c.head_dim : c.head_dim;
+      a.sequences = c.sequences, a.tokens = c.tokens, a.past = c.past;
+      a.heads = c.heads, a.kv_heads = c.kv_heads, a.head_dim = c.head_dim;
+      a.scale = 1 / std::sqrt(float(c.head_dim)), a.causal = c.causal, a.window = c.window;
+      a.keys = c.keys, a.bias = c.bias > 0 ? bias.data() + keys - 1 : nullptr, a.bias_stride = 2 * keys - 1;
+      const auto want = PlainAttention(a);
+      ForEachIsa([&] {
+        std::fill(out.begin(), out.end(), NAN);
         nb_attention_run(&a);
-        auto want = PlainAttention(a);
         for (int64_t row = 0; row < c.sequences * c.tokens; row++) {
           for (int64_t i = 0; i < width; i++) {
             ASSERT_NEAR(out[row * (width + 1) + i], want[row * width + i], 1e-5 * std::max(1.0f, c.spread))
@@ -239,9 +240,10 @@ TEST(Ops, AttentionMatchesPlainSoftmax) {
           }
           ASSERT_TRUE(std::isnan(out[row * (width + 1) + width])) << "wrote past the end of row " << row;
         }
-      }
+      });
+      if (HasFatalFailure()) return;
     }
-  });
+  }
 }
 
 TEST(Ops, LogprobMatchesDoubleArithmetic) {

@@ -13,6 +13,7 @@ extern "C" {
 #include "kernels/gptq.h"
 #include "kernels/q8.h"
 #include "nibble.h"
+#include "tests/kernels/exact.h"
 }
 
 namespace {
@@ -58,24 +59,37 @@ const nb_format kFormats[] = {NB_FORMAT_NF4,  NB_FORMAT_FP4,  NB_FORMAT_INT8,  N
                               NB_FORMAT_Q4_K, NB_FORMAT_Q6_K, NB_FORMAT_GPTQ2, NB_FORMAT_GPTQ4, NB_FORMAT_GPTQ8};
 
 // x W^T by the specification, in double arithmetic after the integers; and the size that errors are measured against.
-void Specified(const nb_packed &w, const float *x, double *y, double *size) {
-  std::vector<int8_t> codes(w.cols);
-  std::vector<float> scales(w.cols / 32);
-  nb_q8_round(x, w.cols, codes.data(), scales.data());
-  for (int64_t r = 0; r < w.rows; r++) {
-    y[r] = 0, size[r] = 1e-30;
-    for (int64_t b = 0; b < w.cols / 32; b++) {
-      nb_q8_weights block;
-      nb_q8_weights_at(&w, r, b, &block);
-      for (int j = 0; j < 32; j++) {
-        double weight = double(block.scales[j / 16]) * block.codes[j] - block.minimum;
-        double activation = double(scales[b]) * codes[b * 32 + j];
-        y[r] += weight * activation;
-        size[r] += (std::abs(weight) + std::abs(block.minimum)) * std::abs(activation);
+class Specification {
+ public:
+  explicit Specification(const nb_packed &w) : rows_(w.rows), cols_(w.cols) {
+    for (int64_t r = 0; r < rows_; r++) {
+      for (int64_t b = 0; b < cols_ / 32; b++) {
+        nb_q8_weights block;
+        nb_q8_weights_at(&w, r, b, &block);
+        for (int j = 0; j < 32; j++) {
+          double weight = double(block.scales[j / 16]) * block.codes[j] - block.minimum;
+          weights_.push_back(weight);
+          bounds_.push_back(std::abs(weight) + std::abs(block.minimum));
+        }
       }
     }
   }
-}
+  void Multiply(const float *x, double *y, double *size) const {
+    std::vector<int8_t> codes(cols_);
+    std::vector<float> scales(cols_ / 32);
+    nb_q8_round(x, cols_, codes.data(), scales.data());
+    std::vector<double> activations;
+    for (int64_t c = 0; c < cols_; c++) activations.push_back(double(scales[c / 32]) * codes[c]);
+    for (int64_t r = 0; r < rows_; r++) {
+      nb_exact dot = nb_exact_dot_within(activations.data(), &weights_[r * cols_], &bounds_[r * cols_], cols_);
+      y[r] = dot.sum, size[r] = 1e-30 + dot.size;
+    }
+  }
+
+ private:
+  int64_t rows_, cols_;
+  std::vector<double> weights_, bounds_;
+};
 
 TEST(Q8, KernelsComputeWhatTheSpecificationSays) {
   for (nb_format format : kFormats) {
@@ -83,16 +97,17 @@ TEST(Q8, KernelsComputeWhatTheSpecificationSays) {
     for (int64_t rows : {16, 48, 112, 33, 5, 1}) {
       for (int64_t cols : {super, 3 * super, 9 * super}) {
         Weight w(format, rows, cols);
+        bool fits = nb_q8_fits(&w.m);
+        EXPECT_EQ(fits, !nb_gptq_bits(format) || rows % 16 == 0) << nb_format_info(format)->name;
+        if (!fits) continue;
+        const Specification specification(w.m);
         for (int64_t n : {1, 2, 3, 4, 7, 21, 32, 34}) {
           if (n > 30 && rows < 33) continue;
           auto x = RandomFloats(n * cols, unsigned(n));
           for (int64_t c = 0; c < cols; c++) x[c] *= c % 64 < 32 ? 1 : 30;  // blocks of unlike scale
           std::vector<double> want(n * rows), size(n * rows);
           std::vector<float> bias = RandomFloats(rows, 3), y;
-          bool fits = nb_q8_fits(&w.m);
-          EXPECT_EQ(fits, !nb_gptq_bits(format) || rows % 16 == 0) << nb_format_info(format)->name;
-          if (!fits) continue;
-          for (int64_t i = 0; i < n; i++) Specified(w.m, &x[i * cols], &want[i * rows], &size[i * rows]);
+          for (int64_t i = 0; i < n; i++) specification.Multiply(&x[i * cols], &want[i * rows], &size[i * rows]);
           ForEachIsa([&] {
             y = std::vector<float>(n * rows, 2);
             nb_product p = {};
@@ -127,12 +142,13 @@ TEST(Q8, GptqInBandsIsMultipliedAlike) {
         void *memory;
         ASSERT_TRUE(nb_gptq_repack(&w.m, &repacked, &memory));
         EXPECT_TRUE(nb_q8_fits(&repacked));
+        const Specification specification(repacked);
         for (int64_t n : {1, 3, 34}) {
           auto x = RandomFloats(n * cols, unsigned(n));
           std::vector<float> ordered(x);
           for (int64_t i = 0; shuffled && i < n * cols; i++) ordered[i] = x[i / cols * cols + repacked.order[i % cols]];
           std::vector<double> want(n * rows), size(n * rows);
-          for (int64_t i = 0; i < n; i++) Specified(repacked, &ordered[i * cols], &want[i * rows], &size[i * rows]);
+          for (int64_t i = 0; i < n; i++) specification.Multiply(&ordered[i * cols], &want[i * rows], &size[i * rows]);
           ForEachIsa([&] {
             std::vector<float> y(n * rows);
             nb_product p = {};
@@ -182,12 +198,8 @@ TEST(GgufKernels, MultiplyAsTheUnpackedWeightsDo) {
             y.assign(n * rows, 0);
             nb_matmul(&w.m, x.data(), cols, n, y.data(), rows);
             for (int64_t i = 0; i < n * rows; i++) {
-              double want = 0, size = 1e-30;
-              for (int64_t c = 0; c < cols; c++) {
-                double term = double(x[i / rows * cols + c]) * dense[i % rows * cols + c];
-                want += term, size += std::abs(term);
-              }
-              ASSERT_LE(std::abs(y[i] - want), 1e-5 * size)
+              auto [want, size] = nb_exact_dot(&x[i / rows * cols], &dense[i % rows * cols], cols);
+              ASSERT_LE(std::abs(y[i] - want), 1e-5 * (size + 1e-30))
                   << nb_format_info(format)->name << " [" << rows << ", " << cols << "] n " << n << " row " << i / rows
                   << " feature " << i % rows << ": " << y[i] << ", should be " << want;
             }

@@ -21,6 +21,7 @@ struct Layer {
   int64_t rows, cols, tokens;
   std::vector<float> w, x;
   mutable nb_dense_layer dense;
+  mutable std::vector<double> squares;  // once asked for
 
   const nb_dense_layer *Dense() const {
     dense = {w.data(), rows, cols};
@@ -53,6 +54,19 @@ struct Layer {
       nb_hessian_add(&h, x.data() + at * cols, std::min<int64_t>(100, tokens - at), cols);
     }
     return h;
+  }
+
+  // x^T x in double precision.
+  const std::vector<double> &Squares() const {
+    if (!squares.empty()) return squares;
+    squares.resize(cols * cols);
+    for (int64_t t = 0; t < tokens; t++) {
+      const float *v = x.data() + t * cols;
+      for (int64_t i = 0; i < cols; i++) {
+        for (int64_t j = 0; j < cols; j++) squares[i * cols + j] += (double)v[i] * v[j];
+      }
+    }
+    return squares;
   }
 
   // |x (W - Q)^T|^2 / |x W^T|^2.
@@ -96,12 +110,8 @@ std::vector<double> Inverse(std::vector<double> a, int64_t n) {
 std::vector<uint8_t> Reference(const Layer &layer, const nb_grid &grid, const nb_factor &f) {
   int64_t n = layer.cols;
   std::vector<double> h(n * n);
-  for (int64_t t = 0; t < layer.tokens; t++) {
-    for (int64_t i = 0; i < n; i++) {
-      for (int64_t j = 0; j < n; j++) {
-        h[i * n + j] += (double)layer.x[t * n + f.column[i]] * layer.x[t * n + f.column[j]];
-      }
-    }
+  for (int64_t i = 0; i < n; i++) {
+    for (int64_t j = 0; j < n; j++) h[i * n + j] = layer.Squares()[f.column[i] * n + f.column[j]];
   }
   double mean = 0;
   for (int64_t i = 0; i < n; i++) {
