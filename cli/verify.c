@@ -169,6 +169,13 @@ static const char *limit_value(char buffer[32], const nibble_limit *l, double va
   return buffer;
 }
 
+/* The same of what was measured, where an increase has its sign: a perplexity may fall. */
+static const char *limit_measured(char buffer[32], const nibble_limit *l) {
+  if (!l->is_share || l->is_least) return limit_value(buffer, l, l->measured);
+  snprintf(buffer, 32, "%+.4g%%", 100 * l->measured);
+  return buffer;
+}
+
 /* "normal, nf4": a profile, and whose limits it took. */
 static const char *limits_name(char buffer[64], const nibble_verification *v) {
   snprintf(buffer, 64, "%.30s%s%.30s", v->thresholds.profile, *v->limits_of ? ", " : "", v->limits_of);
@@ -182,9 +189,8 @@ static void print_limits(const nibble_verification *v) {
   printf("  limits (%s)%*s measured          limit   used\n", name, (int)(21 - strnlen(name, 20)), "");
   for (int i = 0; i < NIBBLE_LIMITS; i++) {
     const nibble_limit *l = &v->limits[i];
-    printf("    %-27s %10s %5s %8s %5.0f%%%s\n", l->title, limit_value(measured, l, l->measured),
-           l->is_least ? "least" : "most", limit_value(limit, l, l->limit), 100 * l->used,
-           l->used <= 1 ? "" : "  MISSED");
+    printf("    %-27s %10s %5s %8s %5.0f%%%s\n", l->title, limit_measured(measured, l), l->is_least ? "least" : "most",
+           limit_value(limit, l, l->limit), 100 * l->used, l->used <= 1 ? "" : "  MISSED");
   }
 }
 
@@ -322,7 +328,7 @@ static void print_card_limits(const nibble_verification *v) {
   printf("| limits (%s) | ", card_name(name, limits_name(profile, v)));
   for (int i = 0; i < NIBBLE_LIMITS; i++) {
     const nibble_limit *l = &v->limits[i];
-    printf("%s%s %s, at %s %s: %.0f%% used", i ? "; " : "", l->title, limit_value(measured, l, l->measured),
+    printf("%s%s %s, at %s %s: %.0f%% used", i ? "; " : "", l->title, limit_measured(measured, l),
            l->is_least ? "least" : "most", limit_value(limit, l, l->limit), 100 * l->used);
   }
   printf(" |\n");

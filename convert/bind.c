@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/stop.h"
 #include "base/str.h"
 #include "convert/fused.h"
 #include "convert/layouts.h"
@@ -146,9 +147,21 @@ static const nb_tensor *find_role(const nb_checkpoint *c, nb_role role, bool is_
   return best;
 }
 
-static bool are_same(const nb_checkpoint *c, const nb_tensor *a, const nb_tensor *b) {
-  return a->dtype == b->dtype && a->bytes == b->bytes && !a->layout == !b->layout &&
-         memcmp(nb_tensor_raw(c, a), nb_tensor_raw(c, b), (size_t)a->bytes) == 0;
+enum { COMPARED = 16 << 20 /* bytes between two looks at whether the caller wants to stop */ };
+
+/* Whether the two hold the same: gigabytes of a file, at its first reading. */
+static nibble_status compare(const nb_checkpoint *c, const nb_tensor *a, const nb_tensor *b, bool *same,
+                             nibble_error *err) {
+  *same = a->dtype == b->dtype && a->bytes == b->bytes && !a->layout == !b->layout;
+  if (!*same) return NIBBLE_OK;
+  const char *x = nb_tensor_raw(c, a), *y = nb_tensor_raw(c, b);
+  for (size_t at = 0, n, all = (size_t)a->bytes; *same && at < all; at += n) {
+    nibble_status status = nb_stop_check(err);
+    if (status != NIBBLE_OK) return status;
+    n = all - at < COMPARED ? all - at : COMPARED;
+    *same = memcmp(x + at, y + at, n) == 0;
+  }
+  return NIBBLE_OK;
 }
 
 /* The two are to be one, and are not. */
@@ -168,7 +181,10 @@ static nibble_status decide_tie(nb_checkpoint *c, nibble_error *err) {
   if (!c->config.tie_word_embeddings) return NIBBLE_OK;
   const nb_tensor *embedding = find_role(c, NB_TOKEN_EMBED, false);
   c->head = find_role(c, NB_HEAD, false);
-  if (!c->head || !embedding || are_same(c, c->head, embedding)) return NIBBLE_OK;
+  if (!c->head || !embedding) return NIBBLE_OK;
+  bool same;
+  nibble_status status = compare(c, c->head, embedding, &same, err);
+  if (status != NIBBLE_OK || same) return status;
   c->config.head_differs = true;
   return c->config.tie_is_loose ? NIBBLE_OK : note_untied(c, c->head, embedding, err);
 }
@@ -218,7 +234,10 @@ static nibble_status tie_bias(nb_checkpoint *c, nibble_error *err) {
   if (!stored) return NIBBLE_OK;
   if (!heads || !other) alone->tensor = stored;
   if (!other) return NIBBLE_OK;
-  if (!are_same(c, stored, other)) return note_untied(c, stored, other, err);
+  bool same;
+  nibble_status status = compare(c, stored, other, &same, err);
+  if (status != NIBBLE_OK) return status;
+  if (!same) return note_untied(c, stored, other, err);
   if (!heads) own(c, other)->twin = stored;
   return NIBBLE_OK;
 }
@@ -297,7 +316,9 @@ void nb_shape_print(char *out, size_t room, const int64_t *shape, int ndim) {
 
 /* Nothing tells which of the two is the model's. */
 static nibble_status check_twin(const nb_checkpoint *c, const nb_tensor *t, nibble_error *err) {
-  if (!t->twin || are_same(c, t, t->twin)) return NIBBLE_OK;
+  bool same = true;
+  nibble_status status = t->twin ? compare(c, t, t->twin, &same, err) : NIBBLE_OK;
+  if (status != NIBBLE_OK || same) return status;
   return nb_fail(err, NIBBLE_BAD_INPUT, "%s: tensor '%s' stands for the same as '%s', but the two differ",
                  c->files[t->file].path, t->name, t->twin->name);
 }

@@ -7,6 +7,7 @@
 #include <map>
 #include <regex>
 
+#include "tests/checkpoint_files.h"
 #include "tests/support.h"
 
 extern "C" {
@@ -310,6 +311,34 @@ TEST_F(Stop, AWorkFolderIsNotThrownAwayInSilence) {
   EXPECT_NE(r.err.find("finished layers of an earlier run are thrown away"), std::string::npos) << r.err;
   EXPECT_FALSE(Exists(In("cut.work")));
   EXPECT_EQ(ReadFile(In("cut/model.safetensors")), ReadFile(In("whole/model.safetensors")));
+}
+
+// Of two tensors that the config ties both may be there, as large as a vocabulary makes them: they are compared before
+// anything else, in bands.
+TEST_F(Stop, TiedTensorsAreComparedInBands) {
+  const uint64_t rows = 81920, bytes = rows * 64 * 4;  // 20 MiB
+  std::string shape = std::to_string(rows) + ",64",
+              header = "{" + Entry("model.embed_tokens.weight", "F32", shape, 0, bytes) + "," +
+                       Entry("lm_head.weight", "F32", shape, bytes, 2 * bytes) + "}",
+              config = kConfig, vocabulary = "\"vocab_size\": 256";
+  while (header.size() % 8) header += ' ';
+  config.replace(config.find(vocabulary), vocabulary.size(),
+                 "\"tie_word_embeddings\": true, \"vocab_size\": " + std::to_string(rows));
+  const std::string model = In("tied");
+  std::filesystem::create_directory(model);
+  WriteFile(model + "/config.json", config);
+  WriteFile(model + "/model.safetensors", Safetensors(header, std::string(2 * bytes, '\0')));
+  Call inspect = [&](const nibble_context *context, nibble_error *err) {
+    auto o = Zeroed<nibble_inspect_options>();
+    nibble_inspection *out = nullptr;
+    o.context = context, o.model = model.c_str();
+    nibble_status status = nibble_inspect(&o, &out, err);
+    nibble_inspection_free(out);
+    return status;
+  };
+  for (int64_t patience : {0, 1}) EXPECT_EQ(Run(inspect, patience, 1), NIBBLE_STOPPED) << patience;
+  EXPECT_EQ(Run(inspect, 2, 1), NIBBLE_OK) << err_.message;
+  EXPECT_EQ(asked_, 2);
 }
 
 TEST_F(Stop, ASessionIsAsLongAsBefore) {

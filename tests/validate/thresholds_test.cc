@@ -123,6 +123,7 @@ TEST_F(NormalTest, LosesAgainstTheUsersOwn) {
   EXPECT_NE(Line(r, "mean KL divergence").find("MISSED"), std::string::npos) << r.out;
   EXPECT_NE(r.out.find("[kl-too-large]"), std::string::npos) << r.out;
   EXPECT_NE(Line(r, "increase of perplexity").find(" 40% "), std::string::npos) << r.out;
+  EXPECT_NE(Line(r, "increase of perplexity").find_first_of("+-"), std::string::npos) << r.out;
   EXPECT_NE(Line(r, "same likeliest token").find("least      10%"), std::string::npos) << r.out;
   r = Verify(Golden("artifacts/nf4"), "--profile strict");
   EXPECT_NE(r.out.find("limits (strict)"), std::string::npos) << r.out;
