@@ -256,4 +256,45 @@ TEST(TokenizerFiles, VocabTxtWithDamageIsRefusedByName) {
   });
 }
 
+// ---- folders -------------------------------------------------------------------------------------------------------
+
+struct FolderDamage {
+  std::string name, text, message;
+};
+
+TEST(TokenizerFiles, SettingsThatChangeIdsAreReadOrRefusedByName) {
+  const std::string base = ReadFile(Golden("tokenizer_files/folder_gpt2_class/tokenizer.json"));
+  const std::string config = "tokenizer_config.json";
+  for (const FolderDamage &d : std::vector<FolderDamage>{
+           {config, R"({"tokenizer_class": "CohereTokenizerFast"})",
+            "/tokenizer_config.json: tokenizer_class 'CohereTokenizerFast' has steps of its own beside tokenizer.json, "
+            "which are not supported"},
+           {config, R"({"tokenizer_class": "BertTokenizer"})",
+            "/tokenizer_config.json: tokenizer_class 'BertTokenizer' has a model of type WordPiece, the tokenizer's is "
+            "BPE"},
+           {config, R"({"split_special_tokens": true})",
+            "/tokenizer_config.json: split_special_tokens is not supported"},
+           {config, R"({"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": 3})",
+            "/tokenizer_config.json: \"add_prefix_space\" must be true or false"},
+           {config, R"({"added_tokens_decoder": {"9": {"content": "x", "lstrip": 1}}})",
+            "/tokenizer_config.json: \"lstrip\" must be true or false"},
+           {config, "[]", "/tokenizer_config.json: it is no JSON object"},
+           {"added_tokens.json", "3", "/added_tokens.json: it is no JSON object"},
+       }) {
+    TempFolder dir;
+    WriteFile(dir / "tokenizer.json", base);
+    WriteFile(dir / d.name, d.text);
+    nb_tokenizer *t = nullptr;
+    nibble_error err = {};
+    EXPECT_EQ(nb_tokenizer_open(dir.path().c_str(), &t, &err), NIBBLE_BAD_INPUT) << d.text;
+    EXPECT_EQ(std::string(err.message), dir.path() + d.message);
+    nb_tokenizer_close(t);
+  }
+  TempFolder empty;
+  nb_tokenizer *t = nullptr;
+  nibble_error err = {};
+  EXPECT_EQ(nb_tokenizer_open(empty.path().c_str(), &t, &err), NIBBLE_BAD_INPUT);
+  EXPECT_EQ(std::string(err.message), empty.path() + ": no tokenizer.json, nor another file of a tokenizer, is there");
+}
+
 }  // namespace

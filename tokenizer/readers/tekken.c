@@ -42,8 +42,10 @@ typedef struct cursor {
   size_t at, n;
 } cursor;
 
+static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
+
 static bool pass(cursor *c, char byte) {
-  while (c->at < c->n && memchr(" \t\r\n", c->text[c->at], 4)) c->at++;
+  while (c->at < c->n && is_space(c->text[c->at])) c->at++;
   if (c->at == c->n || c->text[c->at] != byte) return false;
   c->at++;
   return true;
