@@ -121,8 +121,8 @@ static size_t spell_word_piece(nb_str token, int type, char *out) {
   size_t n = strlen(SPACE);
   if (token.length >= n && memcmp(token.data, SPACE, n) == 0)
     return spell_as_it_is((nb_str){token.data + n, token.length - n}, type, out);
-  memcpy(out, WITHIN, strlen(WITHIN));
-  return strlen(WITHIN) + spell_as_it_is(token, type, out + strlen(WITHIN));
+  size_t before = spell_as_it_is((nb_str){WITHIN, strlen(WITHIN)}, type, out);
+  return before + spell_as_it_is(token, type, out + before);
 }
 
 static cJSON *around(const reader *r, int32_t id) {
