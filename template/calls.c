@@ -159,8 +159,8 @@ static bool set_others(nb_render *r, macro_call *c) {
     if (!kwargs || !nb_scope_set(r, c->scope, (nb_str){"kwargs", 6}, kwargs)) return false;
   }
   if (uses & NB_USES_VARARGS) {
-    nb_list rest = {c->args->items + c->taken, c->args->count - c->taken};
-    const nb_val *varargs = nb_new_list(r, NB_V_TUPLE, rest);
+    nb_args rest = nb_args_from(c->args, c->taken);
+    const nb_val *varargs = nb_new_list(r, NB_V_TUPLE, (nb_list){rest.items, rest.count});
     if (!varargs || !nb_scope_set(r, c->scope, (nb_str){"varargs", 7}, varargs)) return false;
   }
   return true;

@@ -144,7 +144,7 @@ FILTER(map) {
     return nb_render_fail(r, "map requires a filter argument");
   if (!nb_val_is_true(self)) return generator(r, (nb_list){0});
   if (!nb_items(r, self, &items) || !nb_list_new(r, items.count, &list)) return NULL;
-  nb_args rest = {args->items + 1, args->count - 1, args->named};
+  nb_args rest = nb_args_from(args, 1);
   for (size_t i = 0; i < list.count; i++) {
     value = path ? nb_attribute_path(r, items.items[i], path)
                  : nb_call_filter(r, args->items[0]->text, items.items[i], &rest);
@@ -165,7 +165,7 @@ static const nb_val *chosen(nb_render *r, const nb_val *self, const nb_args *arg
   if (test && test->type != NB_V_STRING) return nb_render_fail(r, "a test is named by str");
   if (!nb_val_is_true(self)) return generator(r, (nb_list){0});
   if (!nb_items(r, self, &items) || !nb_list_new(r, items.count, &list)) return NULL;
-  nb_args rest = {args->items + at, args->count - at, args->named};
+  nb_args rest = nb_args_from(args, at);
   list.count = 0;
   for (size_t i = 0; i < items.count; i++) {
     const nb_val *value = nb_attribute_path(r, items.items[i], path);

@@ -8,6 +8,8 @@
 #include "template/render.h"
 #include "template/text.h"
 
+enum { FLOAT_WORK = 256 }; /* units; the shortest digits are found by trying */
+
 static void put(nb_buf *out, nb_str text) { nb_buf_append(out, text.data, text.length); }
 
 /* Output to memory is bounded by what a rendering may hold. */
@@ -121,7 +123,7 @@ bool nb_put_repr(nb_render *r, nb_buf *out, const nb_val *v) {
     case NB_V_NONE: nb_buf_puts(out, "None"); return true;
     case NB_V_BOOL: nb_buf_puts(out, v->truth ? "True" : "False"); return true;
     case NB_V_INT: nb_buf_printf(out, "%lld", (long long)v->integer); return true;
-    case NB_V_FLOAT: nb_put_float(out, v->real); return nb_work(r, 32 * NB_NODE_WORK);
+    case NB_V_FLOAT: nb_put_float(out, v->real); return nb_work(r, FLOAT_WORK);
     case NB_V_STRING:
       if (v->is_safe) nb_buf_puts(out, "Markup(");
       put_quoted(out, v->text);
@@ -198,9 +200,12 @@ static void put_json_float(nb_buf *out, double value) {
 
 static bool put_line(nb_render *r, nb_buf *out, const nb_json_style *style, int level) {
   if (!style->has_lines) return true;
+  size_t n = (size_t)level * style->indent.length; /* of NB_RENDER_DEPTH and NB_RENDER_MEMORY at most */
+  if (n > NB_RENDER_MEMORY / 4)
+    return nb_render_fail(r, "takes more than %d MiB of memory", NB_RENDER_MEMORY >> 20) != NULL;
   nb_buf_puts(out, "\n");
   for (int i = 0; i < level; i++) put(out, style->indent);
-  return nb_work_bytes(r, (size_t)level * style->indent.length) && has_room(r, out);
+  return nb_work_bytes(r, n) && has_room(r, out);
 }
 
 static bool put_json(nb_render *r, nb_buf *out, const nb_val *v, const nb_json_style *style, int level);
@@ -272,7 +277,7 @@ static bool put_json(nb_render *r, nb_buf *out, const nb_val *v, const nb_json_s
     case NB_V_NONE: nb_buf_puts(out, "null"); return true;
     case NB_V_BOOL: nb_buf_puts(out, v->truth ? "true" : "false"); return true;
     case NB_V_INT: nb_buf_printf(out, "%lld", (long long)v->integer); return true;
-    case NB_V_FLOAT: put_json_float(out, v->real); return nb_work(r, 32 * NB_NODE_WORK);
+    case NB_V_FLOAT: put_json_float(out, v->real); return nb_work(r, FLOAT_WORK);
     case NB_V_STRING: put_json_text(out, v->text, style->ascii); return nb_work(r, 2 * v->text.length);
     case NB_V_LIST:
     case NB_V_TUPLE:

@@ -204,7 +204,13 @@ const nb_val *nb_loop_again(nb_render *r, const nb_loop *loop, const nb_val *ite
 static inline const nb_val *nb_arg(const nb_args *args, size_t i, const nb_val *otherwise) {
   return i < args->count && args->items[i] ? args->items[i] : otherwise;
 }
-/* The same where only some types will do; fail with the parameter's name otherwise. */
+/* The arguments by place from number n on, and all by name. */
+static inline nb_args nb_args_from(const nb_args *args, size_t n) {
+  if (n >= args->count) return (nb_args){.named = args->named};
+  return (nb_args){args->items + n, args->count - n, args->named};
+}
+
+/* Parameter i where only one type will do; fails otherwise. */
 bool nb_arg_int(nb_render *r, const nb_args *args, size_t i, int64_t *out); /* *out stays if it was not given */
 bool nb_arg_text(nb_render *r, const nb_args *args, size_t i, nb_str *out);
 

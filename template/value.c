@@ -254,7 +254,7 @@ bool nb_items(nb_render *r, const nb_val *v, nb_list *out) {
     case NB_V_TUPLE:
     case NB_V_VIEW: *out = v->list; return nb_work(r, 1);
     case NB_V_GENERATOR:
-      *out = (nb_list){v->list.items + *v->at, v->list.count - *v->at};
+      if (*v->at < v->list.count) *out = (nb_list){v->list.items + *v->at, v->list.count - *v->at};
       *v->at = v->list.count;
       return true;
     default: nb_render_fail(r, "'%s' object is not iterable", nb_val_type_name(v)); return false;
