@@ -345,7 +345,7 @@ typedef struct nibble_generate_options {
   size_t size; /* of this struct */
   const nibble_context *context;
   const char *model;      /* required */
-  const char *prompt;     /* required */
+  const char *prompt;     /* required, unless there are `messages` */
   int64_t max_new_tokens; /* 0: 128 */
   double temperature;     /* 0: greedy */
   int64_t top_k;          /* sample among the k likeliest; 0: all */
@@ -358,6 +358,13 @@ typedef struct nibble_generate_options {
   void (*text)(void *ctx, const char *bytes, size_t n);
   void *ctx;
   nibble_progress progress;
+  /* The prompt is what a user says: the model's chat template is put around it, and its special tokens are what they
+   * are for. The next three ask for this one. */
+  bool chat;
+  const char *system;   /* the first message, what a system says; NULL: none */
+  const char *messages; /* JSON file with the messages before the prompt, [{"role": ..., "content": ...}], or an object
+                           that has them, `tools`, `documents` and what else the template reads; NULL: none */
+  const char *tools;    /* JSON file with a list of tools; NULL: none */
 } nibble_generate_options;
 
 typedef struct nibble_generate_result {
@@ -365,10 +372,53 @@ typedef struct nibble_generate_result {
   int64_t prompt_tokens, new_tokens;
   bool stopped_at_eos;
   double load_seconds, prompt_seconds, generate_seconds;
-  char *text; /* all new text; free() */
+  char *text;         /* all new text; free() */
+  size_t text_length; /* bytes; there may be NULs among them */
 } nibble_generate_result;
 
 nibble_status nibble_generate(const nibble_generate_options *options, nibble_generate_result *out, nibble_error *err);
+
+/* A conversation with a model that stays open. What the model has read stays read: of a longer conversation only the
+ * new messages are run. */
+typedef struct nibble_chat nibble_chat;
+
+typedef struct nibble_chat_options {
+  size_t size; /* of this struct */
+  const nibble_context *context;
+  const char *model;                     /* required; it must have a chat template */
+  const char *system, *messages, *tools; /* as nibble_generate's */
+  int64_t ctx;            /* tokens of the whole conversation; 0: 4096, or the model's limit if that is less */
+  int64_t max_new_tokens; /* of an answer; 0: as many as there is room for */
+  double temperature;     /* this and the next as nibble_generate's */
+  int64_t top_k;
+  double top_p;
+  uint64_t seed;
+  nibble_int8 int8;
+  nibble_activations activations;
+  nibble_progress progress;
+} nibble_chat_options;
+
+typedef struct nibble_chat_answer {
+  size_t size;                       /* of this struct */
+  int64_t prompt_tokens, new_tokens; /* the first: tokens that were read anew */
+  bool stopped_at_eos;
+  double prompt_seconds, generate_seconds;
+  char *text; /* free() */
+  size_t text_length;
+} nibble_chat_answer;
+
+/* Close with nibble_chat_close. */
+nibble_status nibble_chat_open(const nibble_chat_options *options, nibble_chat **out, nibble_error *err);
+void nibble_chat_close(nibble_chat *chat);
+
+/* Says `text` and gets the answer, whose pieces go to `piece` as they come (NULL: none), whole characters each. After
+ * NIBBLE_STOPPED the conversation goes on from what was written so far; after another failure it is as before. */
+nibble_status nibble_chat_say(nibble_chat *chat, const char *text,
+                              void (*piece)(void *ctx, const char *bytes, size_t n), void *ctx, nibble_chat_answer *out,
+                              nibble_error *err);
+
+/* Begins anew: with what it was opened with, or with `system` (not NULL) in the place of all messages. */
+nibble_status nibble_chat_reset(nibble_chat *chat, const char *system, nibble_error *err);
 
 typedef struct nibble_bench_options {
   size_t size; /* of this struct */

@@ -211,6 +211,26 @@ void cli_print_json(cJSON *json) {
   cJSON_Delete(json);
 }
 
+cJSON *cli_json_text(const char *text, size_t n) {
+  char *quoted = malloc(6 * n + 3), *at = quoted;
+  if (!quoted) return NULL;
+  *at++ = '"';
+  for (size_t i = 0; i < n; i++) {
+    unsigned char c = (unsigned char)text[i];
+    if (c < 0x20) {
+      at += sprintf(at, "\\u%04x", c);
+      continue;
+    }
+    if (c == '"' || c == '\\') *at++ = '\\';
+    *at++ = (char)c;
+  }
+  *at++ = '"';
+  *at = 0;
+  cJSON *json = cJSON_CreateRaw(quoted);
+  free(quoted);
+  return json;
+}
+
 uint64_t cli_size(const struct argp_state *state, const char *option, const char *text) {
   static const struct {
     const char *name;

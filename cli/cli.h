@@ -46,6 +46,9 @@ void cli_signals_defer(void);
 int cli_signal_caught(void); /* its number, or 0 */
 const char *cli_signal_name(int number);
 
+/* Forgets a SIGINT that was caught, so that the next call of the library runs; false if none was. */
+bool cli_signals_forget_interrupt(void);
+
 /* For nibble_context_set_stop: a signal has come, or cli_flush has failed. */
 bool cli_stop_is_asked(void *ctx);
 
@@ -54,6 +57,9 @@ void cli_flush(void);
 
 /* Prints one JSON value, indented, in ASCII, with a newline, and frees it. */
 void cli_print_json(cJSON *json);
+
+/* A JSON string of n bytes of UTF-8; cJSON's own ends at a NUL. NULL without memory. */
+cJSON *cli_json_text(const char *text, size_t n);
 
 /* "5GB", "200MB", "24GiB", "1.5k" or plain bytes; calls argp_error (which exits) if it is none of these. */
 uint64_t cli_size(const struct argp_state *state, const char *option, const char *text);
@@ -98,6 +104,7 @@ int cli_ppl(int argc, char **argv);
 int cli_logits(int argc, char **argv);
 int cli_hidden(int argc, char **argv);
 int cli_generate(int argc, char **argv);
+int cli_chat(int argc, char **argv);
 int cli_bench(int argc, char **argv);
 int cli_init(int argc, char **argv);
 int cli_quantize(int argc, char **argv);

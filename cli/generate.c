@@ -23,7 +23,11 @@ enum {
   OPT_SEED,
   OPT_IGNORE_EOS,
   OPT_INT8,
-  OPT_ACTIVATIONS
+  OPT_ACTIVATIONS,
+  OPT_CHAT,
+  OPT_SYSTEM,
+  OPT_MESSAGES,
+  OPT_TOOLS
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
@@ -42,8 +46,14 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_IGNORE_EOS: g->ignore_eos = true; return 0;
     case OPT_INT8: g->int8 = cli_int8(state, arg); return 0;
     case OPT_ACTIVATIONS: g->activations = cli_activations(state, arg); return 0;
+    case OPT_CHAT: g->chat = true; return 0;
+    case OPT_SYSTEM: g->system = arg; return 0;
+    case OPT_MESSAGES: g->messages = arg; return 0;
+    case OPT_TOOLS: g->tools = arg; return 0;
     case ARGP_KEY_END:
-      if (!g->prompt) argp_error(state, "--prompt TEXT is missing");
+      if (!g->prompt && !g->messages) argp_error(state, "--prompt TEXT is missing");
+      if (!g->chat && (g->system || g->messages || g->tools))
+        argp_error(state, "--system, --messages and --tools go with --chat");
       return cli_argument(key, arg, state, slots, 1);
     default: return cli_argument(key, arg, state, slots, 1);
   }
@@ -51,6 +61,11 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
 
 static const struct argp_option own_options[] = {
     {"prompt", OPT_PROMPT, "TEXT", 0, "Text to go on from", 0},
+    {"chat", OPT_CHAT, NULL, 0, "The text is what a user says: put the model's chat template around it", 0},
+    {"system", OPT_SYSTEM, "TEXT", 0, "With --chat: what a system says before", 0},
+    {"messages", OPT_MESSAGES, "FILE", 0,
+     "With --chat: JSON with the messages before, or with an object that has them as messages, tools, documents", 0},
+    {"tools", OPT_TOOLS, "FILE", 0, "With --chat: JSON with a list of tools", 0},
     {"max-new-tokens", OPT_NEW, "N", 0, "Stop after N tokens (default: 128)", 0},
     {"temperature", OPT_TEMPERATURE, "T", 0, "Sample at this temperature (default: 0, the likeliest token)", 0},
     {"top-k", OPT_TOP_K, "K", 0, "Sample among the K likeliest (default: all)", 0},
@@ -69,12 +84,13 @@ static const struct argp argp = {
     .args_doc = "MODEL",
     .doc =
         "Continues a text, greedily unless --temperature is given.\v"
-        "Example: nibble generate ./SmolLM2-nf4 --prompt \"The capital of France is\" --temperature 0.7 --top-p 0.9",
+        "Example: nibble generate ./SmolLM2-nf4 --prompt \"The capital of France is\" --temperature 0.7 --top-p 0.9\n"
+        "         nibble generate ./SmolLM2-nf4 --chat --prompt \"What is the capital of France?\"",
 };
 
 /* The prompt waits for the first token: of a run that fails before that nothing is on stdout. */
 static void print_prompt(options *o) {
-  if (!o->printed_prompt) cli_print_text(o->generate.prompt, strlen(o->generate.prompt));
+  if (!o->printed_prompt && !o->generate.chat) cli_print_text(o->generate.prompt, strlen(o->generate.prompt));
   o->printed_prompt = true;
 }
 
@@ -100,7 +116,7 @@ int cli_generate(int argc, char **argv) {
   double speed = r.generate_seconds > 0 ? (double)r.new_tokens / r.generate_seconds : 0;
   if (status == NIBBLE_OK && o.common.json) {
     cJSON *json = cJSON_CreateObject();
-    cJSON_AddStringToObject(json, "text", r.text);
+    cJSON_AddItemToObject(json, "text", cli_json_text(r.text, r.text_length));
     cJSON_AddNumberToObject(json, "prompt_tokens", (double)r.prompt_tokens);
     cJSON_AddNumberToObject(json, "new_tokens", (double)r.new_tokens);
     cJSON_AddBoolToObject(json, "stopped_at_eos", r.stopped_at_eos);

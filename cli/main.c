@@ -20,6 +20,7 @@ static const subcommand subcommands[] = {
     {"convert", cli_convert, "rewrites a checkpoint as a Hugging Face folder: from GGUF, .bin, packed weights"},
     {"inspect", cli_inspect, "architecture, tensors, packed formats and totals of a checkpoint"},
     {"generate", cli_generate, "continues a text"},
+    {"chat", cli_chat, "a conversation with a model"},
     {"bench", cli_bench, "prefill and decode in tokens a second; the matrix kernels by themselves"},
     {"logits", cli_logits, "the raw output of one forward pass"},
     {"hidden", cli_hidden, "an activation of one forward pass, by name"},

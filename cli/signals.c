@@ -75,6 +75,11 @@ void cli_signals_defer(void) { atomic_store(&is_deferred, true); }
 
 int cli_signal_caught(void) { return atomic_load(&caught); }
 
+bool cli_signals_forget_interrupt(void) {
+  int interrupt = SIGINT;
+  return atomic_compare_exchange_strong(&caught, &interrupt, 0);
+}
+
 bool cli_stop_is_asked(void *ctx) {
   (void)ctx;
   return atomic_load(&caught) != 0 || atomic_load(&has_failed);

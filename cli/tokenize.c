@@ -54,27 +54,6 @@ typedef struct job {
   nibble_error err;
 } job;
 
-/* A JSON string of n bytes of UTF-8; cJSON's own ends at a NUL. */
-static cJSON *json_string(const char *text, size_t n) {
-  char *quoted = malloc(6 * n + 3), *at = quoted;
-  if (!quoted) return NULL;
-  *at++ = '"';
-  for (size_t i = 0; i < n; i++) {
-    unsigned char c = (unsigned char)text[i];
-    if (c < 0x20) {
-      at += sprintf(at, "\\u%04x", c);
-      continue;
-    }
-    if (c == '"' || c == '\\') *at++ = '\\';
-    *at++ = (char)c;
-  }
-  *at++ = '"';
-  *at = 0;
-  cJSON *json = cJSON_CreateRaw(quoted);
-  free(quoted);
-  return json;
-}
-
 static nibble_status encode(job *j, const char *text, size_t n) {
   nibble_ids ids;
   nibble_status status = nibble_tokenizer_encode(j->tokenizer, text, n, !j->o->no_special, &ids, &j->err);
@@ -132,7 +111,7 @@ static nibble_status decode(job *j, const char *ids_text, size_t n) {
   if (status != NIBBLE_OK) return status;
   j->tokens += ids.count;
   if (j->items) {
-    cJSON_AddItemToArray(j->items, json_string(text.data, text.length));
+    cJSON_AddItemToArray(j->items, cli_json_text(text.data, text.length));
   } else {
     cli_print_text(text.data, text.length);
     if (j->o->lines) putchar('\n');

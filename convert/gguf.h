@@ -85,6 +85,9 @@ double nb_gguf_item_double(const nb_gguf_entry *entry, uint64_t i);
  * kind that is not converted; the message says which. */
 nibble_status nb_gguf_tokenizer_json(const nb_checkpoint *checkpoint, nb_buf *out, nibble_error *err);
 
+/* Adds the special tokens that the metadata names to an object: "bos_token", ... */
+nibble_status nb_gguf_special_tokens(const nb_gguf *gguf, cJSON *out, nibble_error *err);
+
 /* Writes what stands beside the weights in a Hugging Face folder: tokenizer.json, tokenizer_config.json,
  * special_tokens_map.json, chat_template.jinja, generation_config.json. config.json is the caller's. A tokenizer that
  * cannot be converted is a warning, not an error: the weights are still good. */

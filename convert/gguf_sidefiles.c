@@ -25,7 +25,7 @@ static nibble_status token_id(const nb_gguf *g, const char *key, int64_t *out, n
   return nb_gguf_int(g, key, 0, INT32_MAX, out, err);
 }
 
-static nibble_status add_special_tokens(const nb_gguf *g, cJSON *json, nibble_error *err) {
+nibble_status nb_gguf_special_tokens(const nb_gguf *g, cJSON *json, nibble_error *err) {
   nb_str *tokens;
   size_t count;
   nibble_status status = nb_gguf_strings(g, "tokenizer.ggml.tokens", &tokens, &count, err);
@@ -44,7 +44,7 @@ static nibble_status add_special_tokens(const nb_gguf *g, cJSON *json, nibble_er
 
 static nibble_status write_special_tokens(const nb_gguf *g, const nb_folder *folder, nibble_error *err) {
   cJSON *json = cJSON_CreateObject();
-  nibble_status status = add_special_tokens(g, json, err);
+  nibble_status status = nb_gguf_special_tokens(g, json, err);
   if (status == NIBBLE_OK) status = nb_json_save_in(folder, "special_tokens_map.json", json, err);
   cJSON_Delete(json);
   return status;
@@ -52,7 +52,7 @@ static nibble_status write_special_tokens(const nb_gguf *g, const nb_folder *fol
 
 static nibble_status write_tokenizer_config(const nb_checkpoint *c, const nb_folder *folder, nibble_error *err) {
   cJSON *json = cJSON_CreateObject();
-  nibble_status status = add_special_tokens(c->gguf, json, err);
+  nibble_status status = nb_gguf_special_tokens(c->gguf, json, err);
   /* A class that takes tokenizer.json as it is, in transformers 4 and 5. */
   bool ok = cJSON_AddBoolToObject(json, "clean_up_tokenization_spaces", false) &&
             cJSON_AddNumberToObject(json, "model_max_length", (double)c->config.max_position_embeddings) &&

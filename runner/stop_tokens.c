@@ -1,6 +1,7 @@
 #include "runner/stop_tokens.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/checked.h"
@@ -44,6 +45,17 @@ nibble_status nb_stop_tokens_read(const nb_checkpoint *c, nb_stop_tokens *out, n
 void nb_stop_tokens_free(nb_stop_tokens *tokens) {
   free(tokens->ids);
   *tokens = (nb_stop_tokens){0};
+}
+
+nibble_status nb_stop_tokens_add(nb_stop_tokens *tokens, int64_t id, nibble_error *err) {
+  int64_t *ids = nb_alloc((uint64_t)tokens->count + 1, sizeof *ids);
+  if (!ids) return nb_fail_memory(err, sizeof *ids);
+  if (tokens->count) memcpy(ids, tokens->ids, (size_t)tokens->count * sizeof *ids);
+  ids[tokens->count] = id;
+  free(tokens->ids);
+  tokens->ids = ids;
+  qsort(ids, (size_t)++tokens->count, sizeof *ids, by_id);
+  return NIBBLE_OK;
 }
 
 bool nb_stop_tokens_have(const nb_stop_tokens *tokens, int64_t id) {

@@ -14,6 +14,9 @@ typedef struct nb_stop_tokens {
 nibble_status nb_stop_tokens_read(const nb_checkpoint *checkpoint, nb_stop_tokens *out, nibble_error *err);
 void nb_stop_tokens_free(nb_stop_tokens *tokens);
 
+/* One more; NIBBLE_SYSTEM without memory. */
+nibble_status nb_stop_tokens_add(nb_stop_tokens *tokens, int64_t id, nibble_error *err);
+
 bool nb_stop_tokens_have(const nb_stop_tokens *tokens, int64_t id);
 
 #endif

@@ -50,6 +50,7 @@ std::vector<WithOptions> AllWithOptions() {
           Row("nibble_bench_kernels", nibble_bench_kernels, nullptr),
           Row("nibble_verify", nibble_verify, "artifact"),
           Row("nibble_model_open", nibble_model_open, "model"),
+          Row("nibble_chat_open", nibble_chat_open, "model"),
           {"nibble_session_open", sizeof(nibble_session_options), 0, "model",
            [](const void *options, void *out, nibble_error *err) {
              return nibble_session_open(nullptr, (const nibble_session_options *)options, (nibble_session **)out, err);
@@ -223,6 +224,15 @@ std::vector<WithArguments> AllWithArguments() {
        [](nibble_error *e) { return nibble_tokenizer_decode(nullptr, nullptr, 0, true, &text, e); }},
       {"nibble_tokenizer_decode", "out is required",
        [](nibble_error *e) { return nibble_tokenizer_decode(nullptr, nullptr, 0, true, nullptr, e); }},
+      {"nibble_chat_say", "out is required",
+       [](nibble_error *e) { return nibble_chat_say(nullptr, "a", nullptr, nullptr, nullptr, e); }},
+      {"nibble_chat_say", "chat is required",
+       [](nibble_error *e) {
+         nibble_chat_answer answer = {};
+         answer.size = sizeof answer;
+         return nibble_chat_say(nullptr, "a", nullptr, nullptr, &answer, e);
+       }},
+      {"nibble_chat_reset", "chat is required", [](nibble_error *e) { return nibble_chat_reset(nullptr, nullptr, e); }},
       {"nibble_text_read", "path is required", [](nibble_error *e) { return nibble_text_read(nullptr, &text, e); }},
       {"nibble_text_read", "out is required", [](nibble_error *e) { return nibble_text_read("/nowhere", nullptr, e); }},
   };
@@ -245,6 +255,7 @@ TEST(Api, WhatFreesTakesNull) {
   nibble_verification_free(nullptr);
   nibble_model_close(nullptr);
   nibble_session_close(nullptr);
+  nibble_chat_close(nullptr);
   EXPECT_EQ(nibble_session_length(nullptr), 0);
   nibble_device_check(nullptr);
   nibble_printable(nullptr, nullptr);
@@ -260,7 +271,7 @@ TEST(Api, EveryFunctionOfTheHeaderIsTried) {
                                  "nibble_peak_rss",          "nibble_input_changed",   "nibble_context_free",
                                  "nibble_inspection_free",   "nibble_tokenizer_close", "nibble_kernel_bench_free",
                                  "nibble_verification_free", "nibble_model_close",     "nibble_session_close",
-                                 "nibble_session_length",    "nibble_printable"};
+                                 "nibble_chat_close",        "nibble_session_length",  "nibble_printable"};
   for (const WithOptions &f : AllWithOptions()) tried.insert(f.name);
   for (const WithArguments &f : AllWithArguments()) tried.insert(f.name);
   std::string header = ReadFile(std::string(kSourceDir) + "/nibble.h");

@@ -37,6 +37,8 @@ const Command kCommands[] = {
     {"verify --model-card", kNothing, "verify SRC --model-card --no-certificate"},
     {"ppl", kNothing, "ppl SRC --text TEXT --ctx 64 --chunks 1"},
     {"generate", kNothing, "generate SRC --prompt word --max-new-tokens 2"},
+    {"generate --chat", kNothing, "generate SRC --chat --prompt word --max-new-tokens 2"},
+    {"chat", kNothing, "chat SRC --max-new-tokens 2"},
     {"tokenize", kNothing, "tokenize SRC --text TEXT"},
     {"bench", kNothing, "bench SRC --prompt 2 --gen 1 --repetitions 1"},
     {"convert", kFolder, "convert SRC DST --no-sync"},
@@ -76,6 +78,7 @@ class AttackTest : public testing::Test {
  protected:
   void SetUp() override {
     MakeByteModel(src_);
+    WriteFile(src_ + "/chat_template.jinja", "{% for m in messages %}{{ m.content }}\n{% endfor %}");
     std::filesystem::create_directories(victim_ + "/.ssh/deep");
     WriteFile(victim_ + "/thesis.tex", "years of work");
     WriteFile(victim_ + "/.ssh/deep/id", "secret");
@@ -219,8 +222,9 @@ TEST_F(AttackTest, NoCommandWritesThroughWhatIsPlanted) {
 TEST_F(AttackTest, NoInputHangsACommand) {
   const auto victim = Picture(victim_);
   std::vector<std::string> inputs = {text_};
-  for (const char *name : {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json",
-                           "model.safetensors.index.json", "nibble.json"})
+  for (const char *name :
+       {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "model.safetensors.index.json",
+        "nibble.json", "chat_template.jinja", "tokenizer_config.json", "additional_chat_templates"})
     inputs.push_back(src_ + "/" + name);
   int refused = 0, at = 0;
   for (const std::string &input : inputs) {
@@ -280,11 +284,15 @@ TEST_F(AttackTest, NoCommandSaysForeignBytesOrBrokenJson) {
       SCOPED_TRACE(std::string(c.name) + json);
       std::string args = Replaced(Replaced(c.args, "SRC", quoted + "/src"), "TEXT", quoted + "/text");
       args = Replaced(args, "DST", quoted + "/dst");
-      CommandResult r = Bash(args + json);
+      const bool is_chat = std::string(c.name).find("chat") != std::string::npos;
+      const bool is_raw =
+          is_chat || std::string(c.name) == "generate" || std::string(c.name) == "tokenize";  // in a pipe
+      const std::string line = std::string(c.name) == "chat" ? " <<<$'word \\x1b[31m'" : "";
+      CommandResult r = Bash(args + json + line);
       EXPECT_TRUE(r.code == 0 || r.code == 1 || !strcmp(c.name, "verify --check-only")) << r.code << r.err;
       if (*json && r.code <= 1) {
         EXPECT_TRUE(IsJson(r.out));
-      } else if (std::string(c.name) != "generate" && std::string(c.name) != "tokenize") {  // raw in a pipe
+      } else if (!is_raw) {
         EXPECT_TRUE(Shows(r.out));
       }
       EXPECT_TRUE(Shows(r.err)) << r.err;

@@ -86,4 +86,14 @@ TEST_F(RealModelPerplexity, OfInt8IsBitsandbytesInBothMeanings) {
   EXPECT_NEAR(Measure("int8", windows_, "--int8 llm.int8"), want, 5e-3 * want);
 }
 
+// The template puts the question where the model was trained to find it, and the end of the turn ends the answer.
+TEST(RealModelChat, AnswersAQuestionAndStops) {
+  if (RealModel().empty()) GTEST_SKIP() << "no real model (scripts/get-model)";
+  CommandResult r =
+      Nibble("generate " + RealModel() + " --chat --quiet --json --prompt 'What is the capital of France?'");
+  ASSERT_EQ(r.code, 0) << r.err;
+  EXPECT_NE(r.out.find("Paris"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("\"stopped_at_eos\":\ttrue"), std::string::npos) << r.out;
+}
+
 }  // namespace
