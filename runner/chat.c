@@ -58,7 +58,7 @@ static nibble_status open_chat(const nibble_chat_options *o, nibble_chat *c, nib
 }
 
 nibble_status nibble_chat_open(const nibble_chat_options *options, nibble_chat **out, nibble_error *err) {
-  nibble_chat_options o;
+  nibble_chat_options o = {0};
   static const nb_call_rules rules = {
       "nibble_chat_open", NB_SIZES(nibble_chat_options, progress), {0}, {NB_REQUIRED(nibble_chat_options, model)}};
   nb_call call = {.options = &o};

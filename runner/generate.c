@@ -96,7 +96,7 @@ static nibble_status check(const nibble_generate_options *o, nibble_error *err) 
 }
 
 nibble_status nibble_generate(const nibble_generate_options *options, nibble_generate_result *out, nibble_error *err) {
-  nibble_generate_options o;
+  nibble_generate_options o = {0};
   nibble_generate_result r;
   static const nb_call_rules rules = {"nibble_generate",
                                       NB_SIZES(nibble_generate_options, progress),

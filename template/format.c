@@ -119,7 +119,8 @@ static bool put_character(nb_render *r, nb_buf *out, int64_t code, const layout 
     nb_render_fail(r, "%%c takes a character");
     return false;
   }
-  return put_padded(r, out, (nb_str){"", 0}, (nb_str){bytes, nb_utf8_encode((uint32_t)code, bytes)}, l);
+  size_t n = nb_utf8_encode((uint32_t)code, bytes);
+  return put_padded(r, out, (nb_str){"", 0}, (nb_str){bytes, n}, l);
 }
 
 /* ---- "%s" % x --------------------------------------------------------------------------------------------------- */

@@ -62,10 +62,10 @@ enum { MAX_RANGE = 100000 }; /* Jinja2's sandbox has it */
 
 /* Numbers from start on that lie before stop. */
 static uint64_t range_count(int64_t start, int64_t stop, int64_t step) {
-  if (step > 0 ? start >= stop : start <= stop) return 0;
-  uint64_t span = step > 0 ? (uint64_t)stop - (uint64_t)start : (uint64_t)start - (uint64_t)stop;
-  uint64_t pace = step > 0 ? (uint64_t)step : 0 - (uint64_t)step;
-  return (span - 1) / pace + 1;
+  uint64_t pace = step < 0 ? 0 - (uint64_t)step : (uint64_t)step;
+  uint64_t span = step < 0 ? (uint64_t)start - (uint64_t)stop : (uint64_t)stop - (uint64_t)start;
+  bool is_empty = step < 0 ? start <= stop : start >= stop;
+  return is_empty || pace == 0 ? 0 : (span - 1) / pace + 1;
 }
 
 static const nb_val *make_range(nb_render *r, const nb_val *self, const nb_args *args) {

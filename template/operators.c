@@ -231,8 +231,8 @@ static bool stretch_of(nb_render *r, const nb_val *bounds[3], int64_t length, st
   int64_t least = step < 0 ? -1 : 0, most = step < 0 ? length - 1 : length;
   start = has_start ? inside(start, length, least, most) : step < 0 ? most : least;
   stop = has_stop ? inside(stop, length, least, most) : step < 0 ? least : most;
-  int64_t count = step < 0 ? (start - stop - step - 1) / -step : (stop - start + step - 1) / step;
-  *out = (stretch){start, step, count > 0 ? count : 0};
+  int64_t ahead = step < 0 ? start - stop : stop - start, pace = step < 0 ? -step : step;
+  *out = (stretch){start, step, ahead > 0 ? (ahead - 1) / pace + 1 : 0};
   return true;
 }
 

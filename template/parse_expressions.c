@@ -328,9 +328,9 @@ static nb_node *parse_number(nb_parser *p) {
 
 /* One or more strings in a row are one. */
 static nb_node *parse_string(nb_parser *p) {
-  nb_str text = p->token++->text;
-  while (p->token->kind == NB_T_STRING) {
-    nb_str more = p->token++->text;
+  nb_str text = p->token->text;
+  for (p->token++; p->token->kind == NB_T_STRING; p->token++) {
+    nb_str more = p->token->text;
     char *both = nb_arena_take(p->arena, text.length + more.length + 1);
     if (!both) return nb_parse_fail(p, "too large a template");
     memcpy(both, text.data, text.length);

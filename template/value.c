@@ -1,6 +1,7 @@
 #include "template/value.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -402,7 +403,7 @@ static const nb_val *number_of_json(nb_render *r, const cJSON *json) {
   const char *spelling = json->valuestring;
   if (!spelling) {
     double value = json->valuedouble;
-    bool is_whole = value >= -0x1p53 && value <= 0x1p53 && value == (double)(int64_t)value;
+    bool is_whole = fabs(value) <= 0x1p53 && value == (double)(int64_t)value;
     return is_whole ? nb_new_int(r, (int64_t)value) : nb_new_float(r, value);
   }
   if (spelling[strspn(spelling, "-0123456789")]) return nb_new_float(r, json->valuedouble);
