@@ -272,7 +272,15 @@ typedef enum nibble_int8 {
 typedef enum nibble_activations {
   NIBBLE_ACTIVATIONS_EXACT, /* in float32 */
   NIBBLE_ACTIVATIONS_INT8,  /* rounded to eight bits, a scale for 32 of a row, as llama.cpp does */
+  NIBBLE_ACTIVATIONS_FAST,  /* rounded where the format's products are faster for it and perplexity rises by less than
+                               0.5% (docs/results.md has the measurement), else in float32 */
 } nibble_activations;
+
+/* How the output embedding is multiplied, if it is stored as plain floats. */
+typedef enum nibble_head {
+  NIBBLE_HEAD_AS_STORED,
+  NIBBLE_HEAD_INT8, /* rounded to int8 when the model is loaded, a scale a row: it is read for every token */
+} nibble_head;
 
 typedef enum nibble_convention {
   NIBBLE_CONVENTION_HF,        /* windows without overlap, all predictions of each full window */
@@ -292,6 +300,7 @@ typedef struct nibble_ppl_options {
   nibble_int8 int8;
   nibble_activations activations;
   nibble_progress progress;
+  nibble_head head;
 } nibble_ppl_options;
 
 typedef struct nibble_ppl_result {
@@ -323,6 +332,7 @@ typedef struct nibble_logits_options {
   nibble_int8 int8;
   nibble_activations activations;
   nibble_progress progress;
+  nibble_head head;
 } nibble_logits_options;
 
 typedef struct nibble_logits_result {
@@ -365,6 +375,7 @@ typedef struct nibble_generate_options {
   const char *messages; /* JSON file with the messages before the prompt, [{"role": ..., "content": ...}], or an object
                            that has them, `tools`, `documents` and what else the template reads; NULL: none */
   const char *tools;    /* JSON file with a list of tools; NULL: none */
+  nibble_head head;
 } nibble_generate_options;
 
 typedef struct nibble_generate_result {
@@ -372,8 +383,9 @@ typedef struct nibble_generate_result {
   int64_t prompt_tokens, new_tokens;
   bool stopped_at_eos;
   double load_seconds, prompt_seconds, generate_seconds;
-  char *text;         /* all new text; free() */
-  size_t text_length; /* bytes; there may be NULs among them */
+  char *text;                     /* all new text; free() */
+  size_t text_length;             /* bytes; there may be NULs among them */
+  nibble_activations activations; /* that were multiplied with packed weights: EXACT or INT8 */
 } nibble_generate_result;
 
 nibble_status nibble_generate(const nibble_generate_options *options, nibble_generate_result *out, nibble_error *err);
@@ -396,6 +408,7 @@ typedef struct nibble_chat_options {
   nibble_int8 int8;
   nibble_activations activations;
   nibble_progress progress;
+  nibble_head head;
 } nibble_chat_options;
 
 typedef struct nibble_chat_answer {
@@ -405,6 +418,7 @@ typedef struct nibble_chat_answer {
   double prompt_seconds, generate_seconds;
   char *text; /* free() */
   size_t text_length;
+  nibble_activations activations; /* that were multiplied with packed weights: EXACT or INT8 */
 } nibble_chat_answer;
 
 /* Close with nibble_chat_close. */
@@ -429,6 +443,7 @@ typedef struct nibble_bench_options {
   nibble_int8 int8;
   nibble_activations activations;
   nibble_progress progress;
+  nibble_head head;
 } nibble_bench_options;
 
 typedef struct nibble_bench_result {
@@ -437,6 +452,7 @@ typedef struct nibble_bench_result {
   double gen_tokens_per_second, gen_stddev;
   double load_seconds;
   uint64_t weight_bytes;
+  nibble_activations activations; /* that were multiplied with packed weights: EXACT or INT8 */
 } nibble_bench_result;
 
 /* Speed of reading a prompt of random ids, and of generating with an empty context, each after one run that is not
@@ -465,6 +481,7 @@ typedef struct nibble_model_options {
   const char *model; /* MODEL; required */
   nibble_int8 int8;
   nibble_activations activations;
+  nibble_head head;
 } nibble_model_options;
 
 typedef struct nibble_model_info {

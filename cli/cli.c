@@ -304,8 +304,19 @@ nibble_int8 cli_int8(const struct argp_state *state, const char *text) {
 
 nibble_activations cli_activations(const struct argp_state *state, const char *text) {
   if (strcmp(text, "exact") == 0) return NIBBLE_ACTIVATIONS_EXACT;
-  if (strcmp(text, "int8") != 0) argp_error(state, "--activations %s: exact or int8 is wanted", text);
+  if (strcmp(text, "fast") == 0) return NIBBLE_ACTIVATIONS_FAST;
+  if (strcmp(text, "int8") != 0) argp_error(state, "--activations %s: exact, int8 or fast is wanted", text);
   return NIBBLE_ACTIVATIONS_INT8;
+}
+
+const char *cli_activations_name(nibble_activations activations) {
+  return activations == NIBBLE_ACTIVATIONS_INT8 ? "int8" : "exact";
+}
+
+nibble_head cli_head(const struct argp_state *state, const char *text) {
+  if (strcmp(text, "as-stored") == 0) return NIBBLE_HEAD_AS_STORED;
+  if (strcmp(text, "int8") != 0) argp_error(state, "--head %s: as-stored or int8 is wanted", text);
+  return NIBBLE_HEAD_INT8;
 }
 
 const char *cli_bytes(char *buffer, uint64_t bytes) {

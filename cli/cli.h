@@ -77,7 +77,11 @@ int32_t *cli_ids(const struct argp_state *state, const char *option, const char 
 
 /* "weight-only" or "llm.int8". */
 nibble_int8 cli_int8(const struct argp_state *state, const char *text);
+/* "exact", "int8" or "fast". */
 nibble_activations cli_activations(const struct argp_state *state, const char *text);
+const char *cli_activations_name(nibble_activations activations);
+/* "as-stored" or "int8". */
+nibble_head cli_head(const struct argp_state *state, const char *text);
 
 /* "1.5 GB" into a buffer of at least 32 bytes, which is returned. */
 const char *cli_bytes(char *buffer, uint64_t bytes);

@@ -72,10 +72,10 @@ typedef struct nb_scatter {
 } nb_scatter;
 
 typedef struct nb_matrix_options {
-  bool llm_int8;         /* an int8 weight is multiplied as LLM.int8 does (int8.h) */
-  bool as_it_lies;       /* a weight is not laid out anew, because others go on reading its buffers */
-  bool int8_activations; /* activations are rounded to eight bits for packed weights (q8.h) */
-  float int8_threshold;  /* activations from here on are outliers; 0: none are */
+  bool llm_int8;                  /* an int8 weight is multiplied as LLM.int8 does (int8.h) */
+  bool as_it_lies;                /* a weight is not laid out anew, because others go on reading its buffers */
+  nibble_activations activations; /* with which packed weights are multiplied (q8.h) */
+  float int8_threshold;           /* activations from here on are outliers; 0: none are */
 } nb_matrix_options;
 
 /* One linear layer's part of a matmul: y [rows, out] = x W^T + bias, plus what y held before if `accumulate`. */
@@ -126,6 +126,7 @@ struct nb_backend {
                                  nb_matrix **out, nibble_error *err);
   void (*matrix_free)(nb_backend *self, nb_matrix *matrix); /* NULL is fine */
   bool (*matrix_borrows)(const nb_matrix *matrix);          /* NULL: none does */
+  bool (*matrix_rounds)(const nb_matrix *matrix);           /* the activations that it is multiplied with; NULL: none */
 
   /* out[i] = row ids[i] of the table [vocab, width]. */
   void (*embed)(nb_backend *self, const nb_matrix *table, const int32_t *ids, int64_t n, nb_buffer *out);

@@ -144,6 +144,7 @@ typedef struct nb_format_row {
   nb_tiled_kind tiled;   /* on a GPU; NONE: slow, or by way of float16 */
   bool llm_int8;         /* has the product of int8.h */
   const struct nb_q8_form *q8; /* products with activations in eight bits (q8.h); NULL: in float32 */
+  bool q8_is_cheap;            /* they cost less than 0.5% of perplexity (docs/results.md) */
   float q8_steps;              /* CODEBOOK: steps from 0 to 1 that the codebook is rounded to in those */
 
   nb_limits limits;

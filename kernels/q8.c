@@ -64,6 +64,10 @@ static const nb_q8_kernel *kernel_for(nb_format format) {
   return &scalar_kernel;
 }
 
+bool nb_q8_pays(const nb_packed *w) {
+  return nb_format_info(w->format)->q8_is_cheap && nb_q8_fits(w) && kernel_for(w->format) != &scalar_kernel;
+}
+
 /* Panels belong to the kernels of the instruction set in use, not to those that fill its holes. */
 static const nb_cpu_q8 *panels_in_use(void) {
   const nb_cpu_q8 *table = tables[nb_isa_current()];

@@ -31,6 +31,10 @@ extern const nb_q8_form nb_q8_codebook, nb_q8_int8, nb_q8_q4_0, nb_q8_q8_0, nb_q
 /* Whether w is multiplied in integers. */
 bool nb_q8_fits(const nb_packed *w);
 
+/* Whether it is the better product for one who asks for no other: in integers, by kernels of the processor's vectors,
+ * and cheap by measurement. */
+bool nb_q8_pays(const nb_packed *w);
+
 /* Block `block` of 32 columns of a row, for a w that fits. */
 void nb_q8_weights_at(const nb_packed *w, int64_t row, int64_t block, nb_q8_weights *out);
 

@@ -46,7 +46,8 @@ static nibble_status open_chat(const nibble_chat_options *o, nibble_chat *c, nib
   nb_model_options load = {.context = &c->context,
                            .progress = &o->progress,
                            .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
-                           .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8};
+                           .activations = o->activations,
+                           .head = o->head};
   nibble_status status = nb_decoding_open(&c->decoding, c->model, &load, err);
   if (status == NIBBLE_OK) status = open_template(o, c, err);
   if (status != NIBBLE_OK) return status;
@@ -115,7 +116,8 @@ static nibble_status say(nibble_chat *c, const char *said, nibble_chat_answer *o
   }
   if (!is_kept) nb_conversation_drop(c->now);
   const nb_decoding *d = &c->decoding;
-  *out = (nibble_chat_answer){.prompt_tokens = d->prompt_tokens,
+  *out = (nibble_chat_answer){.activations = nb_model_activations(&d->model),
+                              .prompt_tokens = d->prompt_tokens,
                               .new_tokens = d->new_tokens,
                               .stopped_at_eos = d->stopped_at_eos,
                               .prompt_seconds = d->prompt_seconds,

@@ -42,7 +42,8 @@ static nibble_status prepare(const nibble_generate_options *o, nb_decoding *d, n
   nb_model_options load = {.context = o->context,
                            .progress = &o->progress,
                            .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
-                           .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8};
+                           .activations = o->activations,
+                           .head = o->head};
   nibble_status status = nb_decoding_open(d, o->model, &load, err);
   if (status == NIBBLE_OK) status = encode(o, d, prompt, err);
   if (status != NIBBLE_OK) return status;
@@ -67,6 +68,7 @@ static nibble_status generate(const nibble_generate_options *o, nibble_generate_
   double start = nb_seconds();
   nibble_status status = prepare(o, &d, &prompt, &most, err);
   out->load_seconds = nb_seconds() - start;
+  out->activations = nb_model_activations(&d.model);
   if (status == NIBBLE_OK) status = nb_decoding_run(&d, prompt.data, (int64_t)prompt.length, most, &text, err);
   out->prompt_tokens = d.prompt_tokens;
   out->new_tokens = d.new_tokens;

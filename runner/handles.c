@@ -30,9 +30,8 @@ static nibble_status open_model(const nibble_model_options *o, nibble_model **ou
   if (!m) return nb_fail_memory(err, sizeof *m);
   m->context = *o->context;
   atomic_init(&m->users, 1);
-  nb_model_options load = {.context = &m->context,
-                           .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
-                           .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8};
+  nb_model_options load = {
+      .context = &m->context, .llm_int8 = o->int8 == NIBBLE_INT8_LLM, .activations = o->activations, .head = o->head};
   nibble_status status = nb_model_load(o->model, &load, &m->model, err);
   if (status == NIBBLE_OK) {
     *out = m;

@@ -5,6 +5,7 @@
 #include "base/checked.h"
 #include "base/stop.h"
 #include "runner/device.h"
+#include "runner/head.h"
 #include "runner/model.h"
 
 /* ---- one module ------------------------------------------------------------------------------------------------- */
@@ -410,7 +411,7 @@ static nibble_status load_all(nb_model *m, const nb_model_options *options, nibb
   nb_placement place = {0};
   nibble_status status = NIBBLE_OK;
   if (!m->backend) {
-    bool cpu_only = options->llm_int8 || options->int8_activations;
+    bool cpu_only = options->llm_int8 || options->activations == NIBBLE_ACTIVATIONS_INT8;
     if ((status = nb_device_place(options->context, &m->checkpoint, cpu_only, &place, err)) != NIBBLE_OK) return status;
     m->backend = place.outer;
   }
@@ -419,10 +420,26 @@ static nibble_status load_all(nb_model *m, const nb_model_options *options, nibb
   if (status == NIBBLE_OK) {
     tie_head(m);
     take_bias(m);
+    if (options->head == NIBBLE_HEAD_INT8) status = nb_head_to_int8(m, err);
   }
   for (int s = 0; status == NIBBLE_OK && s < NB_MAX_STACKS && config->family->stacks[s].rules; s++)
     status = load_stack(m, s, options, &place, err);
   return status == NIBBLE_OK ? resolve_head(m, err) : status;
+}
+
+/* What blocks multiply; FAST may differ from layer to layer. */
+nibble_activations nb_model_activations(const nb_model *m) {
+  for (int s = 0; s < m->stack_count; s++) {
+    for (int64_t i = 0; i < m->stacks[s].layers; i++) {
+      const nb_block *block = &m->stacks[s].blocks[i];
+      for (int j = 0; j < block->modules.count; j++) {
+        const nb_module *module = &block->modules.items[j];
+        if (!module->matrix || !module->tensor->packed || !block->backend->matrix_rounds) continue;
+        if (block->backend->matrix_rounds(module->matrix)) return NIBBLE_ACTIVATIONS_INT8;
+      }
+    }
+  }
+  return NIBBLE_ACTIVATIONS_EXACT;
 }
 
 nibble_status nb_model_load(const char *path, const nb_model_options *options, nb_model *out, nibble_error *err) {
@@ -432,7 +449,7 @@ nibble_status nb_model_load(const char *path, const nb_model_options *options, n
   if (status == NIBBLE_OK) {
     nb_checkpoint_warn(&out->checkpoint, options->progress);
     out->matrix_options.llm_int8 = options->llm_int8;
-    out->matrix_options.int8_activations = options->int8_activations;
+    out->matrix_options.activations = options->activations;
     out->matrix_options.int8_threshold = (float)out->checkpoint.config.quant.int8_threshold;
     status = load_all(out, options, err);
   }

@@ -69,7 +69,8 @@ typedef struct nb_model_options {
   void *ctx;
   const nibble_progress *progress; /* is told what is odd about the checkpoint; NULL: nobody is */
   bool llm_int8;                   /* int8 weights are multiplied as LLM.int8 does, not as float32 */
-  bool int8_activations;           /* packed weights are multiplied as q8.h does */
+  nibble_activations activations;  /* with which packed weights are multiplied (q8.h) */
+  nibble_head head;
 } nb_model_options;
 
 typedef struct nb_model {
@@ -92,6 +93,9 @@ typedef struct nb_model {
  * is harmless on a zeroed struct. */
 nibble_status nb_model_load(const char *path, const nb_model_options *options, nb_model *out, nibble_error *err);
 void nb_model_free(nb_model *model);
+
+/* INT8 if the products of any block round their activations, else EXACT. */
+nibble_activations nb_model_activations(const nb_model *model);
 
 /* The activation of that name in transformers, which has several names for some; false if it is not known here. */
 bool nb_activation_named(const char *name, nb_activation *out);

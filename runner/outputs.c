@@ -96,7 +96,8 @@ static nibble_status forward_open(forward *f, const nb_hook *hook, nibble_error 
   nb_model_options load = {.context = o->context,
                            .progress = &o->progress,
                            .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
-                           .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8};
+                           .activations = o->activations,
+                           .head = o->head};
   nibble_status status = nb_model_load(o->model, &load, &f->model, err);
   if (status == NIBBLE_OK) status = nb_checkpoint_protect(&f->model.checkpoint, o->out, err);
   if (status == NIBBLE_OK) status = check_decoder_ids(f, err);

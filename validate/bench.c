@@ -64,17 +64,18 @@ static nibble_status run_bench(const nibble_bench_options *o, nibble_bench_resul
     return nb_fail(err, NIBBLE_USAGE, "tokens and repetitions are counted from 1");
   nb_model model = {0};
   double start = nb_seconds();
-  nibble_status status =
-      nb_model_load(o->model,
-                    &(nb_model_options){.context = o->context,
-                                        .progress = &o->progress,
-                                        .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
-                                        .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8},
-                    &model, err);
+  nibble_status status = nb_model_load(o->model,
+                                       &(nb_model_options){.context = o->context,
+                                                           .progress = &o->progress,
+                                                           .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
+                                                           .activations = o->activations,
+                                                           .head = o->head},
+                                       &model, err);
   if (status != NIBBLE_OK) goto done;
   if ((status = nb_model_need_decoder(&model, err)) != NIBBLE_OK) goto done;
   out->load_seconds = nb_seconds() - start;
   out->weight_bytes = model.weight_bytes;
+  out->activations = nb_model_activations(&model);
   const nb_config *c = &model.checkpoint.config;
   int64_t longest = nb_max_i64(run.prompt, run.gen);
   if (longest > c->max_position_embeddings) {

@@ -155,13 +155,13 @@ static nibble_status measure(const nibble_ppl_options *o, nibble_ppl_result *out
   nb_ids ids = {0};
   nb_model model = {0};
   const nb_config *config = &model.checkpoint.config;
-  nibble_status status =
-      nb_model_load(o->model,
-                    &(nb_model_options){.context = o->context,
-                                        .progress = &o->progress,
-                                        .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
-                                        .int8_activations = o->activations == NIBBLE_ACTIVATIONS_INT8},
-                    &model, err);
+  nibble_status status = nb_model_load(o->model,
+                                       &(nb_model_options){.context = o->context,
+                                                           .progress = &o->progress,
+                                                           .llm_int8 = o->int8 == NIBBLE_INT8_LLM,
+                                                           .activations = o->activations,
+                                                           .head = o->head},
+                                       &model, err);
   if (status != NIBBLE_OK) goto done;
   out->load_seconds = nb_seconds() - start;
   if ((status = nb_model_need_decoder(&model, err)) != NIBBLE_OK) goto done;

@@ -70,6 +70,10 @@ static const void *view(nb_backend *self, const nb_buffer *buffer) {
   return buffer->data;
 }
 
+static bool rounds(nibble_activations activations, const nb_packed *w) {
+  return activations == NIBBLE_ACTIVATIONS_FAST ? nb_q8_pays(w) : activations == NIBBLE_ACTIVATIONS_INT8;
+}
+
 static nibble_status matrix_create(nb_backend *self, const nb_packed *packed, const nb_matrix_options *options,
                                    nb_matrix **out, nibble_error *err) {
   (void)self;
@@ -77,7 +81,7 @@ static nibble_status matrix_create(nb_backend *self, const nb_packed *packed, co
   if (!matrix) return nb_fail_memory(err, sizeof *matrix);
   *matrix = (nb_matrix){.packed = *packed,
                         .llm_int8 = options->llm_int8 && nb_format_info(packed->format)->llm_int8,
-                        .int8_activations = options->int8_activations,
+                        .int8_activations = rounds(options->activations, packed),
                         .threshold = options->int8_threshold > 0 ? options->int8_threshold : INFINITY};
   if (!options->as_it_lies && nb_gptq_repackable(packed) &&
       !nb_gptq_repack(packed, &matrix->packed, &matrix->repacked)) {
@@ -95,6 +99,8 @@ static void matrix_free(nb_backend *self, nb_matrix *matrix) {
 }
 
 static bool matrix_borrows(const nb_matrix *matrix) { return !matrix->repacked; }
+
+static bool matrix_rounds(const nb_matrix *matrix) { return matrix->int8_activations; }
 
 /* ---- arithmetic ------------------------------------------------------------------------------------------------- */
 
@@ -155,32 +161,38 @@ static bool multiply_int8(const nb_layer_product *p, const nb_layer_input *in) {
   return true;
 }
 
-/* All weights of a call belong to one model and are multiplied in one way. */
-static bool multiply_all(const nb_product *products, int count, int64_t rows, bool int8_activations) {
-  if (int8_activations) return nb_q8_matmul(products, count, rows);
-  nb_matmul_many(products, count, rows);
+/* Products that are multiplied in one way, and go together. */
+typedef struct launch {
+  nb_product products[MAX_PRODUCTS];
+  int count;
+  bool int8_activations;
+} launch;
+
+static bool flush(launch *l, int64_t rows) {
+  int count = l->count;
+  l->count = 0;
+  if (count == 0) return true;
+  if (l->int8_activations) return nb_q8_matmul(l->products, count, rows);
+  nb_matmul_many(l->products, count, rows);
   return true;
 }
 
 static nibble_status matmul(nb_backend *self, const nb_layer_product *products, int count, const nb_layer_input *in,
                             nibble_error *err) {
   (void)self;
-  nb_product plain[MAX_PRODUCTS];
-  int plain_count = 0;
-  bool int8 = products[0].weight->int8_activations, ok = true;
+  launch launches[2] = {{.int8_activations = false}, {.int8_activations = true}};
+  bool ok = true;
   for (int i = 0; i < count; i++) {
     const nb_layer_product *p = &products[i];
     if (p->weight->llm_int8) {
       if (!multiply_int8(p, in)) return nb_fail_memory(err, (uint64_t)(in->group * p->weight->packed.cols) * 2);
       continue;
     }
-    plain[plain_count++] = product_of(p, in->x->data);
-    if (plain_count == MAX_PRODUCTS) {
-      ok = ok && multiply_all(plain, plain_count, in->rows, int8);
-      plain_count = 0;
-    }
+    launch *l = &launches[p->weight->int8_activations];
+    l->products[l->count++] = product_of(p, in->x->data);
+    if (l->count == MAX_PRODUCTS) ok = flush(l, in->rows) && ok;
   }
-  if (plain_count > 0) ok = ok && multiply_all(plain, plain_count, in->rows, int8);
+  for (int i = 0; i < 2; i++) ok = flush(&launches[i], in->rows) && ok;
   return ok ? NIBBLE_OK : nb_fail_memory(err, (uint64_t)(in->rows * products[0].weight->packed.cols) * 2);
 }
 
@@ -405,6 +417,7 @@ nb_backend *nb_backend_cpu(void) {
       .matrix_create = matrix_create,
       .matrix_free = matrix_free,
       .matrix_borrows = matrix_borrows,
+      .matrix_rounds = matrix_rounds,
       .embed = embed,
       .norm = norm,
       .matmul = matmul,

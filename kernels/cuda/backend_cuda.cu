@@ -143,7 +143,7 @@ static nibble_status matrix_create(nb_backend *self, const nb_packed *packed, co
                                    nb_matrix **out, nibble_error *err) {
   if (options->llm_int8 && nb_format_info(packed->format)->llm_int8)
     return nb_fail(err, NIBBLE_USAGE, "LLM.int8's products run on the cpu only (--device cpu)");
-  if (options->int8_activations)
+  if (options->activations == NIBBLE_ACTIVATIONS_INT8)
     return nb_fail(err, NIBBLE_USAGE, "products with activations of eight bits run on the cpu only (--device cpu)");
   return nb_matrix_upload(packed, self_of(self)->ws.stream, out, err);
 }
