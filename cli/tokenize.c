@@ -60,7 +60,9 @@ static nibble_status encode(job *j, const char *text, size_t n) {
   if (status != NIBBLE_OK) return status;
   j->tokens += ids.count;
   if (j->items) {
-    cJSON_AddItemToArray(j->items, cJSON_CreateIntArray(ids.data, (int)ids.count));
+    /* cJSON makes nothing of no numbers, and a line without ids is one all the same. */
+    cJSON *list = ids.count > 0 ? cJSON_CreateIntArray(ids.data, (int)ids.count) : cJSON_CreateArray();
+    cJSON_AddItemToArray(j->items, list);
   } else {
     for (size_t i = 0; i < ids.count && !ferror(stdout); i++) printf(i ? " %d" : "%d", ids.data[i]);
     putchar('\n');

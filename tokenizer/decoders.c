@@ -50,10 +50,13 @@ typedef struct job {
 
 typedef struct step step;
 struct step {
-  void (*whole)(const list *in, list *out);                     /* does the list, or */
+  void (*whole)(const step *s, const list *in, list *out);      /* does the list, or */
   nibble_status (*each)(const step *s, const item *in, job *j); /* every string by itself */
   nb_regex *regex;                                              /* Replace: what */
-  char *text;          /* Replace: by what; Metaspace, Strip: the character; BPEDecoder: the suffix */
+  char *text;          /* Replace: by what; Metaspace, Strip: the character; BPEDecoder: the suffix; WordPiece: the
+                          prefix; CTC: the delimiter of words */
+  char *padding;       /* CTC: the token between two equal ones */
+  bool clean;          /* WordPiece, CTC: no spaces before punctuation */
   bool prepended;      /* Metaspace: the first one was added when encoding */
   int64_t start, stop; /* Strip: at most so many from either end */
 };
@@ -80,7 +83,8 @@ static void append_bytes(nb_str token, nb_buf *out) {
   }
 }
 
-static void bytes(const list *in, list *out) {
+static void bytes(const step *s, const list *in, list *out) {
+  (void)s;
   nb_buf joined = {0};
   for (size_t i = 0; i < in->count; i++) append_bytes(string_at(in, i), &joined);
   if (joined.length > 0) nb_utf8_repair(joined.data, joined.length, &out->text);
@@ -113,7 +117,8 @@ static void end_run(nb_buf *run, list *out) {
   run->length = 0;
 }
 
-static void byte_fallback(const list *in, list *out) {
+static void byte_fallback(const step *s, const list *in, list *out) {
+  (void)s;
   nb_buf run = {0};
   for (size_t i = 0; i < in->count; i++) {
     nb_str token = string_at(in, i);
@@ -132,23 +137,87 @@ static void byte_fallback(const list *in, list *out) {
   nb_buf_free(&run);
 }
 
-static void fuse(const list *in, list *out) {
+static void fuse(const step *s, const list *in, list *out) {
+  (void)s;
   nb_buf_append(&out->text, in->text.data, in->text.length);
   close_string(out);
 }
 
-/* Replaces `what` by `by` in one string. */
+/* Replaces `what` by `by` in one string; nothing is found around every character. */
 static void substitute(nb_str text, const char *what, const char *by, nb_buf *out) {
-  size_t length = strlen(what);
-  while (length > 0 && !out->failed) {
-    const char *hit = memmem(text.data, text.length, what, length);
+  size_t length = strlen(what), at = 0, done = 0, step = 0;
+  while (at <= text.length && !out->failed) {
+    const char *hit = length > 0 ? memmem(text.data + at, text.length - at, what, length) : text.data + at;
     if (!hit) break;
-    nb_buf_append(out, text.data, (size_t)(hit - text.data));
+    at = (size_t)(hit - text.data);
+    nb_buf_append(out, text.data + done, at - done);
     nb_buf_puts(out, by);
-    text.length -= (size_t)(hit - text.data) + length;
-    text.data = hit + length;
+    done = at + length;
+    if (length == 0 && at < text.length) nb_utf8_decode(text.data + at, &step);
+    at = length > 0 ? done : at < text.length ? at + step : at + 1;
   }
-  nb_buf_append(out, text.data, text.length);
+  nb_buf_append(out, text.data + done, text.length - done);
+}
+
+/* True if a space stands before a character that one of clean_up's rules begins with. */
+static bool may_be_cleaned(nb_str text) {
+  for (size_t i = 0; i + 1 < text.length; i++) {
+    if (text.data[i] == ' ' && text.data[i + 1] && strchr(".?!,'nd", text.data[i + 1])) return true;
+  }
+  return false;
+}
+
+/* Takes the spaces out that stand before punctuation and contractions, one kind after the other, as the reference does;
+ * text[0, length) of `text` stays. */
+static void clean_up(nb_buf *text, size_t length) {
+  static const struct {
+    const char *what, *by;
+  } rules[] = {{" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+               {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  if (text->length == length || !may_be_cleaned((nb_str){text->data + length, text->length - length})) return;
+  for (size_t i = 0; i < sizeof rules / sizeof *rules && !text->failed && text->length > length; i++) {
+    nb_buf next = {0};
+    substitute((nb_str){text->data + length, text->length - length}, rules[i].what, rules[i].by, &next);
+    text->length = length; /* every rule shortens: there is room */
+    if (next.failed) text->failed = true;
+    if (next.length > 0) nb_buf_append(text, next.data, next.length);
+    nb_buf_free(&next);
+  }
+}
+
+static nibble_status wordpiece(const step *s, const item *in, job *j) {
+  size_t begin = j->out->length, length = strlen(s->text);
+  bool inside = in->text.length >= length && memcmp(in->text.data, s->text, length) == 0;
+  if (in->first) length = 0;
+  if (!in->first && !inside) nb_buf_puts(j->out, " ");
+  if (!inside) length = 0;
+  nb_buf_append(j->out, in->text.data + length, in->text.length - length);
+  if (s->clean) clean_up(j->out, begin);
+  return NIBBLE_OK;
+}
+
+/* Of equal neighbours one stays; the padding goes. */
+static void ctc(const step *s, const list *in, list *out) {
+  nb_str last = {0};
+  for (size_t i = 0; i < in->count && !out->text.failed; i++) {
+    nb_str token = string_at(in, i);
+    bool again = i > 0 && token.length == last.length && memcmp(token.data, last.data, token.length) == 0;
+    size_t begin = out->text.length;
+    last = token;
+    if (again) continue;
+    substitute(token, s->padding, "", &out->text);
+    if (s->clean) {
+      clean_up(&out->text, begin);
+      nb_buf words = {.limit = out->text.limit};
+      substitute((nb_str){out->text.data + begin, out->text.length - begin}, s->text, " ", &words);
+      out->text.length = begin;
+      nb_buf_append(&out->text, words.data ? words.data : "", words.length);
+      out->text.is_full |= words.is_full;
+      out->text.failed |= words.failed;
+      nb_buf_free(&words);
+    }
+    if (out->text.length > begin) close_string(out);
+  }
 }
 
 static nibble_status metaspace(const step *s, const item *in, job *j) {
@@ -189,7 +258,7 @@ static nibble_status run_step(const step *s, const list *in, list *out, nb_budge
   out->text.length = out->count = 0;
   out->text.limit = budget->bytes;
   if (budget->bytes == 0) return nb_budget_refuse("decoder", err);
-  if (s->whole) s->whole(in, out);
+  if (s->whole) s->whole(s, in, out);
   for (size_t i = 0; s->each && i < in->count && status == NIBBLE_OK && !out->text.failed; i++) {
     item one = {.text = string_at(in, i), .first = i == 0, .last = i + 1 == in->count};
     status = s->each(s, &one, &j);
@@ -247,6 +316,19 @@ static void read_strip(nb_step_reader *r, step *s) {
   nb_step_char(r, "content", &s->text);
 }
 
+static void read_wordpiece(nb_step_reader *r, step *s) {
+  s->clean = true;
+  nb_step_string(r, "prefix", NB_MAX_CONTENT, &s->text);
+  nb_step_bool(r, "cleanup", &s->clean);
+}
+
+static void read_ctc(nb_step_reader *r, step *s) {
+  s->clean = true;
+  nb_step_string(r, "pad_token", NB_MAX_CONTENT, &s->padding);
+  nb_step_string(r, "word_delimiter_token", NB_MAX_CONTENT, &s->text);
+  nb_step_bool(r, "cleanup", &s->clean);
+}
+
 static void read_suffix(nb_step_reader *r, step *s) { nb_step_string(r, "suffix", NB_MAX_CONTENT, &s->text); }
 
 static const struct step_type {
@@ -261,6 +343,8 @@ static const struct step_type {
     {"Replace", {.each = replace}, read_replace},
     {"Strip", {.each = strip}, read_strip},
     {"BPEDecoder", {.each = suffix}, read_suffix},
+    {"WordPiece", {.each = wordpiece}, read_wordpiece},
+    {"CTC", {.whole = ctc}, read_ctc},
 };
 
 static void add(nb_step_reader *r, const void *row, void *ctx) {
@@ -288,6 +372,7 @@ void nb_decoder_free(nb_decoder *decoder) {
   for (int i = 0; decoder && i < decoder->count; i++) {
     nb_regex_free(decoder->steps[i].regex);
     free(decoder->steps[i].text);
+    free(decoder->steps[i].padding);
   }
   free(decoder);
 }

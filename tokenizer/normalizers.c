@@ -7,6 +7,7 @@
 #include "base/grow.h"
 #include "base/utf8.h"
 #include "tokenizer/bytes.h"
+#include "tokenizer/charsmap.h"
 #include "tokenizer/steps.h"
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/unicode.h"
@@ -18,21 +19,30 @@ enum {
 
 /* One step's work on one text. */
 typedef struct job {
-  nb_buf *out;    /* what becomes of the text */
-  bool *at_start; /* as nb_normalize's */
+  nb_buf *out; /* what becomes of the text */
+  size_t lead; /* bytes at the text's start that are made of the input's first character */
   nb_budget *budget;
   nibble_error *err;
 } job;
+
+/* What becomes of one character: so many code points in `out`; KEPT: it stays. */
+enum { KEPT = -1, MOST_CODES = 3 };
+typedef int (*map_fn)(uint32_t code, uint32_t out[MOST_CODES]);
 
 typedef struct step step;
 typedef nibble_status (*run_fn)(const step *s, nb_str text, job *j);
 
 struct step {
   run_fn run;
+  bool moves_lead;  /* it counts job.lead itself; the others make of a character what they make of it alone */
+  bool keeps_lead;  /* where nothing is left of that character the next one takes its place */
+  map_fn map;       /* each_char: of every character */
+  bool kept[128];   /* each_char: ASCII that it keeps */
   int form;         /* options of utf8proc */
   bool left, right; /* Strip: at which ends */
   nb_regex *regex;  /* Replace: what */
   char *text;       /* Replace: by what; Prepend: what */
+  nb_charsmap *charsmap;
 };
 
 struct nb_normalizer {
@@ -149,18 +159,126 @@ static nibble_status form(const step *s, nb_str whole, job *j) {
 
 /* --- the other steps --- */
 
-static nibble_status lower(const step *s, nb_str text, job *j) {
-  (void)s;
-  size_t length;
-  for (size_t i = 0; i < text.length; i += length) {
-    uint32_t codes[2];
-    int count = nb_lower(nb_utf8_decode(text.data + i, &length), codes);
+static nibble_status each_char(const step *s, nb_str text, job *j) {
+  size_t done = 0, length;
+  for (size_t i = 0; i < text.length && !j->out->failed; i += length) {
+    unsigned char lead = (unsigned char)text.data[i];
+    length = 1;
+    if (lead < 0x80 && s->kept[lead]) continue;
+    uint32_t codes[MOST_CODES];
+    int count = s->map(nb_utf8_decode(text.data + i, &length), codes);
+    if (count == KEPT) continue;
+    nb_buf_append(j->out, text.data + done, i - done);
+    done = i + length;
     for (int k = 0; k < count; k++) {
       char bytes[4];
       nb_buf_append(j->out, bytes, nb_utf8_encode(codes[k], bytes));
     }
   }
+  nb_buf_append(j->out, text.data + done, text.length - done);
   return NIBBLE_OK;
+}
+
+static int lower(uint32_t code, uint32_t out[MOST_CODES]) {
+  int count = nb_lower(code, out);
+  return count == 1 && out[0] == code ? KEPT : count;
+}
+
+/* BertNormalizer's clean_text. */
+static int clean(uint32_t code, uint32_t out[MOST_CODES]) {
+  bool is_blank = code == '\t' || code == '\n' || code == '\r';
+  if (code == 0 || code == 0xfffd || (!is_blank && nb_is_other(code))) return 0;
+  if (code == ' ' || !nb_is_space(code)) return KEPT;
+  out[0] = ' ';
+  return 1;
+}
+
+/* BertNormalizer's handle_chinese_chars: spaces around ideographs. */
+static int space_ideographs(uint32_t code, uint32_t out[MOST_CODES]) {
+  static const struct {
+    uint32_t first, last;
+  } blocks[] = {{0x3400, 0x4dbf},   {0x4e00, 0x9fff},   {0xf900, 0xfaff},   {0x20000, 0x2a6df},
+                {0x2a700, 0x2b73f}, {0x2b740, 0x2b81f}, {0x2b920, 0x2ceaf}, {0x2f800, 0x2fa1f}};
+  for (size_t i = 0; code >= blocks[0].first && i < sizeof blocks / sizeof *blocks; i++) {
+    if (code < blocks[i].first || code > blocks[i].last) continue;
+    out[0] = out[2] = ' ';
+    out[1] = code;
+    return 3;
+  }
+  return KEPT;
+}
+
+static int drop_nonspacing(uint32_t code, uint32_t out[MOST_CODES]) {
+  (void)out;
+  return nb_is_nonspacing(code) ? 0 : KEPT;
+}
+
+static int drop_marks(uint32_t code, uint32_t out[MOST_CODES]) {
+  (void)out;
+  return nb_is_mark(code) ? 0 : KEPT;
+}
+
+/* SentencePiece's "nmt" rules. */
+static int nmt(uint32_t code, uint32_t out[MOST_CODES]) {
+  if ((code >= 0x01 && code <= 0x08) || code == 0x0b || (code >= 0x0e && code <= 0x1f) || code == 0x7f ||
+      code == 0x8f || code == 0x9f)
+    return 0;
+  bool is_space = code == '\t' || code == '\n' || code == '\f' || code == '\r' || code == 0x1680 ||
+                  (code >= 0x200b && code <= 0x200f) || code == 0x2028 || code == 0x2029 || code == 0x2581 ||
+                  code == 0xfeff || code == 0xfffd;
+  out[0] = ' ';
+  return is_space ? 1 : KEPT;
+}
+
+/* The code point that utf8proc knows in the place of one that is newer. */
+static utf8proc_int32_t known(const char *text, size_t *length) {
+  return (utf8proc_int32_t)nb_stand_in(nb_utf8_decode(text, length));
+}
+
+/* The length of the grapheme cluster that text begins with. */
+static size_t grapheme(nb_str text) {
+  size_t length, at;
+  utf8proc_int32_t state = 0, last = known(text.data, &at);
+  for (; at < text.length; at += length) {
+    utf8proc_int32_t code = known(text.data + at, &length);
+    if (utf8proc_grapheme_break_stateful(last, code, &state)) break;
+    last = code;
+  }
+  return at;
+}
+
+/* Appends what becomes of `part`; *found: the charsmap has something for it. */
+static nibble_status map_part(const step *s, nb_str part, bool *found, job *j) {
+  nb_str by;
+  nibble_status status = nb_charsmap_find(s->charsmap, part, found, &by, j->err);
+  if (status == NIBBLE_OK && *found) nb_buf_append(j->out, by.data, by.length);
+  return status;
+}
+
+/* Short grapheme clusters are looked up as a whole, then their characters one by one. */
+static nibble_status precompiled(const step *s, nb_str text, job *j) {
+  enum { LONG = 6 }; /* bytes */
+  nibble_status status = NIBBLE_OK;
+  for (size_t i = 0, end; i < text.length && status == NIBBLE_OK && !j->out->failed; i = end) {
+    size_t begin = i;
+    while (i < text.length && (unsigned char)text.data[i] < 0x80 &&
+           nb_charsmap_keeps(s->charsmap, (unsigned char)text.data[i]))
+      i++;
+    if (i > begin && i < text.length) i--; /* it may begin a cluster */
+    nb_buf_append(j->out, text.data + begin, i - begin);
+    if (i == text.length) break;
+    bool found = false;
+    size_t length = grapheme((nb_str){text.data + i, text.length - i});
+    end = i + length;
+    if (length < LONG) status = map_part(s, (nb_str){text.data + i, length}, &found, j);
+    for (size_t k = i; k < end && !found && status == NIBBLE_OK; k += length) {
+      bool changed;
+      nb_utf8_decode(text.data + k, &length);
+      status = map_part(s, (nb_str){text.data + k, length}, &changed, j);
+      if (!changed) nb_buf_append(j->out, text.data + k, length);
+    }
+  }
+  return status;
 }
 
 static nibble_status strip(const step *s, nb_str text, job *j) {
@@ -173,10 +291,23 @@ static nibble_status strip(const step *s, nb_str text, job *j) {
     }
     if (leading) begin = i + length;
   }
-  if (begin > 0) *j->at_start = false;
+  j->lead -= begin < j->lead ? begin : j->lead;
   if (!s->right) end = text.length;
   if (begin < end) nb_buf_append(j->out, text.data + begin, end - begin);
   return NIBBLE_OK;
+}
+
+/* What stands for several characters counts as the last one's. */
+static nibble_status replace_lead(const step *s, nb_search search, job *j) {
+  size_t old = j->lead, done = 0, lead = 0;
+  nibble_status status;
+  while ((status = nb_regex_next(s->regex, &search, j->err)) == NIBBLE_OK && search.found && search.begin < old) {
+    lead += search.begin - done;
+    if (search.end <= old) lead += strlen(s->text);
+    done = search.end;
+  }
+  j->lead = lead + (done < old ? old - done : 0);
+  return status;
 }
 
 static nibble_status replace(const step *s, nb_str text, job *j) {
@@ -188,12 +319,14 @@ static nibble_status replace(const step *s, nb_str text, job *j) {
     subject = shadow.data;
   }
   nb_search search = {.text = subject, .n = text.length, .budget = j->budget};
-  nibble_status status = nb_regex_replace(s->regex, &search, text.data, s->text, j->out, j->err);
+  nibble_status status = j->lead > 0 ? replace_lead(s, search, j) : NIBBLE_OK;
+  if (status == NIBBLE_OK) status = nb_regex_replace(s->regex, &search, text.data, s->text, j->out, j->err);
   nb_buf_free(&shadow);
   return status;
 }
 
 static nibble_status prepend(const step *s, nb_str text, job *j) {
+  if (j->lead > 0) j->lead += strlen(s->text);
   nb_buf_puts(j->out, s->text);
   nb_buf_append(j->out, text.data, text.length);
   return NIBBLE_OK;
@@ -205,12 +338,33 @@ static nibble_status bytes(const step *s, nb_str text, job *j) {
   return NIBBLE_OK;
 }
 
+/* Runs a step on the first character alone, to see how long what becomes of it is. */
+static nibble_status find_lead(const step *s, nb_str text, job *j) {
+  if (j->lead == 0 || s->moves_lead) return NIBBLE_OK;
+  nibble_status status = s->run(s, (nb_str){text.data, j->lead}, j);
+  j->lead = j->out->length;
+  j->out->length = 0;
+  return status;
+}
+
+/* Puts the end of the lead to where a character ends: the first may have been composed with others. */
+static void settle_lead(const step *s, bool led, job *j) {
+  const nb_buf *out = j->out;
+  if (led && s->keeps_lead && j->lead == 0 && out->length > 0) nb_utf8_decode(out->data, &j->lead);
+  if (j->lead > out->length) j->lead = out->length;
+  while (j->lead > 0 && j->lead < out->length && !nb_utf8_begins(out->data[j->lead])) j->lead++;
+}
+
 /* One step; what it writes is taken from the budget. */
 static nibble_status run_step(const step *s, nb_str text, job *j) {
   nb_buf *out = j->out;
   out->length = 0;
   out->limit = j->budget->bytes < NB_TEXT_MAX ? j->budget->bytes : NB_TEXT_MAX;
-  nibble_status status = out->limit > 0 ? s->run(s, text, j) : nb_budget_refuse("normalizer", j->err);
+  nibble_status status = out->limit > 0 ? NIBBLE_OK : nb_budget_refuse("normalizer", j->err);
+  bool led = j->lead > 0;
+  if (status == NIBBLE_OK) status = find_lead(s, text, j);
+  if (status == NIBBLE_OK) status = s->run(s, text, j);
+  settle_lead(s, led, j);
   if (status == NIBBLE_OK && out->is_full) status = nb_budget_refuse("normalizer", j->err);
   if (status == NIBBLE_OK && out->failed) status = nb_fail_memory(j->err, text.length);
   j->budget->bytes -= out->length;
@@ -222,7 +376,8 @@ static nibble_status run_step(const step *s, nb_str text, job *j) {
 nibble_status nb_normalize(const nb_normalizer *normalizer, nb_buf *text, nb_buf *scratch, bool *at_start,
                            nb_budget *budget, nibble_error *err) {
   if (text->failed) return nb_fail_memory(err, text->length);
-  job j = {.out = scratch, .at_start = at_start, .budget = budget, .err = err};
+  job j = {.out = scratch, .budget = budget, .err = err};
+  if (*at_start && text->length > 0) nb_utf8_decode(text->data, &j.lead);
   for (int i = 0; normalizer && i < normalizer->count && text->length > 0; i++) {
     nibble_status status = run_step(&normalizer->steps[i], (nb_str){text->data, text->length}, &j);
     if (status != NIBBLE_OK) return status;
@@ -230,6 +385,7 @@ nibble_status nb_normalize(const nb_normalizer *normalizer, nb_buf *text, nb_buf
     *text = *scratch;
     *scratch = swapped;
   }
+  *at_start = j.lead > 0;
   return NIBBLE_OK;
 }
 
@@ -247,29 +403,66 @@ static void read_replace(nb_step_reader *r, step *s) {
 
 static void read_prepend(nb_step_reader *r, step *s) { nb_step_string(r, "prepend", NB_MAX_CONTENT, &s->text); }
 
+static void read_charsmap(nb_step_reader *r, step *s) {
+  const char *base64 = NULL;
+  nb_step_text(r, "precompiled_charsmap", &base64);
+  if (!base64) nb_step_fail(r, "has no \"precompiled_charsmap\"");
+  if (r->status == NIBBLE_OK) r->status = nb_charsmap_read(r->where, base64, &s->charsmap, r->err);
+}
+
+static const step to_nfd = {.run = form, .form = UTF8PROC_DECOMPOSE};
+
+/* The step that was added; NULL after a failure. */
+static step *add_step(nb_step_reader *r, nb_normalizer *out, step s) {
+  if (!nb_step_room(r, out->count)) return NULL;
+  if (s.map) s.run = each_char;
+  for (uint32_t code = 0; s.map && code < 128; code++) s.kept[code] = s.map(code, (uint32_t[MOST_CODES]){0}) == KEPT;
+  out->steps[out->count] = s;
+  return &out->steps[out->count++];
+}
+
+static void read_bert(nb_step_reader *r, nb_normalizer *out) {
+  bool clean_text = true, ideographs = true, lowercase = true;
+  nb_step_bool(r, "clean_text", &clean_text);
+  nb_step_bool(r, "handle_chinese_chars", &ideographs);
+  nb_step_bool(r, "lowercase", &lowercase);
+  bool accents = lowercase;
+  nb_step_bool(r, "strip_accents", &accents);
+  if (clean_text) add_step(r, out, (step){.map = clean});
+  if (ideographs) add_step(r, out, (step){.map = space_ideographs});
+  if (accents && add_step(r, out, to_nfd)) add_step(r, out, (step){.map = drop_nonspacing});
+  if (lowercase) add_step(r, out, (step){.map = lower});
+}
+
 static const struct step_type {
   const char *type;
-  step step;                                /* as far as the type says */
-  void (*read)(nb_step_reader *r, step *s); /* the options; NULL: there are none */
+  step step;                                                /* as far as the type says */
+  void (*read)(nb_step_reader *r, step *s);                 /* the options; NULL: there are none */
+  void (*read_many)(nb_step_reader *r, nb_normalizer *out); /* of a type that is several steps */
 } types[] = {
-    {"NFC", {.run = form, .form = UTF8PROC_COMPOSE}, NULL},
-    {"NFD", {.run = form, .form = UTF8PROC_DECOMPOSE}, NULL},
-    {"NFKC", {.run = form, .form = UTF8PROC_COMPOSE | UTF8PROC_COMPAT}, NULL},
-    {"NFKD", {.run = form, .form = UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT}, NULL},
-    {"Lowercase", {.run = lower}, NULL},
-    {"Strip", {.run = strip}, read_strip},
-    {"Replace", {.run = replace}, read_replace},
-    {"Prepend", {.run = prepend}, read_prepend},
-    {"ByteLevel", {.run = bytes}, NULL},
+    {"NFC", {.run = form, .form = UTF8PROC_COMPOSE}, NULL, NULL},
+    {"NFD", {.run = form, .form = UTF8PROC_DECOMPOSE}, NULL, NULL},
+    {"NFKC", {.run = form, .form = UTF8PROC_COMPOSE | UTF8PROC_COMPAT}, NULL, NULL},
+    {"NFKD", {.run = form, .form = UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT}, NULL, NULL},
+    {"Lowercase", {.map = lower}, NULL, NULL},
+    {"StripAccents", {.map = drop_marks}, NULL, NULL},
+    {"Nmt", {.map = nmt}, NULL, NULL},
+    {"Precompiled", {.run = precompiled, .keeps_lead = true}, read_charsmap, NULL},
+    {"Strip", {.run = strip, .moves_lead = true}, read_strip, NULL},
+    {"Replace", {.run = replace, .moves_lead = true}, read_replace, NULL},
+    {"Prepend", {.run = prepend, .moves_lead = true}, read_prepend, NULL},
+    {"ByteLevel", {.run = bytes}, NULL, NULL},
+    {"BertNormalizer", {0}, NULL, read_bert},
 };
 
 static void add(nb_step_reader *r, const void *row, void *ctx) {
   const struct step_type *type = row;
-  nb_normalizer *out = ctx;
-  if (!nb_step_room(r, out->count)) return;
-  step *s = &out->steps[out->count++];
-  *s = type->step;
-  if (type->read) type->read(r, s);
+  if (type->read_many) {
+    type->read_many(r, ctx);
+    return;
+  }
+  step *s = add_step(r, ctx, type->step);
+  if (s && type->read) type->read(r, s);
 }
 
 nibble_status nb_normalizer_read(const char *where, const cJSON *parts, nb_normalizer **out, nibble_error *err) {
@@ -288,6 +481,7 @@ void nb_normalizer_free(nb_normalizer *normalizer) {
   for (int i = 0; normalizer && i < normalizer->count; i++) {
     nb_regex_free(normalizer->steps[i].regex);
     free(normalizer->steps[i].text);
+    nb_charsmap_free(normalizer->steps[i].charsmap);
   }
   free(normalizer);
 }

@@ -29,7 +29,8 @@ typedef struct step step;
 struct step {
   bool (*rewrite)(step *s, piece whole); /* puts what becomes of a piece into `text`, false if it stays; NULL: a cut */
   nb_regex *regex;                       /* cut: at the matches of this pattern, */
-  bool (*is_in_class)(uint32_t code);    /* or at the characters of this class */
+  bool (*is_in_class)(uint32_t code);    /* or at the characters of this class, */
+  int64_t every;                         /* or after so many characters; else where the script changes */
   behavior behavior;
   bool invert;                           /* what is between the matches is the match */
   char *replacement;                     /* Metaspace: written for a space */
@@ -121,10 +122,41 @@ static nibble_status cut_by_class(cutter *c, const step *s) {
   return status == NIBBLE_OK && done < c->whole.n ? feed(c, done, c->whole.n, false) : status;
 }
 
+static nibble_status cut_by_count(cutter *c, const step *s) {
+  size_t done = 0, length;
+  int64_t count = 0;
+  nibble_status status = NIBBLE_OK;
+  for (size_t i = 0; i < c->whole.n && status == NIBBLE_OK; i += length) {
+    nb_utf8_decode(c->whole.text + i, &length);
+    if (++count % s->every > 0 && i + length < c->whole.n) continue;
+    status = feed(c, done, i + length, true);
+    done = i + length;
+  }
+  return status;
+}
+
+/* What is before the first character of a script is lost, as it is to the reference. */
+static nibble_status cut_by_script(cutter *c) {
+  size_t done = 0, length;
+  int last = 0;
+  nibble_status status = NIBBLE_OK;
+  for (size_t i = 0; i < c->whole.n && status == NIBBLE_OK; i += length) {
+    int script = nb_script(nb_utf8_decode(c->whole.text + i, &length));
+    if (script == 0 || script == last) continue;
+    if (last > 0) status = feed(c, done, i, true);
+    last = script;
+    done = i;
+  }
+  return status == NIBBLE_OK && last > 0 ? feed(c, done, c->whole.n, true) : status;
+}
+
 static nibble_status cut(run *r, int k, piece whole) {
   const step *s = &r->pre->steps[k];
   cutter c = {.r = r, .next = k + 1, .whole = whole, .behavior = s->behavior};
-  nibble_status status = s->regex ? cut_by_pattern(&c, s) : cut_by_class(&c, s);
+  nibble_status status = s->regex         ? cut_by_pattern(&c, s)
+                         : s->is_in_class ? cut_by_class(&c, s)
+                         : s->every > 0   ? cut_by_count(&c, s)
+                                          : cut_by_script(&c);
   return status == NIBBLE_OK ? pass_on(&c) : status;
 }
 
@@ -279,6 +311,15 @@ static void read_bert(nb_step_reader *r, nb_pre_tokenizer *out) {
   add_step(r, out, (step){.is_in_class = nb_is_punct, .behavior = ISOLATED});
 }
 
+static void read_length(nb_step_reader *r, nb_pre_tokenizer *out) {
+  step s = {.behavior = ISOLATED, .every = 5};
+  nb_step_count(r, "length", &s.every);
+  if (s.every == 0) nb_step_fail(r, "cuts after no character");
+  add_step(r, out, s);
+}
+
+static void read_scripts(nb_step_reader *r, nb_pre_tokenizer *out) { add_step(r, out, (step){.behavior = ISOLATED}); }
+
 static void read_delimiter(nb_step_reader *r, nb_pre_tokenizer *out) {
   char *text = NULL;
   nb_step_char(r, "delimiter", &text);
@@ -304,11 +345,12 @@ static const struct step_type {
   const char *type;
   void (*read)(nb_step_reader *r, nb_pre_tokenizer *out);
 } types[] = {
-    {"ByteLevel", read_byte_level},  {"Split", read_split},
-    {"Digits", read_digits},         {"Punctuation", read_punctuation},
-    {"Whitespace", read_whitespace}, {"WhitespaceSplit", read_whitespace_split},
-    {"BertPreTokenizer", read_bert}, {"CharDelimiterSplit", read_delimiter},
-    {"Metaspace", read_metaspace},
+    {"ByteLevel", read_byte_level},   {"Split", read_split},
+    {"Digits", read_digits},          {"Punctuation", read_punctuation},
+    {"Whitespace", read_whitespace},  {"WhitespaceSplit", read_whitespace_split},
+    {"BertPreTokenizer", read_bert},  {"CharDelimiterSplit", read_delimiter},
+    {"Metaspace", read_metaspace},    {"FixedLength", read_length},
+    {"UnicodeScripts", read_scripts},
 };
 
 static void add(nb_step_reader *r, const void *row, void *ctx) { ((const struct step_type *)row)->read(r, ctx); }

@@ -27,8 +27,8 @@ typedef struct nb_normalizer nb_normalizer;
  * nothing to do. */
 nibble_status nb_normalizer_read(const char *where, const cJSON *parts, nb_normalizer **out, nibble_error *err);
 
-/* Normalizes *text (valid UTF-8) in place; `scratch` is overwritten. *at_start is cleared if text at its start went.
- * NIBBLE_BAD_INPUT once the steps have spent the budget. */
+/* Normalizes *text (valid UTF-8) in place; `scratch` is overwritten. *at_start is cleared if nothing is left of its
+ * first character. NIBBLE_BAD_INPUT once the steps have spent the budget. */
 nibble_status nb_normalize(const nb_normalizer *normalizer, nb_buf *text, nb_buf *scratch, bool *at_start,
                            nb_budget *budget, nibble_error *err);
 void nb_normalizer_free(nb_normalizer *normalizer);

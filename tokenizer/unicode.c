@@ -71,15 +71,14 @@ bool nb_is_space(uint32_t code) {
   return category >= UTF8PROC_CATEGORY_ZS && category <= UTF8PROC_CATEGORY_ZP;
 }
 
-/* The code point that stands in for one which utf8proc may not know. */
-static utf8proc_int32_t known(uint32_t code) {
+uint32_t nb_stand_in(uint32_t code) {
   const nb_code_range *range = find(nb_unicode_new, nb_unicode_new_count, code);
-  return range ? range->value : (utf8proc_int32_t)code;
+  return range ? (uint32_t)range->value : code;
 }
 
 bool nb_is_numeric(uint32_t code) {
   if (code < 0x80) return code >= '0' && code <= '9';
-  utf8proc_category_t category = utf8proc_category(known(code));
+  utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)nb_stand_in(code));
   return (category >= UTF8PROC_CATEGORY_ND && category <= UTF8PROC_CATEGORY_NO) ||
          find(nb_unicode_numeric, nb_unicode_numeric_count, code);
 }
@@ -97,6 +96,19 @@ bool nb_is_punct(uint32_t code) {
 bool nb_is_inert(uint32_t code) {
   return code >= 0x300 &&
          (find(nb_unicode_inert, nb_unicode_inert_count, code) || find(nb_unicode_new, nb_unicode_new_count, code));
+}
+
+bool nb_is_other(uint32_t code) { return find(nb_unicode_other, nb_unicode_other_count, code); }
+
+bool nb_is_nonspacing(uint32_t code) {
+  return code >= 0x300 && find(nb_unicode_nonspacing, nb_unicode_nonspacing_count, code);
+}
+
+bool nb_is_mark(uint32_t code) { return code >= 0x300 && find(nb_unicode_mark, nb_unicode_mark_count, code); }
+
+int nb_script(uint32_t code) {
+  const nb_code_range *range = find(nb_unicode_script, nb_unicode_script_count, code);
+  return range ? range->value : 0;
 }
 
 int nb_lower(uint32_t code, uint32_t out[2]) {

@@ -16,9 +16,10 @@ typedef struct nb_code_range {
 } nb_code_range;
 
 extern const nb_code_range nb_unicode_new[], nb_unicode_inert[], nb_unicode_lower[], nb_unicode_numeric[],
-    nb_unicode_punct[];
+    nb_unicode_punct[], nb_unicode_other[], nb_unicode_nonspacing[], nb_unicode_mark[], nb_unicode_script[];
 extern const size_t nb_unicode_new_count, nb_unicode_inert_count, nb_unicode_lower_count, nb_unicode_numeric_count,
-    nb_unicode_punct_count;
+    nb_unicode_punct_count, nb_unicode_other_count, nb_unicode_nonspacing_count, nb_unicode_mark_count,
+    nb_unicode_script_count;
 
 /* True if some code point of text[0, n) (valid UTF-8) needs a stand-in. */
 bool nb_needs_shadow(const char *text, size_t n);
@@ -30,6 +31,17 @@ bool nb_is_space(uint32_t code);   /* White_Space */
 bool nb_is_numeric(uint32_t code); /* general category N */
 bool nb_is_punct(uint32_t code);   /* general category P, and ASCII's symbols */
 bool nb_is_inert(uint32_t code);   /* passes every normalization form unchanged and lets nothing compose across it */
+
+/* The code point that stands in for one which our libraries may not know; others stand for themselves. */
+uint32_t nb_stand_in(uint32_t code);
+
+/* The classes of the reference's own tables, which are older than its libraries: */
+bool nb_is_other(uint32_t code);      /* general category C */
+bool nb_is_nonspacing(uint32_t code); /* general category Mn; asked after NFD only */
+bool nb_is_mark(uint32_t code);       /* general category M */
+
+/* A number for the script as its UnicodeScripts sees it (kana are Han); 0: goes with any. */
+int nb_script(uint32_t code);
 
 /* Lower case of one code point: 1 or 2 code points in out. */
 int nb_lower(uint32_t code, uint32_t out[2]);

@@ -82,6 +82,27 @@ def lower():
     return out
 
 
+def dropped(normalizer):
+    """What a normalizer takes out of a text."""
+    return ranges([(c, 0) for c in POINTS if normalizer.normalize_str("a" + chr(c) + "a") == "aa"])
+
+
+def script_numbers():
+    """Numbers for what UnicodeScripts keeps together; characters that go with any have none."""
+    step = pre_tokenizers.UnicodeScripts()
+    together = lambda a, b: len(step.pre_tokenize_str(a + b)) == 1  # noqa: E731
+    examples, out, last = [], [], 0
+    for c in POINTS:
+        if not step.pre_tokenize_str(chr(c)):
+            continue
+        if not examples or not together(examples[last], chr(c)):
+            last = next((i for i, example in enumerate(examples) if together(example, chr(c))), len(examples))
+            if last == len(examples):
+                examples.append(chr(c))
+        out.append((c, last + 1))
+    return ranges(out)
+
+
 def split_class(step, c):
     return len(step.pre_tokenize_str("a" + chr(c) + "a")) == 3
 
@@ -121,6 +142,11 @@ def main():
     table("nb_unicode_numeric", "Digits to the reference though not to its patterns.", ranges([(c, 0) for c in extra]))
     table("nb_unicode_punct", "Not what Unicode 14 says for the reference's Punctuation (1: it is, 0: it is not).",
           ranges([(c, int(split_class(punct, c))) for c in old]))
+    bert = {"clean_text": False, "handle_chinese_chars": False, "strip_accents": False, "lowercase": False}
+    table("nb_unicode_other", "Taken out by the reference's BertNormalizer.", dropped(normalizers.BertNormalizer(**dict(bert, clean_text=True))))
+    table("nb_unicode_nonspacing", "Accents to the reference's BertNormalizer.", dropped(normalizers.BertNormalizer(**dict(bert, strip_accents=True))))
+    table("nb_unicode_mark", "Accents to the reference's StripAccents.", dropped(normalizers.StripAccents()))
+    table("nb_unicode_script", "Scripts by number.", script_numbers())
 
 
 if __name__ == "__main__":

@@ -144,4 +144,20 @@ TEST(Commands, FindTheTokenizerOfAGgufFileOfAnyName) {
   }
 }
 
+// An empty line is a line, and no ids are a list; a NUL is a character.
+TEST(Commands, TokenizeListsWhatHasNoIds) {
+  TempFolder folder;
+  const std::string text = folder / "text.txt", tokenizer = Golden("tokenizer/bytes.json");
+  WriteFile(text, std::string("a\n\nb\0c\n", 7));
+  CommandResult lines = Nibble("tokenize --lines --json --text " + text + " " + tokenizer);
+  EXPECT_EQ(lines.code, 0) << lines.err;
+  std::string flat;
+  for (char c : lines.out) flat += std::string(" \n\t").find(c) == std::string::npos ? std::string(1, c) : "";
+  EXPECT_EQ(flat, R"({"tokens":4,"lines":[[69],[],[70,193,71]]})");
+  WriteFile(text, "");
+  CommandResult empty = Nibble("tokenize --json --text " + text + " " + tokenizer);
+  EXPECT_EQ(empty.code, 0) << empty.err;
+  EXPECT_NE(empty.out.find("\"ids\""), std::string::npos) << empty.out;
+}
+
 }  // namespace
