@@ -121,22 +121,31 @@ def make_gpt2():
 
 # ---- SentencePiece ---------------------------------------------------------------------------------------------------
 
+RULES = "".join("%s\t%s\n" % (" ".join("%X" % ord(c) for c in a), " ".join("%X" % ord(c) for c in b))
+                for a, b in [("\u00e9", "e"), ("e\u0301", "e"), ("\ufb01", "fi"), ("\u00a0", " "), ("\u3000", " "), ("A", "a"), ("\u212b", "\u00e5"), ("\u200b", "")])
 SPM = {
     "spm_bpe": dict(model_type="bpe", normalization_rule_name="identity", byte_fallback=True),
     "spm_bpe_gemma": dict(model_type="bpe", normalization_rule_name="identity", byte_fallback=True, add_dummy_prefix=False, remove_extra_whitespaces=False,
                           user_defined_symbols=["\n\n", "\u2581\u2581", "<tag>", "(a+b)*", "the"], control_symbols=["<ctl>", "[MASK]"]),
+    "spm_bpe_rules": dict(model_type="bpe", normalization_rule_tsv="rules", unk_piece="[UNK]", bos_id=-1, eos_id=-1, unk_id=0),
     "spm_bpe_keep": dict(model_type="bpe", normalization_rule_name="identity", remove_extra_whitespaces=False, pad_id=3, user_defined_symbols=["ing", "=", "=="]),
+    "spm_unigram": dict(model_type="unigram", normalization_rule_tsv="rules"),
     "spm_unigram_bytes": dict(model_type="unigram", normalization_rule_name="identity", byte_fallback=True, user_defined_symbols=["<tag>", "\u2581\u2581"]),
+    "spm_unigram_rules": dict(model_type="unigram", normalization_rule_tsv="rules", add_dummy_prefix=False, unk_id=2, bos_id=0, eos_id=1),
     "spm_char": dict(model_type="char", normalization_rule_name="identity"),
 }
 
 
 def make_sentencepiece():
     text = OUT / "text.tmp"
+    rules = OUT / "rules.tmp"
+    rules.write_text(RULES)
     english = LINES[:13] * 60 # so that rare characters are not covered
     text.write_text("\n".join(line.replace("\0", "") for line in english + LINES[:75]) + "\n")
     for name, options in SPM.items():
         path = folder(name)
+        if "normalization_rule_tsv" in options:
+            options = {**options, "normalization_rule_tsv": str(rules)}
         size = {} if options["model_type"] == "char" else {"vocab_size": 700 if options.get("byte_fallback") else 500}
         sentencepiece.SentencePieceTrainer.train(input=str(text), model_prefix=str(path / "tokenizer"), hard_vocab_limit=False, character_coverage=0.98,
                                                  minloglevel=2, max_sentence_length=20000, num_threads=1, **size, **options)
@@ -147,6 +156,7 @@ def make_sentencepiece():
         differ = sum(own.encode(line) != ids for line, ids in zip(LINES, cases[-1]["ids"]))
         print(f"{name}: {own.get_piece_size()} pieces; SentencePiece gives other ids than transformers for {differ} of {len(LINES)} lines")
     text.unlink()
+    rules.unlink()
 
 
 # ---- folders: what stands beside the vocabulary ----------------------------------------------------------------------
@@ -182,8 +192,14 @@ def make_folders():
     make_folder("folder_llama_class", pieces, {"model_type": "llama"}, tokenizer_class="LlamaTokenizer", add_bos_token=True)
     make_folder("folder_llama_legacy", pieces, tokenizer_class="LlamaTokenizer", legacy=True, add_prefix_space=True)
     make_folder("folder_llama_no_prefix", pieces, tokenizer_class="LlamaTokenizerFast", add_prefix_space=False)
+    words = train_words()
+    make_folder("folder_bert_class", {"tokenizer.json": words.to_str()}, {"model_type": "bert"}, do_lower_case=False, tokenize_chinese_chars=False)
+    lines = "".join(t + "\n" for t, _ in sorted(words.get_vocab().items(), key=lambda item: item[1]))
+    make_folder("folder_vocab_txt", {"vocab.txt": lines}, {"model_type": "bert"}, tokenizer_class="BertTokenizer", strip_accents=False, do_lower_case=True)
     model = (OUT / "spm_bpe/tokenizer.model").read_bytes()
     make_folder("folder_spm", {"tokenizer.model": model}, tokenizer_class="TokenizersBackend", add_bos_token=True, add_eos_token=True, bos_token="<s>", eos_token="</s>")
+    keep = (OUT / "spm_bpe_keep/tokenizer.model").read_bytes()
+    make_folder("folder_spm_llama_class", {"tokenizer.model": keep}, {"model_type": "llama"}, tokenizer_class="LlamaTokenizer", add_bos_token=True)
     make_folder("folder_llama3", {"tokenizer.model": (OUT / "llama3/tokenizer.model").read_bytes()}, tokenizer_class="PreTrainedTokenizerFast",
                 add_bos_token=True, bos_token="<|begin|>", eos_token="<|end|>", added_tokens_decoder={"500": flags("<|begin|>"), "501": flags("<|end|>")})
     gpt2 = {name: (OUT / "gpt2" / name).read_text() for name in ("vocab.json", "merges.txt")}
@@ -202,6 +218,14 @@ def train_pieces():
                               "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
                               "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}}
     return Tokenizer.from_str(json.dumps(made))
+
+
+def train_words():
+    t = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    t.normalizer = normalizers.BertNormalizer()
+    t.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    t.train_from_iterator(LINES, trainers.WordPieceTrainer(vocab_size=420, limit_alphabet=150, show_progress=False, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
+    return t
 
 
 def main():

@@ -251,6 +251,7 @@ TEST(TokenizerFiles, SentencePieceTakesMemoryInProportionToItsFile) {
 TEST(TokenizerFiles, VocabTxtWithDamageIsRefusedByName) {
   const std::string f = "vocab.txt";
   ExpectRefusals({
+      {f, "[UNK]\n[CLS]\n[SEP]\na\na\n\n", "", "opened"},
       {f, "", "", f + ": it holds no token"},
       {f, "a\n\xff\n", "", f + ": not UTF-8 at byte 2"},
   });
