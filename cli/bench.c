@@ -10,19 +10,7 @@ typedef struct options {
   nibble_kernel_bench_options kernel;
 } options;
 
-enum {
-  OPT_PROMPT = 0x100,
-  OPT_GEN,
-  OPT_REPETITIONS,
-  OPT_INT8,
-  OPT_ACTIVATIONS,
-  OPT_HEAD,
-  OPT_KERNELS,
-  OPT_FORMAT,
-  OPT_ROWS,
-  OPT_COLS,
-  OPT_BATCH
-};
+enum { OPT_PROMPT = 0x100, OPT_GEN, OPT_REPETITIONS, OPT_KERNELS, OPT_FORMAT, OPT_ROWS, OPT_COLS, OPT_BATCH };
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
   options *o = state->input;
@@ -31,9 +19,6 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_PROMPT: o->bench.prompt = cli_int(state, "--prompt", arg, 1, 1 << 24); return 0;
     case OPT_GEN: o->bench.gen = cli_int(state, "--gen", arg, 1, 1 << 24); return 0;
     case OPT_REPETITIONS: o->bench.repetitions = cli_int(state, "--repetitions", arg, 1, 1000); return 0;
-    case OPT_INT8: o->bench.int8 = cli_int8(state, arg); return 0;
-    case OPT_ACTIVATIONS: o->bench.activations = cli_activations(state, arg); return 0;
-    case OPT_HEAD: o->bench.head = cli_head(state, arg); return 0;
     case OPT_KERNELS: o->kernels = true; return 0;
     case OPT_FORMAT: o->kernel.format = arg; return 0;
     case OPT_ROWS: o->kernel.rows = cli_int(state, "--rows", arg, 1, 1 << 30); return 0;
@@ -52,13 +37,6 @@ static const struct argp_option own_options[] = {
     {"prompt", OPT_PROMPT, "N", 0, "Tokens of the prompt (default: 512)", 0},
     {"gen", OPT_GEN, "N", 0, "Tokens to generate (default: 128)", 0},
     {"repetitions", OPT_REPETITIONS, "N", 0, "Runs to average, after one that does not count (default: 3)", 0},
-    {"int8", OPT_INT8, "MODE", 0, "weight-only (default) or llm.int8", 0},
-    {"activations", OPT_ACTIVATIONS, "exact|int8|fast", 0,
-     "Activations that packed weights are multiplied with: in float32, in eight bits, or in eight bits where that is "
-     "faster and costs less than 0.5% of perplexity (default: fast)",
-     0},
-    {"head", OPT_HEAD, "as-stored|int8", 0,
-     "The output embedding, if it is stored as plain floats: as it is, or rounded to int8 at loading", 0},
     {"kernels", OPT_KERNELS, NULL, 0, "Measure this machine's limits and every matrix kernel instead of a model", 0},
     {"format", OPT_FORMAT, "NAME", 0, "With --kernels: only this format, for example nf4", 0},
     {"rows", OPT_ROWS, "N", 0, "With --kernels: only shapes of that many output features", 0},
@@ -79,16 +57,19 @@ static const struct argp argp = {
 };
 
 int cli_bench(int argc, char **argv) {
-  options o = {.common.runs_model = true, .bench.activations = NIBBLE_ACTIVATIONS_FAST};
+  options o = {.common = {.runs_model = true, .multiplies = true, .activations = NIBBLE_ACTIVATIONS_FAST}};
   cli_parse(&argp, argc, argv, &o);
   o.kernel.size = sizeof o.kernel;
   o.kernel.context = o.common.context;
   /* A table of kernels has no perplexity: rounding is asked for. */
-  bool rounds = o.bench.activations == NIBBLE_ACTIVATIONS_INT8;
+  bool rounds = o.common.activations == NIBBLE_ACTIVATIONS_INT8;
   o.kernel.activations = rounds ? NIBBLE_ACTIVATIONS_INT8 : NIBBLE_ACTIVATIONS_EXACT;
   if (o.kernels) return cli_bench_kernels(&o.kernel, o.common.json);
   o.bench.size = sizeof o.bench;
   o.bench.context = o.common.context;
+  o.bench.int8 = o.common.int8;
+  o.bench.activations = o.common.activations;
+  o.bench.head = o.common.head;
   o.bench.progress = o.common.progress;
   nibble_bench_result r = {.size = sizeof r};
   nibble_error err;

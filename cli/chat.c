@@ -14,20 +14,7 @@ typedef struct options {
   nibble_chat_options chat;
 } options;
 
-enum {
-  OPT_SYSTEM = 0x100,
-  OPT_MESSAGES,
-  OPT_TOOLS,
-  OPT_CTX,
-  OPT_NEW,
-  OPT_TEMPERATURE,
-  OPT_TOP_K,
-  OPT_TOP_P,
-  OPT_SEED,
-  OPT_INT8,
-  OPT_ACTIVATIONS,
-  OPT_HEAD
-};
+enum { OPT_SYSTEM = 0x100, OPT_MESSAGES, OPT_TOOLS, OPT_CTX, OPT_NEW, OPT_TEMPERATURE, OPT_TOP_K, OPT_TOP_P, OPT_SEED };
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
   options *o = state->input;
@@ -45,9 +32,6 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
       c->top_p = fmax(DBL_MIN, cli_double(state, "--top-p", arg, 0, 1));
       return 0;
     case OPT_SEED: c->seed = (uint64_t)cli_int(state, "--seed", arg, 0, INT64_MAX); return 0;
-    case OPT_INT8: c->int8 = cli_int8(state, arg); return 0;
-    case OPT_ACTIVATIONS: c->activations = cli_activations(state, arg); return 0;
-    case OPT_HEAD: c->head = cli_head(state, arg); return 0;
     default: return cli_argument(key, arg, state, slots, 1);
   }
 }
@@ -63,13 +47,6 @@ static const struct argp_option own_options[] = {
     {"top-k", OPT_TOP_K, "K", 0, "Sample among the K likeliest (default: all)", 0},
     {"top-p", OPT_TOP_P, "P", 0, "Sample among the likeliest that together have probability P (default: all)", 0},
     {"seed", OPT_SEED, "N", 0, "Another text for another N (default: 0)", 0},
-    {"int8", OPT_INT8, "MODE", 0, "weight-only (default) or llm.int8", 0},
-    {"activations", OPT_ACTIVATIONS, "exact|int8|fast", 0,
-     "Activations that packed weights are multiplied with: in float32, in eight bits, or in eight bits where that is "
-     "faster and costs less than 0.5% of perplexity (default: fast)",
-     0},
-    {"head", OPT_HEAD, "as-stored|int8", 0,
-     "The output embedding, if it is stored as plain floats: as it is, or rounded to int8 at loading", 0},
     {0},
 };
 
@@ -268,10 +245,13 @@ static nibble_status converse(talk *t, input *in, nibble_error *err) {
 }
 
 int cli_chat(int argc, char **argv) {
-  options o = {.common.runs_model = true, .chat.activations = NIBBLE_ACTIVATIONS_FAST};
+  options o = {.common = {.runs_model = true, .multiplies = true, .activations = NIBBLE_ACTIVATIONS_FAST}};
   cli_parse(&argp, argc, argv, &o);
   o.chat.size = sizeof o.chat;
   o.chat.context = o.common.context;
+  o.chat.int8 = o.common.int8;
+  o.chat.activations = o.common.activations;
+  o.chat.head = o.common.head;
   o.chat.progress = o.common.progress;
   talk t = {.o = &o};
   input in = {0};

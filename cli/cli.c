@@ -10,7 +10,17 @@
 #include <unistd.h>
 #include <utf8proc.h>
 
-enum { OPT_JSON = 0x1000, OPT_THREADS, OPT_DEVICE, OPT_GPU_MEMORY, OPT_QUIET, BAR_WIDTH = 24 };
+enum {
+  OPT_JSON = 0x1000,
+  OPT_THREADS,
+  OPT_DEVICE,
+  OPT_GPU_MEMORY,
+  OPT_QUIET,
+  OPT_INT8,
+  OPT_ACTIVATIONS,
+  OPT_HEAD,
+  BAR_WIDTH = 24
+};
 
 /* The program's only one; cli_finish frees it. */
 static nibble_context *context;
@@ -101,12 +111,68 @@ static const struct argp_option common_options[] = {
 
 static const struct argp common_argp = {.options = common_options, .parser = parse_common};
 
+/* ---- how weights are multiplied --------------------------------------------------------------------------------- */
+
+/* A word of an option and what it stands for. */
+typedef struct choice {
+  const char *word;
+  int value;
+} choice;
+
+static const choice int8_choices[] = {{"weight-only", NIBBLE_INT8_WEIGHT_ONLY}, {"llm.int8", NIBBLE_INT8_LLM}, {0}};
+static const choice activation_choices[] = {
+    {"exact", NIBBLE_ACTIVATIONS_EXACT}, {"int8", NIBBLE_ACTIVATIONS_INT8}, {"fast", NIBBLE_ACTIVATIONS_FAST}, {0}};
+static const choice head_choices[] = {{"as-stored", NIBBLE_HEAD_AS_STORED}, {"int8", NIBBLE_HEAD_INT8}, {0}};
+
+static int choose(const struct argp_state *state, const char *option, const choice *choices, const char *text) {
+  char words[64] = "";
+  for (const choice *c = choices; c->word; c++) {
+    if (strcmp(text, c->word) == 0) return c->value;
+    size_t n = strlen(words);
+    snprintf(words + n, sizeof words - n, "%s%s", n == 0 ? "" : c[1].word ? ", " : " or ", c->word);
+  }
+  argp_error(state, "%s %s: %s is wanted", option, text, words);
+  return 0;
+}
+
+nibble_int8 cli_int8(const struct argp_state *state, const char *text) {
+  return (nibble_int8)choose(state, "--int8", int8_choices, text);
+}
+
+static error_t parse_products(int key, char *arg, struct argp_state *state) {
+  cli_common *common = state->input;
+  switch (key) {
+    case OPT_INT8: common->int8 = cli_int8(state, arg); return 0;
+    case OPT_ACTIVATIONS:
+      common->activations = (nibble_activations)choose(state, "--activations", activation_choices, arg);
+      return 0;
+    case OPT_HEAD: common->head = (nibble_head)choose(state, "--head", head_choices, arg); return 0;
+    default: return ARGP_ERR_UNKNOWN;
+  }
+}
+
+static const struct argp_option product_options[] = {
+    {"int8", OPT_INT8, "MODE", 0, "Weights in int8: weight-only (default), or llm.int8, as LLM.int8 does", 0},
+    {"activations", OPT_ACTIVATIONS, "exact|int8|fast", 0,
+     "Activations that packed weights are multiplied with: in float32; in eight bits; or, where that is faster and "
+     "costs less than 0.5% of perplexity, in eight bits (default: fast in bench, chat and generate, else exact)",
+     0},
+    {"head", OPT_HEAD, "as-stored|int8", 0,
+     "The output embedding, if it is stored as plain floats: as it is (default), or rounded to int8 at loading", 0},
+    {0},
+};
+
+static const struct argp product_argp = {.options = product_options, .parser = parse_products};
+
+/* ---- all options ------------------------------------------------------------------------------------------------ */
+
 /* argp gives a child parser the input that its parent names for it. Every subcommand's input begins with a cli_common,
- * so this parser above both can name the same address for the two. */
+ * so this parser above them can name the same address for all. */
 static error_t parse_nothing(int key, char *arg, struct argp_state *state) {
   (void)arg;
   if (key != ARGP_KEY_INIT) return ARGP_ERR_UNKNOWN;
-  state->child_inputs[0] = state->child_inputs[1] = state->input;
+  const cli_common *common = state->input;
+  for (int i = 0; i < 2 + common->multiplies; i++) state->child_inputs[i] = state->input;
   return 0;
 }
 
@@ -119,7 +185,9 @@ static void say_where(const cli_common *common) {
 
 void cli_parse(const struct argp *argp, int argc, char **argv, void *options) {
   const struct argp own = {.options = argp->options, .parser = argp->parser};
-  const struct argp_child children[] = {{&own, 0, NULL, 0}, {&common_argp, 0, "Common options:", 10}, {0}};
+  struct argp_child children[] = {{&own, 0, NULL, 0}, {&common_argp, 0, "Common options:", 10}, {0}, {0}};
+  if (((const cli_common *)options)->multiplies)
+    children[2] = (struct argp_child){&product_argp, 0, "How weights are multiplied:", 5};
   const struct argp both = {
       .parser = parse_nothing, .args_doc = argp->args_doc, .doc = argp->doc, .children = children};
   argp_err_exit_status = NIBBLE_USAGE;
@@ -296,27 +364,8 @@ int32_t *cli_ids(const struct argp_state *state, const char *option, const char 
   return ids;
 }
 
-nibble_int8 cli_int8(const struct argp_state *state, const char *text) {
-  if (strcmp(text, "weight-only") == 0) return NIBBLE_INT8_WEIGHT_ONLY;
-  if (strcmp(text, "llm.int8") != 0) argp_error(state, "--int8 %s: weight-only or llm.int8 is wanted", text);
-  return NIBBLE_INT8_LLM;
-}
-
-nibble_activations cli_activations(const struct argp_state *state, const char *text) {
-  if (strcmp(text, "exact") == 0) return NIBBLE_ACTIVATIONS_EXACT;
-  if (strcmp(text, "fast") == 0) return NIBBLE_ACTIVATIONS_FAST;
-  if (strcmp(text, "int8") != 0) argp_error(state, "--activations %s: exact, int8 or fast is wanted", text);
-  return NIBBLE_ACTIVATIONS_INT8;
-}
-
 const char *cli_activations_name(nibble_activations activations) {
   return activations == NIBBLE_ACTIVATIONS_INT8 ? "int8" : "exact";
-}
-
-nibble_head cli_head(const struct argp_state *state, const char *text) {
-  if (strcmp(text, "as-stored") == 0) return NIBBLE_HEAD_AS_STORED;
-  if (strcmp(text, "int8") != 0) argp_error(state, "--head %s: as-stored or int8 is wanted", text);
-  return NIBBLE_HEAD_INT8;
 }
 
 const char *cli_bytes(char *buffer, uint64_t bytes) {

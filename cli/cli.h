@@ -17,7 +17,11 @@
 typedef struct cli_common {
   bool json, quiet;
   bool runs_model;  /* set before cli_parse: the command can compute on a GPU, */
-  bool makes_files; /* and a signal must wait until what it has begun is cleared up */
+  bool makes_files; /* and a signal must wait until what it has begun is cleared up; */
+  bool multiplies;  /* the three below are options: how weights are multiplied */
+  nibble_int8 int8;
+  nibble_activations activations; /* set before cli_parse: what holds where nobody asks */
+  nibble_head head;
   nibble_device device;
   uint64_t gpu_memory;
   const nibble_context *context; /* hand these two to the library */
@@ -25,8 +29,8 @@ typedef struct cli_common {
 } cli_common;
 
 /* Parses argv into `options`, whose first member is a cli_common, with the subcommand's own argp and the common options
- * (--json, --threads, --device, --gpu-memory, --quiet), of which it makes the context. Exits with NIBBLE_USAGE on wrong
- * usage. */
+ * (--json, --threads, --device, --gpu-memory, --quiet; --int8, --activations, --head), of which it makes the context.
+ * Exits with NIBBLE_USAGE on wrong usage. */
 void cli_parse(const struct argp *argp, int argc, char **argv, void *options);
 
 /* Ends the progress bar, frees the context, prints the error (if status is not NIBBLE_OK) to stderr, flushes stdout and
@@ -75,13 +79,10 @@ double cli_share(const struct argp_state *state, const char *option, const char 
 /* Token ids separated by commas, malloc'd; calls argp_error on anything else. */
 int32_t *cli_ids(const struct argp_state *state, const char *option, const char *text, size_t *count);
 
-/* "weight-only" or "llm.int8". */
+/* "weight-only" or "llm.int8", for a command that takes no other way to multiply. */
 nibble_int8 cli_int8(const struct argp_state *state, const char *text);
-/* "exact", "int8" or "fast". */
-nibble_activations cli_activations(const struct argp_state *state, const char *text);
-const char *cli_activations_name(nibble_activations activations);
-/* "as-stored" or "int8". */
-nibble_head cli_head(const struct argp_state *state, const char *text);
+
+const char *cli_activations_name(nibble_activations activations); /* "exact" or "int8" */
 
 /* "1.5 GB" into a buffer of at least 32 bytes, which is returned. */
 const char *cli_bytes(char *buffer, uint64_t bytes);

@@ -22,13 +22,10 @@ enum {
   OPT_TOP_P,
   OPT_SEED,
   OPT_IGNORE_EOS,
-  OPT_INT8,
-  OPT_ACTIVATIONS,
   OPT_CHAT,
   OPT_SYSTEM,
   OPT_MESSAGES,
-  OPT_TOOLS,
-  OPT_HEAD
+  OPT_TOOLS
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
@@ -45,13 +42,10 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
       return 0;
     case OPT_SEED: g->seed = (uint64_t)cli_int(state, "--seed", arg, 0, INT64_MAX); return 0;
     case OPT_IGNORE_EOS: g->ignore_eos = true; return 0;
-    case OPT_INT8: g->int8 = cli_int8(state, arg); return 0;
-    case OPT_ACTIVATIONS: g->activations = cli_activations(state, arg); return 0;
     case OPT_CHAT: g->chat = true; return 0;
     case OPT_SYSTEM: g->system = arg; return 0;
     case OPT_MESSAGES: g->messages = arg; return 0;
     case OPT_TOOLS: g->tools = arg; return 0;
-    case OPT_HEAD: g->head = cli_head(state, arg); return 0;
     case ARGP_KEY_END:
       if (!g->prompt && !g->messages) argp_error(state, "--prompt TEXT is missing");
       if (!g->chat && (g->system || g->messages || g->tools))
@@ -74,13 +68,6 @@ static const struct argp_option own_options[] = {
     {"top-p", OPT_TOP_P, "P", 0, "Sample among the likeliest that together have probability P (default: all)", 0},
     {"seed", OPT_SEED, "N", 0, "Another text for another N (default: 0)", 0},
     {"ignore-eos", OPT_IGNORE_EOS, NULL, 0, "Go on after an end-of-sequence token", 0},
-    {"int8", OPT_INT8, "MODE", 0, "weight-only (default) or llm.int8", 0},
-    {"activations", OPT_ACTIVATIONS, "exact|int8|fast", 0,
-     "Activations that packed weights are multiplied with: in float32, in eight bits, or in eight bits where that is "
-     "faster and costs less than 0.5% of perplexity (default: fast)",
-     0},
-    {"head", OPT_HEAD, "as-stored|int8", 0,
-     "The output embedding, if it is stored as plain floats: as it is, or rounded to int8 at loading", 0},
     {0},
 };
 
@@ -107,10 +94,13 @@ static void print_piece(void *ctx, const char *bytes, size_t n) {
 }
 
 int cli_generate(int argc, char **argv) {
-  options o = {.common.runs_model = true, .generate.activations = NIBBLE_ACTIVATIONS_FAST};
+  options o = {.common = {.runs_model = true, .multiplies = true, .activations = NIBBLE_ACTIVATIONS_FAST}};
   cli_parse(&argp, argc, argv, &o);
   o.generate.size = sizeof o.generate;
   o.generate.context = o.common.context;
+  o.generate.int8 = o.common.int8;
+  o.generate.activations = o.common.activations;
+  o.generate.head = o.common.head;
   o.generate.progress = o.common.progress;
   if (!o.common.json) {
     o.generate.text = print_piece;

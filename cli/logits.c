@@ -10,7 +10,7 @@ typedef struct options {
   nibble_logits_options logits;
 } options;
 
-enum { OPT_IDS = 0x100, OPT_DECODER_IDS, OPT_OUT, OPT_HOOK, OPT_FORCE, OPT_INT8, OPT_ACTIVATIONS, OPT_HEAD };
+enum { OPT_IDS = 0x100, OPT_DECODER_IDS, OPT_OUT, OPT_HOOK, OPT_FORCE };
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
   options *o = state->input;
@@ -23,9 +23,6 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_OUT: o->logits.out = arg; return 0;
     case OPT_HOOK: o->logits.hook = arg; return 0;
     case OPT_FORCE: o->logits.force = true; return 0;
-    case OPT_INT8: o->logits.int8 = cli_int8(state, arg); return 0;
-    case OPT_ACTIVATIONS: o->logits.activations = cli_activations(state, arg); return 0;
-    case OPT_HEAD: o->logits.head = cli_head(state, arg); return 0;
     case ARGP_KEY_END:
       if (!o->logits.ids || !o->logits.out) argp_error(state, "--ids and --out are wanted");
       return cli_argument(key, arg, state, slots, 1);
@@ -44,13 +41,6 @@ static const struct argp_option logits_options[] = {
     {"decoder-ids", OPT_DECODER_IDS, "1,2,3", 0, "Token ids of the decoder beside an encoder", 0},
     {"out", OPT_OUT, "FILE", 0, "safetensors file to write", 0},
     {"force", OPT_FORCE, NULL, 0, "Replace FILE if it exists", 0},
-    {"int8", OPT_INT8, "MODE", 0, "weight-only (default) or llm.int8", 0},
-    {"activations", OPT_ACTIVATIONS, "exact|int8|fast", 0,
-     "Activations that packed weights are multiplied with: in float32, in eight bits, or in eight bits where that is "
-     "faster and costs less than 0.5% of perplexity (default: exact)",
-     0},
-    {"head", OPT_HEAD, "as-stored|int8", 0,
-     "The output embedding, if it is stored as plain floats: as it is, or rounded to int8 at loading", 0},
     {0},
 };
 
@@ -60,13 +50,6 @@ static const struct argp_option hidden_options[] = {
     {"hook", OPT_HOOK, "NAME", 0, "Which: layers.N.MODULE.input, layers.N.input or norm.input", 0},
     {"out", OPT_OUT, "FILE", 0, "safetensors file to write", 0},
     {"force", OPT_FORCE, NULL, 0, "Replace FILE if it exists", 0},
-    {"int8", OPT_INT8, "MODE", 0, "weight-only (default) or llm.int8", 0},
-    {"activations", OPT_ACTIVATIONS, "exact|int8|fast", 0,
-     "Activations that packed weights are multiplied with: in float32, in eight bits, or in eight bits where that is "
-     "faster and costs less than 0.5% of perplexity (default: exact)",
-     0},
-    {"head", OPT_HEAD, "as-stored|int8", 0,
-     "The output embedding, if it is stored as plain floats: as it is, or rounded to int8 at loading", 0},
     {0},
 };
 
@@ -92,10 +75,13 @@ static const struct argp hidden_argp = {
 
 static int run(const struct argp *argp, int argc, char **argv,
                nibble_status (*call)(const nibble_logits_options *, nibble_logits_result *, nibble_error *)) {
-  options o = {.common = {.runs_model = true, .makes_files = true}};
+  options o = {.common = {.runs_model = true, .makes_files = true, .multiplies = true}};
   cli_parse(argp, argc, argv, &o);
   o.logits.size = sizeof o.logits;
   o.logits.context = o.common.context;
+  o.logits.int8 = o.common.int8;
+  o.logits.activations = o.common.activations;
+  o.logits.head = o.common.head;
   o.logits.progress = o.common.progress;
   nibble_logits_result r = {.size = sizeof r};
   nibble_error err;

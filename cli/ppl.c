@@ -10,7 +10,7 @@ typedef struct options {
   nibble_ppl_options ppl;
 } options;
 
-enum { OPT_TEXT = 0x100, OPT_CTX, OPT_STRIDE, OPT_CHUNKS, OPT_CONVENTION, OPT_INT8, OPT_ACTIVATIONS, OPT_HEAD };
+enum { OPT_TEXT = 0x100, OPT_CTX, OPT_STRIDE, OPT_CHUNKS, OPT_CONVENTION };
 
 static nibble_convention parse_convention(const struct argp_state *state, const char *text) {
   if (strcmp(text, "hf") == 0) return NIBBLE_CONVENTION_HF;
@@ -27,9 +27,6 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_STRIDE: o->ppl.stride = cli_int(state, "--stride", arg, 1, 1 << 24); return 0;
     case OPT_CHUNKS: o->ppl.chunks = cli_int(state, "--chunks", arg, 1, INT32_MAX); return 0;
     case OPT_CONVENTION: o->ppl.convention = parse_convention(state, arg); return 0;
-    case OPT_INT8: o->ppl.int8 = cli_int8(state, arg); return 0;
-    case OPT_ACTIVATIONS: o->ppl.activations = cli_activations(state, arg); return 0;
-    case OPT_HEAD: o->ppl.head = cli_head(state, arg); return 0;
     case ARGP_KEY_END:
       if (!o->ppl.text) argp_error(state, "--text FILE is missing");
       return cli_argument(key, arg, state, slots, 1);
@@ -44,13 +41,6 @@ static const struct argp_option own_options[] = {
     {"chunks", OPT_CHUNKS, "N", 0, "Stop after N windows", 0},
     {"convention", OPT_CONVENTION, "hf|llama.cpp", 0,
      "Which predictions count: all of each window (default), or llama-perplexity's second half", 0},
-    {"int8", OPT_INT8, "weight-only|llm.int8", 0, "How int8 weights are multiplied (default: weight-only)", 0},
-    {"activations", OPT_ACTIVATIONS, "exact|int8|fast", 0,
-     "Activations that packed weights are multiplied with: in float32, in eight bits, or in eight bits where that is "
-     "faster and costs less than 0.5% of perplexity (default: exact)",
-     0},
-    {"head", OPT_HEAD, "as-stored|int8", 0,
-     "The output embedding, if it is stored as plain floats: as it is, or rounded to int8 at loading", 0},
     {0},
 };
 
@@ -64,10 +54,13 @@ static const struct argp argp = {
 };
 
 int cli_ppl(int argc, char **argv) {
-  options o = {.common.runs_model = true};
+  options o = {.common = {.runs_model = true, .multiplies = true}};
   cli_parse(&argp, argc, argv, &o);
   o.ppl.size = sizeof o.ppl;
   o.ppl.context = o.common.context;
+  o.ppl.int8 = o.common.int8;
+  o.ppl.activations = o.common.activations;
+  o.ppl.head = o.common.head;
   o.ppl.progress = o.common.progress;
   nibble_ppl_result r = {.size = sizeof r};
   nibble_error err;
