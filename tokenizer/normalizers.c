@@ -230,9 +230,13 @@ static int nmt(uint32_t code, uint32_t out[MOST_CODES]) {
   return is_space ? 1 : KEPT;
 }
 
-/* The code point that utf8proc knows in the place of one that is newer. */
+/* A code point that utf8proc has in the same class: it does not know the newer ones, and takes those that are not
+ * assigned but reserved to be ignored for letters, where Unicode says controls. */
 static utf8proc_int32_t known(const char *text, size_t *length) {
-  return (utf8proc_int32_t)nb_stand_in(nb_utf8_decode(text, length));
+  uint32_t code = nb_utf8_decode(text, length);
+  bool is_reserved = code == 0x2065 || (code >= 0xfff0 && code <= 0xfff8) || (code >= 0xe0000 && code <= 0xe0fff);
+  if (is_reserved && utf8proc_category((utf8proc_int32_t)code) == UTF8PROC_CATEGORY_CN) return 0x200b;
+  return (utf8proc_int32_t)nb_stand_in(code);
 }
 
 /* The length of the grapheme cluster that text begins with. */

@@ -84,10 +84,11 @@ def charsmap(pairs):
             node = node.setdefault(byte, {})
         node[0] = len(texts)
         texts += by.encode() + b"\0"
-    units, used, queue = {}, {0}, [(trie, 0, 0)]  # a node, its unit and its label
+    units, used, bases, queue = {}, {0}, set(), [(trie, 0, 0)]  # the queue: a node, its unit and its label
     while queue:
         node, at, label = queue.pop(0)
-        base = next(b for b in range(1, 1 << 16) if not any(b ^ byte in used for byte in node))
+        base = next(b for b in range(1, 1 << 16) if b not in bases and not any(b ^ byte in used for byte in node))
+        bases.add(base)
         used.update(base ^ byte for byte in node)
         units[at] = (at ^ base) << 10 | (0 in node) << 8 | label
         for byte, child in node.items():
