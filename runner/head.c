@@ -74,10 +74,11 @@ nibble_status nb_head_to_int8(nb_model *m, nibble_error *err) {
   nb_module *head = nb_module_find(&m->outer, 0, NB_HEAD, -1);
   if (!head || !head->matrix || head->tensor->packed) return NIBBLE_OK;
   nb_backend *b = m->backend;
+  nb_matrix_options options = nb_outer_options(m);
   nb_weight rounded;
   nb_matrix *matrix = NULL;
   nibble_status status = round_weights(&m->checkpoint, head, &rounded, err);
-  if (status == NIBBLE_OK) status = b->matrix_create(b, &rounded.packed, &m->matrix_options, &matrix, err);
+  if (status == NIBBLE_OK) status = b->matrix_create(b, &rounded.packed, &options, &matrix, err);
   if (status != NIBBLE_OK) {
     nb_weight_free(&rounded);
     return status;

@@ -406,6 +406,12 @@ static nibble_status load_stack(nb_model *m, int s, const nb_model_options *opti
   return status;
 }
 
+nb_matrix_options nb_outer_options(const nb_model *m) {
+  nb_matrix_options options = m->matrix_options;
+  if (options.activations == NIBBLE_ACTIVATIONS_FAST) options.activations = NIBBLE_ACTIVATIONS_EXACT;
+  return options;
+}
+
 static nibble_status load_all(nb_model *m, const nb_model_options *options, nibble_error *err) {
   const nb_config *config = &m->checkpoint.config;
   nb_placement place = {0};
@@ -415,7 +421,8 @@ static nibble_status load_all(nb_model *m, const nb_model_options *options, nibb
     if ((status = nb_device_place(options->context, &m->checkpoint, cpu_only, &place, err)) != NIBBLE_OK) return status;
     m->backend = place.outer;
   }
-  nb_loader loader = {&m->checkpoint, m->backend, &m->matrix_options};
+  nb_matrix_options outer = nb_outer_options(m);
+  nb_loader loader = {&m->checkpoint, m->backend, &outer};
   status = load_modules(&loader, &(choice){0, -1, NULL}, &m->outer, &m->weight_bytes, err);
   if (status == NIBBLE_OK) {
     tie_head(m);

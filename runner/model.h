@@ -94,6 +94,10 @@ typedef struct nb_model {
 nibble_status nb_model_load(const char *path, const nb_model_options *options, nb_model *out, nibble_error *err);
 void nb_model_free(nb_model *model);
 
+/* How matrices outside of blocks are multiplied. FAST is exact there: what the head's product is off by, the logits
+ * are, and no layer after it evens that out. */
+nb_matrix_options nb_outer_options(const nb_model *model);
+
 /* INT8 if the products of any block round their activations, else EXACT. */
 nibble_activations nb_model_activations(const nb_model *model);
 
