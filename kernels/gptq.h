@@ -54,6 +54,10 @@ static inline int64_t nb_gptq_at(const nb_packed *m, int64_t row, int64_t count,
   return first * count + row - first;
 }
 
+/* True if `rows` rows that begin where a kernel works lie beside each other: bands may have been made for another
+ * instruction set, whose vectors are narrower. */
+static inline bool nb_gptq_beside(const nb_packed *m, int64_t rows) { return !m->band || m->band >= rows; }
+
 /* The rows of a band that the kernels in use like; multiples of those that any others work on together. */
 int nb_gptq_band(void);
 

@@ -116,7 +116,7 @@ static nibble_status say(nibble_chat *c, const char *said, nibble_chat_answer *o
   }
   if (!is_kept) nb_conversation_drop(c->now);
   const nb_decoding *d = &c->decoding;
-  *out = (nibble_chat_answer){.activations = nb_model_activations(&d->model),
+  *out = (nibble_chat_answer){.activations = d->model.activations,
                               .prompt_tokens = d->prompt_tokens,
                               .new_tokens = d->new_tokens,
                               .stopped_at_eos = d->stopped_at_eos,

@@ -68,7 +68,7 @@ static nibble_status generate(const nibble_generate_options *o, nibble_generate_
   double start = nb_seconds();
   nibble_status status = prepare(o, &d, &prompt, &most, err);
   out->load_seconds = nb_seconds() - start;
-  out->activations = nb_model_activations(&d.model);
+  out->activations = d.model.activations;
   if (status == NIBBLE_OK) status = nb_decoding_run(&d, prompt.data, (int64_t)prompt.length, most, &text, err);
   out->prompt_tokens = d.prompt_tokens;
   out->new_tokens = d.new_tokens;

@@ -1,6 +1,5 @@
 #include "runner/head.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/checked.h"
@@ -15,16 +14,8 @@ typedef struct head_job {
   const nb_packed *packed;
   int8_t *codes; /* [rows, cols] */
   float *scales; /* [rows] */
-  nibble_status status;
-  nibble_error *err;
-  atomic_flag failed; /* the first failure's message is kept */
+  nb_shared_error failure;
 } head_job;
-
-static void fail(head_job *job, nibble_status status, const nibble_error *err) {
-  if (atomic_flag_test_and_set(&job->failed)) return;
-  job->status = status;
-  *job->err = *err;
-}
 
 static nibble_status round_band(const head_job *job, int64_t begin, int64_t end, nibble_error *err) {
   const nb_tensor *t = job->tensor;
@@ -53,21 +44,20 @@ static void round_bands(void *ctx, int64_t begin, int64_t end, int thread) {
   head_job *job = ctx;
   nibble_error err;
   nibble_status status = round_band(job, begin, end, &err);
-  if (status != NIBBLE_OK) fail(job, status, &err);
+  if (status != NIBBLE_OK) nb_shared_error_set(&job->failure, status, &err);
 }
 
 /* Fills *out, which owns its buffers, with the head's weights in int8. */
 static nibble_status round_weights(const nb_checkpoint *c, const nb_module *head, nb_weight *out, nibble_error *err) {
   *out = (nb_weight){.packed = nb_packed_usual(NB_FORMAT_INT8, head->out, head->in, 0, false), .source_dtype = NB_F16};
-  head_job job = {.checkpoint = c, .tensor = head->tensor, .packed = &out->packed, .err = err};
-  atomic_flag_clear(&job.failed);
+  head_job job = {.checkpoint = c, .tensor = head->tensor, .packed = &out->packed};
   out->owned[0] = job.codes = nb_alloc_aligned((uint64_t)head->out, (uint64_t)head->in);
   out->owned[1] = job.scales = nb_alloc((uint64_t)head->out, sizeof *job.scales);
   if (!job.codes || !job.scales) return nb_fail_memory(err, (uint64_t)head->out * (uint64_t)head->in);
   out->packed.codes = job.codes;
   out->packed.scale.data = job.scales;
   nibble_status status = nb_parallel_stoppable(head->out, BAND_ROWS, round_bands, &job, err);
-  return status == NIBBLE_OK ? job.status : status;
+  return status == NIBBLE_OK ? nb_shared_error_get(&job.failure, err) : status;
 }
 
 nibble_status nb_head_to_int8(nb_model *m, nibble_error *err) {

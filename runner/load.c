@@ -434,16 +434,18 @@ static nibble_status load_all(nb_model *m, const nb_model_options *options, nibb
   return status == NIBBLE_OK ? resolve_head(m, err) : status;
 }
 
-/* What blocks multiply; FAST may differ from layer to layer. */
-nibble_activations nb_model_activations(const nb_model *m) {
+static bool rounds(const nb_block *block) {
+  for (int i = 0; block->backend->matrix_rounds && i < block->modules.count; i++) {
+    const nb_module *m = &block->modules.items[i];
+    if (m->matrix && m->tensor->packed && block->backend->matrix_rounds(m->matrix)) return true;
+  }
+  return false;
+}
+
+static nibble_activations activations_of(const nb_model *m) {
   for (int s = 0; s < m->stack_count; s++) {
     for (int64_t i = 0; i < m->stacks[s].layers; i++) {
-      const nb_block *block = &m->stacks[s].blocks[i];
-      for (int j = 0; j < block->modules.count; j++) {
-        const nb_module *module = &block->modules.items[j];
-        if (!module->matrix || !module->tensor->packed || !block->backend->matrix_rounds) continue;
-        if (block->backend->matrix_rounds(module->matrix)) return NIBBLE_ACTIVATIONS_INT8;
-      }
+      if (rounds(&m->stacks[s].blocks[i])) return NIBBLE_ACTIVATIONS_INT8;
     }
   }
   return NIBBLE_ACTIVATIONS_EXACT;
@@ -460,6 +462,7 @@ nibble_status nb_model_load(const char *path, const nb_model_options *options, n
     out->matrix_options.int8_threshold = (float)out->checkpoint.config.quant.int8_threshold;
     status = load_all(out, options, err);
   }
+  if (status == NIBBLE_OK) out->activations = activations_of(out);
   if (status != NIBBLE_OK) nb_model_free(out);
   return status;
 }

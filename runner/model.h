@@ -84,6 +84,7 @@ typedef struct nb_model {
   int64_t output_width;
   bool has_experts;
   nb_matrix_options matrix_options;
+  nibble_activations activations; /* INT8 if the products of any block round theirs, else EXACT */
   nb_activation activation;
   uint64_t weight_bytes; /* packed weights, scales, norms and biases as they are stored */
 } nb_model;
@@ -97,9 +98,6 @@ void nb_model_free(nb_model *model);
 /* How matrices outside of blocks are multiplied. FAST is exact there: what the head's product is off by, the logits
  * are, and no layer after it evens that out. */
 nb_matrix_options nb_outer_options(const nb_model *model);
-
-/* INT8 if the products of any block round their activations, else EXACT. */
-nibble_activations nb_model_activations(const nb_model *model);
 
 /* The activation of that name in transformers, which has several names for some; false if it is not known here. */
 bool nb_activation_named(const char *name, nb_activation *out);

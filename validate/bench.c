@@ -75,7 +75,7 @@ static nibble_status run_bench(const nibble_bench_options *o, nibble_bench_resul
   if ((status = nb_model_need_decoder(&model, err)) != NIBBLE_OK) goto done;
   out->load_seconds = nb_seconds() - start;
   out->weight_bytes = model.weight_bytes;
-  out->activations = nb_model_activations(&model);
+  out->activations = model.activations;
   const nb_config *c = &model.checkpoint.config;
   int64_t longest = nb_max_i64(run.prompt, run.gen);
   if (longest > c->max_position_embeddings) {

@@ -239,15 +239,12 @@ static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packe
   }
 }
 
-/* True if so many rows lie beside each other in all of m: bands may have been made for another instruction set. */
-static inline bool gptq_beside(const nb_packed *m, int rows) { return !m->band || m->band >= rows; }
-
 static inline __attribute__((always_inline)) void dot_n_gptq(const nb_packed *m, int bits, int64_t begin, int64_t end,
                                                              nb_rows x, nb_sums out) {
   const int together = x.count == 1 ? GPTQ_VECTORS : GPTQ_VECTORS / 2;
   int64_t r = begin;
   if (!m->g_idx && m->scale.block_cols % CHUNK_COLS == 0) {
-    for (; gptq_beside(m, together * VF) && r + together * VF <= end; r += together * VF, out.data += together * VF)
+    for (; nb_gptq_beside(m, together * VF) && r + together * VF <= end; r += together * VF, out.data += together * VF)
       dot_groups_gptq(m, bits, together, r, x, out);
     for (; r < end; r += VF, out.data += VF) dot_groups_gptq(m, bits, 1, r, x, out);
   }

@@ -100,7 +100,7 @@ static inline __attribute__((always_inline)) void q8_gptq_n(gptq_step s, const n
                                                             const nb_q8_x *x, nb_sums out) {
   gptq_step one = {s.bits, s.n, 1};
   int64_t r = begin, together = s.vectors * VF;
-  for (; (!w->band || w->band >= together) && r + together <= end; r += together, out.data += together)
+  for (; nb_gptq_beside(w, together) && r + together <= end; r += together, out.data += together)
     q8_gptq_rows(s, w, r, x, out);
   for (; r < end; r += VF, out.data += VF) q8_gptq_rows(one, w, r, x, out);
 }
