@@ -647,6 +647,10 @@ nibble_status nibble_text_read(const char *path, nibble_text *out, nibble_error 
 
 /* ---- kernels ---------------------------------------------------------------------------------------------------- */
 
+/* NIBBLE_USAGE if the environment variable NIBBLE_ISA, which asks for kernels of a lesser instruction set, names none
+ * or one that is not here. Calls pass over such a setting and take the best that is here. */
+nibble_status nibble_isa_check(nibble_error *err);
+
 /* One product y [n, rows] = x [n, cols] W^T. */
 typedef struct nibble_kernel_bench_row {
   const char *format; /* of W: "nf4" */

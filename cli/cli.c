@@ -192,7 +192,8 @@ void cli_parse(const struct argp *argp, int argc, char **argv, void *options) {
       .parser = parse_nothing, .args_doc = argp->args_doc, .doc = argp->doc, .children = children};
   argp_err_exit_status = NIBBLE_USAGE;
   nibble_error err;
-  nibble_status status = nibble_context_create(&context, &err);
+  nibble_status status = nibble_isa_check(&err);
+  if (status == NIBBLE_OK) status = nibble_context_create(&context, &err);
   if (status != NIBBLE_OK) exit(cli_finish(status, &err));
   error_t failed = argp_parse(&both, argc, argv, 0, NULL, options);
   if (failed) {

@@ -3,13 +3,14 @@
 # scripts/test-neon read them. NIBBLE_ISAS: those of this processor.
 set(NIBBLE_FLAGS_scalar -DNB_TARGET_SCALAR) # of a header that is compiled alone
 set(NIBBLE_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(NIBBLE_FLAGS_avxvnni ${NIBBLE_FLAGS_avx2} -mavxvnni)
 set(NIBBLE_FLAGS_avx512 ${NIBBLE_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx512vbmi
                         -mprefer-vector-width=512)
 set(NIBBLE_FLAGS_neon "") # every aarch64 has it
 set(NIBBLE_FLAGS_dotprod -march=armv8.2-a+dotprod)
 set(NIBBLE_FLAGS_i8mm -march=armv8.2-a+dotprod+i8mm)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-  set(NIBBLE_ISAS avx2 avx512)
+  set(NIBBLE_ISAS avx2 avxvnni avx512)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   set(NIBBLE_ISAS neon dotprod i8mm)
 endif()
@@ -28,7 +29,7 @@ function(nibble_isa list)
   elseif(NIBBLE_THREADS)
     list(APPEND quiet -fno-sanitize=thread)
   endif()
-  foreach(isa avx2 avx512 neon dotprod i8mm)
+  foreach(isa avx2 avxvnni avx512 neon dotprod i8mm)
     set(files ${${list}})
     list(FILTER files INCLUDE REGEX "_${isa}\\.c$")
     set(flags ${NIBBLE_FLAGS_${isa}} ${quiet})

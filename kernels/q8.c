@@ -49,7 +49,7 @@ static const nb_q8_kernel scalar_kernel = {.dot = dot_scalar};
 
 #if defined(__x86_64__)
 static const nb_cpu_q8 *const tables[NB_ISA_COUNT] = {
-    [NB_ISA_AVX2] = &nb_cpu_q8_avx2, [NB_ISA_AVX512] = &nb_cpu_q8_avx512};
+    [NB_ISA_AVX2] = &nb_cpu_q8_avx2, [NB_ISA_AVXVNNI] = &nb_cpu_q8_avxvnni, [NB_ISA_AVX512] = &nb_cpu_q8_avx512};
 #elif defined(__aarch64__)
 static const nb_cpu_q8 *const tables[NB_ISA_COUNT] = {
     [NB_ISA_NEON] = &nb_cpu_q8_neon, [NB_ISA_DOTPROD] = &nb_cpu_q8_dotprod};

@@ -59,7 +59,8 @@ static bool find(void *library, const char *name, void *function) {
 /* A processor that came out after the OpenBLAS at hand is taken by it for one of 2004, and served at a tenth of the
  * speed. We know what it can do. */
 static void name_processor(void) {
-  static const char *const cores[NB_ISA_COUNT] = {[NB_ISA_AVX2] = "HASWELL", [NB_ISA_AVX512] = "SKYLAKEX"};
+  static const char *const cores[NB_ISA_COUNT] = {
+      [NB_ISA_AVX2] = "HASWELL", [NB_ISA_AVXVNNI] = "HASWELL", [NB_ISA_AVX512] = "SKYLAKEX"};
   const char *core = cores[nb_isa_current()];
   if (core) setenv("OPENBLAS_CORETYPE", core, false);
 }

@@ -258,6 +258,7 @@ TEST(Api, WhatFreesTakesNull) {
   nibble_chat_close(nullptr);
   EXPECT_EQ(nibble_session_length(nullptr), 0);
   nibble_device_check(nullptr);
+  nibble_isa_check(nullptr);
   nibble_printable(nullptr, nullptr);
   char text[] = "a\nb";
   nibble_printable(text, nullptr);
@@ -267,11 +268,11 @@ TEST(Api, WhatFreesTakesNull) {
 
 // A function that is new in nibble.h belongs into one of the lists above.
 TEST(Api, EveryFunctionOfTheHeaderIsTried) {
-  std::set<std::string> tried = {"nibble_version",           "nibble_status_name",     "nibble_device_check",
-                                 "nibble_peak_rss",          "nibble_input_changed",   "nibble_context_free",
-                                 "nibble_inspection_free",   "nibble_tokenizer_close", "nibble_kernel_bench_free",
-                                 "nibble_verification_free", "nibble_model_close",     "nibble_session_close",
-                                 "nibble_chat_close",        "nibble_session_length",  "nibble_printable"};
+  std::set<std::string> tried = {
+      "nibble_version",           "nibble_status_name",       "nibble_device_check",    "nibble_peak_rss",
+      "nibble_input_changed",     "nibble_context_free",      "nibble_inspection_free", "nibble_tokenizer_close",
+      "nibble_kernel_bench_free", "nibble_verification_free", "nibble_model_close",     "nibble_session_close",
+      "nibble_chat_close",        "nibble_session_length",    "nibble_printable",       "nibble_isa_check"};
   for (const WithOptions &f : AllWithOptions()) tried.insert(f.name);
   for (const WithArguments &f : AllWithArguments()) tried.insert(f.name);
   std::string header = ReadFile(std::string(kSourceDir) + "/nibble.h");

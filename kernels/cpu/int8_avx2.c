@@ -1,7 +1,5 @@
-#include <immintrin.h>
-#include <math.h>
-
-#include "kernels/cpu/int8_cpu.h"
+#define NB_TARGET_AVX2
+#include "kernels/cpu/int8_256_x86.h"
 
 enum { LANES = 8 };
 
@@ -43,41 +41,6 @@ void nb_int8_quantize_row_avx2(const float *x, int64_t cols, float threshold, fl
       int16_t lanes[LANES];
       _mm_storeu_si128((__m128i *)(void *)lanes, packed);
       for (int64_t i = 0; c + i < cols; i++) codes[c + i] = lanes[i];
-    }
-  }
-}
-
-static int32_t sum_lanes(__m256i v) {
-  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
-  return _mm_cvtsi128_si32(s);
-}
-
-/* Sixteen columns a step: a register of 16-bit weights a row of w, multiplied pairwise with 16-bit codes of x into
- * eight 32-bit sums; acc[i][j] holds those of w[i] . x[j]. */
-static void dots(const int8_t *const w[NB_INT8_W_ROWS], const int16_t *x, int64_t ldx, int64_t n,
-                 int32_t out[NB_INT8_W_ROWS][NB_INT8_X_ROWS]) {
-  __m256i acc[NB_INT8_W_ROWS][NB_INT8_X_ROWS];
-  for (int i = 0; i < NB_INT8_W_ROWS; i++) {
-    for (int j = 0; j < NB_INT8_X_ROWS; j++) acc[i][j] = _mm256_setzero_si256();
-  }
-  int64_t c = 0;
-  for (; c + 16 <= n; c += 16) {
-    __m256i wide[NB_INT8_W_ROWS];
-    for (int i = 0; i < NB_INT8_W_ROWS; i++)
-      wide[i] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)(w[i] + c)));
-    for (int j = 0; j < NB_INT8_X_ROWS; j++) {
-      __m256i codes = _mm256_loadu_si256((const __m256i *)(const void *)(x + j * ldx + c));
-      for (int i = 0; i < NB_INT8_W_ROWS; i++)
-        acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(wide[i], codes));
-    }
-  }
-  for (int i = 0; i < NB_INT8_W_ROWS; i++) {
-    for (int j = 0; j < NB_INT8_X_ROWS; j++) {
-      int32_t sum = sum_lanes(acc[i][j]);
-      for (int64_t t = c; t < n; t++) sum += w[i][t] * x[j * ldx + t];
-      out[i][j] += sum;
     }
   }
 }

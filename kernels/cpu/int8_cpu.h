@@ -26,8 +26,8 @@ typedef struct nb_cpu_int8 {
 
 const nb_cpu_int8 *nb_cpu_int8_for(nb_isa isa);
 
-extern const nb_cpu_int8 nb_cpu_int8_scalar, nb_cpu_int8_avx2, nb_cpu_int8_avx512, nb_cpu_int8_neon,
-    nb_cpu_int8_dotprod, nb_cpu_int8_i8mm;
+extern const nb_cpu_int8 nb_cpu_int8_scalar, nb_cpu_int8_avx2, nb_cpu_int8_avxvnni, nb_cpu_int8_avx512,
+    nb_cpu_int8_neon, nb_cpu_int8_dotprod, nb_cpu_int8_i8mm;
 
 float nb_int8_absmax_row_avx2(const float *x, int64_t cols, float threshold, bool *is_outlier);
 void nb_int8_quantize_row_avx2(const float *x, int64_t cols, float threshold, float scale, int16_t *codes);

@@ -43,6 +43,7 @@ static const nb_cpu_int8 *const tables[NB_ISA_COUNT] = {
     [NB_ISA_SCALAR] = &nb_cpu_int8_scalar,
 #if defined(__x86_64__)
     [NB_ISA_AVX2] = &nb_cpu_int8_avx2,
+    [NB_ISA_AVXVNNI] = &nb_cpu_int8_avxvnni,
     [NB_ISA_AVX512] = &nb_cpu_int8_avx512,
 #elif defined(__aarch64__)
     [NB_ISA_NEON] = &nb_cpu_int8_neon,

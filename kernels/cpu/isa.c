@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/status.h"
+
 #if defined(__x86_64__)
 #include <cpuid.h>
 #elif defined(__aarch64__)
@@ -16,8 +18,9 @@ static const struct {
   int floats;
 } isas[NB_ISA_COUNT] = {
     [NB_ISA_SCALAR] = {"scalar", NB_ISA_SCALAR, 4}, [NB_ISA_AVX2] = {"avx2", NB_ISA_SCALAR, 8},
-    [NB_ISA_AVX512] = {"avx512", NB_ISA_AVX2, 16},  [NB_ISA_NEON] = {"neon", NB_ISA_SCALAR, 4},
-    [NB_ISA_DOTPROD] = {"dotprod", NB_ISA_NEON, 4}, [NB_ISA_I8MM] = {"i8mm", NB_ISA_DOTPROD, 4},
+    [NB_ISA_AVXVNNI] = {"avxvnni", NB_ISA_AVX2, 8}, [NB_ISA_AVX512] = {"avx512", NB_ISA_AVX2, 16},
+    [NB_ISA_NEON] = {"neon", NB_ISA_SCALAR, 4},     [NB_ISA_DOTPROD] = {"dotprod", NB_ISA_NEON, 4},
+    [NB_ISA_I8MM] = {"i8mm", NB_ISA_DOTPROD, 4},
 };
 
 /* One more than the instruction set in use; 0 while nobody has asked. */
@@ -32,6 +35,13 @@ static bool has_f16c(void) {
 
 static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
 
+/* Compilers name it too late for __builtin_cpu_supports: bit 4 of EAX in leaf 7.1. */
+static bool has_avxvnni(void) {
+  unsigned a, b, c, d;
+  return has_avx2() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
+         (a & 1u << 4);
+}
+
 static bool has_avx512(void) {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
@@ -44,6 +54,7 @@ static bool has_dotprod(void) { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 bool nb_isa_available(nb_isa isa) {
 #if defined(__x86_64__)
   if (isa == NB_ISA_AVX2) return has_avx2();
+  if (isa == NB_ISA_AVXVNNI) return has_avxvnni();
   if (isa == NB_ISA_AVX512) return has_avx512();
 #elif defined(__aarch64__)
   if (isa == NB_ISA_NEON) return true;
@@ -53,12 +64,18 @@ bool nb_isa_available(nb_isa isa) {
   return isa == NB_ISA_SCALAR;
 }
 
+/* The instruction set of that name; NB_ISA_COUNT if there is none. */
+static nb_isa named(const char *name) {
+  int i = 0;
+  while (i < NB_ISA_COUNT && strcmp(name, isas[i].name) != 0) i++;
+  return (nb_isa)i;
+}
+
 /* NIBBLE_ISA if it names one that is here, else the best. */
 static nb_isa choose(void) {
   const char *wish = getenv("NIBBLE_ISA");
-  for (int i = 0; wish && i < NB_ISA_COUNT; i++) {
-    if (!strcmp(wish, isas[i].name) && nb_isa_available((nb_isa)i)) return (nb_isa)i;
-  }
+  nb_isa wished = wish ? named(wish) : NB_ISA_COUNT;
+  if (wished != NB_ISA_COUNT && nb_isa_available(wished)) return wished;
   for (int i = NB_ISA_COUNT - 1; i > 0; i--) {
     if (nb_isa_available((nb_isa)i)) return (nb_isa)i;
   }
@@ -82,5 +99,14 @@ bool nb_isa_use(nb_isa isa) {
 nb_isa nb_isa_fallback(nb_isa isa) { return isas[isa].fallback; }
 
 const char *nb_isa_name(nb_isa isa) { return isas[isa].name; }
+
+nibble_status nibble_isa_check(nibble_error *err) {
+  const char *wish = getenv("NIBBLE_ISA");
+  if (!wish || !*wish) return NIBBLE_OK;
+  nb_isa wished = named(wish);
+  if (wished == NB_ISA_COUNT) return nb_fail(err, NIBBLE_USAGE, "NIBBLE_ISA: no instruction set is named '%s'", wish);
+  if (nb_isa_available(wished)) return NIBBLE_OK;
+  return nb_fail(err, NIBBLE_USAGE, "NIBBLE_ISA: this processor or its system has no %s", wish);
+}
 
 int nb_isa_floats(nb_isa isa) { return isas[isa].floats; }

@@ -13,6 +13,7 @@ static const struct {
     [NB_ISA_SCALAR] = {NULL, NULL, &nb_cpu_ops_scalar},
 #if defined(__x86_64__)
     [NB_ISA_AVX2] = {nb_kernels_avx2, &nb_cpu_gemm_avx2, &nb_cpu_ops_avx2},
+    [NB_ISA_AVXVNNI] = {nb_kernels_avx2, &nb_cpu_gemm_avx2, &nb_cpu_ops_avx2},
     [NB_ISA_AVX512] = {nb_kernels_avx512, &nb_cpu_gemm_avx512, &nb_cpu_ops_avx512},
 #elif defined(__aarch64__)
     [NB_ISA_NEON] = {nb_kernels_neon, &nb_cpu_gemm_neon, &nb_cpu_ops_neon},

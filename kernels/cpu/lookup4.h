@@ -6,7 +6,7 @@
 
 #if defined(NB_TARGET_AVX512)
 #include "kernels/cpu/lookup4_avx512.h"
-#elif defined(NB_TARGET_AVX2)
+#elif defined(NB_TARGET_AVX2) || defined(NB_TARGET_AVXVNNI)
 #include "kernels/cpu/lookup4_avx2.h"
 #elif defined(NB_TARGET_NEON) || defined(NB_TARGET_DOTPROD)
 #include "kernels/cpu/lookup4_neon.h"

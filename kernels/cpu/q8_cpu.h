@@ -52,7 +52,7 @@ typedef struct nb_cpu_q8 {
   const nb_q8_kernel *formats; /* [NB_FORMAT_COUNT] */
 } nb_cpu_q8;
 
-extern const nb_cpu_q8 nb_cpu_q8_avx2, nb_cpu_q8_avx512, nb_cpu_q8_neon, nb_cpu_q8_dotprod;
+extern const nb_cpu_q8 nb_cpu_q8_avx2, nb_cpu_q8_avxvnni, nb_cpu_q8_avx512, nb_cpu_q8_neon, nb_cpu_q8_dotprod;
 
 /* Orders in which 4-bit and 2-bit codes come out of their bytes: of bitsandbytes' (evens, then odds) and of GPTQ's
  * words (a word's bytes by their first fields, then their second, ...). */

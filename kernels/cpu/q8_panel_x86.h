@@ -1,5 +1,5 @@
-/* Panels of weights for many rows of x (nb_q8_panel), for AVX2 and AVX-512, and the table of all their formats. Beside
- * the names of q8_x86.h they are written in these, which vi_avx2.h and vi_avx512.h have:
+/* Panels of weights for many rows of x (nb_q8_panel), for AVX2, AVX-VNNI and AVX-512, and the table of all their
+ * formats. Beside the names of q8_x86.h they are written in these, which vi_avx2.h, vi_avxvnni.h and vi_avx512.h have:
  *
  *   PANEL_TOGETHER               vectors side by side whose sums for NB_Q8_PANEL_ROWS rows of x fit the registers
  *   vi_store(p, v), vi_add(a, b)

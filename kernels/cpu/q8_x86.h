@@ -1,7 +1,7 @@
-/* Integer dot kernels for AVX2 and AVX-512, of the formats whose rows lie one after the other. 32 weights take 8 lanes,
- * so that a vector holds one block (AVX2) or two (AVX-512). Codes are unsigned, the weight's plus a constant `bias`:
- * each sum begins at -bias times the sum of x, which is common to all rows of weights. Beside the names of vi_scalar.h
- * they are written in these, which vi_avx2.h and vi_avx512.h have:
+/* Integer dot kernels for AVX2, AVX-VNNI and AVX-512, of the formats whose rows lie one after the other. 32 weights
+ * take 8 lanes, so that a vector holds one block (of 256 bits) or two (AVX-512). Codes are unsigned, the weight's plus
+ * a constant `bias`: each sum begins at -bias times the sum of x, which is common to all rows of weights. Beside the
+ * names of vi_scalar.h they are written in these, which vi_avx2.h, vi_avxvnni.h and vi_avx512.h have:
  *
  *   vi_set1(byte), vi_load(p), vi_minus(v)
  *   vi_lookup(map, codes)      bytes of vi_map by codes

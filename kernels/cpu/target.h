@@ -12,10 +12,12 @@
 #ifndef NB_KERNELS_CPU_TARGET_H
 #define NB_KERNELS_CPU_TARGET_H
 
-#if !defined(NB_TARGET_SCALAR) && !defined(NB_TARGET_AVX2) && !defined(NB_TARGET_AVX512) && \
-    !defined(NB_TARGET_NEON) && !defined(NB_TARGET_DOTPROD)
+#if !defined(NB_TARGET_SCALAR) && !defined(NB_TARGET_AVX2) && !defined(NB_TARGET_AVXVNNI) && \
+    !defined(NB_TARGET_AVX512) && !defined(NB_TARGET_NEON) && !defined(NB_TARGET_DOTPROD)
 #if defined(__AVX512VBMI__) && defined(__AVX512VNNI__)
 #define NB_TARGET_AVX512
+#elif defined(__AVXVNNI__) && defined(__FMA__) && defined(__F16C__)
+#define NB_TARGET_AVXVNNI
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define NB_TARGET_AVX2
 #elif defined(__ARM_FEATURE_DOTPROD)
@@ -29,6 +31,8 @@
 
 #if defined(NB_TARGET_AVX512)
 #define NB_OF_TARGET(name) name##_avx512
+#elif defined(NB_TARGET_AVXVNNI)
+#define NB_OF_TARGET(name) name##_avxvnni
 #elif defined(NB_TARGET_AVX2)
 #define NB_OF_TARGET(name) name##_avx2
 #elif defined(NB_TARGET_DOTPROD)

@@ -7,7 +7,7 @@
 
 #if defined(NB_TARGET_AVX512)
 #include "kernels/cpu/vec_avx512.h"
-#elif defined(NB_TARGET_AVX2)
+#elif defined(NB_TARGET_AVX2) || defined(NB_TARGET_AVXVNNI)
 #include "kernels/cpu/vec_avx2.h"
 #elif defined(NB_TARGET_NEON) || defined(NB_TARGET_DOTPROD)
 #include "kernels/cpu/vec_neon.h"

@@ -6,6 +6,8 @@
 
 #if defined(NB_TARGET_AVX512)
 #include "kernels/cpu/vi_avx512.h"
+#elif defined(NB_TARGET_AVXVNNI)
+#include "kernels/cpu/vi_avxvnni.h"
 #elif defined(NB_TARGET_AVX2)
 #include "kernels/cpu/vi_avx2.h"
 #elif defined(NB_TARGET_NEON) || defined(NB_TARGET_DOTPROD)

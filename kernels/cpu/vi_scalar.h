@@ -1,5 +1,6 @@
-/* Vectors of integers in plain C: what every name of the vocabulary means. vi_avx2.h, vi_avx512.h and vi_neon.h say the
- * same in their instructions. A vector is as large as one of floats: VF sums of 32 bits, or 4 * VF bytes. */
+/* Vectors of integers in plain C: what every name of the vocabulary means. vi_avx2.h, vi_avxvnni.h, vi_avx512.h and
+ * vi_neon.h say the same in their instructions. A vector is as large as one of floats: VF sums of 32 bits, or 4 * VF
+ * bytes. */
 #ifndef NB_KERNELS_CPU_VI_SCALAR_H
 #define NB_KERNELS_CPU_VI_SCALAR_H
 

@@ -2,6 +2,10 @@
 
 #include "tests/support.h"
 
+extern "C" {
+#include "kernels/cpu/isa.h"
+}
+
 namespace {
 
 const char kConfig[] =
@@ -24,6 +28,27 @@ TEST(Cli, WrongUsageExitsWith2) {
   EXPECT_EQ(Nibble("memory --no-such-option x").code, 2);
   EXPECT_EQ(Nibble("memory --ctx -5 x").code, 2);
   EXPECT_EQ(Nibble("memory --device cuda x").code, 2);
+}
+
+TEST(Cli, RefusesAnInstructionSetThatIsNotHere) {
+  TempFolder folder;
+  WriteFile(folder / "config.json", kConfig);
+  auto with = [&](const std::string &isa) {
+    setenv("NIBBLE_ISA", isa.c_str(), 1);
+    CommandResult r = Nibble("memory " + folder.path());
+    unsetenv("NIBBLE_ISA");
+    return r;
+  };
+  EXPECT_EQ(with("").code, 0);
+  CommandResult unknown = with("avx3");
+  EXPECT_EQ(unknown.code, 2);
+  EXPECT_EQ(unknown.err, "nibble: NIBBLE_ISA: no instruction set is named 'avx3'\n");
+  for (int i = 0; i < NB_ISA_COUNT; i++) {
+    const std::string name = nb_isa_name(nb_isa(i));
+    CommandResult r = with(name);
+    EXPECT_EQ(r.code, nb_isa_available(nb_isa(i)) ? 0 : 2) << name;
+    EXPECT_EQ(r.err, r.code ? "nibble: NIBBLE_ISA: this processor or its system has no " + name + "\n" : "");
+  }
 }
 
 TEST(Cli, ClosedStdoutExitsWith4) {
