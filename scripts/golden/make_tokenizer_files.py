@@ -4,6 +4,7 @@ tests/golden/tokenizer/hard.txt and written in each format; the ids of its lines
 format belongs to (tiktoken) or of transformers, and the versions go into the data.
 
   tests/golden/tokenizer_files/CASE/...        a folder as it is published, or a lone file
+  tests/golden/tokenizer_files/class_KIND.json  vocabularies that classes of transformers are put over
   tests/golden/tokenizer_files/expected.json.gz   for each case what to open and the ids of every line
 
 usage: make_tokenizer_files.py   (run in the repository's root)"""
@@ -11,6 +12,7 @@ import base64
 import gzip
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import sentencepiece
@@ -228,6 +230,111 @@ def train_words():
     return t
 
 
+# ---- classes: steps of their own, over one vocabulary a kind of model ------------------------------------------------
+
+NAMED = ["<pad>", "<s>", "</s>", "<unk>", "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "<mask>", "<cls>", "<sep>", "<|endoftext|>", "en_XX", "__fra__"]
+CLASS_LINES = [line for i, line in enumerate(LINES) if i % 3 == 0 and "\0" not in line][:45] + [
+    "Quoted ``text'' with  two   spaces, 12345 digits and\ttabs  ", "  <mask> one [MASK]two </s><s> three <unk> ", "caf\u00e9 \ufb01 \u2460 cafe\u0301 \u2581 \u2581\u2581x", "a"]
+
+
+def class_bases():
+    """Four vocabularies, whose own steps no class keeps."""
+    bases = {}
+    t = Tokenizer(models.BPE())
+    t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    t.train_from_iterator(LINES, trainers.BpeTrainer(vocab_size=460, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=NAMED))
+    bases["bytes"] = t
+    t = Tokenizer(models.BPE(unk_token="<unk>"))
+    t.pre_tokenizer = pre_tokenizers.Metaspace()
+    t.train_from_iterator(LINES[:60], trainers.BpeTrainer(vocab_size=620, limit_alphabet=110, show_progress=False, special_tokens=NAMED + ["<0x%02X>" % b for b in range(256)]))
+    bases["pieces"] = t
+    t = Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
+    t.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    t.train_from_iterator([line.lower() for line in LINES[:60]], trainers.BpeTrainer(vocab_size=420, limit_alphabet=110, show_progress=False, special_tokens=NAMED, end_of_word_suffix="</w>"))
+    bases["ends"] = t
+    t = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    t.normalizer = normalizers.BertNormalizer()
+    t.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    t.train_from_iterator(LINES, trainers.WordPieceTrainer(vocab_size=420, limit_alphabet=150, show_progress=False, special_tokens=NAMED))
+    bases["words"] = t
+    t = Tokenizer(models.Unigram())
+    t.normalizer = normalizers.Sequence([normalizers.Precompiled(base64.b64decode(charsmap())), normalizers.Replace(Regex(" {2,}"), " ")])
+    t.pre_tokenizer = pre_tokenizers.Metaspace()
+    t.train_from_iterator([line for line in LINES[:60]], trainers.UnigramTrainer(vocab_size=400, show_progress=False, special_tokens=NAMED, unk_token="<unk>"))
+    bases["unigram"] = t
+    made = {}
+    for name, t in bases.items():
+        data = json.loads(t.to_str())
+        data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] in ("<s>", "</s>", "<unk>", "[MASK]", "<|endoftext|>")]
+        made[name] = data
+    return made
+
+
+def charsmap():
+    from sentencepiece import sentencepiece_model_pb2 as pb
+    model = pb.ModelProto()
+    model.ParseFromString((OUT / "spm_unigram/tokenizer.model").read_bytes())
+    return base64.b64encode(model.normalizer_spec.precompiled_charsmap).decode()
+
+
+ENDS = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}], "special_tokens": {"</s>": {"id": "</s>", "ids": [2], "tokens": ["</s>"]}}}
+SPACE = [{}, {"add_prefix_space": True}, {"add_prefix_space": False}]
+LOWER = [{}, {"do_lower_case": True}, {"do_lower_case": False}]
+CLASSES = {
+    "bytes": {
+        "GPT2Tokenizer": SPACE, "CodeGenTokenizer": SPACE, "Qwen2Tokenizer": SPACE, "Qwen3_5Tokenizer": SPACE, "RobertaTokenizer": SPACE, "MvpTokenizer": [{}],
+        "LukeTokenizer": [{}, {"extra_special_tokens": ["<ent>", "<x>"]}], "BlenderbotTokenizer": SPACE, "DebertaTokenizer": SPACE + [{"cls_token": "<cls>"}],
+        "GPTNeoXTokenizer": [{}, {"add_bos_token": True}], "CohereTokenizer": SPACE + [{"bos_token": "<s>", "mask_token": "[MASK]"}], "NougatTokenizer": [{}],
+        "WhisperTokenizer": [{}, {"task": "transcribe"}, {"predict_timestamps": True, "task": "translate"}],
+    },
+    "ends": {"CLIPTokenizer": [{}, {"bos_token": "<s>"}], "HerbertTokenizer": [{}], "OpenAIGPTTokenizer": [{}]},
+    "pieces": {
+        "LlamaTokenizer": SPACE + [{"legacy": True}], "CodeLlamaTokenizer": SPACE + [{"extra_special_tokens": ["x"], "prefix_token": "<PRE>"}], "GemmaTokenizer": [{}, {"bos_token": "<s>"}],
+        "Siglip2Tokenizer": [{}], "Tipsv2Tokenizer": LOWER, "ReformerTokenizer": [{}],
+        "NllbTokenizer": [{}, {"src_lang": "deu_Latn"}, {"legacy_behaviour": True, "extra_special_tokens": ["eng_Latn"]}, {"additional_special_tokens": ["<x>"], "src_lang": "<x>"}],
+        "SeamlessM4TTokenizer": [{}, {"tgt_lang": "deu"}, {"tgt_lang": "__fra__"}],
+    },
+    "words": {
+        "BertTokenizer": LOWER + [{"strip_accents": False}, {"tokenize_chinese_chars": False}], "DistilBertTokenizer": [{}], "ConvBertTokenizer": LOWER, "DPRQuestionEncoderTokenizer": [{}],
+        "SplinterTokenizer": LOWER + [{"question_token": "[Q]"}], "MPNetTokenizer": LOWER, "FunnelTokenizer": LOWER + [{"clean_text": False, "wordpieces_prefix": "#"}],
+    },
+    "unigram": {
+        "T5Tokenizer": [{}, {"add_prefix_space": False}, {"extra_ids": 3}, {"extra_special_tokens": ["<x>"]}, {"additional_special_tokens": ["<extra_id_0>"]}], "VideoPrismTokenizer": [{}],
+        "XLMRobertaTokenizer": SPACE, "CamembertTokenizer": SPACE + [{"extra_special_tokens": []}], "BarthezTokenizer": SPACE,
+        "AlbertTokenizer": LOWER + SPACE + [{"keep_accents": True}], "FNetTokenizer": LOWER, "RemBertTokenizer": LOWER + SPACE + [{"keep_accents": False}],
+        "XLNetTokenizer": LOWER + [{"unk_id": 3}], "BigBirdTokenizer": SPACE, "DebertaV2Tokenizer": LOWER + SPACE + [{"split_by_punct": True}, {"unk_id": 3}, {"unk_token": "<unk>"}],
+        "MLukeTokenizer": [{}], "PegasusTokenizer": [{}, {"offset": 5}, {"additional_special_tokens": ["<x>"]}], "XGLMTokenizer": SPACE + [{"additional_special_tokens": ["<x>"]}],
+        "MBartTokenizer": [{}, {"src_lang": "de_DE"}], "MBart50Tokenizer": [{}, {"src_lang": "gl_ES"}, {"additional_special_tokens": ["en_XX"]}],
+    },
+}
+
+
+def make_classes():
+    """Each class over the vocabulary of its kind of model: ids of lines, and the text that they decode to."""
+    bases, out = class_bases(), []
+    for name, data in bases.items():
+        write_json(OUT / f"class_{name}.json", data)
+    for base, classes in CLASSES.items():
+        for name, variants in classes.items():
+            for settings in variants + [{"mask_token": "<mask>", "added_tokens_decoder": {"9": flags("<mask>", lstrip=True), "2": flags("</s>")}}]:
+                for ends in [None, ENDS] if settings == variants[0] else [None]:
+                    with tempfile.TemporaryDirectory() as path:
+                        path = Path(path)
+                        write_json(path / "tokenizer.json", {**bases[base], "post_processor": ends})
+                        write_json(path / "tokenizer_config.json", {"tokenizer_class": name, **settings})
+                        write_json(path / "config.json", {})
+                        try:
+                            t = AutoTokenizer.from_pretrained(path)
+                            ids = [t(line)["input_ids"] for line in CLASS_LINES]
+                        except Exception as error:  # the reference does not open it
+                            print(f"{name} {settings}: transformers: {error}")
+                            continue
+                        out.append({"base": base, "ends": ends, "settings": {"tokenizer_class": name, **settings}, "ids": ids, "texts": [t.decode(i) for i in ids],
+                                    "bos_token": t.bos_token, "eos_token": t.eos_token})
+    return {"lines": CLASS_LINES, "cases": out}
+
+
 def main():
     shutil.rmtree(OUT, ignore_errors=True)
     make_tiktoken()
@@ -236,9 +343,10 @@ def main():
     make_gpt2()
     make_sentencepiece()
     make_folders()
+    classes = make_classes()
     versions = {m.__name__: m.__version__ for m in (sentencepiece, tiktoken, tokenizers, transformers)}
     with gzip.GzipFile(OUT / "expected.json.gz", "wb", mtime=0) as file:
-        file.write(json.dumps({"made_with": versions, "cases": cases}, separators=(",", ":")).encode())
+        file.write(json.dumps({"made_with": versions, "cases": cases, "classes": classes}, separators=(",", ":")).encode())
 
 
 main()

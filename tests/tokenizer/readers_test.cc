@@ -102,6 +102,53 @@ TEST(TokenizerFiles, GiveTheReferencesIds) {
   EXPECT_GE(cases, 8);
 }
 
+std::string Decode(const Tokenizer &t, const std::vector<int32_t> &ids) {
+  nb_buf text = {};
+  nibble_error err;
+  EXPECT_EQ(nb_tokenizer_decode(t.get(), ids.data(), ids.size(), 0, &text, &err), NIBBLE_OK) << err.message;
+  std::string out(text.data ? text.data : "", text.length);
+  nb_buf_free(&text);
+  return out;
+}
+
+std::string Print(const cJSON *json) {
+  char *text = cJSON_PrintUnformatted(json);
+  std::string out = text;
+  free(text);
+  return out;
+}
+
+// Every class of transformers that has steps of its own, over a vocabulary whose steps are others.
+TEST(TokenizerFiles, ClassesGiveTransformersIdsAndText) {
+  std::string folder = Golden("tokenizer_files");
+  std::string text = ReadText(folder + "/expected.json.gz");
+  Json root(cJSON_ParseWithLength(text.data(), text.size()));
+  ASSERT_TRUE(root);
+  const cJSON *classes = Get(root.get(), "classes");
+  int cases = 0;
+  for (const cJSON *c = Get(classes, "cases")->child; c; c = c->next, cases++) {
+    std::string settings = Print(Get(c, "settings"));
+    SCOPED_TRACE(settings);
+    TempFolder dir;
+    std::string base = ReadFile(folder + "/class_" + Get(c, "base")->valuestring + ".json");
+    const std::string none = "\"post_processor\": null";
+    base.replace(base.find(none), none.size(), "\"post_processor\": " + Print(Get(c, "ends")));
+    WriteFile(dir / "tokenizer.json", base);
+    WriteFile(dir / "tokenizer_config.json", settings);
+    Tokenizer t = Open(dir.path());
+    if (!t) continue;
+    const cJSON *line = Get(classes, "lines")->child, *ids = Get(c, "ids")->child, *back = Get(c, "texts")->child;
+    for (; line; line = line->next, ids = ids->next, back = back->next) {
+      std::string got = Show(Encode(t, line->valuestring)), want = Show(Ids(ids));
+      EXPECT_EQ(got, want) << line->valuestring;
+      std::string decoded = Decode(t, Ids(ids));
+      EXPECT_EQ(decoded, back->valuestring) << line->valuestring;
+      if (got != want || decoded != back->valuestring) break;
+    }
+  }
+  EXPECT_GE(cases, 120);
+}
+
 // ---- damaged files -------------------------------------------------------------------------------------------------
 
 // What reading a file of this name and text says.
@@ -267,9 +314,17 @@ TEST(TokenizerFiles, SettingsThatChangeIdsAreReadOrRefusedByName) {
   const std::string base = ReadFile(Golden("tokenizer_files/folder_gpt2_class/tokenizer.json"));
   const std::string config = "tokenizer_config.json";
   for (const FolderDamage &d : std::vector<FolderDamage>{
-           {config, R"({"tokenizer_class": "CohereTokenizerFast"})",
-            "/tokenizer_config.json: tokenizer_class 'CohereTokenizerFast' has steps of its own beside tokenizer.json, "
-            "which are not supported"},
+           {config, R"({"tokenizer_class": "MarianTokenizer"})",
+            "/tokenizer_config.json: tokenizer_class 'MarianTokenizer' reads files of its own in Python, and no "
+            "tokenizer.json"},
+           {config, R"({"tokenizer_class": "LayoutLMv3TokenizerFast"})",
+            "/tokenizer_config.json: tokenizer_class 'LayoutLMv3TokenizerFast' takes words with their boxes, and no "
+            "plain text"},
+           {config, R"({"tokenizer_class": "EsmcTokenizer"})",
+            "/tokenizer_config.json: tokenizer_class 'EsmcTokenizer' has a vocabulary of its own, whatever the file "
+            "says"},
+           {config, R"({"tokenizer_class": "WhisperTokenizer", "language": "german"})",
+            "/tokenizer_config.json: \"language\" is not supported with tokenizer_class 'WhisperTokenizer'"},
            {config, R"({"tokenizer_class": "BertTokenizer"})",
             "/tokenizer_config.json: tokenizer_class 'BertTokenizer' has a model of type WordPiece, the tokenizer's is "
             "BPE"},

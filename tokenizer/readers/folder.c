@@ -92,6 +92,11 @@ static nibble_status apply_class(folder *f) {
   bool bytes = is_byte_level(cJSON_GetObjectItemCaseSensitive(f->spec->parts, "pre_tokenizer"));
   nibble_status status = nb_class_of(f->settings_path, class_names, bytes, &f->class, f->err);
   if (status != NIBBLE_OK || !f->class) return status;
+  if (is_sentencepiece(f) && !f->class->from_model)
+    return nb_fail(f->err, NIBBLE_BAD_INPUT,
+                   "%s: tokenizer_class '%.*s' gives the pieces of a SentencePiece file ids of its own, which is not "
+                   "supported; a tokenizer.json has them",
+                   f->path, (int)strcspn(f->class->names, " "), f->class->names);
   status = nb_class_apply(f->settings_path, f->class, f->settings, f->spec, f->err);
   if (status == NIBBLE_OK && is_sentencepiece(f) && f->spec->merges.count > 0)
     status = nb_spm_merges_by_id(&f->spec->vocab, &f->spec->merges, f->err);
@@ -103,15 +108,30 @@ static nibble_status apply_class(folder *f) {
 typedef struct adder {
   folder *folder;
   cJSON *list;
-  nb_strmap known; /* texts */
+  nb_strmap known; /* texts; the values are their items in the list, as pointers */
   int32_t next;    /* id */
+  bool plain;      /* what is added now is matched as it is spelled, also if it is there already */
 } adder;
+
+static nibble_status make_plain(adder *a, cJSON *item) {
+  static const char *const flags[] = {"single_word", "lstrip", "rstrip", "normalized"};
+  for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+    cJSON *plain = cJSON_CreateFalse();
+    if (plain && cJSON_ReplaceItemInObjectCaseSensitive(item, flags[i], plain)) continue;
+    cJSON_Delete(plain);
+    return nb_fail_memory(a->folder->err, sizeof *plain);
+  }
+  return NIBBLE_OK;
+}
 
 /* `flags`: an object that says how the token is matched; NULL: as special ones are. A text that is there stays. */
 static nibble_status add_token(adder *a, const char *text, const cJSON *flags, bool special) {
   nibble_error *err = a->folder->err;
   int64_t known;
-  if (!*text || nb_strmap_find(&a->known, text, strlen(text), &known)) return NIBBLE_OK;
+  if (!*text) return NIBBLE_OK;
+  if (nb_strmap_find(&a->known, text, strlen(text), &known))
+    return a->plain ? make_plain(a, (cJSON *)(intptr_t)known) : NIBBLE_OK;
+  if (a->plain) flags = NULL;
   bool normalized = false, single_word = false, lstrip = false, rstrip = false;
   const struct {
     const char *key;
@@ -127,7 +147,7 @@ static nibble_status add_token(adder *a, const char *text, const cJSON *flags, b
                              id < 0 ? a->next++ : id, text, single_word, lstrip, rstrip, normalized, special);
   const char *kept = text_of(item, "content");
   if (!item || !cJSON_AddItemToArray(a->list, item) ||
-      nb_strmap_add(&a->known, kept, strlen(kept), 1) == NB_STRMAP_NO_MEMORY)
+      nb_strmap_add(&a->known, kept, strlen(kept), (int64_t)(intptr_t)item) == NB_STRMAP_NO_MEMORY)
     return nb_fail_memory(err, strlen(text));
   return NIBBLE_OK;
 }
@@ -164,17 +184,42 @@ static const cJSON *setting(const folder *f, const char *key) {
   return value ? value : cJSON_GetObjectItemCaseSensitive(f->settings, key);
 }
 
-static nibble_status add_extra_ids(adder *a) {
+/* Tokens of a class that are numbered, and those that it lists; where the settings list some, they stand for them. */
+static nibble_status add_extra(adder *a) {
   enum { MOST = 10000 };
-  int64_t count = nb_class_extra_ids(a->folder->class);
-  if (count == 0) return NIBBLE_OK;
-  nibble_status status = nb_json_int(a->folder->settings_path, a->folder->settings, "extra_ids", (nb_range){0, MOST},
-                                     &count, a->folder->err);
-  for (int i = 0; i < count && status == NIBBLE_OK; i++) {
-    char text[32];
-    snprintf(text, sizeof text, "<extra_id_%d>", i);
+  folder *f = a->folder;
+  const nb_class_numbered *numbered = &f->class->numbered;
+  int64_t end = numbered->end;
+  nibble_status status = NIBBLE_OK;
+  if (cJSON_IsArray(setting(f, "extra_special_tokens")) || cJSON_IsArray(setting(f, "additional_special_tokens")))
+    return NIBBLE_OK;
+  char text[64];
+  for (const char *at = f->class->extra; at && *at && status == NIBBLE_OK;) {
+    size_t n = strcspn(at, " ");
+    snprintf(text, sizeof text, "%.*s", (int)n, at);
+    status = add_token(a, text, NULL, true);
+    at += n + (at[n] == ' ');
+  }
+  if (status == NIBBLE_OK && numbered->key)
+    status = nb_json_int(f->settings_path, f->settings, numbered->key, (nb_range){0, MOST}, &end, f->err);
+  for (int i = numbered->first; numbered->prefix && i < end && status == NIBBLE_OK; i++) {
+    snprintf(text, sizeof text, "%s%d>", numbered->prefix, i);
     status = add_token(a, text, NULL, true);
   }
+  return status;
+}
+
+/* The special token under a key: what the settings say of it, or the class. */
+static nibble_status add_keyed(adder *a, const char *key) {
+  const folder *f = a->folder;
+  const cJSON *value = setting(f, key);
+  const nb_class_token *usual = nb_class_token_of(f->class, key);
+  if (!usual || cJSON_IsObject(value) || cJSON_IsNull(value)) return value ? add_value(a, value, true) : NIBBLE_OK;
+  const char *text = cJSON_IsString(value) ? value->valuestring : usual->text;
+  cJSON *flags = nb_json_make("lstrip:b normalized:b", usual->lstrip, usual->normalized);
+  if (!flags) return nb_fail_memory(f->err, sizeof *flags);
+  nibble_status status = add_token(a, text, flags, true);
+  cJSON_Delete(flags);
   return status;
 }
 
@@ -183,20 +228,16 @@ static nibble_status add_special(adder *a) {
                                      "pad_token", "cls_token", "mask_token"};
   folder *f = a->folder;
   nibble_status status = NIBBLE_OK;
-  for (size_t i = 0; i < sizeof keys / sizeof *keys && status == NIBBLE_OK; i++) {
-    const cJSON *value = setting(f, keys[i]);
-    const char *usual = nb_class_token(f->class, keys[i]);
-    if (value)
-      status = add_value(a, value, true);
-    else if (usual)
-      status = add_token(a, usual, NULL, true);
-  }
+  a->plain = f->class && f->class->plain_tokens;
+  for (size_t i = 0; i < sizeof keys / sizeof *keys && status == NIBBLE_OK; i++) status = add_keyed(a, keys[i]);
+  for (int i = 0; f->class && i < NB_CLASS_TOKENS && f->class->tokens[i].key && status == NIBBLE_OK; i++)
+    status = add_keyed(a, f->class->tokens[i].key); /* those with keys of its own: the others are known by now */
   const cJSON *own;
   cJSON_ArrayForEach(own, f->settings) { /* such as "image_token" */
     bool named = nb_ends_with(own->string, "_token") && cJSON_IsString(own);
     if (status == NIBBLE_OK && named) status = add_value(a, own, true);
   }
-  if (status == NIBBLE_OK) status = add_extra_ids(a);
+  if (status == NIBBLE_OK && f->class) status = add_extra(a);
   static const char *const lists[] = {"extra_special_tokens", "additional_special_tokens"};
   for (size_t i = 0; i < sizeof lists / sizeof *lists && status == NIBBLE_OK; i++) {
     const cJSON *item;
@@ -226,7 +267,7 @@ static nibble_status begin_list(adder *a) {
   if (!a->list) return nb_fail_memory(f->err, sizeof *a->list);
   a->next = f->spec->vocab.own;
   nibble_status status = NIBBLE_OK;
-  if (!(f->class && f->from_json && listed)) {
+  if (!(f->class && !f->class->keeps_steps && f->from_json && listed)) {
     cJSON_ArrayForEach(item, own) {
       if (status != NIBBLE_OK) break;
       if (!cJSON_IsObject(item)) return nb_fail(f->err, NIBBLE_BAD_INPUT, "%s: added_tokens is damaged", f->path);
@@ -260,7 +301,8 @@ static nb_part_token find_token(const folder *f, const char *key) {
   const cJSON *value = setting(f, key), *item;
   nb_part_token out = {.id = -1};
   out.text = cJSON_IsObject(value) ? text_of(value, "content") : cJSON_GetStringValue(value);
-  if (!out.text && !value) out.text = nb_class_token(f->class, key);
+  const nb_class_token *usual = value ? NULL : nb_class_token_of(f->class, key);
+  if (usual) out.text = usual->text;
   cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(f->spec->parts, "added_tokens")) {
     const char *text = text_of(item, "content");
     if (out.text && text && strcmp(text, out.text) == 0)
@@ -269,10 +311,13 @@ static nb_part_token find_token(const folder *f, const char *key) {
   return out;
 }
 
-/* A tokenizer.json says itself what stands around a text; for other files the settings do. */
+/* A tokenizer.json says itself what stands around a text, or its class; for other files the settings do. */
 static nibble_status add_ends(folder *f) {
-  bool bos = false, eos = false;
   bool said = cJSON_HasObjectItem(f->settings, "add_bos_token") || cJSON_HasObjectItem(f->settings, "add_eos_token");
+  bool has_ends = f->class && (f->class->single || f->class->post_processor);
+  if (has_ends && !(said && !f->from_json && f->class->post_processor == nb_ends_none))
+    return nb_class_add_ends(f->settings_path, f->class, f->settings, f->spec, f->err);
+  bool bos = false, eos = false;
   if (f->from_json || !said) return NIBBLE_OK;
   nibble_status status = nb_json_bool(f->settings_path, f->settings, "add_bos_token", &bos, f->err);
   if (status == NIBBLE_OK) status = nb_json_bool(f->settings_path, f->settings, "add_eos_token", &eos, f->err);
