@@ -58,7 +58,10 @@ bool nb_text_is_printable(uint32_t code) {
 size_t nb_text_find(nb_str text, nb_str part, size_t from) {
   if (from > text.length) return SIZE_MAX;
   if (part.length == 0) return from;
-  const char *found = memmem(text.data + from, text.length - from, part.data, part.length);
+  const char *start = text.data + from;
+  size_t length = text.length - from;
+  const char *found =
+      part.length == 1 ? memchr(start, *part.data, length) : memmem(start, length, part.data, part.length);
   return found ? (size_t)(found - text.data) : SIZE_MAX;
 }
 

@@ -2,6 +2,7 @@
 #ifndef NB_TESTS_SUPPORT_H
 #define NB_TESTS_SUPPORT_H
 
+#include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +15,8 @@
 #include <string>
 #include <vector>
 
+#include "nibble.h"
+
 // Where things are: this repository, the program under test, libraries that refuse memory (cli/fail_alloc.c) and keep
 // fsync waiting (cli/slow_sync.c), and CUDA modules of other builds (kernels/cuda/other_module.c).
 extern const char *const kSourceDir, *const kBinary, *const kFailAlloc, *const kSlowSync, *const kOtherModule,
@@ -21,14 +24,8 @@ extern const char *const kSourceDir, *const kBinary, *const kFailAlloc, *const k
 
 class TempFolder {
  public:
-  TempFolder() {
-    char path[] = "/tmp/nibble-test-XXXXXX";
-    path_ = mkdtemp(path);
-  }
-  ~TempFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
+  TempFolder();
+  ~TempFolder();
   TempFolder(const TempFolder &) = delete;
   std::string operator/(const std::string &name) const { return path_ + "/" + name; }
   const std::string &path() const { return path_; }
@@ -42,55 +39,25 @@ struct CommandResult {
   std::string out, err;
 };
 
-inline std::string ReadFile(const std::string &path) {
-  std::ifstream in(path, std::ios::binary);
-  std::stringstream all;
-  all << in.rdbuf();
-  return all.str();
-}
-
-inline void WriteFile(const std::string &path, const std::string &bytes) {
-  std::ofstream(path, std::ios::binary).write(bytes.data(), (std::streamsize)bytes.size());
-}
-
-inline bool Exists(const std::string &path) { return std::filesystem::exists(std::filesystem::symlink_status(path)); }
+std::string ReadFile(const std::string &path);
+void WriteFile(const std::string &path, const std::string &bytes);
+bool Exists(const std::string &path);
 
 // The names in a folder, sorted.
-inline std::vector<std::string> ListFolder(const std::string &path) {
-  std::vector<std::string> names;
-  for (const auto &entry : std::filesystem::directory_iterator(path)) names.push_back(entry.path().filename());
-  std::sort(names.begin(), names.end());
-  return names;
-}
+std::vector<std::string> ListFolder(const std::string &path);
 
 // Runs `nibble ARGS` through the shell; a redirection in ARGS wins over ours.
-inline CommandResult Nibble(const std::string &args) {
-  TempFolder folder;
-  std::string out = folder / "out", err = folder / "err";
-  std::string redirected = " >" + out + " 2>" + err + " </dev/null ";
-  int status = system((std::string(kBinary) + redirected + args).c_str());
-  int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  return {code, ReadFile(out), ReadFile(err)};
-}
+CommandResult Nibble(const std::string &args);
 
 // A file of tests/golden.
-inline std::string Golden(const std::string &name) { return std::string(kSourceDir) + "/tests/golden/" + name; }
+std::string Golden(const std::string &name);
 
 // A file of the data folder shared beside the repository ($NIBBLE_SHARED, or ../shared); "" if it is not there, in
 // which case a test says that it skips.
-inline std::string Shared(const std::string &name) {
-  const char *set = getenv("NIBBLE_SHARED");
-  std::string path = (set ? std::string(set) : std::string(kSourceDir) + "/../shared") + "/" + name;
-  return std::filesystem::exists(path) ? path : "";
-}
+std::string Shared(const std::string &name);
 
 // The real model, where scripts/get-model puts it; "" if it is not there.
-inline std::string RealModel() {
-  const char *set = getenv("NIBBLE_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-  std::string caches = xdg ? xdg : std::string(home ? home : "") + "/.cache";
-  std::string path = (set ? set : caches + "/nibble") + "/SmolLM2-135M-Instruct.Q4_1.gguf";
-  return std::filesystem::exists(path) ? path : "";
-}
+std::string RealModel();
 
 // Built with a sanitizer, where a real model's arithmetic takes minutes.
 inline bool Sanitized() {
@@ -100,5 +67,35 @@ inline bool Sanitized() {
   return false;
 #endif
 }
+
+// What a comparison says when it fails: compiled once, in support.cc, where each file of tests would compile it again.
+namespace testing {
+extern template std::string PrintToString<int>(const int &);
+extern template std::string PrintToString<unsigned>(const unsigned &);
+extern template std::string PrintToString<long>(const long &);
+extern template std::string PrintToString<unsigned long>(const unsigned long &);
+extern template std::string PrintToString<float>(const float &);
+extern template std::string PrintToString<double>(const double &);
+extern template std::string PrintToString<bool>(const bool &);
+extern template std::string PrintToString<std::string>(const std::string &);
+extern template std::string PrintToString<const char *>(const char *const &);
+extern template std::string PrintToString<nibble_status>(const nibble_status &);
+extern template AssertionResult internal::CmpHelperOpFailure<int, int>(const char *, const char *, const int &,
+                                                                       const int &, const char *);
+extern template AssertionResult internal::CmpHelperOpFailure<unsigned, unsigned>(const char *, const char *,
+                                                                                 const unsigned &, const unsigned &,
+                                                                                 const char *);
+extern template AssertionResult internal::CmpHelperOpFailure<long, long>(const char *, const char *, const long &,
+                                                                         const long &, const char *);
+extern template AssertionResult internal::CmpHelperOpFailure<unsigned long, unsigned long>(const char *, const char *,
+                                                                                           const unsigned long &,
+                                                                                           const unsigned long &,
+                                                                                           const char *);
+extern template AssertionResult internal::CmpHelperOpFailure<double, double>(const char *, const char *, const double &,
+                                                                             const double &, const char *);
+extern template AssertionResult internal::CmpHelperOpFailure<unsigned long, unsigned>(const char *, const char *,
+                                                                                      const unsigned long &,
+                                                                                      const unsigned &, const char *);
+}  // namespace testing
 
 #endif

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
-"""Perplexities of a real model, SmolLM2-135M-Instruct, by transformers and bitsandbytes over the first windows of a text, for
-tests/cli/real_model_test.cc.
+"""Perplexities of a real model, SmolLM2-135M-Instruct, by transformers, bitsandbytes and llama.cpp over the first windows of a
+text, for tests/cli/real_model_test.cc.
 
-usage: scripts/golden/make_real_model.py MODEL_FOLDER TEXT [WINDOWS] >tests/golden/real_model.json
+usage: scripts/golden/make_real_model.py MODEL_FOLDER TEXT LLAMA_OUTPUT [WINDOWS] >tests/golden/real_model.json
 
 MODEL_FOLDER is what `nibble convert GGUF MODEL_FOLDER --to hf` makes of the model that scripts/get-model fetches, TEXT is
-WikiText-2's test split. Windows of 512 tokens; in each, the 511 that have one before them are scored.
+WikiText-2's test split. Windows of 512 tokens; in each, the 511 that have one before them are scored. LLAMA_OUTPUT is what
+`llama-perplexity -m F16.gguf -f TEXT -c 512 --chunks 24` printed to stdout (scripts/get-llama-cpp builds it): the perplexity
+after each window, of which half the tokens are scored.
 """
 import json
 import math
+import re
 import sys
 
 import bitsandbytes
@@ -43,8 +46,8 @@ def int8_weights(model):
 
 
 def main():
-    folder, text = sys.argv[1:3]
-    windows = int(sys.argv[3]) if len(sys.argv) > 3 else 6
+    folder, text, llama = sys.argv[1:4]
+    windows = int(sys.argv[4]) if len(sys.argv) > 4 else 6
     ids = Tokenizer.from_file(folder + "/tokenizer.json").encode(open(text, encoding="utf-8").read()).ids
     ids = torch.tensor(ids[: windows * CTX]).reshape(windows, CTX)
     out = {"by": f"torch {torch.__version__}, transformers {transformers.__version__}, bitsandbytes {bitsandbytes.__version__}",
@@ -58,6 +61,7 @@ def main():
         config = BitsAndBytesConfig(bnb_4bit_compute_dtype=torch.float32, **options)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, quantization_config=config)
         out[name] = perplexity(model, ids)
+    out["llama_cpp_f16"] = float(re.search(rf"\[{windows}\]([0-9.]+)", open(llama, encoding="utf-8").read())[1])
     json.dump(out, sys.stdout, indent=1)
     print()
 
