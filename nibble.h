@@ -642,6 +642,30 @@ nibble_status nibble_tokenizer_encode(nibble_tokenizer *tokenizer, const char *t
 nibble_status nibble_tokenizer_decode(const nibble_tokenizer *tokenizer, const int32_t *ids, size_t count,
                                       bool skip_special, nibble_text *out, nibble_error *err);
 
+/* The lines of a text that are in one script, and their tokens. */
+typedef struct nibble_script_tokens {
+  const char *script; /* Unicode's name of it, a constant: "Latin"; "Common" for lines without letters */
+  size_t lines, words, characters, bytes; /* words: what white space parts */
+  size_t *tokens;                         /* [tokenizers] */
+} nibble_script_tokens;
+
+typedef struct nibble_token_comparison {
+  size_t tokenizers, count;
+  nibble_script_tokens *scripts; /* [count], that of most bytes first */
+  nibble_script_tokens total;
+} nibble_token_comparison;
+
+/* Counts what each line of text[0, n) takes under each of `count` tokenizers, without special tokens around it. A line
+ * counts for the script that most of its letters are in. */
+nibble_status nibble_tokenizers_compare(nibble_tokenizer *const *tokenizers, size_t count, const char *text, size_t n,
+                                        nibble_token_comparison *out, nibble_error *err);
+void nibble_token_comparison_free(nibble_token_comparison *comparison);
+
+/* Draws tokens a character under the tokenizers, `names` [tokenizers], by script, into an SVG file, which is replaced.
+ */
+nibble_status nibble_token_comparison_draw(const nibble_token_comparison *comparison, const char *const *names,
+                                           const char *path, nibble_error *err);
+
 /* Reads a text, plain or gzip, from a file or from standard input ("-"): at most 1 GiB. */
 nibble_status nibble_text_read(const char *path, nibble_text *out, nibble_error *err);
 

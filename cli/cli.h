@@ -102,6 +102,9 @@ error_t cli_argument(int key, char *arg, struct argp_state *state, const char **
 /* The part of bench that measures kernels instead of a model; returns the exit code. */
 int cli_bench_kernels(const nibble_kernel_bench_options *options, bool json);
 
+/* tokenize, where --compare is among its arguments. */
+int cli_compare_tokens(int argc, char **argv);
+
 int cli_convert(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_memory(int argc, char **argv);

@@ -41,7 +41,8 @@ static const struct argp argp = {
     .args_doc = "MODEL",
     .doc =
         "Prints the token ids of a text, the same as Hugging Face's tokenizers gives, or the text of token ids. MODEL "
-        "may be a tokenizer's file alone: tokenizer.json, tekken.json, a .tiktoken.\v"
+        "may be a tokenizer's file alone: tokenizer.json, tekken.json, a .tiktoken. With --compare, what a text takes "
+        "under several tokenizers (nibble tokenize --compare --help).\v"
         "Example: echo 'Hello, world' | nibble tokenize ./SmolLM2-135M-Instruct",
 };
 
@@ -146,6 +147,9 @@ static void print_json(job *j) {
 }
 
 int cli_tokenize(int argc, char **argv) {
+  for (int i = 1; i < argc; i++) {
+    if (strcmp(argv[i], "--compare") == 0) return cli_compare_tokens(argc, argv);
+  }
   options o = {.text = "-"};
   cli_parse(&argp, argc, argv, &o);
   job j = {.o = &o, .items = o.common.json ? cJSON_CreateArray() : NULL};
