@@ -11,6 +11,7 @@
 #include "base/stage.h"
 #include "base/str.h"
 #include "convert/gguf.h"
+#include "tokenizer/readers/readers.h"
 
 /* What was found. A text is NULL if there is none of that name. */
 typedef struct found {
@@ -162,35 +163,9 @@ nibble_status nb_chat_template_exists(const nb_checkpoint *c, bool *out, nibble_
 
 /* ---- special tokens --------------------------------------------------------------------------------------------- */
 
-/* Takes the special tokens of an object: a text each, or an object with it. Null takes one away. */
-static nibble_status take_tokens(cJSON *tokens, const cJSON *from, nibble_error *err) {
-  static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                      "pad_token", "cls_token", "mask_token"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(from, names[i]);
-    if (!value) continue;
-    if (cJSON_IsObject(value)) value = cJSON_GetObjectItemCaseSensitive(value, "content");
-    cJSON_DeleteItemFromObjectCaseSensitive(tokens, names[i]);
-    if (cJSON_IsString(value) && !cJSON_AddStringToObject(tokens, names[i], value->valuestring))
-      return nb_fail_memory(err, strlen(value->valuestring));
-  }
-  return NIBBLE_OK;
-}
-
-/* special_tokens_map.json counts where tokenizer_config.json is of a transformers that did not write
- * added_tokens_decoder yet. */
 static nibble_status read_tokens(const nb_checkpoint *c, cJSON *tokens, nibble_error *err) {
   if (c->gguf) return nb_gguf_special_tokens(c->gguf, tokens, err);
-  cJSON *config = NULL, *map = NULL;
-  nibble_status status = load_beside(c, "tokenizer_config.json", &config, err);
-  if (status == NIBBLE_OK) status = take_tokens(tokens, config, err);
-  if (status == NIBBLE_OK && !cJSON_HasObjectItem(config, "added_tokens_decoder")) {
-    status = load_beside(c, "special_tokens_map.json", &map, err);
-    if (status == NIBBLE_OK) status = take_tokens(tokens, map, err);
-  }
-  cJSON_Delete(config);
-  cJSON_Delete(map);
-  return status;
+  return nb_tokenizer_folder_tokens(c->folder, tokens, err);
 }
 
 /* ---- a template ------------------------------------------------------------------------------------------------- */

@@ -83,10 +83,13 @@ static nibble_status replacement(const nb_charsmap *map, uint32_t at, nb_str *by
   return NIBBLE_OK;
 }
 
-nibble_status nb_charsmap_find(const nb_charsmap *map, nb_str text, bool *found, nb_str *by, nibble_error *err) {
+/* Walks along text[0, n) to where the first, or the longest text of the map ends. */
+static nibble_status walk(const nb_charsmap *map, nb_str text, bool longest, size_t *used, nb_str *by,
+                          nibble_error *err) {
+  enum { DEEPEST = 256 }; /* keeps the longest search linear in a text; texts of maps have a few characters */
   uint32_t at = offset(map->units[0]);
-  *found = false;
-  for (size_t i = 0; i < text.length && text.data[i]; i++) {
+  *used = 0;
+  for (size_t i = 0; i < text.length && i < (longest ? DEEPEST : text.length) && text.data[i]; i++) {
     unsigned char byte = (unsigned char)text.data[i];
     at ^= byte;
     if (at >= map->count) return refuse(err);
@@ -95,8 +98,20 @@ nibble_status nb_charsmap_find(const nb_charsmap *map, nb_str text, bool *found,
     at ^= offset(unit);
     if (!has_leaf(unit)) continue;
     if (at >= map->count) return refuse(err);
-    *found = true;
-    return replacement(map, value(map->units[at]), by, err);
+    *used = i + 1;
+    nibble_status status = replacement(map, value(map->units[at]), by, err);
+    if (status != NIBBLE_OK || !longest) return status;
   }
   return NIBBLE_OK;
+}
+
+nibble_status nb_charsmap_find(const nb_charsmap *map, nb_str text, bool *found, nb_str *by, nibble_error *err) {
+  size_t used;
+  nibble_status status = walk(map, text, false, &used, by, err);
+  *found = used > 0;
+  return status;
+}
+
+nibble_status nb_charsmap_longest(const nb_charsmap *map, nb_str text, size_t *used, nb_str *by, nibble_error *err) {
+  return walk(map, text, true, used, by, err);
 }

@@ -22,6 +22,10 @@ void nb_charsmap_free(nb_charsmap *map);
  * map points outside itself. */
 nibble_status nb_charsmap_find(const nb_charsmap *map, nb_str text, bool *found, nb_str *by, nibble_error *err);
 
+/* The same for the longest text of the map that text[0, n) begins with, as SentencePiece itself looks; *used are its
+ * bytes, 0 if there is none. */
+nibble_status nb_charsmap_longest(const nb_charsmap *map, nb_str text, size_t *used, nb_str *by, nibble_error *err);
+
 /* True if the map has no text that this byte, ASCII, begins. */
 bool nb_charsmap_keeps(const nb_charsmap *map, unsigned char byte);
 

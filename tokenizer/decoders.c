@@ -168,14 +168,17 @@ static bool may_be_cleaned(nb_str text) {
 }
 
 /* Takes the spaces out that stand before punctuation and contractions, one kind after the other, as the reference does;
- * text[0, length) of `text` stays. */
-static void clean_up(nb_buf *text, size_t length) {
+ * text[0, length) of `text` stays. The decoders of tokenizers have one rule more than transformers. */
+static void clean_by_rules(nb_buf *text, size_t length, bool as_decoders) {
   static const struct {
     const char *what, *by;
-  } rules[] = {{" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
-               {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+    bool decoders_only;
+  } rules[] = {{" .", ".", false},   {" ?", "?", false},     {" !", "!", false},    {" ,", ",", false},
+               {" ' ", "'", false},  {" n't", "n't", false}, {" 'm", "'m", false},  {" do not", " don't", true},
+               {" 's", "'s", false}, {" 've", "'ve", false}, {" 're", "'re", false}};
   if (text->length == length || !may_be_cleaned((nb_str){text->data + length, text->length - length})) return;
   for (size_t i = 0; i < sizeof rules / sizeof *rules && !text->failed && text->length > length; i++) {
+    if (rules[i].decoders_only && !as_decoders) continue;
     nb_buf next = {0};
     substitute((nb_str){text->data + length, text->length - length}, rules[i].what, rules[i].by, &next);
     text->length = length; /* every rule shortens: there is room */
@@ -184,6 +187,10 @@ static void clean_up(nb_buf *text, size_t length) {
     nb_buf_free(&next);
   }
 }
+
+void nb_clean_up(nb_buf *text, size_t length) { clean_by_rules(text, length, false); }
+
+static void clean_up(nb_buf *text, size_t length) { clean_by_rules(text, length, true); }
 
 static nibble_status wordpiece(const step *s, const item *in, job *j) {
   size_t begin = j->out->length, length = strlen(s->text);

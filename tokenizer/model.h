@@ -2,6 +2,7 @@
  *
  *   bpe.c        joins neighbours by merges          wordpiece.c   takes the longest piece, again and again
  *   unigram.c    takes the best-scored path          wordlevel.c   looks the word up
+ *                                                    words.c       the same for SentencePiece
  *
  * The words that come often are kept in a cache, for all kinds. */
 #ifndef NB_TOKENIZER_MODEL_H
@@ -35,7 +36,7 @@ typedef struct nb_token_model_kind {
   void (*close)(void *model);
 } nb_token_model_kind;
 
-extern const nb_token_model_kind nb_bpe, nb_unigram, nb_wordpiece, nb_wordlevel;
+extern const nb_token_model_kind nb_bpe, nb_unigram, nb_wordpiece, nb_wordlevel, nb_words;
 
 /* A model and the ids of words that it saw before. */
 typedef struct nb_token_model nb_token_model;

@@ -9,7 +9,7 @@
 #include "tokenizer/bytes.h"
 #include "tokenizer/model.h"
 
-static const nb_token_model_kind *const kinds[] = {&nb_bpe, &nb_wordpiece, &nb_unigram, &nb_wordlevel};
+static const nb_token_model_kind *const kinds[] = {&nb_bpe, &nb_wordpiece, &nb_unigram, &nb_wordlevel, &nb_words};
 
 enum {
   CACHED_WORD = 64,       /* bytes: longer words hardly come twice */

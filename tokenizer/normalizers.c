@@ -285,6 +285,23 @@ static nibble_status precompiled(const step *s, nb_str text, job *j) {
   return status;
 }
 
+/* The same as SentencePiece does it: at each place the longest text of the map, else one character. */
+static nibble_status charsmap(const step *s, nb_str text, job *j) {
+  nibble_status status = NIBBLE_OK;
+  for (size_t i = 0, used; i < text.length && status == NIBBLE_OK && !j->out->failed; i += used) {
+    nb_str by;
+    status = nb_charsmap_longest(s->charsmap, (nb_str){text.data + i, text.length - i}, &used, &by, j->err);
+    if (status == NIBBLE_OK && used > 0) {
+      nb_buf_append(j->out, by.data, by.length);
+      while (i + used < text.length && !nb_utf8_begins(text.data[i + used])) used++; /* a damaged map */
+      continue;
+    }
+    nb_utf8_decode(text.data + i, &used);
+    nb_buf_append(j->out, text.data + i, used);
+  }
+  return status;
+}
+
 static nibble_status strip(const step *s, nb_str text, job *j) {
   size_t begin = 0, end = 0, length;
   bool leading = s->left;
@@ -452,6 +469,7 @@ static const struct step_type {
     {"StripAccents", {.map = drop_marks}, NULL, NULL},
     {"Nmt", {.map = nmt}, NULL, NULL},
     {"Precompiled", {.run = precompiled, .keeps_lead = true}, read_charsmap, NULL},
+    {"SentencePieceCharsmap", {.run = charsmap, .keeps_lead = true}, read_charsmap, NULL}, /* readers/sentencepiece.c */
     {"Strip", {.run = strip, .moves_lead = true}, read_strip, NULL},
     {"Replace", {.run = replace, .moves_lead = true}, read_replace, NULL},
     {"Prepend", {.run = prepend, .moves_lead = true}, read_prepend, NULL},

@@ -18,6 +18,8 @@ typedef struct nb_tokenizer_spec {
   nb_vocab vocab;
   nb_merges merges; /* none where the kind of model has none */
   cJSON *parts;     /* tokenizer.json's object; its "model" without "vocab" and "merges" */
+  cJSON *named;     /* special tokens that the file gives a name, {"bos_token": "<s>"}; NULL: none */
+  bool clean_up;    /* decoded text loses the spaces before punctuation and contractions */
 } nb_tokenizer_spec;
 
 /* Reads the text of a tokenizer.json; `where` names it in messages. *out needs nb_tokenizer_spec_free, also after a

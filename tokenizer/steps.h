@@ -59,6 +59,10 @@ nibble_status nb_post_read(const char *where, const cJSON *parts, nb_ids *templa
 
 /* --- decoders.c --- */
 
+/* Takes the spaces out that stand before punctuation and contractions, as transformers' clean_up_tokenization does;
+ * text[0, length) stays. */
+void nb_clean_up(nb_buf *text, size_t length);
+
 typedef struct nb_decoder nb_decoder;
 
 nibble_status nb_decoder_read(const char *where, const cJSON *parts, nb_decoder **out, nibble_error *err);

@@ -20,6 +20,7 @@ struct nb_tokenizer {
   nb_pre_tokenizer *pre;
   nb_decoder *decoder;              /* NULL: none */
   nb_ids template;                  /* the post-processor's; empty: the text's ids alone */
+  bool clean_up;                    /* the text of ids loses the spaces before punctuation */
   nb_buf repaired, normal, scratch; /* of encode */
   unsigned words;                   /* encoded so far */
 };
@@ -50,6 +51,7 @@ nibble_status nb_tokenizer_make(const char *where, nb_tokenizer_spec *spec, nb_t
   nb_tokenizer *t = calloc(1, sizeof *t);
   if (!t) return nb_fail_memory(err, sizeof *t);
   t->vocab = spec->vocab;
+  t->clean_up = spec->clean_up;
   spec->vocab = (nb_vocab){0};
   const cJSON *parts = spec->parts, *added = cJSON_GetObjectItemCaseSensitive(parts, "added_tokens");
   nibble_status status = nb_token_model_open(where, spec, &t->vocab, &t->model, err);
@@ -90,6 +92,7 @@ void nb_tokenizer_spec_free(nb_tokenizer_spec *spec) {
   nb_vocab_free(&spec->vocab);
   nb_merges_free(&spec->merges);
   cJSON_Delete(spec->parts);
+  cJSON_Delete(spec->named);
   *spec = (nb_tokenizer_spec){0};
 }
 
@@ -190,8 +193,8 @@ nibble_status nb_tokenizer_encode(nb_tokenizer *t, const char *text, size_t n, i
 
 /* --- decode --- */
 
-nibble_status nb_tokenizer_decode(const nb_tokenizer *t, const int32_t *ids, size_t n, int flags, nb_buf *text,
-                                  nibble_error *err) {
+static nibble_status decode(const nb_tokenizer *t, const int32_t *ids, size_t n, int flags, nb_buf *text,
+                            nibble_error *err) {
   nb_token *tokens = calloc(n ? n : 1, sizeof *tokens);
   if (!tokens) return nb_fail_memory(err, n * sizeof *tokens);
   size_t count = 0;
@@ -203,6 +206,15 @@ nibble_status nb_tokenizer_decode(const nb_tokenizer *t, const int32_t *ids, siz
   nibble_status status = nb_decode_tokens(t->decoder, tokens, count, text, err);
   free(tokens);
   return status;
+}
+
+nibble_status nb_tokenizer_decode(const nb_tokenizer *t, const int32_t *ids, size_t n, int flags, nb_buf *text,
+                                  nibble_error *err) {
+  size_t begin = text->length;
+  nibble_status status = decode(t, ids, n, flags, text, err);
+  if (status != NIBBLE_OK || !t->clean_up) return status;
+  nb_clean_up(text, begin);
+  return text->failed ? nb_fail_memory(err, text->length) : NIBBLE_OK;
 }
 
 int32_t nb_tokenizer_vocab_size(const nb_tokenizer *t) { return t->vocab.count; }
@@ -234,8 +246,7 @@ static nibble_status step(nb_token_stream *stream, bool last, nb_buf *text, nibb
   nb_buf whole = {0};
   nb_ids *window = &stream->window;
   if (window->length - stream->context > HELD_BACK) last = true;
-  nibble_status status =
-      nb_tokenizer_decode(stream->tokenizer, window->data, window->length, stream->flags, &whole, err);
+  nibble_status status = decode(stream->tokenizer, window->data, window->length, stream->flags, &whole, err);
   if (status != NIBBLE_OK || (!last && ends_unfinished(&whole))) goto done;
   if (whole.length <= stream->emitted) {
     if (last) window->length = stream->context; /* ids without text: more of them must not make the window longer */
@@ -247,7 +258,7 @@ static nibble_status step(nb_token_stream *stream, bool last, nb_buf *text, nibb
   if (window->length > 0) memmove(window->data, window->data + old, window->length * sizeof *window->data);
   stream->context = window->length;
   whole.length = 0;
-  status = nb_tokenizer_decode(stream->tokenizer, window->data, window->length, stream->flags, &whole, err);
+  status = decode(stream->tokenizer, window->data, window->length, stream->flags, &whole, err);
   stream->emitted = whole.length;
   if (status == NIBBLE_OK && text->failed) status = nb_fail_memory(err, text->length);
 done:
@@ -255,13 +266,38 @@ done:
   return status;
 }
 
+/* What cleaning up may change together with text to come: all that its rules are made of. */
+static bool may_change(char c) { return c && strchr(" .?!,'ntmsver", c); }
+
+/* Cleans up what no later text changes any more and hands it out; text[old, ...) of the raw text is new. */
+static nibble_status hand_out(nb_token_stream *stream, size_t old, bool last, nb_buf *text, nibble_error *err) {
+  nb_buf *raw = &stream->raw;
+  size_t cut = raw->length, begin = text->length;
+  while (!last && cut > old && may_change(raw->data[cut - 1])) cut--;
+  if (!last && cut == old) return NIBBLE_OK;
+  if (cut > 0) nb_buf_append(text, raw->data, cut);
+  nb_clean_up(text, begin);
+  if (raw->failed || text->failed) return nb_fail_memory(err, raw->length);
+  if (cut > 0) memmove(raw->data, raw->data + cut, raw->length - cut);
+  raw->length -= cut;
+  return NIBBLE_OK;
+}
+
+static nibble_status advance(nb_token_stream *stream, bool last, nb_buf *text, nibble_error *err) {
+  if (!stream->tokenizer->clean_up) return step(stream, last, text, err);
+  size_t old = stream->raw.length;
+  nibble_status status = step(stream, last, &stream->raw, err);
+  return status == NIBBLE_OK ? hand_out(stream, old, last, text, err) : status;
+}
+
 nibble_status nb_token_stream_push(nb_token_stream *stream, int32_t id, nb_buf *text, nibble_error *err) {
   nb_ids_append(&stream->window, &id, 1);
-  return stream->window.failed ? nb_fail_memory(err, sizeof id) : step(stream, false, text, err);
+  return stream->window.failed ? nb_fail_memory(err, sizeof id) : advance(stream, false, text, err);
 }
 
 nibble_status nb_token_stream_end(nb_token_stream *stream, nb_buf *text, nibble_error *err) {
-  nibble_status status = step(stream, true, text, err);
+  nibble_status status = advance(stream, true, text, err);
+  nb_buf_free(&stream->raw);
   nb_ids_free(&stream->window);
   stream->context = stream->emitted = 0;
   return status;

@@ -79,6 +79,7 @@ typedef struct nb_token_stream {
   int flags;
   nb_ids window;           /* ids whose text is needed to decode the next ones, */
   size_t context, emitted; /* so many of them, and bytes of their text, were handed out */
+  nb_buf raw;              /* text that is not cleaned up yet, because what comes may count for it */
 } nb_token_stream;
 
 nibble_status nb_token_stream_push(nb_token_stream *stream, int32_t id, nb_buf *text, nibble_error *err);

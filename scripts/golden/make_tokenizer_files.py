@@ -136,6 +136,16 @@ SPM = {
     "spm_unigram_rules": dict(model_type="unigram", normalization_rule_tsv="rules", add_dummy_prefix=False, unk_id=2, bos_id=0, eos_id=1),
     "spm_char": dict(model_type="char", normalization_rule_name="identity"),
 }
+# Read by SentencePiece alone: transformers passes over what they are.
+SPM_OWN = {
+    "spm_word": dict(model_type="word", normalization_rule_tsv="rules"),
+    "spm_word_bytes": dict(model_type="word", normalization_rule_name="identity", byte_fallback=True, user_defined_symbols=["the", "<tag>"]),
+    "spm_word_keep": dict(model_type="word", normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False),
+    "spm_word_suffix": dict(model_type="word", normalization_rule_name="identity", treat_whitespace_as_suffix=True),
+    "spm_bpe_suffix": dict(model_type="bpe", normalization_rule_name="identity", treat_whitespace_as_suffix=True, byte_fallback=True),
+    "spm_unigram_suffix": dict(model_type="unigram", normalization_rule_tsv="rules", treat_whitespace_as_suffix=True, remove_extra_whitespaces=False),
+    "spm_char_suffix": dict(model_type="char", normalization_rule_name="identity", treat_whitespace_as_suffix=True, add_dummy_prefix=False),
+}
 
 
 def make_sentencepiece():
@@ -144,7 +154,7 @@ def make_sentencepiece():
     rules.write_text(RULES)
     english = LINES[:13] * 60 # so that rare characters are not covered
     text.write_text("\n".join(line.replace("\0", "") for line in english + LINES[:75]) + "\n")
-    for name, options in SPM.items():
+    for name, options in {**SPM, **SPM_OWN}.items():
         path = folder(name)
         if "normalization_rule_tsv" in options:
             options = {**options, "normalization_rule_tsv": str(rules)}
@@ -152,9 +162,12 @@ def make_sentencepiece():
         sentencepiece.SentencePieceTrainer.train(input=str(text), model_prefix=str(path / "tokenizer"), hard_vocab_limit=False, character_coverage=0.98,
                                                  minloglevel=2, max_sentence_length=20000, num_threads=1, **size, **options)
         (path / "tokenizer.vocab").unlink()
+        own = sentencepiece.SentencePieceProcessor(str(path / "tokenizer.model"))
+        if name in SPM_OWN:  # lines that spell a special token are transformers' alone
+            case(name, path / "tokenizer.model", lambda line: None if any(t in line for t in ("<s>", "</s>", "<unk>", "\0")) else own.encode(line))
+            continue
         tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(path)
         case(name, path / "tokenizer.model", lambda line: tokenizer(line)["input_ids"])
-        own = sentencepiece.SentencePieceProcessor(str(path / "tokenizer.model"))
         differ = sum(own.encode(line) != ids for line, ids in zip(LINES, cases[-1]["ids"]))
         print(f"{name}: {own.get_piece_size()} pieces; SentencePiece gives other ids than transformers for {differ} of {len(LINES)} lines")
     text.unlink()
@@ -234,7 +247,7 @@ def train_words():
 
 NAMED = ["<pad>", "<s>", "</s>", "<unk>", "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "<mask>", "<cls>", "<sep>", "<|endoftext|>", "en_XX", "__fra__"]
 CLASS_LINES = [line for i, line in enumerate(LINES) if i % 3 == 0 and "\0" not in line][:45] + [
-    "Quoted ``text'' with  two   spaces, 12345 digits and\ttabs  ", "  <mask> one [MASK]two </s><s> three <unk> ", "caf\u00e9 \ufb01 \u2460 cafe\u0301 \u2581 \u2581\u2581x", "a"]
+    "Quoted ``text'' with  two   spaces, 12345 digits and\ttabs  ", "  <mask> one [MASK]two </s><s> three <unk> ", "caf\u00e9 \ufb01 \u2460 cafe\u0301 \u2581 \u2581\u2581x", "a", "One , two . n't ' ' do not 'm I 've ? ! . , ' s ' . 're seven , never"]
 
 
 def class_bases():
@@ -279,13 +292,14 @@ def charsmap():
 
 ENDS = {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}], "special_tokens": {"</s>": {"id": "</s>", "ids": [2], "tokens": ["</s>"]}}}
+CLEAN = {"clean_up_tokenization_spaces": True}
 SPACE = [{}, {"add_prefix_space": True}, {"add_prefix_space": False}]
 LOWER = [{}, {"do_lower_case": True}, {"do_lower_case": False}]
 CLASSES = {
     "bytes": {
-        "GPT2Tokenizer": SPACE, "CodeGenTokenizer": SPACE, "Qwen2Tokenizer": SPACE, "Qwen3_5Tokenizer": SPACE, "RobertaTokenizer": SPACE, "MvpTokenizer": [{}],
-        "LukeTokenizer": [{}, {"extra_special_tokens": ["<ent>", "<x>"]}], "BlenderbotTokenizer": SPACE, "DebertaTokenizer": SPACE + [{"cls_token": "<cls>"}],
-        "GPTNeoXTokenizer": [{}, {"add_bos_token": True}], "CohereTokenizer": SPACE + [{"bos_token": "<s>", "mask_token": "[MASK]"}], "NougatTokenizer": [{}],
+        "GPT2Tokenizer": SPACE + [CLEAN, {**CLEAN, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output": True}], "CodeGenTokenizer": SPACE, "Qwen2Tokenizer": SPACE, "Qwen3_5Tokenizer": SPACE, "RobertaTokenizer": SPACE, "MvpTokenizer": [{}],
+        "LukeTokenizer": [{}, CLEAN, {"extra_special_tokens": ["<ent>", "<x>"]}], "BlenderbotTokenizer": SPACE, "DebertaTokenizer": SPACE + [{"cls_token": "<cls>"}],
+        "GPTNeoXTokenizer": [{}, {"add_bos_token": True}], "CohereTokenizer": SPACE + [{"image_token": "<img>", "extra_special_tokens": {"x_token": "<x>"}, "bos_token": "<s>", "mask_token": "[MASK]"}], "NougatTokenizer": [{}],
         "WhisperTokenizer": [{}, {"task": "transcribe"}, {"predict_timestamps": True, "task": "translate"}],
     },
     "ends": {"CLIPTokenizer": [{}, {"bos_token": "<s>"}], "HerbertTokenizer": [{}], "OpenAIGPTTokenizer": [{}]},
@@ -293,14 +307,14 @@ CLASSES = {
         "LlamaTokenizer": SPACE + [{"legacy": True}], "CodeLlamaTokenizer": SPACE + [{"extra_special_tokens": ["x"], "prefix_token": "<PRE>"}], "GemmaTokenizer": [{}, {"bos_token": "<s>"}],
         "Siglip2Tokenizer": [{}], "Tipsv2Tokenizer": LOWER, "ReformerTokenizer": [{}],
         "NllbTokenizer": [{}, {"src_lang": "deu_Latn"}, {"legacy_behaviour": True, "extra_special_tokens": ["eng_Latn"]}, {"additional_special_tokens": ["<x>"], "src_lang": "<x>"}],
-        "SeamlessM4TTokenizer": [{}, {"tgt_lang": "deu"}, {"tgt_lang": "__fra__"}],
+        "SeamlessM4TTokenizer": [{}, {"src_lang": "fra"}, {"src_lang": "__fra__"}],
     },
     "words": {
-        "BertTokenizer": LOWER + [{"strip_accents": False}, {"tokenize_chinese_chars": False}], "DistilBertTokenizer": [{}], "ConvBertTokenizer": LOWER, "DPRQuestionEncoderTokenizer": [{}],
-        "SplinterTokenizer": LOWER + [{"question_token": "[Q]"}], "MPNetTokenizer": LOWER, "FunnelTokenizer": LOWER + [{"clean_text": False, "wordpieces_prefix": "#"}],
+        "BertTokenizer": LOWER + [CLEAN] + [{"strip_accents": False}, {"tokenize_chinese_chars": False}], "DistilBertTokenizer": [{}], "ConvBertTokenizer": LOWER, "DPRQuestionEncoderTokenizer": [{}],
+        "SplinterTokenizer": LOWER, "MPNetTokenizer": LOWER, "FunnelTokenizer": LOWER + [{"clean_text": False, "wordpieces_prefix": "#"}],
     },
     "unigram": {
-        "T5Tokenizer": [{}, {"add_prefix_space": False}, {"extra_ids": 3}, {"extra_special_tokens": ["<x>"]}, {"additional_special_tokens": ["<extra_id_0>"]}], "VideoPrismTokenizer": [{}],
+        "T5Tokenizer": [{}, CLEAN, {"add_prefix_space": False}, {"extra_ids": 3}, {"extra_special_tokens": ["<x>"]}, {"additional_special_tokens": ["<extra_id_0>"]}], "VideoPrismTokenizer": [{}],
         "XLMRobertaTokenizer": SPACE, "CamembertTokenizer": SPACE + [{"extra_special_tokens": []}], "BarthezTokenizer": SPACE,
         "AlbertTokenizer": LOWER + SPACE + [{"keep_accents": True}], "FNetTokenizer": LOWER, "RemBertTokenizer": LOWER + SPACE + [{"keep_accents": False}],
         "XLNetTokenizer": LOWER + [{"unk_id": 3}], "BigBirdTokenizer": SPACE, "DebertaV2Tokenizer": LOWER + SPACE + [{"split_by_punct": True}, {"unk_id": 3}, {"unk_token": "<unk>"}],
@@ -331,7 +345,7 @@ def make_classes():
                             print(f"{name} {settings}: transformers: {error}")
                             continue
                         out.append({"base": base, "ends": ends, "settings": {"tokenizer_class": name, **settings}, "ids": ids, "texts": [t.decode(i) for i in ids],
-                                    "bos_token": t.bos_token, "eos_token": t.eos_token})
+                                    "tokens": t.special_tokens_map})
     return {"lines": CLASS_LINES, "cases": out}
 
 

@@ -47,6 +47,7 @@ typedef struct nb_tokenizer_class {
   nb_class_numbered numbered;             /* and more */
   bool add_prefix_space, legacy, lowercase, keep_accents; /* what is so by default */
   bool from_model;                                        /* a SentencePiece file keeps its ids under this class */
+  bool cleans_bytes;                                      /* clean_up_tokenization_spaces counts for a BPE model, too */
   bool plain_tokens; /* special tokens are matched as they are spelled, whatever the settings or the file say */
   bool keeps_steps;  /* the file's normalizer, pre-tokenizer, model and decoder stay */
   nb_class_make *normalizer[NB_CLASS_STEPS], *pre_tokenizer[NB_CLASS_STEPS], *decoder[NB_CLASS_STEPS];

@@ -87,6 +87,7 @@ static const nb_tokenizer_class classes[] = {
      .post_processor = nb_ends_roberta},
     {.names = "LukeTokenizer",
      BYTES,
+     .cleans_bytes = true,
      .tokens = {FAIRSEQ,
                 {"mask_token", "<mask>"},
                 {"entity_1_token", "<ent>"},

@@ -20,6 +20,10 @@
 static const char *const names[] = {"tokenizer.json", "tekken.json", "tokenizer.model", "tiktoken.model",
                                     "spiece.model",   "vocab.json",  "vocab.txt",       "qwen.tiktoken"};
 
+static const char *const named[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                    "pad_token", "cls_token", "mask_token"};
+enum { NAMED = sizeof named / sizeof *named };
+
 typedef struct folder {
   const char *path;
   cJSON *settings, *tokens_map, *added_map, *config; /* of the files beside it; NULL: not there */
@@ -53,19 +57,29 @@ static nibble_status load_settings(folder *f) {
   return status;
 }
 
-static nibble_status load_vocabulary(folder *f) {
+/* The first of the files that is there, or NULL for *out; free it. */
+static nibble_status find_vocabulary(folder *f, char **out) {
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    char *path = nb_path_join(f->path, names[i]);
-    if (!path) return nb_fail_memory(f->err, strlen(f->path));
-    bool last = i + 1 == sizeof names / sizeof *names, there = access(path, F_OK) == 0;
-    nibble_status status = NIBBLE_OK;
-    if (there) status = nb_tokenizer_spec_load(path, f->spec, f->err);
-    f->from_json = there && i == 0;
-    free(path);
-    if (there) return status;
-    if (last) break;
+    *out = nb_path_join(f->path, names[i]);
+    if (!*out) return nb_fail_memory(f->err, strlen(f->path));
+    f->from_json = i == 0;
+    if (access(*out, F_OK) == 0) return NIBBLE_OK;
+    free(*out);
   }
-  return nb_fail(f->err, NIBBLE_BAD_INPUT, "%s: no tokenizer.json, nor another file of a tokenizer, is there", f->path);
+  *out = NULL;
+  f->from_json = false;
+  return NIBBLE_OK;
+}
+
+static nibble_status load_vocabulary(folder *f) {
+  char *path;
+  nibble_status status = find_vocabulary(f, &path);
+  if (status != NIBBLE_OK) return status;
+  status = path ? nb_tokenizer_spec_load(path, f->spec, f->err)
+                : nb_fail(f->err, NIBBLE_BAD_INPUT, "%s: no tokenizer.json, nor another file of a tokenizer, is there",
+                          f->path);
+  free(path);
+  return status;
 }
 
 /* ---- the class ---- */
@@ -86,11 +100,14 @@ static bool is_byte_level(const cJSON *pre) {
 
 static bool is_sentencepiece(const folder *f) { return !f->from_json && f->spec->vocab.types; }
 
+static nb_class_names class_names(const folder *f) {
+  return (nb_class_names){text_of(f->settings, "tokenizer_class"), text_of(f->config, "tokenizer_class"),
+                          text_of(f->config, "model_type")};
+}
+
 static nibble_status apply_class(folder *f) {
-  nb_class_names class_names = {text_of(f->settings, "tokenizer_class"), text_of(f->config, "tokenizer_class"),
-                                text_of(f->config, "model_type")};
   bool bytes = is_byte_level(cJSON_GetObjectItemCaseSensitive(f->spec->parts, "pre_tokenizer"));
-  nibble_status status = nb_class_of(f->settings_path, class_names, bytes, &f->class, f->err);
+  nibble_status status = nb_class_of(f->settings_path, class_names(f), bytes, &f->class, f->err);
   if (status != NIBBLE_OK || !f->class) return status;
   if (is_sentencepiece(f) && !f->class->from_model)
     return nb_fail(f->err, NIBBLE_BAD_INPUT,
@@ -224,12 +241,10 @@ static nibble_status add_keyed(adder *a, const char *key) {
 }
 
 static nibble_status add_special(adder *a) {
-  static const char *const keys[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                     "pad_token", "cls_token", "mask_token"};
   folder *f = a->folder;
   nibble_status status = NIBBLE_OK;
   a->plain = f->class && f->class->plain_tokens;
-  for (size_t i = 0; i < sizeof keys / sizeof *keys && status == NIBBLE_OK; i++) status = add_keyed(a, keys[i]);
+  for (size_t i = 0; i < NAMED && status == NIBBLE_OK; i++) status = add_keyed(a, named[i]);
   for (int i = 0; f->class && i < NB_CLASS_TOKENS && f->class->tokens[i].key && status == NIBBLE_OK; i++)
     status = add_keyed(a, f->class->tokens[i].key); /* those with keys of its own: the others are known by now */
   const cJSON *own;
@@ -329,27 +344,99 @@ static nibble_status add_ends(folder *f) {
   return nb_fail_memory(f->err, sizeof *post);
 }
 
-static nibble_status check_settings(const folder *f) {
-  bool split = false;
+/* Settings that change how text is decoded, or that nothing here honours. */
+static nibble_status read_switches(const folder *f) {
+  static const char forced[] = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
+  bool split = false, cleans = false, corrupts = f->class && f->class->cleans_bytes;
   nibble_status status = nb_json_bool(f->settings_path, f->settings, "split_special_tokens", &split, f->err);
   if (status == NIBBLE_OK && split)
-    status = nb_fail(f->err, NIBBLE_BAD_INPUT, "%s: split_special_tokens is not supported", f->settings_path);
+    return nb_fail(f->err, NIBBLE_BAD_INPUT, "%s: split_special_tokens is not supported", f->settings_path);
+  if (status == NIBBLE_OK)
+    status = nb_json_bool(f->settings_path, f->settings, "clean_up_tokenization_spaces", &cleans, f->err);
+  if (status == NIBBLE_OK) status = nb_json_bool(f->settings_path, f->settings, forced, &corrupts, f->err);
+  const char *model = text_of(nb_json_object(f->spec->parts, "model"), "type");
+  f->spec->clean_up = cleans && (corrupts || !(model && strcmp(model, "BPE") == 0));
   return status;
+}
+
+static void close_folder(folder *f) {
+  cJSON_Delete(f->settings);
+  cJSON_Delete(f->tokens_map);
+  cJSON_Delete(f->added_map);
+  cJSON_Delete(f->config);
+  free(f->settings_path);
 }
 
 nibble_status nb_tokenizer_spec_folder(const char *path, nb_tokenizer_spec *out, nibble_error *err) {
   folder f = {.path = path, .spec = out, .err = err};
   *out = (nb_tokenizer_spec){0};
   nibble_status status = load_settings(&f);
-  if (status == NIBBLE_OK) status = check_settings(&f);
   if (status == NIBBLE_OK) status = load_vocabulary(&f);
   if (status == NIBBLE_OK) status = apply_class(&f);
+  if (status == NIBBLE_OK) status = read_switches(&f);
   if (status == NIBBLE_OK) status = add_tokens(&f);
   if (status == NIBBLE_OK) status = add_ends(&f);
-  cJSON_Delete(f.settings);
-  cJSON_Delete(f.tokens_map);
-  cJSON_Delete(f.added_map);
-  cJSON_Delete(f.config);
-  free(f.settings_path);
+  close_folder(&f);
+  return status;
+}
+
+/* ---- special tokens by name ---- */
+
+/* The text under a key: what the settings say, else the class, else the file. A setting of null takes it away. */
+static nibble_status name_token(const folder *f, const char *key, cJSON *out) {
+  const cJSON *value = setting(f, key);
+  const nb_class_token *usual = nb_class_token_of(f->class, key);
+  const char *text = cJSON_IsObject(value) ? text_of(value, "content") : cJSON_GetStringValue(value);
+  if (!value) text = usual ? usual->text : text_of(f->spec->named, key);
+  cJSON_DeleteItemFromObjectCaseSensitive(out, key);
+  if (text && !cJSON_AddStringToObject(out, key, text)) return nb_fail_memory(f->err, strlen(text));
+  return NIBBLE_OK;
+}
+
+static nibble_status name_tokens(const folder *f, cJSON *out) {
+  nibble_status status = NIBBLE_OK;
+  for (size_t i = 0; i < NAMED && status == NIBBLE_OK; i++) status = name_token(f, named[i], out);
+  for (int i = 0; f->class && i < NB_CLASS_TOKENS && f->class->tokens[i].key && status == NIBBLE_OK; i++)
+    status = name_token(f, f->class->tokens[i].key, out);
+  const cJSON *item;
+  cJSON_ArrayForEach(item, f->settings) {
+    bool is_one = nb_ends_with(item->string, "_token") && cJSON_IsString(item);
+    if (status == NIBBLE_OK && is_one) status = name_token(f, item->string, out);
+  }
+  const cJSON *extra = setting(f, "extra_special_tokens");
+  if (!cJSON_IsObject(extra)) return status;
+  cJSON_ArrayForEach(item, extra) {
+    const char *text = cJSON_IsObject(item) ? text_of(item, "content") : cJSON_GetStringValue(item);
+    if (status != NIBBLE_OK || !text) continue;
+    cJSON_DeleteItemFromObjectCaseSensitive(out, item->string);
+    if (!cJSON_AddStringToObject(out, item->string, text)) status = nb_fail_memory(f->err, strlen(text));
+  }
+  return status;
+}
+
+/* The vocabulary is read only where the class or the names depend on it. */
+static nibble_status decide_class(folder *f) {
+  const nb_tokenizer_class *of_bytes;
+  nibble_status status = nb_class_of(f->settings_path, class_names(f), true, &of_bytes, f->err);
+  if (status == NIBBLE_OK) status = nb_class_of(f->settings_path, class_names(f), false, &f->class, f->err);
+  if (status != NIBBLE_OK || (f->class == of_bytes && f->class)) return status;
+  char *vocabulary;
+  status = find_vocabulary(f, &vocabulary);
+  bool there = status == NIBBLE_OK && vocabulary;
+  free(vocabulary);
+  if (there && (f->class != of_bytes || !f->from_json)) status = load_vocabulary(f);
+  if (f->class != of_bytes && is_byte_level(cJSON_GetObjectItemCaseSensitive(f->spec->parts, "pre_tokenizer")))
+    f->class = of_bytes;
+  return status;
+}
+
+nibble_status nb_tokenizer_folder_tokens(const char *path, cJSON *out, nibble_error *err) {
+  nb_tokenizer_spec spec = {0};
+  folder f = {.path = path, .spec = &spec, .err = err};
+  nibble_status status = load_settings(&f);
+  if (status == NIBBLE_OK) status = decide_class(&f);
+  if (status == NIBBLE_OK) status = name_tokens(&f, out);
+  close_folder(&f);
+  nb_tokenizer_spec_free(&spec);
   return status;
 }

@@ -39,6 +39,10 @@ bool nb_tokenizer_name_is(const char *name, const char *patterns);
  * beside it (tokenizer_config.json and others) applied as it does; folder.c. */
 nibble_status nb_tokenizer_spec_folder(const char *folder, nb_tokenizer_spec *out, nibble_error *err);
 
+/* Adds the special tokens that such a folder names to an object, {"bos_token": "<s>", ...}: by its settings, its class
+ * or its file, as a chat template of transformers sees them. No tokenizer needs to be there. */
+nibble_status nb_tokenizer_folder_tokens(const char *folder, cJSON *out, nibble_error *err);
+
 /* Takes the first line of *text, without the end that it has (LF, or CR and LF). */
 nb_str nb_take_line(nb_str *text);
 

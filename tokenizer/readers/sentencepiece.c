@@ -89,6 +89,15 @@ static nibble_status add_special(const char *where, const nb_spm_model *m, cJSON
   return NIBBLE_OK;
 }
 
+static nibble_status name_tokens(const nb_spm_model *m, cJSON **out, nibble_error *err) {
+  const char *const keys[] = {"bos_token", "eos_token", "unk_token"}, *const texts[] = {m->bos, m->eos, m->unk};
+  *out = cJSON_CreateObject();
+  for (int i = 0; i < 3; i++) {
+    if (texts[i]) *out = nb_json_put_in(*out, keys[i], cJSON_CreateString(texts[i]));
+  }
+  return *out ? NIBBLE_OK : nb_fail_memory(err, sizeof **out);
+}
+
 /* ---- user-defined pieces ---- */
 
 static int longest_first(const void *a, const void *b) {
@@ -132,31 +141,45 @@ static nibble_status user_pattern(const char *where, const nb_vocab *vocab, nb_b
 
 /* ---- the parts ---- */
 
+/* transformers reads neither models of whole words nor white space as a suffix: they are read as SentencePiece does. */
+static bool is_own(const nb_spm_model *m) { return m->kind == NB_SPM_WORD || m->space_as_suffix; }
+
+/* The end of a text, where SentencePiece takes every U+2581 for a space, and puts one if it is a suffix. */
+static cJSON *push_end(cJSON *steps, const nb_spm_model *m) {
+  bool adds = m->space_as_suffix && m->add_dummy_prefix;
+  if (m->remove_extra_whitespaces && adds)
+    return nb_json_push(steps, nb_part_replace_regex(SPACE "+\\z|(?<=[^" SPACE "])\\z", SPACE));
+  if (m->remove_extra_whitespaces) return nb_json_push(steps, nb_part_replace_regex(SPACE "+\\z", ""));
+  return adds ? nb_json_push(steps, nb_part_replace_regex("(?<=[\\s\\S])\\z", SPACE)) : steps;
+}
+
 static cJSON *normalizer(const nb_spm_model *m, bool legacy) {
   cJSON *steps = cJSON_CreateArray();
-  if (m->charsmap)
-    steps = nb_json_push(steps, nb_json_make("type:s precompiled_charsmap:s", "Precompiled", m->charsmap));
+  const char *type = is_own(m) ? "SentencePieceCharsmap" : "Precompiled";
+  if (m->charsmap) steps = nb_json_push(steps, nb_json_make("type:s precompiled_charsmap:s", type, m->charsmap));
   if (m->remove_extra_whitespaces) {
     steps = nb_json_push(steps, nb_part_replace_regex("\\A +| +\\z", ""));
     steps = nb_json_push(steps, nb_part_replace_regex(" {2,}", " "));
   }
   if (m->escape_whitespaces) steps = nb_json_push(steps, nb_part_replace(" ", SPACE));
+  if (is_own(m) && m->escape_whitespaces) steps = push_end(steps, m);
   /* Metaspace leaves a text alone that begins with U+2581 already; SentencePiece does not. */
-  if (m->add_dummy_prefix && legacy) steps = nb_json_push(steps, nb_part_replace_regex("\\A" SPACE, SPACE SPACE));
+  if (m->add_dummy_prefix && !m->space_as_suffix && legacy)
+    steps = nb_json_push(steps, nb_part_replace_regex("\\A" SPACE, SPACE SPACE));
   return nb_part_sequence("normalizers", steps);
 }
 
 static cJSON *pre_tokenizer(const nb_spm_model *m, bool legacy, const nb_buf *users) {
   cJSON *steps = cJSON_CreateArray();
-  if (m->add_dummy_prefix)
+  bool has_prefix = m->add_dummy_prefix && !m->space_as_suffix;
+  bool has_users = users->length > 0 && m->kind != NB_SPM_WORD; /* a word is whole anyway */
+  if (has_prefix)
     steps = nb_json_push(steps, nb_json_make("type:s replacement:s prepend_scheme:s split:b", "Metaspace", SPACE,
                                              legacy ? "always" : "first", false));
-  if (users->length > 0) steps = nb_json_push(steps, nb_part_split(users->data));
-  if (!m->add_dummy_prefix && users->length == 0) {
-    cJSON_Delete(steps);
-    return cJSON_CreateNull();
-  }
-  return nb_part_sequence("pretokenizers", steps);
+  if (has_users) steps = nb_json_push(steps, nb_part_split(users->data));
+  if (has_prefix || has_users) return nb_part_sequence("pretokenizers", steps);
+  cJSON_Delete(steps);
+  return cJSON_CreateNull();
 }
 
 static cJSON *decoder(const nb_spm_model *m) {
@@ -168,6 +191,8 @@ static cJSON *decoder(const nb_spm_model *m) {
 }
 
 static cJSON *model(const nb_spm_model *m, bool has_users) {
+  if (m->kind == NB_SPM_WORD)
+    return nb_json_make("type:s unk_id:i byte_fallback:b", "SentencePieceWord", m->unk_id, m->byte_fallback);
   if (m->kind == NB_SPM_UNIGRAM)
     return nb_json_make("type:s unk_id:o byte_fallback:b", "Unigram",
                         m->unk_id < 0 ? cJSON_CreateNull() : cJSON_CreateNumber(m->unk_id), m->byte_fallback);
@@ -180,8 +205,10 @@ nibble_status nb_spm_spec(const char *where, nb_spm_model *m, bool legacy, cJSON
   nb_buf users = {0};
   nb_parts parts = {.post_processor = post_processor};
   nibble_status status = user_pattern(where, &m->vocab, &users, err);
-  if (status == NIBBLE_OK && m->kind != NB_SPM_UNIGRAM) status = make_merges(&m->vocab, &out->merges, err);
+  bool merges = m->kind == NB_SPM_BPE || m->kind == NB_SPM_CHAR;
+  if (status == NIBBLE_OK && merges) status = make_merges(&m->vocab, &out->merges, err);
   if (status == NIBBLE_OK) status = add_special(where, m, &parts.added, err);
+  if (status == NIBBLE_OK) status = name_tokens(m, &out->named, err);
   if (status == NIBBLE_OK) {
     parts.normalizer = normalizer(m, legacy);
     parts.pre_tokenizer = pre_tokenizer(m, legacy, &users);
@@ -202,8 +229,6 @@ nibble_status nb_read_sentencepiece(const nb_tokenizer_file *file, nb_tokenizer_
   if (nb_tiktoken_is(file->text)) return nb_read_tiktoken(file, out, err);
   nb_spm_model m;
   nibble_status status = nb_spm_parse(file->path, file->text, &m, err);
-  if (status == NIBBLE_OK && m.kind == NB_SPM_WORD)
-    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: a SentencePiece model of whole words is not supported", file->path);
   if (status == NIBBLE_OK) status = nb_spm_spec(file->path, &m, true, nb_part_template(NULL, NULL), out, err);
   nb_spm_free(&m);
   return status;

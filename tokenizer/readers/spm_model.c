@@ -89,10 +89,12 @@ static nibble_status copy_name(const char *where, ProtobufCBinaryData name, cons
 
 static nibble_status read_trainer(const char *where, const Nb__Spm__TrainerSpec *trainer, nb_spm_model *out,
                                   nibble_error *err) {
-  if (trainer->treat_whitespace_as_suffix)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: treat_whitespace_as_suffix is not supported", where);
-  out->kind = (nb_spm_kind)trainer->model_type;
+  int kind = (int)trainer->model_type;
+  if (kind < NB_SPM_UNIGRAM || kind > NB_SPM_CHAR)
+    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: model_type %d is none of SentencePiece's", where, kind);
+  out->kind = (nb_spm_kind)kind;
   out->byte_fallback = trainer->byte_fallback;
+  out->space_as_suffix = trainer->treat_whitespace_as_suffix;
   out->unk_id = trainer->unk_id;
   if (trainer->unk_id < 0 || trainer->unk_id >= out->vocab.count)
     return nb_fail(err, NIBBLE_BAD_INPUT, "%s: unk_id %d is the id of no piece", where, trainer->unk_id);

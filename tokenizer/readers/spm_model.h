@@ -13,11 +13,12 @@ typedef struct nb_spm_model {
   int32_t unk_id;        /* -1: none */
   char *unk, *bos, *eos; /* spellings; NULL: none */
   bool byte_fallback, add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces;
-  char *charsmap; /* base64 of the precompiled normalizer; NULL: none */
+  bool space_as_suffix; /* the dummy space stands behind the text, not before it */
+  char *charsmap;       /* base64 of the precompiled normalizer; NULL: none */
 } nb_spm_model;
 
 /* *out needs nb_spm_free, also after a failure. NIBBLE_BAD_INPUT if the message is damaged, a piece is empty, no UTF-8
- * or there twice, a score is no number, or the file asks for what no other program reads (white space as a suffix). */
+ * or there twice, or a score is no number. */
 nibble_status nb_spm_parse(const char *where, nb_str text, nb_spm_model *out, nibble_error *err);
 void nb_spm_free(nb_spm_model *model);
 
