@@ -45,4 +45,9 @@ void *nb_alloc(uint64_t count, uint64_t size);
 /* Uninitialized memory on a 64-byte boundary, padded to whole cache lines; NULL on overflow. Free with free(). */
 void *nb_alloc_aligned(uint64_t count, uint64_t size);
 
+/* Uninitialized memory for what is large and read or written all over, such as a hash table: on huge pages, where the
+ * system has them and there is use for them, since it takes longer to hand out small ones than to fill them. NULL on
+ * overflow. Free with free(). */
+void *nb_alloc_table(uint64_t count, uint64_t size);
+
 #endif

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/checked.h"
 #include "base/mapguard.h"
 #include "base/stop.h"
 #include "base/str.h"
@@ -370,7 +371,7 @@ nibble_status nb_read_file(const char *path, uint64_t limit, char **out, size_t 
     goto done;
   }
   size_t size = (size_t)info.st_size, have = 0;
-  if (!(data = malloc(size + 1))) {
+  if (!(data = nb_alloc_table(size + 1, 1))) {
     status = nb_fail_memory(err, size + 1);
     goto done;
   }

@@ -32,10 +32,14 @@ size_t nb_utf8_valid(const char *text, size_t n) {
   const unsigned char *s = (const unsigned char *)text;
   size_t i = 0;
   while (i < n) {
-    uint64_t eight;
+    uint64_t eight[4];
+    for (; i + sizeof eight <= n; i += sizeof eight) {
+      memcpy(eight, s + i, sizeof eight);
+      if ((eight[0] | eight[1] | eight[2] | eight[3]) & 0x8080808080808080u) break;
+    }
     while (i + 8 <= n) {
-      memcpy(&eight, s + i, 8);
-      if (eight & 0x8080808080808080u) break;
+      memcpy(eight, s + i, 8);
+      if (eight[0] & 0x8080808080808080u) break;
       i += 8;
     }
     if (i >= n) break;

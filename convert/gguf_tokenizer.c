@@ -59,7 +59,7 @@ static nibble_status add_tokens(reader *r, const nb_str *tokens, size_t count) {
     status = nb_vocab_add(vocab, r->gguf->path, (int32_t)i, (nb_str){out, n}, r->err);
     out += n + 1;
   }
-  return status;
+  return status == NIBBLE_OK ? nb_vocab_make_index(vocab, r->gguf->path, r->err) : status;
 }
 
 static nibble_status read_tokens(reader *r) {

@@ -4,34 +4,28 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "base/checked.h"
 #include "base/utf8.h"
 #include "model/json.h"
 #include "tokenizer/bytes.h"
 #include "tokenizer/model.h"
+#include "tokenizer/pairs.h"
 
 enum { SHORT_WORD = 24 }; /* symbols up to which rescanning beats the heap */
-
-typedef struct pair {
-  int32_t left, right; /* ids; left is -1 in a free slot */
-  int32_t rank, merged;
-} pair;
 
 typedef struct symbol {
   int32_t id, previous, next; /* neighbours by index; -1 at the ends. id is -1 once merged into the left one */
 } symbol;
 
 typedef struct candidate {
-  int32_t rank, at, merged;
+  uint64_t rank;
+  int32_t at, merged;
 } candidate;
 
 typedef struct bpe {
   const nb_vocab *vocab;
-  pair *pairs; /* hash table, at most half full; NULL: no merges */
-  size_t capacity;
-  uint64_t seed;             /* of the hash table: nobody can prepare a file that makes it slow */
+  nb_pairs *pairs;
   int32_t byte_ids[256];     /* id of a byte's character; -1: none */
   int32_t fallback_ids[256]; /* id of "<0xHH>"; -1: none */
   nb_unknown unknown;
@@ -46,38 +40,6 @@ typedef struct bpe {
 } bpe;
 
 /* --- opening --- */
-
-static pair *pair_slot(const bpe *b, int32_t left, int32_t right) {
-  uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-  uint64_t hash = (key ^ b->seed) * 0x9e3779b97f4a7c15u;
-  hash ^= hash >> 32;
-  hash *= 0xd6e8feb86659fd93u | b->seed << 1;
-  for (size_t i = hash >> 32 & (b->capacity - 1);; i = (i + 1) & (b->capacity - 1)) {
-    pair *slot = &b->pairs[i];
-    if (slot->left < 0 || (slot->left == left && slot->right == right)) return slot;
-  }
-}
-
-static const pair *find_pair(const bpe *b, int32_t left, int32_t right) {
-  if (!b->pairs) return NULL;
-  const pair *slot = pair_slot(b, left, right);
-  return slot->left < 0 ? NULL : slot;
-}
-
-static nibble_status index_merges(const char *where, bpe *b, const nb_merges *merges, nibble_error *err) {
-  if (merges->count == 0) return NIBBLE_OK;
-  if (merges->count > INT32_MAX) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: too many merges", where);
-  b->capacity = 1;
-  while (b->capacity < 2 * merges->count) b->capacity *= 2;
-  b->pairs = nb_alloc(b->capacity, sizeof *b->pairs);
-  if (!b->pairs) return nb_fail_memory(err, b->capacity * sizeof *b->pairs);
-  for (size_t i = 0; i < b->capacity; i++) b->pairs[i].left = -1;
-  for (size_t i = 0; i < merges->count; i++) {
-    const nb_merge *m = &merges->list[i];
-    *pair_slot(b, m->left, m->right) = (pair){m->left, m->right, (int32_t)i, m->whole};
-  }
-  return NIBBLE_OK;
-}
 
 static nibble_status read_settings(const char *where, const cJSON *model, bpe *b, nibble_error *err) {
   double dropout = 0;
@@ -100,9 +62,8 @@ static nibble_status open_bpe(const char *where, const nb_tokenizer_spec *spec, 
   bpe *b = *out = calloc(1, sizeof *b);
   if (!b) return nb_fail_memory(err, sizeof *b);
   b->vocab = vocab;
-  if (getrandom(&b->seed, sizeof b->seed, 0) < 0) return nb_fail_errno(err, "no random numbers");
   nibble_status status = read_settings(where, nb_json_object(spec->parts, "model"), b, err);
-  if (status == NIBBLE_OK) status = index_merges(where, b, &spec->merges, err);
+  if (status == NIBBLE_OK) status = nb_pairs_make(where, &spec->merges, vocab, &b->pairs, err);
   if (status != NIBBLE_OK) return status;
   char name[16];
   for (unsigned byte = 0; byte < 256; byte++) {
@@ -115,7 +76,7 @@ static nibble_status open_bpe(const char *where, const nb_tokenizer_spec *spec, 
 
 static void close_bpe(void *model) {
   bpe *b = model;
-  free(b->pairs);
+  nb_pairs_free(b->pairs);
   free(b->unknown.text);
   free(b->prefix);
   free(b->suffix);
@@ -200,19 +161,23 @@ static nibble_status spell(bpe *b, const nb_word *word, nb_ids *ids, nibble_erro
 
 /* --- merging --- */
 
+/* What becomes of ids[at] and its neighbour; ranks[at] is the largest number where that is nothing. */
+static void look(const bpe *b, const int32_t *ids, size_t at, uint64_t *ranks, int32_t *merged) {
+  nb_joined joined = nb_pairs_find(b->pairs, ids[at], ids[at + 1]);
+  ranks[at] = joined.whole < 0 ? UINT64_MAX : joined.rank;
+  merged[at] = joined.whole;
+}
+
 static size_t merge_short(const bpe *b, int32_t *ids, size_t n) {
-  int32_t ranks[SHORT_WORD], merged[SHORT_WORD];
-  for (size_t i = 0; i + 1 < n; i++) {
-    const pair *merge = find_pair(b, ids[i], ids[i + 1]);
-    ranks[i] = merge ? merge->rank : INT32_MAX;
-    merged[i] = merge ? merge->merged : -1;
-  }
+  uint64_t ranks[SHORT_WORD];
+  int32_t merged[SHORT_WORD];
+  for (size_t i = 0; i + 1 < n; i++) look(b, ids, i, ranks, merged);
   while (n > 1) {
     size_t best = 0;
     for (size_t i = 1; i + 1 < n; i++) {
       if (ranks[i] < ranks[best]) best = i;
     }
-    if (ranks[best] == INT32_MAX) break;
+    if (ranks[best] == UINT64_MAX) break;
     ids[best] = merged[best];
     n--;
     memmove(ids + best + 1, ids + best + 2, (n - best - 1) * sizeof *ids);
@@ -220,11 +185,7 @@ static size_t merge_short(const bpe *b, int32_t *ids, size_t n) {
       memmove(ranks + best, ranks + best + 1, (n - best - 1) * sizeof *ranks);
       memmove(merged + best, merged + best + 1, (n - best - 1) * sizeof *merged);
     }
-    for (size_t i = best > 0 ? best - 1 : 0; i <= best && i + 1 < n; i++) {
-      const pair *merge = find_pair(b, ids[i], ids[i + 1]);
-      ranks[i] = merge ? merge->rank : INT32_MAX;
-      merged[i] = merge ? merge->merged : -1;
-    }
+    for (size_t i = best > 0 ? best - 1 : 0; i <= best && i + 1 < n; i++) look(b, ids, i, ranks, merged);
   }
   return n;
 }
@@ -267,8 +228,8 @@ static bool reserve_long(bpe *b, size_t n) {
 
 static void consider(bpe *b, int32_t at) {
   if (at < 0 || b->symbols[at].next < 0) return;
-  const pair *merge = find_pair(b, b->symbols[at].id, b->symbols[b->symbols[at].next].id);
-  if (merge) push(b, (candidate){.rank = merge->rank, .at = at, .merged = merge->merged});
+  nb_joined joined = nb_pairs_find(b->pairs, b->symbols[at].id, b->symbols[b->symbols[at].next].id);
+  if (joined.whole >= 0) push(b, (candidate){.rank = joined.rank, .at = at, .merged = joined.whole});
 }
 
 static nibble_status merge_long(bpe *b, nb_ids *ids, nibble_error *err) {
@@ -283,8 +244,7 @@ static nibble_status merge_long(bpe *b, nb_ids *ids, nibble_error *err) {
     symbol *left = &b->symbols[top.at];
     if (left->id < 0 || left->next < 0) continue;
     symbol *right = &b->symbols[left->next];
-    const pair *merge = find_pair(b, left->id, right->id);
-    if (!merge || merge->merged != top.merged) continue; /* a neighbour has changed since it was put */
+    if (nb_pairs_find(b->pairs, left->id, right->id).whole != top.merged) continue; /* a neighbour has changed since */
     left->id = top.merged;
     right->id = -1;
     left->next = right->next;

@@ -99,6 +99,7 @@ nibble_status nb_merges_from_scores(nb_merges *m, const nb_vocab *vocab, const c
 
 void nb_merges_free(nb_merges *m) {
   free(m->list);
+  free(m->order);
   nb_buf_free(&m->whole);
   *m = (nb_merges){0};
 }

@@ -1,5 +1,5 @@
 /* The merges of byte-pair encoding: pairs of neighbouring tokens and the token that they become, best first. Some files
- * list them; others score their tokens, from which the merges follow. */
+ * list them; others score their tokens, from which the merges follow by a rule (tokenizer/pairs.h). */
 #ifndef NB_TOKENIZER_MERGES_H
 #define NB_TOKENIZER_MERGES_H
 
@@ -13,6 +13,11 @@ typedef struct nb_merge {
 typedef struct nb_merges {
   nb_merge *list; /* [count]; a merge's rank is its index. Of two merges of one pair the later counts */
   size_t count, capacity;
+  /* The rule: two tokens whose texts together are a third one's merge, the one of the least order[third] first, and of
+   * those of one third token the shortest left one, or that of the least id. All three have an order. */
+  int32_t *order;  /* by id; -1: none. NULL: the merges are those of the list */
+  bool by_left_id; /* else the shortest */
+
   size_t skip;  /* bytes that the joined token leaves out of the right one (its continuing_subword_prefix) */
   nb_buf whole; /* scratch of nb_merges_add */
 } nb_merges;

@@ -27,7 +27,8 @@ typedef struct nb_tokenizer_spec {
 nibble_status nb_tokenizer_spec_read(const char *where, const char *text, size_t n, nb_tokenizer_spec *out,
                                      nibble_error *err);
 
-/* Appends tokenizer.json, laid out as the tokenizers library does, so that the two can be compared byte by byte. */
+/* Appends tokenizer.json, laid out as the tokenizers library does, so that the two can be compared byte by byte. The
+ * specification's merges are listed, as those of a tokenizer.json and of a .gguf are. */
 void nb_tokenizer_spec_write(const nb_tokenizer_spec *spec, nb_buf *out);
 
 /* Makes a tokenizer, which takes the vocabulary over. */

@@ -29,23 +29,55 @@ static int by_bytes(const void *a, const void *b) {
   return (x->id > y->id) - (x->id < y->id);
 }
 
-/* Sorts by the heads, a byte at a time from the last, then what has the same head. keys has room for twice n. */
-static void sort_keys(key *keys, size_t n) {
-  key *from = keys, *to = keys + n;
+/* What is moved while keys are sorted. */
+typedef struct mark {
+  uint64_t head;
+  uint32_t key;
+} mark;
+
+/* Sorts the marks of n keys by their heads, a byte at a time from the last; marks has room for twice n. After an even
+ * number of turns they stand where they stood. */
+static void sort_marks(mark *marks, size_t n) {
+  mark *from = marks, *to = marks + n;
   for (unsigned shift = 0; shift < 64; shift += 8) {
     size_t at[257] = {0};
     for (size_t i = 0; i < n; i++) at[(from[i].head >> shift & 255) + 1]++;
     for (unsigned byte = 1; byte < 257; byte++) at[byte] += at[byte - 1];
     for (size_t i = 0; i < n; i++) to[at[from[i].head >> shift & 255]++] = from[i];
-    key *swapped = from;
+    mark *swapped = from;
     from = to;
     to = swapped;
   }
-  for (size_t i = 0, end; i < n; i = end) { /* after eight turns they stand where they stood */
+}
+
+/* Puts keys[0, n), sorted by their heads and then by what follows, at keys[n, 2 n). */
+static bool sort_keys(key *keys, size_t n) {
+  mark *marks = nb_alloc_table(n ? n : 1, 2 * sizeof *marks);
+  if (!marks) return false;
+  for (size_t i = 0; i < n; i++) marks[i] = (mark){keys[i].head, (uint32_t)i};
+  sort_marks(marks, n);
+  for (size_t i = 0; i < n; i++) keys[n + i] = keys[marks[i].key];
+  free(marks);
+  keys += n;
+  for (size_t i = 0, end; i < n; i = end) {
     for (end = i + 1; end < n && keys[end].head == keys[i].head; end++) {
     }
     if (end - i > 1) qsort(keys + i, end - i, sizeof *keys, by_bytes);
   }
+  return true;
+}
+
+/* A byte of a key's text; of the first eight, without a look at the text. */
+static unsigned char byte_at(const key *k, size_t at) {
+  return at < 8 ? (unsigned char)(k->head >> (56 - 8 * at)) : (unsigned char)k->text.data[at];
+}
+
+/* Bytes that two keys have in common, as far as their heads tell. */
+static size_t common_head(const key *a, const key *b) {
+  size_t shorter = a->text.length < b->text.length ? a->text.length : b->text.length;
+  uint64_t differs = a->head ^ b->head;
+  size_t common = differs ? (size_t)__builtin_clzll(differs) / 8 : 8;
+  return common < shorter ? common : shorter;
 }
 
 /* --- making it --- */
@@ -65,10 +97,11 @@ typedef struct maker {
 /* Adds the node of keys[begin, end), which have `depth` bytes in common and one more. */
 static void add_node(maker *m, uint32_t begin, uint32_t end, size_t depth) {
   const nb_str first = m->keys[begin].text, last = m->keys[end - 1].text;
-  size_t common = depth + 1;
+  size_t common = common_head(&m->keys[begin], &m->keys[end - 1]);
+  if (common < depth + 1) common = depth + 1;
   while (common < first.length && common < last.length && first.data[common] == last.data[common]) common++;
   size_t node = m->trie->count++;
-  m->trie->labels[node] = (uint8_t)first.data[depth];
+  m->trie->labels[node] = byte_at(&m->keys[begin], depth);
   m->trie->nodes[node] =
       (nb_trie_node){.edge = first.data + depth + 1, .edge_length = (uint32_t)(common - depth - 1), .id = -1};
   m->ranges[node] = (range){begin, end, common};
@@ -81,8 +114,8 @@ static void branch(maker *m, size_t node) {
   while (r.begin < r.end && m->keys[r.begin].text.length == r.depth) m->trie->nodes[node].id = m->keys[r.begin++].id;
   while (r.begin < r.end) {
     uint32_t end = r.begin + 1;
-    char byte = m->keys[r.begin].text.data[r.depth];
-    while (end < r.end && m->keys[end].text.data[r.depth] == byte) end++;
+    unsigned char byte = byte_at(&m->keys[r.begin], r.depth);
+    while (end < r.end && byte_at(&m->keys[end], r.depth) == byte) end++;
     add_node(m, r.begin, end, r.depth);
     r.begin = end;
   }
@@ -92,7 +125,7 @@ nibble_status nb_trie_make(nb_trie *trie, const nb_vocab *vocab, nibble_error *e
   *trie = (nb_trie){0};
   size_t room = (size_t)vocab->count + 1, n = 0;
   key *keys = nb_alloc(room, 2 * sizeof *keys);
-  maker m = {.trie = trie, .keys = keys, .ranges = nb_alloc(room, 2 * sizeof *m.ranges)};
+  maker m = {.trie = trie, .ranges = nb_alloc(room, 2 * sizeof *m.ranges)};
   trie->nodes = nb_alloc(2 * room, sizeof *trie->nodes);
   trie->labels = nb_alloc(2 * room, sizeof *trie->labels);
   nibble_status status = NIBBLE_OK;
@@ -104,7 +137,11 @@ nibble_status nb_trie_make(nb_trie *trie, const nb_vocab *vocab, nibble_error *e
     nb_str text = nb_vocab_text(vocab, id);
     if (text.data && text.length > 0) keys[n++] = (key){head_of(text), text, id};
   }
-  sort_keys(keys, n);
+  if (!sort_keys(keys, n)) {
+    status = nb_fail_memory(err, n * sizeof *keys);
+    goto done;
+  }
+  m.keys = keys + n;
   trie->nodes[NB_TRIE_ROOT] = (nb_trie_node){.id = -1};
   m.ranges[NB_TRIE_ROOT] = (range){0, (uint32_t)n, 0};
   trie->count = 1;

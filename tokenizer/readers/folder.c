@@ -115,7 +115,7 @@ static nibble_status apply_class(folder *f) {
                    "supported; a tokenizer.json has them",
                    f->path, (int)strcspn(f->class->names, " "), f->class->names);
   status = nb_class_apply(f->settings_path, f->class, f->settings, f->spec, f->err);
-  if (status == NIBBLE_OK && is_sentencepiece(f) && f->spec->merges.count > 0)
+  if (status == NIBBLE_OK && is_sentencepiece(f) && f->spec->merges.order)
     status = nb_spm_merges_by_id(&f->spec->vocab, &f->spec->merges, f->err);
   return status;
 }

@@ -35,15 +35,24 @@ nibble_status nb_ranks_add(nb_ranks *r, const char *where, size_t line, nb_str b
 /* Each byte becomes a character of one or two bytes. */
 static nibble_status spell(const nb_ranks *r, const char *where, const nb_named_id *named, size_t count,
                            nb_vocab *vocab, nibble_error *err) {
-  size_t room = r->bytes.length * 2 + 1;
+  size_t room = r->bytes.length * 2 + 2; /* two bytes are written where one is the character */
   for (size_t i = 0; i < count; i++) room += strlen(named[i].text);
   char *out = vocab->texts = malloc(room);
   if (!out) return nb_fail_memory(err, room);
   nibble_status status = NIBBLE_OK;
+  struct {
+    char bytes[2];
+    uint8_t length;
+  } chars[256];
+  for (unsigned byte = 0; byte < 256; byte++)
+    chars[byte].length = (uint8_t)nb_byte_char((unsigned char)byte, chars[byte].bytes);
   for (size_t i = 0; i < r->count && status == NIBBLE_OK; i++) {
     nb_str text = {out, 0};
-    for (size_t k = 0; k < r->list[i].length; k++)
-      out += nb_byte_char((unsigned char)r->bytes.data[r->list[i].begin + k], out);
+    for (size_t k = 0; k < r->list[i].length; k++) {
+      unsigned char byte = (unsigned char)r->bytes.data[r->list[i].begin + k];
+      memcpy(out, chars[byte].bytes, 2);
+      out += chars[byte].length;
+    }
     text.length = (size_t)(out - text.data);
     status = nb_vocab_add(vocab, where, r->list[i].id, text, err);
   }
@@ -60,43 +69,19 @@ static nibble_status spell(const nb_ranks *r, const char *where, const nb_named_
   return status;
 }
 
-static int by_parts(const void *a, const void *b) {
-  const nb_merge *x = a, *y = b;
-  if (x->left != y->left) return x->left < y->left ? -1 : 1;
-  return (x->right > y->right) - (x->right < y->right);
-}
-
-/* Appends the ways to cut token `id` into two ranked tokens, in the order of the parts' ranks, which is transformers'
- * (convert_slow_tokenizer.py, TikTokenConverter). */
-static nibble_status cut_token(nb_merges *merges, const nb_vocab *vocab, const bool *ranked, int32_t id,
-                               nibble_error *err) {
-  nb_str whole = nb_vocab_text(vocab, id);
-  size_t first = merges->count;
-  nibble_status status = NIBBLE_OK;
-  for (size_t at = 1; at < whole.length && status == NIBBLE_OK; at++) {
-    if (!nb_utf8_begins(whole.data[at])) continue;
-    nb_merge merge = {.left = nb_vocab_id(vocab, whole.data, at), .whole = id};
-    if (merge.left < 0 || !ranked[merge.left]) continue;
-    merge.right = nb_vocab_id(vocab, whole.data + at, whole.length - at);
-    if (merge.right >= 0 && ranked[merge.right]) status = nb_merges_append(merges, merge, err);
-  }
-  size_t count = merges->count - first;
-  if (count > 1) qsort(merges->list + first, count, sizeof *merges->list, by_parts);
-  return status;
-}
-
+/* Two ranked tokens merge if they make a third. Of those that make the same one, transformers lists the one of the
+ * least left rank first (convert_slow_tokenizer.py, TikTokenConverter). */
 nibble_status nb_ranks_finish(const nb_ranks *r, const char *where, const nb_named_id *named, size_t count,
                               nb_tokenizer_spec *out, nibble_error *err) {
   nibble_status status = spell(r, where, named, count, &out->vocab, err);
+  if (status == NIBBLE_OK) status = nb_vocab_make_index(&out->vocab, where, err);
   if (status != NIBBLE_OK || r->count == 0) return status;
-  bool *ranked = nb_alloc((uint64_t)out->vocab.count, sizeof *ranked);
-  if (!ranked) return nb_fail_memory(err, (size_t)out->vocab.count);
-  for (size_t i = 0; i < r->count; i++) ranked[r->list[i].id] = true;
-  for (int32_t id = 0; id < out->vocab.count && status == NIBBLE_OK; id++) {
-    if (ranked[id]) status = cut_token(&out->merges, &out->vocab, ranked, id, err);
-  }
-  free(ranked);
-  return status;
+  int32_t *order = out->merges.order = nb_alloc((uint64_t)out->vocab.count, sizeof *order);
+  if (!order) return nb_fail_memory(err, (size_t)out->vocab.count * sizeof *order);
+  out->merges.by_left_id = true;
+  for (int32_t id = 0; id < out->vocab.count; id++) order[id] = -1;
+  for (size_t i = 0; i < r->count; i++) order[r->list[i].id] = r->list[i].id;
+  return NIBBLE_OK;
 }
 
 nibble_status nb_ranks_parts(const char *pattern, bool nfc, cJSON *added, nb_tokenizer_spec *out, nibble_error *err) {

@@ -26,44 +26,40 @@ static int by_score(const void *a, const void *b) {
   return (x->id > y->id) - (x->id < y->id);
 }
 
-static int32_t part_id(const nb_vocab *vocab, const char *text, size_t n, bool normal) {
-  int32_t id = nb_vocab_id(vocab, text, n);
-  return id >= 0 && (!normal || nb_vocab_type(vocab, id) == NB_TOKEN_NORMAL) ? id : -1;
-}
-
-/* Every way to cut a piece into two, which must be `normal` if that is asked for, the shortest left one first. */
-static nibble_status cut_piece(const nb_vocab *vocab, int32_t id, bool normal, nb_merges *merges, nibble_error *err) {
-  nb_str piece = nb_vocab_text(vocab, id);
-  nibble_status status = NIBBLE_OK;
-  for (size_t at = 1; at < piece.length && status == NIBBLE_OK; at++) {
-    if (!nb_utf8_begins(piece.data[at])) continue;
-    nb_merge merge = {.left = part_id(vocab, piece.data, at, normal), .whole = id};
-    if (merge.left < 0) continue;
-    merge.right = part_id(vocab, piece.data + at, piece.length - at, normal);
-    if (merge.right >= 0) status = nb_merges_append(merges, merge, err);
+/* Trained models are in order already. */
+static bool is_sorted(const scored *list, size_t count) {
+  for (size_t i = 1; i < count; i++) {
+    if (by_score(&list[i - 1], &list[i]) > 0) return false;
   }
-  return status;
+  return true;
 }
 
-static nibble_status make_merges(const nb_vocab *vocab, nb_merges *merges, nibble_error *err) {
-  size_t count = 0;
-  scored *order = nb_alloc((uint64_t)vocab->count, sizeof *order);
+static nibble_status make_order(const nb_vocab *vocab, int32_t **out, nibble_error *err) {
+  int32_t *order = *out = nb_alloc((uint64_t)vocab->count, sizeof *order);
   if (!order) return nb_fail_memory(err, (size_t)vocab->count * sizeof *order);
+  for (int32_t id = 0; id < vocab->count; id++) order[id] = -1;
+  return NIBBLE_OK;
+}
+
+/* Normal pieces merge into normal ones, the best-scored first. */
+static nibble_status order_by_score(const nb_vocab *vocab, nb_merges *merges, nibble_error *err) {
+  size_t count = 0;
+  scored *list = nb_alloc((uint64_t)vocab->count, sizeof *list);
+  if (!list) return nb_fail_memory(err, (size_t)vocab->count * sizeof *list);
   for (int32_t id = 0; id < vocab->count; id++) {
-    if (nb_vocab_type(vocab, id) == NB_TOKEN_NORMAL) order[count++] = (scored){vocab->scores[id], id};
+    if (nb_vocab_type(vocab, id) == NB_TOKEN_NORMAL) list[count++] = (scored){vocab->scores[id], id};
   }
-  if (count > 0) qsort(order, count, sizeof *order, by_score);
-  nibble_status status = NIBBLE_OK;
-  for (size_t i = 0; i < count && status == NIBBLE_OK; i++) status = cut_piece(vocab, order[i].id, true, merges, err);
-  free(order);
+  if (!is_sorted(list, count)) qsort(list, count, sizeof *list, by_score);
+  nibble_status status = make_order(vocab, &merges->order, err);
+  for (size_t i = 0; i < count && status == NIBBLE_OK; i++) merges->order[list[i].id] = (int32_t)i;
+  free(list);
   return status;
 }
 
 nibble_status nb_spm_merges_by_id(const nb_vocab *vocab, nb_merges *merges, nibble_error *err) {
-  nibble_status status = NIBBLE_OK;
-  merges->count = 0;
-  for (int32_t id = 0; id < vocab->count && status == NIBBLE_OK; id++)
-    status = cut_piece(vocab, id, false, merges, err);
+  free(merges->order);
+  nibble_status status = make_order(vocab, &merges->order, err);
+  for (int32_t id = 0; id < vocab->count && status == NIBBLE_OK; id++) merges->order[id] = id;
   return status;
 }
 
@@ -206,7 +202,7 @@ nibble_status nb_spm_spec(const char *where, nb_spm_model *m, bool legacy, cJSON
   nb_parts parts = {.post_processor = post_processor};
   nibble_status status = user_pattern(where, &m->vocab, &users, err);
   bool merges = m->kind == NB_SPM_BPE || m->kind == NB_SPM_CHAR;
-  if (status == NIBBLE_OK && merges) status = make_merges(&m->vocab, &out->merges, err);
+  if (status == NIBBLE_OK && merges) status = order_by_score(&m->vocab, &out->merges, err);
   if (status == NIBBLE_OK) status = add_special(where, m, &parts.added, err);
   if (status == NIBBLE_OK) status = name_tokens(m, &out->named, err);
   if (status == NIBBLE_OK) {

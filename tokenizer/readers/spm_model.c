@@ -1,6 +1,7 @@
 #include "tokenizer/readers/spm_model.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,20 +13,51 @@
 /* A piece of two bytes in the file takes eighty in memory; what is larger than this bound holds no model. */
 enum { MEMORY_BYTE = 32, MEMORY = 1 << 20, MEMORY_MAX = 512 << 20 };
 
-typedef struct bound {
-  size_t left;
-} bound;
+/* protobuf-c takes memory for each piece twice; it comes from blocks, which are given back together. */
+enum { BLOCK = 1 << 20 };
+
+typedef struct block {
+  struct block *before;
+} block;
+
+typedef struct arena {
+  size_t left; /* of the bound */
+  block *last;
+  char *at; /* what is free of the last block */
+  size_t room;
+} arena;
 
 static void *take_memory(void *ctx, size_t size) {
-  bound *b = ctx;
-  if (size > b->left) return NULL;
-  b->left -= size;
-  return malloc(size);
+  arena *a = ctx;
+  if (size > a->left) return NULL;
+  size = (size + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
+  if (size > a->room) {
+    size_t whole = sizeof(max_align_t) + (size > BLOCK ? size : BLOCK);
+    block *fresh = malloc(whole);
+    if (!fresh) return NULL;
+    *fresh = (block){a->last};
+    a->last = fresh;
+    a->at = (char *)fresh + sizeof(max_align_t);
+    a->room = whole - sizeof(max_align_t);
+  }
+  char *taken = a->at;
+  a->at += size;
+  a->room -= size;
+  a->left -= size < a->left ? size : a->left;
+  return taken;
 }
 
-static void give_memory(void *ctx, void *memory) {
+static void keep_memory(void *ctx, void *memory) {
   (void)ctx;
-  free(memory);
+  (void)memory;
+}
+
+static void free_blocks(arena *a) {
+  while (a->last) {
+    block *before = a->last->before;
+    free(a->last);
+    a->last = before;
+  }
 }
 
 /* ---- pieces ---- */
@@ -71,7 +103,7 @@ static nibble_status read_pieces(const char *where, const Nb__Spm__Model *model,
     vocab->types[i] = (uint8_t)model->pieces[i]->type;
     at += text.length + 1;
   }
-  return NIBBLE_OK;
+  return nb_vocab_make_index(vocab, where, err);
 }
 
 /* ---- switches ---- */
@@ -122,16 +154,21 @@ nibble_status nb_spm_parse(const char *where, nb_str text, nb_spm_model *out, ni
   static const Nb__Spm__NormalizerSpec usual_normalizer = NB__SPM__NORMALIZER_SPEC__INIT;
   *out = (nb_spm_model){0};
   uint64_t memory = (uint64_t)text.length * MEMORY_BYTE + MEMORY;
-  bound bound = {.left = memory < MEMORY_MAX ? (size_t)memory : MEMORY_MAX};
-  ProtobufCAllocator allocator = {take_memory, give_memory, &bound};
+  arena arena = {.left = memory < MEMORY_MAX ? (size_t)memory : MEMORY_MAX};
+  ProtobufCAllocator allocator = {take_memory, keep_memory, &arena};
   Nb__Spm__Model *model = nb__spm__model__unpack(&allocator, text.length, (const uint8_t *)text.data);
-  if (!model) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: it is no model of SentencePiece, or a damaged one", where);
-  nibble_status status = read_pieces(where, model, out, err);
+  nibble_status status = NIBBLE_OK;
+  if (!model) {
+    status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: it is no model of SentencePiece, or a damaged one", where);
+    goto done;
+  }
+  status = read_pieces(where, model, out, err);
   if (status == NIBBLE_OK)
     status = read_trainer(where, model->trainer_spec ? model->trainer_spec : &usual_trainer, out, err);
   if (status == NIBBLE_OK)
     status = read_normalizer(model->normalizer_spec ? model->normalizer_spec : &usual_normalizer, out, err);
-  nb__spm__model__free_unpacked(model, &allocator);
+done:
+  free_blocks(&arena);
   return status;
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/checked.h"
 #include "model/json.h"
+#include "tokenizer/readers/json_walk.h"
 #include "tokenizer/readers/parts.h"
 #include "tokenizer/readers/ranks.h"
 #include "tokenizer/readers/readers.h"
@@ -37,76 +38,29 @@ static const char *const before_lists[] = {
 
 /* ---- a walk over the list of tokens, of which there are too many for a tree ---- */
 
-typedef struct cursor {
-  const char *text;
-  size_t at, n;
-} cursor;
-
-static bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
-
-static bool pass(cursor *c, char byte) {
-  while (c->at < c->n && is_space(c->text[c->at])) c->at++;
-  if (c->at == c->n || c->text[c->at] != byte) return false;
-  c->at++;
-  return true;
-}
-
-/* *inside is what stands between the quotes, escapes and all. */
-static bool pass_string(cursor *c, nb_str *inside) {
-  if (!pass(c, '"')) return false;
-  inside->data = c->text + c->at;
-  for (; c->at < c->n && c->text[c->at] != '"'; c->at++) {
-    if (c->text[c->at] == '\\') c->at++;
-  }
-  if (c->at >= c->n) return false;
-  inside->length = (size_t)(c->text + c->at++ - inside->data);
-  return true;
-}
-
-/* Whatever value stands here. */
-static bool pass_value(cursor *c) {
-  nb_str inside;
-  for (size_t depth = 0; c->at < c->n;) {
-    char byte = c->text[c->at];
-    if (byte == '"') {
-      if (!pass_string(c, &inside)) return false;
-      continue;
-    }
-    bool closes = byte == '}' || byte == ']';
-    if (depth == 0 && (closes || byte == ',')) return true;
-    depth += byte == '{' || byte == '[';
-    depth -= closes;
-    c->at++;
-  }
-  return false;
-}
-
-/* Where the value of the outermost object's "vocab" begins and ends; false if there is none. */
-static bool find_vocab(nb_str text, size_t *begin, size_t *end) {
-  cursor c = {.text = text.data, .n = text.length};
-  nb_str key;
-  if (!pass(&c, '{')) return false;
+/* Moves to the value of the outermost object's "vocab"; false if there is none. */
+static bool find_vocab(nb_walk *s) {
+  nb_str key, value;
+  if (!nb_walk_take(s, '{')) return false;
   do {
-    if (!pass_string(&c, &key) || !pass(&c, ':')) return false;
-    *begin = c.at;
-    if (!pass_value(&c)) return false;
-    *end = c.at;
+    if (!nb_walk_string(s, &key) || !nb_walk_take(s, ':')) return false;
     if (nb_str_is(key, "vocab")) return true;
-  } while (pass(&c, ','));
+    if (!nb_walk_value(s, &value)) return false;
+  } while (nb_walk_take(s, ','));
   return false;
 }
 
 /* One token; its token_bytes. */
-static bool pass_token(cursor *c, nb_str *base64) {
-  nb_str key;
+static bool pass_token(nb_walk *c, nb_str *base64) {
+  nb_str key, value;
   *base64 = (nb_str){0};
-  if (!pass(c, '{')) return false;
+  if (!nb_walk_take(c, '{')) return false;
   do {
-    if (!pass_string(c, &key) || !pass(c, ':')) return false;
-    bool passed = nb_str_is(key, "token_bytes") ? pass_string(c, base64) : pass_value(c);
+    if (!nb_walk_string(c, &key) || !nb_walk_take(c, ':')) return false;
+    bool passed = nb_str_is(key, "token_bytes") ? nb_walk_string(c, base64) : nb_walk_value(c, &value);
     if (!passed) return false;
-  } while (pass(c, ','));
-  return base64->data && pass(c, '}');
+  } while (nb_walk_take(c, ','));
+  return base64->data && nb_walk_take(c, '}');
 }
 
 /* ---- the parts of the file ---- */
@@ -158,67 +112,65 @@ static nibble_status read_specials(const char *where, const cJSON *root, special
   return status;
 }
 
-/* `most`: how many tokens there may be; the others are passed over. */
-static nibble_status read_tokens(const nb_tokenizer_file *file, nb_str list, const special_tokens *specials,
-                                 int64_t most, nb_ranks *ranks, nibble_error *err) {
-  cursor c = {.text = list.data, .n = list.length};
+/* Reads the list of tokens, which get the ids from 0 on, and moves behind it. */
+static nibble_status read_tokens(const char *where, nb_walk *s, nb_ranks *ranks, nibble_error *err) {
   nibble_status status = NIBBLE_OK;
-  bool valid = pass(&c, '[');
-  for (int64_t i = 0; valid && status == NIBBLE_OK && !(i == 0 && pass(&c, ']')); i++) {
+  bool valid = nb_walk_take(s, '[');
+  for (int32_t i = 0; valid && status == NIBBLE_OK && !(i == 0 && nb_walk_take(s, ']'));) {
     nb_str base64;
-    valid = pass_token(&c, &base64);
-    if (valid && i < most)
-      status = nb_ranks_add(ranks, file->path, (size_t)i, base64, (int32_t)((int64_t)specials->count + i), err);
-    if (!valid || pass(&c, ']')) break;
-    valid = pass(&c, ',');
+    valid = pass_token(s, &base64);
+    if (valid && i < NB_MAX_ID) {
+      status = nb_ranks_add(ranks, where, (size_t)i, base64, i, err);
+      i++;
+    }
+    if (!valid || nb_walk_take(s, ']')) break;
+    valid = nb_walk_take(s, ',');
   }
   if (status != NIBBLE_OK) return status;
-  if (!valid)
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"vocab\" is not a list of tokens, at its byte %zu", file->path, c.at);
-  if (ranks->count == 0) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: it holds no token", file->path);
+  if (!valid) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: \"vocab\" is not a list of tokens, at byte %zu", where, s->at);
   return NIBBLE_OK;
 }
 
-/* The rest of the file as a tree, and the list of tokens as text. */
-static nibble_status part(const nb_tokenizer_file *file, nb_str *vocab, cJSON **rest, nibble_error *err) {
-  size_t begin, end;
-  if (!find_vocab(file->text, &begin, &end))
-    return nb_fail(err, NIBBLE_BAD_INPUT, "%s: it is no JSON object with a \"vocab\"", file->path);
-  *vocab = (nb_str){file->text.data + begin, end - begin};
+/* The list of tokens, and the rest of the file as a tree. */
+static nibble_status part(const nb_tokenizer_file *file, nb_ranks *ranks, cJSON **rest, nibble_error *err) {
+  nb_walk s = {.text = file->text.data, .n = file->text.length};
+  if (!find_vocab(&s)) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: it is no JSON object with a \"vocab\"", file->path);
   nb_buf text = {0};
-  nb_buf_append(&text, file->text.data, begin);
+  nb_buf_append(&text, file->text.data, s.at);
   nb_buf_puts(&text, "0");
-  nb_buf_append(&text, file->text.data + end, file->text.length - end);
-  nibble_status status = text.failed ? nb_fail_memory(err, file->text.length)
-                                     : nb_json_parse(file->path, text.data, text.length, rest, err);
+  nibble_status status = read_tokens(file->path, &s, ranks, err);
+  nb_buf_append(&text, file->text.data + s.at, file->text.length - s.at);
+  if (status == NIBBLE_OK)
+    status = text.failed ? nb_fail_memory(err, file->text.length)
+                         : nb_json_parse(file->path, text.data, text.length, rest, err);
   nb_buf_free(&text);
   return status;
 }
 
-/* How many of the tokens are used. */
-static nibble_status count_tokens(const char *where, const cJSON *config, const special_tokens *specials, int64_t *most,
-                                  nibble_error *err) {
+/* Puts the tokens that are used behind the special ones. */
+static nibble_status place_tokens(const char *where, const cJSON *config, const special_tokens *specials,
+                                  nb_ranks *ranks, nibble_error *err) {
   int64_t size = NB_MAX_ID - 1;
   nb_range range = {(int64_t)specials->count, size};
   nibble_status status = nb_json_int(where, config, "default_vocab_size", range, &size, err);
-  *most = size - (int64_t)specials->count;
-  return status;
+  if (status != NIBBLE_OK) return status;
+  size_t most = (size_t)size - specials->count;
+  if (ranks->count > most) ranks->count = most;
+  for (size_t i = 0; i < ranks->count; i++) ranks->list[i].id += (int32_t)specials->count;
+  return ranks->count > 0 ? NIBBLE_OK : nb_fail(err, NIBBLE_BAD_INPUT, "%s: it holds no token", where);
 }
 
 nibble_status nb_read_tekken(const nb_tokenizer_file *file, nb_tokenizer_spec *out, nibble_error *err) {
   cJSON *root = NULL, *added = NULL;
   special_tokens specials = {0};
   nb_ranks ranks = {0};
-  nb_str vocab = {0};
   const char *where = file->path, *pattern = NULL;
-  int64_t most = 0;
-  nibble_status status = part(file, &vocab, &root, err);
+  nibble_status status = part(file, &ranks, &root, err);
   const cJSON *config = nb_json_object(root, "config");
   if (status == NIBBLE_OK) status = nb_json_string(where, config, "pattern", &pattern, err);
   if (status == NIBBLE_OK && !pattern) status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: config.pattern is missing", where);
   if (status == NIBBLE_OK) status = read_specials(where, root, &specials, err);
-  if (status == NIBBLE_OK) status = count_tokens(where, config, &specials, &most, err);
-  if (status == NIBBLE_OK) status = read_tokens(file, vocab, &specials, most, &ranks, err);
+  if (status == NIBBLE_OK) status = place_tokens(where, config, &specials, &ranks, err);
   if (status == NIBBLE_OK) status = nb_ranks_finish(&ranks, where, specials.list, specials.count, out, err);
   if (status == NIBBLE_OK) {
     added = cJSON_CreateArray();

@@ -34,7 +34,7 @@ static nibble_status read_lines(const nb_tokenizer_file *file, nb_vocab *vocab, 
   }
   if (status == NIBBLE_OK && vocab->count == 0)
     status = nb_fail(err, NIBBLE_BAD_INPUT, "%s: it holds no token", file->path);
-  return status == NIBBLE_OK ? nb_vocab_index(vocab, err) : status;
+  return status == NIBBLE_OK ? nb_vocab_make_index(vocab, NULL, err) : status;
 }
 
 nibble_status nb_read_vocab_txt(const nb_tokenizer_file *file, nb_tokenizer_spec *out, nibble_error *err) {
