@@ -173,6 +173,7 @@ static nibble_status finish_unigram(reader *r) {
   nb_spm_model m = {.kind = NB_SPM_UNIGRAM,
                     .unk_id = r->unknown,
                     .add_dummy_prefix = r->add_space_prefix,
+                    .longest_match = true,
                     .escape_whitespaces = true};
   nibble_status status = nb_gguf_need_scores(r);
   if (status == NIBBLE_OK)

@@ -428,6 +428,9 @@ static void read_charsmap(nb_step_reader *r, step *s) {
   const char *base64 = NULL;
   nb_step_text(r, "precompiled_charsmap", &base64);
   if (!base64) nb_step_fail(r, "has no \"precompiled_charsmap\"");
+  bool longest = false; /* ours, which tokenizers passes over: as SentencePiece itself looks */
+  nb_step_bool(r, "longest", &longest);
+  if (longest) s->run = charsmap;
   if (r->status == NIBBLE_OK) r->status = nb_charsmap_read(r->where, base64, &s->charsmap, r->err);
 }
 
@@ -469,7 +472,6 @@ static const struct step_type {
     {"StripAccents", {.map = drop_marks}, NULL, NULL},
     {"Nmt", {.map = nmt}, NULL, NULL},
     {"Precompiled", {.run = precompiled, .keeps_lead = true}, read_charsmap, NULL},
-    {"SentencePieceCharsmap", {.run = charsmap, .keeps_lead = true}, read_charsmap, NULL}, /* readers/sentencepiece.c */
     {"Strip", {.run = strip, .moves_lead = true}, read_strip, NULL},
     {"Replace", {.run = replace, .moves_lead = true}, read_replace, NULL},
     {"Prepend", {.run = prepend, .moves_lead = true}, read_prepend, NULL},

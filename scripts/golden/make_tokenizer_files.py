@@ -12,6 +12,7 @@ import base64
 import gzip
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -23,6 +24,9 @@ import transformers
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import tokenizer_references  # noqa: E402
 
 OUT = Path("tests/golden/tokenizer_files")
 LINES = [line.decode("utf-8", "replace") for line in Path("tests/golden/tokenizer/hard.txt").read_bytes().split(b"\n")]
@@ -174,6 +178,35 @@ def make_sentencepiece():
     rules.unlink()
 
 
+def make_gguf():
+    """The vocabulary of a model trained above as GGUF's kind "t5", as llama.cpp's converter writes it, with llama.cpp's ids."""
+    from gguf import GGUFWriter
+    from sentencepiece import sentencepiece_model_pb2 as pb
+    name = "spm_unigram"
+    model = pb.ModelProto()
+    model.ParseFromString((OUT / name / "tokenizer.model").read_bytes())
+    path = folder("gguf_" + name) / "vocab.gguf"
+    writer = GGUFWriter(path, "t5")
+    writer.add_tokenizer_model("t5")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([p.piece.encode() for p in model.pieces])
+    writer.add_token_scores([p.score for p in model.pieces])
+    writer.add_token_types([p.type for p in model.pieces])
+    writer.add_add_space_prefix(model.normalizer_spec.add_dummy_prefix)
+    writer.add_remove_extra_whitespaces(model.normalizer_spec.remove_extra_whitespaces)
+    writer.add_precompiled_charsmap(model.normalizer_spec.precompiled_charsmap)
+    writer.add_unk_token_id(model.trainer_spec.unk_id)
+    writer.add_bos_token_id(model.trainer_spec.bos_id)
+    writer.add_eos_token_id(model.trainer_spec.eos_id)
+    writer.add_add_bos_token(False)
+    writer.add_add_eos_token(False)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    ids = dict(zip(LINES, tokenizer_references.of(path).encode_all(LINES)))
+    case("gguf " + name, path, ids.get)
+
+
 # ---- folders: what stands beside the vocabulary ----------------------------------------------------------------------
 
 def flags(content, **changes):
@@ -215,6 +248,9 @@ def make_folders():
     make_folder("folder_spm", {"tokenizer.model": model}, tokenizer_class="TokenizersBackend", add_bos_token=True, add_eos_token=True, bos_token="<s>", eos_token="</s>")
     keep = (OUT / "spm_bpe_keep/tokenizer.model").read_bytes()
     make_folder("folder_spm_llama_class", {"tokenizer.model": keep}, {"model_type": "llama"}, tokenizer_class="LlamaTokenizer", add_bos_token=True)
+    unigram = (OUT / "spm_unigram/tokenizer.model").read_bytes()
+    make_folder("folder_spm_t5_class", {"spiece.model": unigram}, {"model_type": "t5"}, tokenizer_class="T5Tokenizer", extra_ids=12)
+    make_folder("folder_spm_t5_type", {"spiece.model": unigram}, {"model_type": "mt5"}, eos_token="</s>", mask_token="<mask>")
     make_folder("folder_llama3", {"tokenizer.model": (OUT / "llama3/tokenizer.model").read_bytes()}, tokenizer_class="PreTrainedTokenizerFast",
                 add_bos_token=True, bos_token="<|begin|>", eos_token="<|end|>", added_tokens_decoder={"500": flags("<|begin|>"), "501": flags("<|end|>")})
     gpt2 = {name: (OUT / "gpt2" / name).read_text() for name in ("vocab.json", "merges.txt")}
@@ -356,6 +392,7 @@ def main():
     make_tekken()
     make_gpt2()
     make_sentencepiece()
+    make_gguf()
     make_folders()
     classes = make_classes()
     versions = {m.__name__: m.__version__ for m in (sentencepiece, tiktoken, tokenizers, transformers)}

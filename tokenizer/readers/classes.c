@@ -273,6 +273,7 @@ static const nb_tokenizer_class classes[] = {
     {.names = "T5Tokenizer",
      .model = "Unigram",
      .unk_id = 2,
+     .from_model = true,
      .tokens = {{"eos_token", "</s>"}, {"unk_token", "<unk>"}, {"pad_token", "<pad>"}},
      .numbered = {"<extra_id_", "extra_ids", 0, 100},
      .normalizer = {nb_step_precompiled},

@@ -201,28 +201,45 @@ static const cJSON *setting(const folder *f, const char *key) {
   return value ? value : cJSON_GetObjectItemCaseSensitive(f->settings, key);
 }
 
-/* Tokens of a class that are numbered, and those that it lists; where the settings list some, they stand for them. */
-static nibble_status add_extra(adder *a) {
+static nibble_status numbered_end(const folder *f, int64_t *end) {
   enum { MOST = 10000 };
-  folder *f = a->folder;
   const nb_class_numbered *numbered = &f->class->numbered;
-  int64_t end = numbered->end;
-  nibble_status status = NIBBLE_OK;
+  *end = numbered->end;
+  if (!numbered->key) return NIBBLE_OK;
+  return nb_json_int(f->settings_path, f->settings, numbered->key, (nb_range){0, MOST}, end, f->err);
+}
+
+static nibble_status add_numbered(adder *a, int64_t number) {
+  char text[64];
+  snprintf(text, sizeof text, "%s%lld>", a->folder->class->numbered.prefix, (long long)number);
+  return add_token(a, text, NULL, true);
+}
+
+/* Tokens that a class lists, and those that are numbered; where the settings list some, they stand for them. */
+static nibble_status add_extra(adder *a) {
+  folder *f = a->folder;
+  int64_t end;
   if (cJSON_IsArray(setting(f, "extra_special_tokens")) || cJSON_IsArray(setting(f, "additional_special_tokens")))
     return NIBBLE_OK;
-  char text[64];
+  nibble_status status = numbered_end(f, &end);
   for (const char *at = f->class->extra; at && *at && status == NIBBLE_OK;) {
+    char text[64];
     size_t n = strcspn(at, " ");
     snprintf(text, sizeof text, "%.*s", (int)n, at);
     status = add_token(a, text, NULL, true);
     at += n + (at[n] == ' ');
   }
-  if (status == NIBBLE_OK && numbered->key)
-    status = nb_json_int(f->settings_path, f->settings, numbered->key, (nb_range){0, MOST}, &end, f->err);
-  for (int i = numbered->first; numbered->prefix && i < end && status == NIBBLE_OK; i++) {
-    snprintf(text, sizeof text, "%s%d>", numbered->prefix, i);
-    status = add_token(a, text, NULL, true);
-  }
+  for (int64_t i = f->class->numbered.first; f->class->numbered.prefix && i < end && status == NIBBLE_OK; i++)
+    status = add_numbered(a, i);
+  return status;
+}
+
+/* Behind the pieces of a SentencePiece file the numbered ones come first, the last of them before the others. */
+static nibble_status add_behind_pieces(adder *a) {
+  int64_t end;
+  nibble_status status = numbered_end(a->folder, &end);
+  for (int64_t i = end; i > a->folder->class->numbered.first && status == NIBBLE_OK; i--)
+    status = add_numbered(a, i - 1);
   return status;
 }
 
@@ -290,7 +307,9 @@ static nibble_status begin_list(adder *a) {
     }
   }
   if (status == NIBBLE_OK && listed) status = add_listed(a, listed);
-  if (status == NIBBLE_OK && f->class && is_sentencepiece(f)) status = add_user_pieces(a);
+  bool of_pieces = f->class && is_sentencepiece(f);
+  if (status == NIBBLE_OK && of_pieces) status = add_user_pieces(a);
+  if (status == NIBBLE_OK && of_pieces && f->class->numbered.prefix) status = add_behind_pieces(a);
   cJSON_ArrayForEach(item, f->added_map) {
     if (status == NIBBLE_OK && !setting(f, item->string)) status = add_token(a, item->string, NULL, false);
   }

@@ -151,8 +151,10 @@ static cJSON *push_end(cJSON *steps, const nb_spm_model *m) {
 
 static cJSON *normalizer(const nb_spm_model *m, bool legacy) {
   cJSON *steps = cJSON_CreateArray();
-  const char *type = is_own(m) ? "SentencePieceCharsmap" : "Precompiled";
-  if (m->charsmap) steps = nb_json_push(steps, nb_json_make("type:s precompiled_charsmap:s", type, m->charsmap));
+  bool longest = is_own(m) || m->longest_match;
+  cJSON *map = m->charsmap ? nb_json_make("type:s precompiled_charsmap:s", "Precompiled", m->charsmap) : NULL;
+  if (map && longest) map = nb_json_put_in(map, "longest", cJSON_CreateTrue());
+  if (m->charsmap) steps = nb_json_push(steps, map);
   if (m->remove_extra_whitespaces) {
     steps = nb_json_push(steps, nb_part_replace_regex("\\A +| +\\z", ""));
     steps = nb_json_push(steps, nb_part_replace_regex(" {2,}", " "));

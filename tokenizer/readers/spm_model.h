@@ -14,6 +14,7 @@ typedef struct nb_spm_model {
   char *unk, *bos, *eos; /* spellings; NULL: none */
   bool byte_fallback, add_dummy_prefix, remove_extra_whitespaces, escape_whitespaces;
   bool space_as_suffix; /* the dummy space stands behind the text, not before it */
+  bool longest_match;   /* of the charsmap, as SentencePiece looks; else as transformers does */
   char *charsmap;       /* base64 of the precompiled normalizer; NULL: none */
 } nb_spm_model;
 
