@@ -638,6 +638,88 @@ typedef struct nibble_text {
 nibble_status nibble_tokenizer_encode(nibble_tokenizer *tokenizer, const char *text, size_t n, bool add_special,
                                       nibble_ids *out, nibble_error *err);
 
+/* One token of an encoding, and the part of a text that it stands for. */
+typedef struct nibble_token {
+  int32_t id;
+  int32_t type_id;   /* which text it belongs to, as the tokenizer's template numbers them */
+  int32_t word;      /* the word of its text that it lies in, from 0; -1 where it stands for no text */
+  bool special;      /* the template or padding has put it there (special_tokens_mask) */
+  bool padding;      /* (attention_mask is 0) */
+  size_t begin, end; /* of its text as given, before normalization; 0, 0 where it stands for no text */
+} nibble_token;
+
+/* The tokens of a text or a pair of texts, or what truncation cut off one of them. */
+typedef struct nibble_encoding {
+  nibble_token *tokens; /* [count]; NULL if there are none */
+  size_t count;
+  size_t text;      /* index of the text in its batch */
+  bool overflowing; /* a later piece of a text that was cut: it follows the first one */
+} nibble_encoding;
+
+/* Free with nibble_encodings_free. */
+typedef struct nibble_encodings {
+  nibble_encoding *list; /* [count], in the order of the texts */
+  size_t count;
+} nibble_encodings;
+
+/* Which text of a pair loses its tokens. */
+typedef enum nibble_truncate {
+  NIBBLE_TRUNCATE_NONE = 0,
+  NIBBLE_TRUNCATE_LONGEST_FIRST = 1,
+  NIBBLE_TRUNCATE_ONLY_FIRST = 2,
+  NIBBLE_TRUNCATE_ONLY_SECOND = 3,
+} nibble_truncate;
+
+typedef enum nibble_pad {
+  NIBBLE_PAD_NONE = 0,
+  NIBBLE_PAD_LONGEST = 1, /* to the longest encoding of the batch; what overflows does not count */
+  NIBBLE_PAD_FIXED = 2,   /* to pad_length */
+} nibble_pad;
+
+typedef enum nibble_offsets {
+  NIBBLE_OFFSETS_CHARACTERS = 0, /* code points, as Python's strings count them; a damaged sequence of bytes is one */
+  NIBBLE_OFFSETS_BYTES = 1,
+} nibble_offsets;
+
+typedef struct nibble_encode_options {
+  size_t size;
+  const nibble_context *context; /* NULL: the default one */
+  bool no_special;               /* without the special tokens of the tokenizer's template */
+  bool overflow;                 /* hand out what truncation cuts off, too */
+  nibble_offsets offsets;
+  nibble_truncate truncation;
+  bool truncate_left; /* the start of a text is cut off, not its end */
+  size_t max_length;  /* tokens of an encoding, special ones included */
+  size_t stride;      /* tokens that an overflowing piece shares with the one before it */
+  nibble_pad padding;
+  bool pad_left;          /* in front of a text, not behind it */
+  size_t pad_length;      /* tokens; for NIBBLE_PAD_FIXED */
+  size_t pad_multiple_of; /* the length is rounded up to a multiple of it; 0: it is not */
+  int32_t pad_id, pad_type_id;
+} nibble_encode_options;
+
+/* What the tokenizer's files say of truncation and padding, as options that do the same: tokenizer.json's fields, and
+ * before them the model_max_length, sides and padding token of tokenizer_config.json. max_length is 0 and pad_id -1
+ * where they say nothing. Set out->size first. */
+nibble_status nibble_tokenizer_limits(const nibble_tokenizer *tokenizer, nibble_encode_options *out, nibble_error *err);
+
+/* A text, or two that are encoded together. Any bytes: those that are not UTF-8 are read as U+FFFD. */
+typedef struct nibble_text_pair {
+  const char *text;
+  size_t text_length;
+  const char *pair; /* the second one; NULL: there is none */
+  size_t pair_length;
+} nibble_text_pair;
+
+/* Encodes texts as tokenizers' encode_batch does: tokens with offsets, type ids and masks, cut and padded as the
+ * options say. What the tokenizer's files say of truncation and padding does not count, as in transformers. It costs
+ * several times what nibble_tokenizer_encode does. NIBBLE_BAD_INPUT if a text has too few tokens for what
+ * only_first or only_second is to cut off. */
+nibble_status nibble_tokenizer_encode_batch(nibble_tokenizer *tokenizer, const nibble_text_pair *texts, size_t count,
+                                            const nibble_encode_options *options, nibble_encodings *out,
+                                            nibble_error *err);
+void nibble_encodings_free(nibble_encodings *encodings);
+
 /* The text of ids; those that name no token are passed over. */
 nibble_status nibble_tokenizer_decode(const nibble_tokenizer *tokenizer, const int32_t *ids, size_t count,
                                       bool skip_special, nibble_text *out, nibble_error *err);

@@ -50,6 +50,11 @@ size_t nb_utf8_valid(const char *text, size_t n) {
   return n;
 }
 
+size_t nb_utf8_step(const char *text, size_t n) {
+  int length = sequence((const unsigned char *)text, n);
+  return (size_t)(length < 0 ? -length : length);
+}
+
 void nb_utf8_repair(const char *text, size_t n, nb_buf *out) {
   size_t i = 0;
   for (;;) {
@@ -58,7 +63,7 @@ void nb_utf8_repair(const char *text, size_t n, nb_buf *out) {
     i += good;
     if (i == n) return;
     nb_buf_append(out, "\xef\xbf\xbd", 3);
-    i += (size_t)-sequence((const unsigned char *)text + i, n - i);
+    i += nb_utf8_step(text + i, n - i);
   }
 }
 

@@ -15,6 +15,9 @@ size_t nb_utf8_valid(const char *text, size_t n);
 /* Appends text[0, n) to *out with each damaged sequence replaced by U+FFFD. */
 void nb_utf8_repair(const char *text, size_t n, nb_buf *out);
 
+/* Bytes of the code point at text[0, n), n > 0, or of the damaged sequence there that becomes one U+FFFD. */
+size_t nb_utf8_step(const char *text, size_t n);
+
 /* The code point at text[0], which must be valid UTF-8; *length is set to its 1 to 4 bytes. */
 static inline uint32_t nb_utf8_decode(const char *text, size_t *length) {
   const unsigned char *s = (const unsigned char *)text;

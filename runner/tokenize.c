@@ -2,6 +2,7 @@
 #include "base/context.h"
 #include "convert/tokenizer_open.h"
 #include "runner/text.h"
+#include "tokenizer/encoding.h"
 
 nibble_status nibble_tokenizer_open(const char *model, nibble_tokenizer **out, nibble_error *err) {
   nibble_status status = nb_call_require(__func__, "out", out, err);
@@ -25,6 +26,44 @@ nibble_status nibble_tokenizer_encode(nibble_tokenizer *tokenizer, const char *t
   status = nb_tokenizer_encode(tokenizer, n ? text : "", n, add_special ? NB_ADD_SPECIAL : 0, &ids, err);
   if (status != NIBBLE_OK) nb_ids_free(&ids);
   *out = (nibble_ids){ids.data, ids.length};
+  return status;
+}
+
+static nibble_status check_options(const nibble_encode_options *o, nibble_error *err) {
+  if (o->offsets < NIBBLE_OFFSETS_CHARACTERS || o->offsets > NIBBLE_OFFSETS_BYTES)
+    return nb_fail(err, NIBBLE_USAGE, "nibble_tokenizer_encode_batch: offsets is %d", (int)o->offsets);
+  if (o->truncation < NIBBLE_TRUNCATE_NONE || o->truncation > NIBBLE_TRUNCATE_ONLY_SECOND)
+    return nb_fail(err, NIBBLE_USAGE, "nibble_tokenizer_encode_batch: truncation is %d", (int)o->truncation);
+  if (o->padding < NIBBLE_PAD_NONE || o->padding > NIBBLE_PAD_FIXED)
+    return nb_fail(err, NIBBLE_USAGE, "nibble_tokenizer_encode_batch: padding is %d", (int)o->padding);
+  return NIBBLE_OK;
+}
+
+nibble_status nibble_tokenizer_encode_batch(nibble_tokenizer *tokenizer, const nibble_text_pair *texts, size_t count,
+                                            const nibble_encode_options *options, nibble_encodings *out,
+                                            nibble_error *err) {
+  nibble_encode_options o = {0};
+  static const nb_call_rules rules = {
+      "nibble_tokenizer_encode_batch", NB_SIZES(nibble_encode_options, pad_type_id), {0}, {{0}}};
+  nb_call call = {.options = &o};
+  if (out) *out = (nibble_encodings){0};
+  nibble_status status = nb_call_begin(&call, &rules, options, out, err);
+  if (status == NIBBLE_OK) status = nb_call_require(__func__, "tokenizer", tokenizer, err);
+  if (status == NIBBLE_OK && count > 0) status = nb_call_require(__func__, "texts", texts, err);
+  for (size_t i = 0; i < count && status == NIBBLE_OK; i++) {
+    if (texts[i].text_length > 0) status = nb_call_require(__func__, "text", texts[i].text, err);
+  }
+  if (status == NIBBLE_OK) status = check_options(&o, err);
+  if (status == NIBBLE_OK) status = nb_tokenizer_encode_batch(tokenizer, texts, count, &o, out, err);
+  return nb_call_end(&call, status);
+}
+
+nibble_status nibble_tokenizer_limits(const nibble_tokenizer *tokenizer, nibble_encode_options *out,
+                                      nibble_error *err) {
+  static const nb_sizes sizes = NB_SIZES(nibble_encode_options, pad_type_id);
+  nibble_status status = nb_result_clear(__func__, &sizes, out, err);
+  if (status == NIBBLE_OK) status = nb_call_require(__func__, "tokenizer", tokenizer, err);
+  if (status == NIBBLE_OK) nb_result_fill(out, nb_tokenizer_limits(tokenizer), sizeof *out);
   return status;
 }
 

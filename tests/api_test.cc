@@ -140,11 +140,24 @@ nibble_status OnSession(const std::function<nibble_status(nibble_session *)> &ca
   return status;
 }
 
+nibble_status OnTokenizer(const nibble_text_pair *texts, size_t count, nibble_error *err) {
+  nibble_tokenizer *tokenizer = nullptr;
+  nibble_encodings encodings;
+  nibble_encode_options options = {};
+  options.size = sizeof options;
+  nibble_status status = nibble_tokenizer_open(Golden("tokenizer/llama3.json").c_str(), &tokenizer, nullptr);
+  if (status == NIBBLE_OK) status = nibble_tokenizer_encode_batch(tokenizer, texts, count, &options, &encodings, err);
+  nibble_tokenizer_close(tokenizer);
+  return status;
+}
+
 std::vector<WithArguments> AllWithArguments() {
   static nibble_context *context;
   static nibble_tokenizer *tokenizer;
   static nibble_ids ids;
   static nibble_text text;
+  static nibble_encodings encodings;
+  static nibble_encode_options encode;
   static nibble_model_info info;
   static const int32_t id = 1;
   static float logits;
@@ -220,6 +233,37 @@ std::vector<WithArguments> AllWithArguments() {
          nibble_tokenizer_close(tokenizer);
          return status;
        }},
+      {"nibble_tokenizer_encode_batch", "options is required",
+       [](nibble_error *e) { return nibble_tokenizer_encode_batch(nullptr, nullptr, 0, nullptr, &encodings, e); }},
+      {"nibble_tokenizer_encode_batch", "options.size is 0",
+       [](nibble_error *e) {
+         encode = {};
+         return nibble_tokenizer_encode_batch(nullptr, nullptr, 0, &encode, &encodings, e);
+       }},
+      {"nibble_tokenizer_encode_batch", "out is required",
+       [](nibble_error *e) {
+         encode.size = sizeof encode;
+         return nibble_tokenizer_encode_batch(nullptr, nullptr, 0, &encode, nullptr, e);
+       }},
+      {"nibble_tokenizer_encode_batch", "tokenizer is required",
+       [](nibble_error *e) {
+         encode.size = sizeof encode;
+         return nibble_tokenizer_encode_batch(nullptr, nullptr, 0, &encode, &encodings, e);
+       }},
+      {"nibble_tokenizer_encode_batch", "texts is required",
+       [](nibble_error *e) { return OnTokenizer(nullptr, 1, e); }},
+      {"nibble_tokenizer_encode_batch", "text is required",
+       [](nibble_error *e) {
+         static const nibble_text_pair no_text = {nullptr, 1, nullptr, 0};
+         return OnTokenizer(&no_text, 1, e);
+       }},
+      {"nibble_tokenizer_limits", "out is required",
+       [](nibble_error *e) { return nibble_tokenizer_limits(nullptr, nullptr, e); }},
+      {"nibble_tokenizer_limits", "tokenizer is required",
+       [](nibble_error *e) {
+         encode.size = sizeof encode;
+         return nibble_tokenizer_limits(nullptr, &encode, e);
+       }},
       {"nibble_tokenizer_decode", "tokenizer is required",
        [](nibble_error *e) { return nibble_tokenizer_decode(nullptr, nullptr, 0, true, &text, e); }},
       {"nibble_tokenizer_decode", "out is required",
@@ -248,6 +292,7 @@ TEST(Api, ArgumentsThatAreNullAreWrongUsage) {
 }
 
 TEST(Api, WhatFreesTakesNull) {
+  nibble_encodings_free(nullptr);
   nibble_context_free(nullptr);
   nibble_inspection_free(nullptr);
   nibble_tokenizer_close(nullptr);
@@ -268,11 +313,12 @@ TEST(Api, WhatFreesTakesNull) {
 
 // A function that is new in nibble.h belongs into one of the lists above.
 TEST(Api, EveryFunctionOfTheHeaderIsTried) {
-  std::set<std::string> tried = {
-      "nibble_version",           "nibble_status_name",       "nibble_device_check",    "nibble_peak_rss",
-      "nibble_input_changed",     "nibble_context_free",      "nibble_inspection_free", "nibble_tokenizer_close",
-      "nibble_kernel_bench_free", "nibble_verification_free", "nibble_model_close",     "nibble_session_close",
-      "nibble_chat_close",        "nibble_session_length",    "nibble_printable",       "nibble_isa_check"};
+  std::set<std::string> tried = {"nibble_version",           "nibble_status_name",     "nibble_device_check",
+                                 "nibble_peak_rss",          "nibble_input_changed",   "nibble_context_free",
+                                 "nibble_inspection_free",   "nibble_tokenizer_close", "nibble_kernel_bench_free",
+                                 "nibble_verification_free", "nibble_model_close",     "nibble_session_close",
+                                 "nibble_chat_close",        "nibble_session_length",  "nibble_printable",
+                                 "nibble_isa_check",         "nibble_encodings_free"};
   for (const WithOptions &f : AllWithOptions()) tried.insert(f.name);
   for (const WithArguments &f : AllWithArguments()) tried.insert(f.name);
   std::string header = ReadFile(std::string(kSourceDir) + "/nibble.h");

@@ -66,17 +66,18 @@ static void read_entry(reader *r, const cJSON *json, token *out) {
 /* Replaces the text of a normalized token by the one that it is matched by and decodes to. */
 static nibble_status normalize_entry(reader *r, token *t) {
   if (!t->normalized || !r->normalizer) return NIBBLE_OK;
-  nb_buf text = {0}, scratch = {0};
-  bool at_start = true;
-  nb_buf_append(&text, t->text.data, t->text.length);
-  nb_budget_add(&r->budget, text.length);
-  nibble_status status = nb_normalize(r->normalizer, &text, &scratch, &at_start, &r->budget, r->step.err);
-  nb_buf_free(&scratch);
-  if (text.data) r->added->texts[r->added->text_count++] = text.data;
+  nb_normal normal = {.at_start = true};
+  nb_buf_append(&normal.text, t->text.data, t->text.length);
+  nb_budget_add(&r->budget, normal.text.length);
+  nibble_status status = nb_normalize(r->normalizer, &normal, &r->budget, r->step.err);
+  nb_str text = {normal.text.data, normal.text.length};
+  if (text.data) r->added->texts[r->added->text_count++] = normal.text.data;
+  normal.text = (nb_buf){0};
+  nb_normal_free(&normal);
   if (status == NIBBLE_OK && (text.length == 0 || text.length > MAX_LENGTH))
     return nb_fail(r->step.err, NIBBLE_BAD_INPUT, "%s: the added token '%.60s' has %zu bytes when normalized",
                    r->step.where, t->text.data, text.length);
-  t->text = (nb_str){text.data, text.length};
+  t->text = text;
   return status;
 }
 

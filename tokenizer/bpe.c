@@ -16,6 +16,7 @@ enum { SHORT_WORD = 24 }; /* symbols up to which rescanning beats the heap */
 
 typedef struct symbol {
   int32_t id, previous, next; /* neighbours by index; -1 at the ends. id is -1 once merged into the left one */
+  uint32_t length;            /* bytes of the word; 0 where nobody asks */
 } symbol;
 
 typedef struct candidate {
@@ -93,23 +94,32 @@ static void put(nb_ids *ids, int32_t id) { nb_ids_append(ids, &id, 1); }
 typedef struct speller {
   bpe *b;
   nb_ids *ids;
-  bool pending; /* an unknown token not yet put: the reference puts it before the next known character */
+  nb_places *pieces; /* those of the word: [0, bytes of the id) as yet */
+  bool pending;      /* an unknown token not yet put: the reference puts it before the next known character, */
+  size_t unknown;    /* and so many bytes that it stands for */
   nibble_error *err;
 } speller;
 
-static nibble_status unknown_char(speller *s, nb_str text) {
+static void put_piece(speller *s, int32_t id, size_t length) {
+  put(s->ids, id);
+  if (s->pieces) nb_places_fill(s->pieces, (nb_place){0, (uint32_t)length}, 1);
+}
+
+/* A character that is `length` bytes of the word. */
+static nibble_status unknown_char(speller *s, nb_str text, size_t length) {
   bpe *b = s->b;
   if (b->byte_fallback) {
     size_t have = 0;
     while (have < text.length && b->fallback_ids[(unsigned char)text.data[have]] >= 0) have++;
     if (have == text.length) {
-      for (size_t i = 0; i < have; i++) put(s->ids, b->fallback_ids[(unsigned char)text.data[i]]);
+      for (size_t i = 0; i < have; i++) put_piece(s, b->fallback_ids[(unsigned char)text.data[i]], 1);
       return NIBBLE_OK;
     }
   }
   if (!b->unknown.text) return NIBBLE_OK; /* dropped, as the reference does */
   if (b->unknown.id < 0) return nb_unknown_refuse(&b->unknown, s->err);
-  if (s->pending && !b->fuse_unknown) put(s->ids, b->unknown.id);
+  if (s->pending && !b->fuse_unknown) put_piece(s, b->unknown.id, s->unknown);
+  s->unknown = (s->pending && b->fuse_unknown ? s->unknown : 0) + length;
   s->pending = true;
   return NIBBLE_OK;
 }
@@ -117,6 +127,7 @@ static nibble_status unknown_char(speller *s, nb_str text) {
 /* A character of the word, with what its place in the word adds to it. */
 static nibble_status spell_char(speller *s, nb_str text, bool first, bool last) {
   bpe *b = s->b;
+  size_t length = text.length;
   const char *prefix = first ? "" : b->prefix, *suffix = last ? b->suffix : "";
   if (prefix[0] || suffix[0]) {
     b->chars.length = 0;
@@ -127,15 +138,15 @@ static nibble_status spell_char(speller *s, nb_str text, bool first, bool last) 
     text = (nb_str){b->chars.data, b->chars.length};
   }
   int32_t id = nb_vocab_id(b->vocab, text.data, text.length);
-  if (id < 0) return unknown_char(s, text);
-  if (s->pending) put(s->ids, b->unknown.id);
+  if (id < 0) return unknown_char(s, text, length);
+  if (s->pending) put_piece(s, b->unknown.id, s->unknown);
   s->pending = false;
-  put(s->ids, id);
+  put_piece(s, id, length);
   return NIBBLE_OK;
 }
 
 static nibble_status spell(bpe *b, const nb_word *word, nb_ids *ids, nibble_error *err) {
-  speller s = {.b = b, .ids = ids, .err = err};
+  speller s = {.b = b, .ids = ids, .pieces = word->pieces, .err = err};
   bool affixes = b->prefix[0] || b->suffix[0];
   nibble_status status = NIBBLE_OK;
   size_t length = 1;
@@ -155,7 +166,7 @@ static nibble_status spell(bpe *b, const nb_word *word, nb_ids *ids, nibble_erro
     }
     status = spell_char(&s, text, i == 0, i + length == word->n);
   }
-  if (s.pending) put(ids, b->unknown.id);
+  if (s.pending) put_piece(&s, b->unknown.id, s.unknown);
   return status;
 }
 
@@ -232,11 +243,15 @@ static void consider(bpe *b, int32_t at) {
   if (joined.whole >= 0) push(b, (candidate){.rank = joined.rank, .at = at, .merged = joined.whole});
 }
 
-static nibble_status merge_long(bpe *b, nb_ids *ids, nibble_error *err) {
+/* `pieces` go with the ids; NULL: nobody asks. */
+static nibble_status merge_long(bpe *b, nb_ids *ids, nb_places *pieces, nibble_error *err) {
   int32_t n = (int32_t)ids->length;
   if (!reserve_long(b, ids->length)) return nb_fail_memory(err, ids->length * (sizeof(symbol) + 3 * sizeof(candidate)));
   for (int32_t i = 0; i < n; i++) {
-    b->symbols[i] = (symbol){.id = ids->data[i], .previous = i - 1, .next = i + 1 < n ? i + 1 : -1};
+    b->symbols[i] = (symbol){.id = ids->data[i],
+                             .previous = i - 1,
+                             .next = i + 1 < n ? i + 1 : -1,
+                             .length = pieces ? pieces->data[i].end : 0};
   }
   for (int32_t i = 0; i < n; i++) consider(b, i);
   while (b->heap_length > 0) {
@@ -246,6 +261,7 @@ static nibble_status merge_long(bpe *b, nb_ids *ids, nibble_error *err) {
     symbol *right = &b->symbols[left->next];
     if (nb_pairs_find(b->pairs, left->id, right->id).whole != top.merged) continue; /* a neighbour has changed since */
     left->id = top.merged;
+    left->length += right->length;
     right->id = -1;
     left->next = right->next;
     if (left->next >= 0) b->symbols[left->next].previous = top.at;
@@ -253,7 +269,26 @@ static nibble_status merge_long(bpe *b, nb_ids *ids, nibble_error *err) {
     consider(b, top.at);
   }
   ids->length = 0;
-  for (int32_t i = 0; i >= 0; i = b->symbols[i].next) ids->data[ids->length++] = b->symbols[i].id;
+  for (int32_t i = 0; i >= 0; i = b->symbols[i].next) {
+    if (pieces) pieces->data[ids->length].end = b->symbols[i].length;
+    ids->data[ids->length++] = b->symbols[i].id;
+  }
+  return NIBBLE_OK;
+}
+
+/* As merge_long, of an empty word too; the pieces, lengths before, follow each other from there on. */
+static nibble_status merge_pieces(bpe *b, nb_ids *ids, nb_places *pieces, nibble_error *err) {
+  nibble_status status = pieces->failed    ? nb_fail_memory(err, ids->length * sizeof *pieces->data)
+                         : ids->length > 0 ? merge_long(b, ids, pieces, err)
+                                           : NIBBLE_OK;
+  if (status != NIBBLE_OK) return status;
+  pieces->length = ids->length;
+  uint32_t at = 0;
+  for (size_t i = 0; i < pieces->length; i++) {
+    uint32_t end = at + pieces->data[i].end;
+    pieces->data[i] = (nb_place){at, end};
+    at = end;
+  }
   return NIBBLE_OK;
 }
 
@@ -274,13 +309,16 @@ static nibble_status encode_bpe(void *model, const nb_word *word, nb_ids *ids, n
   bpe *b = model;
   int32_t id = -1;
   nibble_status status = b->ignore_merges ? find_word(b, word, &id, err) : NIBBLE_OK;
-  if (status == NIBBLE_OK && id >= 0)
+  if (status == NIBBLE_OK && id >= 0) {
     put(ids, id);
-  else if (status == NIBBLE_OK)
+    if (word->pieces) nb_places_fill(word->pieces, (nb_place){0, (uint32_t)word->n}, 1);
+  } else if (status == NIBBLE_OK) {
     status = spell(b, word, ids, err);
+  }
   if (status == NIBBLE_OK && ids->failed) status = nb_fail_memory(err, word->n * sizeof *ids->data);
   if (status != NIBBLE_OK) return status;
-  if (ids->length > SHORT_WORD) return merge_long(b, ids, err);
+  if (word->pieces) return merge_pieces(b, ids, word->pieces, err);
+  if (ids->length > SHORT_WORD) return merge_long(b, ids, NULL, err);
   ids->length = merge_short(b, ids->data, ids->length);
   return NIBBLE_OK;
 }

@@ -8,6 +8,7 @@
 #ifndef NB_TOKENIZER_MODEL_H
 #define NB_TOKENIZER_MODEL_H
 
+#include "tokenizer/alignment.h"
 #include "tokenizer/budget.h"
 #include "tokenizer/spec.h"
 #include "tokenizer/tokenizer.h"
@@ -16,6 +17,8 @@ typedef struct nb_word {
   const char *text;
   size_t n;
   bool raw; /* the text is bytes, each of which stands for its character (tokenizer/bytes.h); else it is UTF-8 */
+  const nb_place *align; /* where the text comes from, which no model looks at; NULL: nobody asks */
+  nb_places *pieces;     /* gets the bytes of the word that each id stands for; NULL: nobody asks. Not with `raw` */
 } nb_word;
 
 /* A kind of model: a row of the table. */
@@ -31,8 +34,10 @@ typedef struct nb_token_model_kind {
   nibble_status (*open)(const char *where, const nb_tokenizer_spec *spec, const nb_vocab *vocab, void **out,
                         nibble_error *err);
 
-  /* Appends the ids of a word, which is not empty; *ids is. NIBBLE_BAD_INPUT once the budget is spent. */
+  /* Appends the ids of a word, which is not empty; *ids is, and *word->pieces. NIBBLE_BAD_INPUT once the budget is
+   * spent. */
   nibble_status (*encode)(void *model, const nb_word *word, nb_ids *ids, nb_budget *budget, nibble_error *err);
+  int32_t (*spelled)(const void *model); /* nb_token_model_spelled; NULL: there is none */
   void (*close)(void *model);
 } nb_token_model_kind;
 
@@ -51,6 +56,14 @@ nibble_status nb_token_model_open(const char *where, const nb_tokenizer_spec *sp
 /* Appends the ids of a word. */
 nibble_status nb_token_model_encode(nb_token_model *model, const nb_word *word, nb_ids *ids, nb_budget *budget,
                                     nibble_error *err);
+
+/* The same, and to *pieces, which is overwritten, the bytes of the word that each id stands for. They are the
+ * reference's: they end behind the word where a model counts what it has put there itself. */
+nibble_status nb_token_model_locate(nb_token_model *model, const nb_word *word, nb_ids *ids, nb_places *pieces,
+                                    nb_budget *budget, nibble_error *err);
+
+/* The id of a token that is spelled as the part of a text that it stands for; -1: the model has none. */
+int32_t nb_token_model_spelled(const nb_token_model *model);
 void nb_token_model_close(nb_token_model *model);
 
 /* --- for the files of the kinds --- */

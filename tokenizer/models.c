@@ -125,6 +125,19 @@ static nibble_status encode_fresh(nb_token_model *m, const nb_word *word, nb_bud
   return status == NIBBLE_OK && m->fresh.failed ? nb_fail_memory(err, word->n * sizeof *m->fresh.data) : status;
 }
 
+nibble_status nb_token_model_locate(nb_token_model *m, const nb_word *word, nb_ids *ids, nb_places *pieces,
+                                    nb_budget *budget, nibble_error *err) {
+  nb_word asking = *word;
+  asking.pieces = pieces;
+  pieces->length = 0;
+  nibble_status status = encode_fresh(m, &asking, budget, err);
+  if (status == NIBBLE_OK && pieces->failed) status = nb_fail_memory(err, word->n * sizeof *pieces->data);
+  if (status == NIBBLE_OK) nb_ids_append(ids, m->fresh.data, m->fresh.length);
+  return status;
+}
+
+int32_t nb_token_model_spelled(const nb_token_model *m) { return m->kind->spelled ? m->kind->spelled(m->state) : -1; }
+
 nibble_status nb_token_model_encode(nb_token_model *m, const nb_word *word, nb_ids *ids, nb_budget *budget,
                                     nibble_error *err) {
   cache *c = &m->cache;

@@ -6,6 +6,7 @@
 
 #include "base/grow.h"
 #include "base/utf8.h"
+#include "tokenizer/alignment.h"
 #include "tokenizer/bytes.h"
 #include "tokenizer/charsmap.h"
 #include "tokenizer/steps.h"
@@ -19,8 +20,9 @@ enum {
 
 /* One step's work on one text. */
 typedef struct job {
-  nb_buf *out; /* what becomes of the text */
-  size_t lead; /* bytes at the text's start that are made of the input's first character */
+  nb_buf *out;      /* what becomes of the text, */
+  nb_aligner align; /* and where it comes from */
+  size_t lead;      /* bytes at the text's start that are made of the input's first character */
   nb_budget *budget;
   nibble_error *err;
 } job;
@@ -50,37 +52,84 @@ struct nb_normalizer {
   int count;
 };
 
+/* Code points that are put in order and composed together. */
 typedef struct run {
   int32_t *codes;
-  size_t length, capacity;
+  int64_t *changes; /* theirs, where the text is aligned */
+  size_t length, capacity, change_capacity;
   int options;
   nb_buf *out;
+  nb_changes align;
 } run;
 
 /* --- normalization forms (Unicode Standard Annex 15) --- */
 
 static int combining(int32_t code) { return (int)utf8proc_get_property(code)->combining_class; }
 
-/* Puts codes[0, n), all of combining class above 0, in order of class; equal ones keep their order. */
-static bool sort_marks(int32_t *codes, size_t n) {
+/* Puts codes[0, n), all of combining class above 0, in order of class; equal ones keep their order. `changes` go with
+ * them; NULL: there are none. */
+static bool sort_marks(int32_t *codes, int64_t *changes, size_t n) {
   if (n <= 16) {
     for (size_t i = 1; i < n; i++) {
       int32_t code = codes[i];
+      int64_t change = changes ? changes[i] : 0;
       size_t k = i;
-      for (; k > 0 && combining(codes[k - 1]) > combining(code); k--) codes[k] = codes[k - 1];
+      for (; k > 0 && combining(codes[k - 1]) > combining(code); k--) {
+        codes[k] = codes[k - 1];
+        if (changes) changes[k] = changes[k - 1];
+      }
       codes[k] = code;
+      if (changes) changes[k] = change;
     }
     return true;
   }
   int32_t *copy = malloc(n * sizeof *copy);
-  if (!copy) return false;
-  memcpy(copy, codes, n * sizeof *copy);
-  size_t at[257] = {0};
-  for (size_t i = 0; i < n; i++) at[combining(copy[i]) + 1]++;
-  for (int class = 1; class <= 256; class ++) at[class] += at[class - 1];
-  for (size_t i = 0; i < n; i++) codes[at[combining(copy[i])]++] = copy[i];
+  int64_t *with = changes ? malloc(n * sizeof *with) : NULL;
+  bool ok = copy && (with || !changes);
+  if (ok) {
+    memcpy(copy, codes, n * sizeof *copy);
+    if (with) memcpy(with, changes, n * sizeof *with);
+    size_t at[257] = {0};
+    for (size_t i = 0; i < n; i++) at[combining(copy[i]) + 1]++;
+    for (int class = 1; class <= 256; class ++) at[class] += at[class - 1];
+    for (size_t i = 0; i < n; i++) {
+      size_t to = at[combining(copy[i])]++;
+      codes[to] = copy[i];
+      if (with) changes[to] = with[i];
+    }
+  }
   free(copy);
-  return true;
+  free(with);
+  return ok;
+}
+
+/* The code point that two compose to; 0 if they do not. */
+static int32_t composed(int32_t first, int32_t second, int options) {
+  int32_t pair[2] = {first, second};
+  return utf8proc_normalize_utf32(pair, 2, (utf8proc_option_t)options) == 1 ? pair[0] : 0;
+}
+
+/* Composes as utf8proc does, with the changes: a code point that is composed takes the place of both. */
+static void compose_changes(run *r) {
+  size_t starter = SIZE_MAX, written = 0;
+  int last = -1; /* the class of the code point before that did not compose; -1: there is none behind the starter */
+  for (size_t i = 0; i < r->length; i++) {
+    int32_t code = r->codes[i], class = combining(code), by = 0;
+    if (starter != SIZE_MAX && last < class) by = composed(r->codes[starter], code, r->options);
+    if (by) {
+      r->codes[starter] = by;
+      r->changes[starter] += r->changes[i] - 1;
+      continue;
+    }
+    last = class;
+    if (class == 0) {
+      starter = written;
+      last = -1;
+    }
+    r->changes[written] = r->changes[i];
+    r->codes[written++] = code;
+  }
+  r->length = written;
 }
 
 /* Orders and composes what has been collected, and writes it. */
@@ -89,13 +138,17 @@ static void flush(run *r) {
     size_t begin = i++;
     if (combining(r->codes[begin]) == 0) continue;
     while (i < r->length && combining(r->codes[i]) != 0) i++;
-    if (!sort_marks(r->codes + begin, i - begin)) r->out->failed = true;
+    if (!sort_marks(r->codes + begin, r->changes ? r->changes + begin : NULL, i - begin)) r->out->failed = true;
   }
-  utf8proc_ssize_t length = (utf8proc_ssize_t)r->length;
-  if (r->options & UTF8PROC_COMPOSE) length = utf8proc_normalize_utf32(r->codes, length, (utf8proc_option_t)r->options);
-  for (utf8proc_ssize_t i = 0; i < length; i++) {
+  if (r->options & UTF8PROC_COMPOSE && r->changes)
+    compose_changes(r);
+  else if (r->options & UTF8PROC_COMPOSE)
+    r->length = (size_t)utf8proc_normalize_utf32(r->codes, (utf8proc_ssize_t)r->length, (utf8proc_option_t)r->options);
+  for (size_t i = 0; i < r->length; i++) {
     char bytes[4];
-    nb_buf_append(r->out, bytes, nb_utf8_encode((uint32_t)r->codes[i], bytes));
+    size_t length = nb_utf8_encode((uint32_t)r->codes[i], bytes);
+    nb_buf_append(r->out, bytes, length);
+    if (r->changes) nb_changes_put(&r->align, length, r->changes[i]);
   }
   r->length = 0;
 }
@@ -123,13 +176,32 @@ static void collect(run *r, uint32_t code) {
     return;
   }
   r->codes = codes;
-  for (utf8proc_ssize_t i = 0; i < n; i++) r->codes[r->length++] = parts[i];
+  for (utf8proc_ssize_t i = 0; i < n; i++) r->codes[r->length + (size_t)i] = parts[i];
+  if (r->align.a->to) {
+    int64_t *changes = nb_grow(r->changes, &r->change_capacity, r->length + MAX_DECOMPOSED, sizeof *changes);
+    if (!changes) {
+      r->out->failed = true;
+      return;
+    }
+    r->changes = changes;
+    for (utf8proc_ssize_t i = 0; i < n; i++) r->changes[r->length + (size_t)i] = i > 0;
+  }
+  r->length += (size_t)n;
+}
+
+/* Characters that stay. */
+static void keep(run *r, const char *text, size_t n) {
+  nb_buf_append(r->out, text, n);
+  for (size_t i = 0, length; r->align.a->to && i < n; i += length) {
+    nb_utf8_decode(text + i, &length);
+    nb_changes_put(&r->align, length, 0);
+  }
 }
 
 /* ASCII is the same in every form and is copied, but for the last character before others: a mark may follow it. */
 static nibble_status form(const step *s, nb_str whole, job *j) {
   nb_buf *out = j->out;
-  run r = {.options = UTF8PROC_STABLE | s->form, .out = out};
+  run r = {.options = UTF8PROC_STABLE | s->form, .out = out, .align = {.a = &j->align, .text = whole}};
   const char *text = whole.data;
   size_t n = whole.length, done = 0, i = 0, length = 0;
   while (i < n && !out->failed) {
@@ -138,7 +210,7 @@ static nibble_status form(const step *s, nb_str whole, job *j) {
       continue;
     }
     size_t begin = i > done && (unsigned char)text[i - 1] < 0x80 ? i - 1 : i;
-    nb_buf_append(out, text + done, begin - done);
+    keep(&r, text + done, begin - done);
     uint32_t code = 0;
     for (done = begin; done < n && !out->failed; done += length) {
       code = nb_utf8_decode(text + done, &length);
@@ -147,17 +219,25 @@ static nibble_status form(const step *s, nb_str whole, job *j) {
     }
     flush(&r);
     if (done < n && code >= 0x80) { /* inert */
-      nb_buf_append(out, text + done, length);
+      keep(&r, text + done, length);
       done += length;
     }
     i = done;
   }
-  nb_buf_append(out, text + done, n - done);
+  keep(&r, text + done, n - done);
+  nb_changes_flush(&r.align);
   free(r.codes);
+  free(r.changes);
   return NIBBLE_OK;
 }
 
 /* --- the other steps --- */
+
+/* Bytes [begin, end) of the text stay. */
+static void copy(job *j, nb_str text, size_t begin, size_t end) {
+  nb_buf_append(j->out, text.data + begin, end - begin);
+  nb_align_copy(&j->align, begin, end);
+}
 
 static nibble_status each_char(const step *s, nb_str text, job *j) {
   size_t done = 0, length;
@@ -168,14 +248,16 @@ static nibble_status each_char(const step *s, nb_str text, job *j) {
     uint32_t codes[MOST_CODES];
     int count = s->map(nb_utf8_decode(text.data + i, &length), codes);
     if (count == KEPT) continue;
-    nb_buf_append(j->out, text.data + done, i - done);
+    copy(j, text, done, i);
     done = i + length;
     for (int k = 0; k < count; k++) {
       char bytes[4];
-      nb_buf_append(j->out, bytes, nb_utf8_encode(codes[k], bytes));
+      size_t n = nb_utf8_encode(codes[k], bytes);
+      nb_buf_append(j->out, bytes, n);
+      nb_align_write(&j->align, i, n);
     }
   }
-  nb_buf_append(j->out, text.data + done, text.length - done);
+  copy(j, text, done, text.length);
   return NIBBLE_OK;
 }
 
@@ -233,10 +315,12 @@ static int nmt(uint32_t code, uint32_t out[MOST_CODES]) {
 /* A code point that utf8proc has in the same class: it does not know the newer ones, and takes those that are not
  * assigned but reserved to be ignored for letters, where Unicode says controls. */
 static utf8proc_int32_t known(const char *text, size_t *length) {
+  enum { TULU_REPHA = 0x113d1, KAWI_REPHA = 0x11f02, ZERO_WIDTH_SPACE = 0x200b }; /* the first two are prepended */
   uint32_t code = nb_utf8_decode(text, length);
+  if (utf8proc_category((utf8proc_int32_t)code) != UTF8PROC_CATEGORY_CN) return (utf8proc_int32_t)code;
   bool is_reserved = code == 0x2065 || (code >= 0xfff0 && code <= 0xfff8) || (code >= 0xe0000 && code <= 0xe0fff);
-  if (is_reserved && utf8proc_category((utf8proc_int32_t)code) == UTF8PROC_CATEGORY_CN) return 0x200b;
-  return (utf8proc_int32_t)nb_stand_in(code);
+  if (is_reserved) return ZERO_WIDTH_SPACE;
+  return code == TULU_REPHA ? KAWI_REPHA : (utf8proc_int32_t)nb_stand_in(code);
 }
 
 /* The length of the grapheme cluster that text begins with. */
@@ -252,36 +336,56 @@ static size_t grapheme(nb_str text) {
 }
 
 /* Appends what becomes of `part`; *found: the charsmap has something for it. */
-static nibble_status map_part(const step *s, nb_str part, bool *found, job *j) {
+static nibble_status map_part(const step *s, nb_str part, bool *found, nb_changes *changes, job *j) {
   nb_str by;
   nibble_status status = nb_charsmap_find(s->charsmap, part, found, &by, j->err);
-  if (status == NIBBLE_OK && *found) nb_buf_append(j->out, by.data, by.length);
-  return status;
+  if (status != NIBBLE_OK || !*found) return status;
+  nb_buf_append(j->out, by.data, by.length);
+  if (!j->align.to) return NIBBLE_OK;
+  int64_t before = 0, after = 0;
+  for (size_t i = 0; i < part.length; i++) before += nb_utf8_begins(part.data[i]);
+  for (size_t i = 0, length; i < by.length; i += length) {
+    nb_utf8_decode(by.data + i, &length);
+    nb_changes_put(changes, length, after++ >= before);
+  }
+  if (after < before) changes->change -= before - after; /* of the one before, where nothing is left of the part */
+  return NIBBLE_OK;
+}
+
+/* Characters that stay. */
+static void keep_chars(job *j, nb_str text, nb_changes *changes) {
+  nb_buf_append(j->out, text.data, text.length);
+  for (size_t i = 0, length; j->align.to && i < text.length; i += length) {
+    nb_utf8_decode(text.data + i, &length);
+    nb_changes_put(changes, length, 0);
+  }
 }
 
 /* Short grapheme clusters are looked up as a whole, then their characters one by one. */
 static nibble_status precompiled(const step *s, nb_str text, job *j) {
   enum { LONG = 6 }; /* bytes */
   nibble_status status = NIBBLE_OK;
+  nb_changes changes = {.a = &j->align, .text = text};
   for (size_t i = 0, end; i < text.length && status == NIBBLE_OK && !j->out->failed; i = end) {
     size_t begin = i;
     while (i < text.length && (unsigned char)text.data[i] < 0x80 &&
            nb_charsmap_keeps(s->charsmap, (unsigned char)text.data[i]))
       i++;
     if (i > begin && i < text.length) i--; /* it may begin a cluster */
-    nb_buf_append(j->out, text.data + begin, i - begin);
+    keep_chars(j, (nb_str){text.data + begin, i - begin}, &changes);
     if (i == text.length) break;
     bool found = false;
     size_t length = grapheme((nb_str){text.data + i, text.length - i});
     end = i + length;
-    if (length < LONG) status = map_part(s, (nb_str){text.data + i, length}, &found, j);
+    if (length < LONG) status = map_part(s, (nb_str){text.data + i, length}, &found, &changes, j);
     for (size_t k = i; k < end && !found && status == NIBBLE_OK; k += length) {
       bool changed;
       nb_utf8_decode(text.data + k, &length);
-      status = map_part(s, (nb_str){text.data + k, length}, &changed, j);
-      if (!changed) nb_buf_append(j->out, text.data + k, length);
+      status = map_part(s, (nb_str){text.data + k, length}, &changed, &changes, j);
+      if (!changed) keep_chars(j, (nb_str){text.data + k, length}, &changes);
     }
   }
+  nb_changes_flush(&changes);
   return status;
 }
 
@@ -294,10 +398,11 @@ static nibble_status charsmap(const step *s, nb_str text, job *j) {
     if (status == NIBBLE_OK && used > 0) {
       nb_buf_append(j->out, by.data, by.length);
       while (i + used < text.length && !nb_utf8_begins(text.data[i + used])) used++; /* a damaged map */
+      nb_align_replace(&j->align, i, i + used, by.length);
       continue;
     }
     nb_utf8_decode(text.data + i, &used);
-    nb_buf_append(j->out, text.data + i, used);
+    copy(j, text, i, i + used);
   }
   return status;
 }
@@ -314,7 +419,7 @@ static nibble_status strip(const step *s, nb_str text, job *j) {
   }
   j->lead -= begin < j->lead ? begin : j->lead;
   if (!s->right) end = text.length;
-  if (begin < end) nb_buf_append(j->out, text.data + begin, end - begin);
+  if (begin < end) copy(j, text, begin, end);
   return NIBBLE_OK;
 }
 
@@ -331,6 +436,19 @@ static nibble_status replace_lead(const step *s, nb_search search, job *j) {
   return status;
 }
 
+/* What is written for a match stands for its last character. */
+static nibble_status replace_align(const step *s, nb_search search, job *j) {
+  size_t done = 0;
+  nibble_status status;
+  while ((status = nb_regex_next(s->regex, &search, j->err)) == NIBBLE_OK && search.found) {
+    nb_align_copy(&j->align, done, search.begin);
+    nb_align_write(&j->align, search.end - 1, strlen(s->text));
+    done = search.end;
+  }
+  nb_align_copy(&j->align, done, search.n);
+  return status;
+}
+
 static nibble_status replace(const step *s, nb_str text, job *j) {
   nb_buf shadow = {0};
   const char *subject = text.data;
@@ -341,7 +459,9 @@ static nibble_status replace(const step *s, nb_str text, job *j) {
   }
   nb_search search = {.text = subject, .n = text.length, .budget = j->budget};
   nibble_status status = j->lead > 0 ? replace_lead(s, search, j) : NIBBLE_OK;
+  nb_search again = search;
   if (status == NIBBLE_OK) status = nb_regex_replace(s->regex, &search, text.data, s->text, j->out, j->err);
+  if (status == NIBBLE_OK && j->align.to && !j->out->failed) status = replace_align(s, again, j);
   nb_buf_free(&shadow);
   return status;
 }
@@ -350,11 +470,13 @@ static nibble_status prepend(const step *s, nb_str text, job *j) {
   if (j->lead > 0) j->lead += strlen(s->text);
   nb_buf_puts(j->out, s->text);
   nb_buf_append(j->out, text.data, text.length);
+  nb_align_prepend(&j->align, strlen(s->text), text);
   return NIBBLE_OK;
 }
 
 static nibble_status bytes(const step *s, nb_str text, job *j) {
   (void)s;
+  nb_align_bytes(&j->align, text);
   nb_bytes_to_chars(text.data, text.length, j->out);
   return NIBBLE_OK;
 }
@@ -362,7 +484,10 @@ static nibble_status bytes(const step *s, nb_str text, job *j) {
 /* Runs a step on the first character alone, to see how long what becomes of it is. */
 static nibble_status find_lead(const step *s, nb_str text, job *j) {
   if (j->lead == 0 || s->moves_lead) return NIBBLE_OK;
+  nb_places *to = j->align.to;
+  j->align.to = NULL;
   nibble_status status = s->run(s, (nb_str){text.data, j->lead}, j);
+  j->align.to = to;
   j->lead = j->out->length;
   j->out->length = 0;
   return status;
@@ -387,26 +512,44 @@ static nibble_status run_step(const step *s, nb_str text, job *j) {
   if (status == NIBBLE_OK) status = s->run(s, text, j);
   settle_lead(s, led, j);
   if (status == NIBBLE_OK && out->is_full) status = nb_budget_refuse("normalizer", j->err);
-  if (status == NIBBLE_OK && out->failed) status = nb_fail_memory(j->err, text.length);
+  if (status == NIBBLE_OK && (out->failed || (j->align.to && j->align.to->failed)))
+    status = nb_fail_memory(j->err, text.length);
   j->budget->bytes -= out->length;
   out->limit = 0;
   out->failed = out->is_full = false;
   return status;
 }
 
-nibble_status nb_normalize(const nb_normalizer *normalizer, nb_buf *text, nb_buf *scratch, bool *at_start,
-                           nb_budget *budget, nibble_error *err) {
-  if (text->failed) return nb_fail_memory(err, text->length);
+static void begin_align(job *j, nb_places *from, nb_places *to) {
+  to->length = 0;
+  j->align = (nb_aligner){.from = from->data, .n = from->length, .origin = j->align.origin, .to = to};
+}
+
+void nb_normal_free(nb_normal *normal) {
+  nb_buf_free(&normal->text);
+  nb_buf_free(&normal->scratch);
+  nb_places_free(&normal->align_scratch);
+}
+
+nibble_status nb_normalize(const nb_normalizer *normalizer, nb_normal *normal, nb_budget *budget, nibble_error *err) {
+  nb_buf *text = &normal->text, *scratch = &normal->scratch;
+  if (text->failed || (normal->align && normal->align->failed)) return nb_fail_memory(err, text->length);
   job j = {.out = scratch, .budget = budget, .err = err};
-  if (*at_start && text->length > 0) nb_utf8_decode(text->data, &j.lead);
+  if (normal->at_start && text->length > 0) nb_utf8_decode(text->data, &j.lead);
+  if (normal->align && text->length > 0) j.align.origin = normal->align->data[0].begin;
   for (int i = 0; normalizer && i < normalizer->count && text->length > 0; i++) {
+    if (normal->align) begin_align(&j, normal->align, &normal->align_scratch);
     nibble_status status = run_step(&normalizer->steps[i], (nb_str){text->data, text->length}, &j);
     if (status != NIBBLE_OK) return status;
     nb_buf swapped = *text;
     *text = *scratch;
     *scratch = swapped;
+    if (!normal->align) continue;
+    nb_places aligned = *normal->align;
+    *normal->align = normal->align_scratch;
+    normal->align_scratch = aligned;
   }
-  *at_start = j.lead > 0;
+  normal->at_start = j.lead > 0;
   return NIBBLE_OK;
 }
 

@@ -27,27 +27,32 @@ typedef struct piece {
 
 typedef struct step step;
 struct step {
-  bool (*rewrite)(step *s, piece whole); /* puts what becomes of a piece into `text`, false if it stays; NULL: a cut */
-  nb_regex *regex;                       /* cut: at the matches of this pattern, */
-  bool (*is_in_class)(uint32_t code);    /* or at the characters of this class, */
-  int64_t every;                         /* or after so many characters; else where the script changes */
+  /* Puts what becomes of a piece into `text`, and its alignment by `align`; false if it stays. NULL: a cut. */
+  bool (*rewrite)(step *s, piece whole, const nb_aligner *align);
+  nb_regex *regex;                    /* cut: at the matches of this pattern, */
+  bool (*is_in_class)(uint32_t code); /* or at the characters of this class, */
+  int64_t every;                      /* or after so many characters; else where the script changes */
   behavior behavior;
   bool invert;                           /* what is between the matches is the match */
   char *replacement;                     /* Metaspace: written for a space */
   enum { NEVER, FIRST, ALWAYS } prepend; /* Metaspace: and before which pieces */
   nb_buf text, shadow;                   /* of the piece that was rewritten last */
+  nb_places align;                       /* the text's, where someone asks */
 };
 
 struct nb_pre_tokenizer {
   step steps[NB_MAX_STEPS];
   int count;
-  bool raw; /* words are handed on as bytes, whose characters the model wants */
+  bool raw; /* the last step writes bytes: words are handed on without it, unless they are aligned */
 };
 
 /* --- cutting --- */
 
 typedef struct run {
   nb_pre_tokenizer *pre;
+  int count;             /* of its steps that are run */
+  const char *text;      /* the one whose pieces are cut: the normalized one or what became of a piece, */
+  const nb_place *align; /* and its alignment; NULL: nobody asks */
   nb_word_sink sink;
   nb_budget *budget;
   nibble_error *err;
@@ -167,60 +172,94 @@ static bool begins_with(piece whole, const char *text) {
   return whole.n >= n && memcmp(whole.text, text, n) == 0;
 }
 
-static bool prepend_space(step *s, piece whole) {
+static bool prepend_space(step *s, piece whole, const nb_aligner *align) {
   if (begins_with(whole, " ")) return false;
   nb_buf_puts(&s->text, " ");
   nb_buf_append(&s->text, whole.text, whole.n);
+  nb_align_prepend(align, 1, (nb_str){whole.text, whole.n});
   return true;
 }
 
-static bool write_bytes(step *s, piece whole) {
+static bool write_bytes(step *s, piece whole, const nb_aligner *align) {
   nb_bytes_to_chars(whole.text, whole.n, &s->text);
+  nb_align_bytes(align, (nb_str){whole.text, whole.n});
   return true;
 }
 
-static bool write_metaspace(step *s, piece whole) {
+static bool write_metaspace(step *s, piece whole, const nb_aligner *align) {
+  size_t length = strlen(s->replacement);
   bool has = whole.text[0] == ' ' || begins_with(whole, s->replacement);
-  if (!has && (s->prepend == ALWAYS || (s->prepend == FIRST && whole.at_start))) nb_buf_puts(&s->text, s->replacement);
+  if (!has && (s->prepend == ALWAYS || (s->prepend == FIRST && whole.at_start))) {
+    nb_buf_append(&s->text, s->replacement, length);
+    nb_align_write(align, 0, length);
+  }
   for (size_t i = 0; i < whole.n;) {
     const char *space = memchr(whole.text + i, ' ', whole.n - i);
     size_t end = space ? (size_t)(space - whole.text) : whole.n;
     nb_buf_append(&s->text, whole.text + i, end - i);
-    if (space) nb_buf_puts(&s->text, s->replacement);
+    nb_align_copy(align, i, end);
+    if (space) {
+      nb_buf_append(&s->text, s->replacement, length);
+      nb_align_write(align, end, length);
+    }
     i = end + (space != NULL);
   }
   return true;
 }
 
-static nibble_status run_step(run *r, int k, piece whole) {
-  if (k == r->pre->count)
-    return r->sink.take(r->sink.ctx, &(nb_word){.text = whole.text, .n = whole.n, .raw = r->pre->raw}, r->err);
+/* The words of what has become of a piece, which is as `from` but for the text. */
+static nibble_status run_rewritten(run *r, int k, piece from) {
   step *s = &r->pre->steps[k];
-  if (!s->rewrite) return cut(r, k, whole);
-  s->text.length = 0;
-  s->text.limit = r->budget->bytes;
-  bool changed = s->text.limit > 0 && s->rewrite(s, whole);
-  if (s->text.limit == 0 || s->text.is_full) {
-    s->text.failed = s->text.is_full = false;
-    return nb_budget_refuse("pre-tokenizer", r->err);
-  }
-  if (!changed) return run_step(r, k + 1, whole);
   r->budget->bytes -= s->text.length;
-  whole.text = whole.shadow = s->text.data;
-  whole.n = s->text.length;
+  piece whole = {.text = s->text.data, .shadow = s->text.data, .n = s->text.length, .at_start = from.at_start};
   if (!s->text.failed && nb_needs_shadow(whole.text, whole.n)) {
     nb_make_shadow(whole.text, whole.n, &s->shadow);
     whole.shadow = s->shadow.data;
   }
-  if (s->text.failed || s->shadow.failed) return nb_fail_memory(r->err, whole.n);
-  return run_step(r, k + 1, whole);
+  if (s->text.failed || s->shadow.failed || s->align.failed) return nb_fail_memory(r->err, whole.n);
+  const char *text = r->text;
+  const nb_place *align = r->align;
+  r->text = whole.text;
+  if (align) r->align = s->align.data;
+  nibble_status status = run_step(r, k + 1, whole);
+  r->text = text;
+  r->align = align;
+  return status;
 }
 
-nibble_status nb_pre_tokenize(nb_pre_tokenizer *pre, nb_str text, bool at_start, nb_word_sink sink, nb_budget *budget,
+/* Where a piece comes from; NULL: nobody asks. */
+static const nb_place *align_of(const run *r, piece whole) {
+  return r->align ? r->align + (whole.text - r->text) : NULL;
+}
+
+static nibble_status run_step(run *r, int k, piece whole) {
+  if (k == r->count) {
+    const nb_place *from = align_of(r, whole);
+    nb_word word = {.text = whole.text, .n = whole.n, .raw = r->pre->raw && !from, .align = from};
+    return r->sink.take(r->sink.ctx, &word, r->err);
+  }
+  step *s = &r->pre->steps[k];
+  if (!s->rewrite) return cut(r, k, whole);
+  const nb_place *from = align_of(r, whole);
+  s->text.length = 0;
+  s->text.limit = r->budget->bytes;
+  s->align.length = 0;
+  nb_aligner align = {.from = from, .n = whole.n, .to = from ? &s->align : NULL};
+  bool changed = s->text.limit > 0 && s->rewrite(s, whole, &align);
+  if (s->text.limit == 0 || s->text.is_full) {
+    s->text.failed = s->text.is_full = false;
+    return nb_budget_refuse("pre-tokenizer", r->err);
+  }
+  return changed ? run_rewritten(r, k, whole) : run_step(r, k + 1, whole);
+}
+
+nibble_status nb_pre_tokenize(nb_pre_tokenizer *pre, nb_normal_part part, nb_word_sink sink, nb_budget *budget,
                               nibble_error *err) {
+  nb_str text = part.text;
   if (text.length == 0) return NIBBLE_OK;
-  run r = {.pre = pre, .sink = sink, .budget = budget, .err = err};
-  piece whole = {.text = text.data, .shadow = text.data, .n = text.length, .at_start = at_start};
+  run r = {.pre = pre, .text = text.data, .align = part.align, .sink = sink, .budget = budget, .err = err};
+  r.count = pre->count + (pre->raw && part.align);
+  piece whole = {.text = text.data, .shadow = text.data, .n = text.length, .at_start = part.at_start};
   nb_buf shadow = {0};
   if (pre->count > 0 && nb_needs_shadow(text.data, text.length)) {
     nb_make_shadow(text.data, text.length, &shadow);
@@ -372,11 +411,12 @@ nibble_status nb_pre_tokenizer_read(const char *where, const cJSON *parts, nb_pr
 }
 
 void nb_pre_tokenizer_free(nb_pre_tokenizer *pre) {
-  for (int i = 0; pre && i < pre->count; i++) {
+  for (int i = 0; pre && i < pre->count + pre->raw; i++) {
     nb_regex_free(pre->steps[i].regex);
     free(pre->steps[i].replacement);
     nb_buf_free(&pre->steps[i].text);
     nb_buf_free(&pre->steps[i].shadow);
+    nb_places_free(&pre->steps[i].align);
   }
   free(pre);
 }

@@ -10,6 +10,7 @@
 #include <cjson/cJSON.h>
 
 #include "base/buf.h"
+#include "tokenizer/alignment.h"
 #include "tokenizer/budget.h"
 #include "tokenizer/model.h"
 #include "tokenizer/regex.h"
@@ -27,10 +28,19 @@ typedef struct nb_normalizer nb_normalizer;
  * nothing to do. */
 nibble_status nb_normalizer_read(const char *where, const cJSON *parts, nb_normalizer **out, nibble_error *err);
 
-/* Normalizes *text (valid UTF-8) in place; `scratch` is overwritten. *at_start is cleared if nothing is left of its
- * first character. NIBBLE_BAD_INPUT once the steps have spent the budget. */
-nibble_status nb_normalize(const nb_normalizer *normalizer, nb_buf *text, nb_buf *scratch, bool *at_start,
-                           nb_budget *budget, nibble_error *err);
+/* A text that is normalized in place. */
+typedef struct nb_normal {
+  nb_buf text;      /* valid UTF-8 */
+  bool at_start;    /* it begins the whole input; cleared if nothing is left of its first character */
+  nb_places *align; /* the text's, which is kept true; NULL: nobody asks */
+  nb_buf scratch;   /* overwritten, as what follows */
+  nb_places align_scratch;
+} nb_normal;
+
+void nb_normal_free(nb_normal *normal); /* not `align` */
+
+/* NIBBLE_BAD_INPUT once the steps have spent the budget. */
+nibble_status nb_normalize(const nb_normalizer *normalizer, nb_normal *normal, nb_budget *budget, nibble_error *err);
 void nb_normalizer_free(nb_normalizer *normalizer);
 
 /* --- pretokenizers.c --- */
@@ -45,17 +55,50 @@ typedef struct nb_word_sink {
 
 nibble_status nb_pre_tokenizer_read(const char *where, const cJSON *parts, nb_pre_tokenizer **out, nibble_error *err);
 
-/* Hands on the words of `text` (valid UTF-8); `at_start`: it begins the whole input. NIBBLE_BAD_INPUT once the steps
- * have spent the budget. */
-nibble_status nb_pre_tokenize(nb_pre_tokenizer *pre, nb_str text, bool at_start, nb_word_sink sink, nb_budget *budget,
+/* A text that is cut into words. */
+typedef struct nb_normal_part {
+  nb_str text;           /* valid UTF-8 */
+  bool at_start;         /* it begins the whole input */
+  const nb_place *align; /* its alignment; NULL: nobody asks. Else the words have theirs, and none is raw */
+} nb_normal_part;
+
+/* Hands on the words of a text. NIBBLE_BAD_INPUT once the steps have spent the budget. */
+nibble_status nb_pre_tokenize(nb_pre_tokenizer *pre, nb_normal_part part, nb_word_sink sink, nb_budget *budget,
                               nibble_error *err);
 void nb_pre_tokenizer_free(nb_pre_tokenizer *pre);
 
 /* --- postprocessors.c --- */
 
-/* Reads the template for a single text: the ids of special tokens, and -1 where the text's own go. It stays empty where
- * there is none. */
-nibble_status nb_post_read(const char *where, const cJSON *parts, nb_ids *template, nibble_error *err);
+/* A piece of a template: a special token, or one of the texts. */
+typedef struct nb_post_piece {
+  int32_t id; /* of a special token, or: */
+  int32_t type_id;
+} nb_post_piece;
+
+enum { NB_FIRST_TEXT = -1, NB_SECOND_TEXT = -2 };
+
+typedef struct nb_post_template {
+  nb_post_piece *pieces; /* NULL: none */
+  size_t count;
+} nb_post_template;
+
+/* Takes the white space at the ends of tokens out of their offsets (trim_offsets). */
+typedef struct nb_post_trim {
+  bool prefix_space; /* one space in front of a text was put there by the tokenizer, so it is not in the text */
+  bool behind[2];    /* a special token stands before the first or second text when this is done */
+} nb_post_trim;
+
+typedef struct nb_post {
+  nb_post_template single, pair;
+  bool zero_types; /* what overflows has the template's types too, where special tokens are put */
+  nb_post_trim trims[NB_MAX_STEPS];
+  int trim_count;
+} nb_post;
+
+/* Reads the templates for a text and for two. They stay empty where there are none. *out needs nb_post_free, also after
+ * a failure. */
+nibble_status nb_post_read(const char *where, const cJSON *parts, nb_post *out, nibble_error *err);
+void nb_post_free(nb_post *post);
 
 /* --- decoders.c --- */
 

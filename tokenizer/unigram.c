@@ -100,7 +100,9 @@ static nibble_status find_paths(unigram *u, const nb_word *word, nb_budget *budg
 
 /* Appends the ids of an unknown part, in reverse: a piece's own (characters that are unknown one by one may be one
  * together), those of its bytes, or the unknown one. */
-static void put_unknown(const unigram *u, const char *text, size_t n, nb_ids *ids) {
+static void put_unknown(const unigram *u, nb_str part, nb_ids *ids) {
+  const char *text = part.data;
+  size_t n = part.length;
   int32_t id = nb_vocab_id(u->vocab, text, n);
   size_t have = 0;
   while (id < 0 && u->byte_fallback && have < n && u->fallback_ids[(unsigned char)text[have]] >= 0) have++;
@@ -115,14 +117,15 @@ static void put_unknown(const unigram *u, const char *text, size_t n, nb_ids *id
 static void walk_back(const unigram *u, const nb_word *word, nb_ids *ids) {
   const step *steps = u->steps;
   for (size_t at = word->n; at > 0;) {
-    size_t end = at;
+    size_t end = at, before = ids->length;
     while (at > 0 && steps[at].id == u->unknown_id) at -= steps[at].length;
     if (at < end) {
-      put_unknown(u, word->text + at, end - at, ids);
+      put_unknown(u, (nb_str){word->text + at, end - at}, ids);
     } else {
       nb_ids_append(ids, &steps[at].id, 1);
       at -= steps[at].length;
     }
+    if (word->pieces) nb_places_fill(word->pieces, (nb_place){(uint32_t)at, (uint32_t)end}, ids->length - before);
   }
 }
 
@@ -134,6 +137,16 @@ static void reverse(nb_ids *ids) {
   }
 }
 
+static void reverse_pieces(nb_places *pieces) {
+  for (size_t i = 0, k = pieces->length; i + 1 < k; i++) {
+    nb_place piece = pieces->data[i];
+    pieces->data[i] = pieces->data[--k];
+    pieces->data[k] = piece;
+  }
+}
+
+static int32_t spelled_unigram(const void *model) { return ((const unigram *)model)->unknown_id; }
+
 static nibble_status encode_unigram(void *model, const nb_word *word, nb_ids *ids, nb_budget *budget,
                                     nibble_error *err) {
   unigram *u = model;
@@ -144,6 +157,7 @@ static nibble_status encode_unigram(void *model, const nb_word *word, nb_ids *id
   if (status != NIBBLE_OK) return status;
   walk_back(u, word, ids);
   if (ids->length > 1) reverse(ids);
+  if (word->pieces) reverse_pieces(word->pieces);
   return NIBBLE_OK;
 }
 
@@ -152,4 +166,5 @@ const nb_token_model_kind nb_unigram = {.type = "Unigram",
                                         .has_scores = true,
                                         .open = open_unigram,
                                         .encode = encode_unigram,
+                                        .spelled = spelled_unigram,
                                         .close = close_unigram};

@@ -25,6 +25,7 @@ static nibble_status encode_wordlevel(void *model, const nb_word *word, nb_ids *
   if (id < 0) id = w->unknown.id;
   if (id < 0) return nb_unknown_refuse(&w->unknown, err);
   nb_ids_append(ids, &id, 1);
+  if (word->pieces) nb_places_fill(word->pieces, (nb_place){0, (uint32_t)word->n}, 1);
   return NIBBLE_OK;
 }
 

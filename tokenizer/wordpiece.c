@@ -43,7 +43,7 @@ static bool is_too_long(const wordpiece *w, const nb_word *word) {
 static nibble_status encode_wordpiece(void *model, const nb_word *word, nb_ids *ids, nb_budget *budget,
                                       nibble_error *err) {
   const wordpiece *w = model;
-  size_t at = 0, n = is_too_long(w, word) ? 0 : word->n;
+  size_t at = 0, begin = 0, n = is_too_long(w, word) ? 0 : word->n;
   while (at < n) {
     nb_trie_walk walk = at > 0 ? w->inside : (nb_trie_walk){.node = NB_TRIE_ROOT};
     walk.text = word->text + at;
@@ -58,11 +58,16 @@ static nibble_status encode_wordpiece(void *model, const nb_word *word, nb_ids *
     if (status != NIBBLE_OK) return status;
     if (best < 0) break;
     nb_ids_append(ids, &best, 1);
+    if (word->pieces) nb_places_fill(word->pieces, (nb_place){(uint32_t)begin, (uint32_t)at}, 1);
+    begin = at;
   }
   if (at == word->n) return NIBBLE_OK;
   if (w->unknown.id < 0) return nb_unknown_refuse(&w->unknown, err);
   ids->length = 0;
   nb_ids_append(ids, &w->unknown.id, 1);
+  if (!word->pieces) return NIBBLE_OK;
+  word->pieces->length = 0;
+  nb_places_fill(word->pieces, (nb_place){0, (uint32_t)word->n}, 1);
   return NIBBLE_OK;
 }
 

@@ -44,6 +44,12 @@ static bool put_bytes(const words *w, const char *text, size_t n, nb_ids *ids) {
   return true;
 }
 
+/* `count` ids stand for n bytes; without an id they go to the one before. */
+static void put_piece(nb_places *pieces, size_t begin, size_t n, size_t count) {
+  nb_places_fill(pieces, (nb_place){(uint32_t)begin, (uint32_t)(begin + n)}, count);
+  if (count == 0 && pieces->length > 0) pieces->data[pieces->length - 1].end = (uint32_t)(begin + n);
+}
+
 static nibble_status encode_words(void *model, const nb_word *word, nb_ids *ids, nb_budget *budget, nibble_error *err) {
   const words *w = model;
   const char *end = word->text + word->n;
@@ -51,13 +57,14 @@ static nibble_status encode_words(void *model, const nb_word *word, nb_ids *ids,
   for (const char *at = word->text, *next; at < end; at = next) {
     next = memmem(at + 1, (size_t)(end - at) - 1, SPACE, sizeof SPACE - 1);
     if (!next) next = end;
-    size_t n = (size_t)(next - at);
+    size_t n = (size_t)(next - at), before = ids->length;
     int32_t id = nb_vocab_id(w->vocab, at, n);
     bool unknown = id < 0 || id == w->unknown_id;
     if (unknown && !(w->byte_fallback && put_bytes(w, at, n, ids)) && !after_unknown)
       nb_ids_append(ids, &w->unknown_id, 1);
     if (!unknown) nb_ids_append(ids, &id, 1);
     after_unknown = unknown;
+    if (word->pieces) put_piece(word->pieces, (size_t)(at - word->text), n, ids->length - before);
   }
   return nb_token_model_pay(budget, word->n, err);
 }

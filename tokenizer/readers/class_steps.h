@@ -49,6 +49,7 @@ typedef struct nb_tokenizer_class {
   bool from_model;                                        /* a SentencePiece file keeps its ids under this class */
   bool cleans_bytes;                                      /* clean_up_tokenization_spaces counts for a BPE model, too */
   bool plain_tokens; /* special tokens are matched as they are spelled, whatever the settings or the file say */
+  bool pads_left;    /* padding stands in front of a text */
   bool keeps_steps;  /* the file's normalizer, pre-tokenizer, model and decoder stay */
   nb_class_make *normalizer[NB_CLASS_STEPS], *pre_tokenizer[NB_CLASS_STEPS], *decoder[NB_CLASS_STEPS];
   nb_part_bpe bpe; /* of a BPE model; `unk_token` "" is the settings' */

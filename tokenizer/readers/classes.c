@@ -112,6 +112,7 @@ static const nb_tokenizer_class classes[] = {
      .normalizer = {nb_step_nfc},
      .post_processor = nb_ends_none},
     {.names = "CohereTokenizer",
+     .pads_left = true,
      BYTES_WITH_MODEL,
      .tokens = {ENDS("<BOS_TOKEN>", "<|END_OF_TURN_TOKEN|>"),
                 {"unk_token", "<UNK>"},
@@ -169,6 +170,7 @@ static const nb_tokenizer_class classes[] = {
 
     /* BPE of SentencePiece's kind */
     {.names = "LlamaTokenizer",
+     .pads_left = true,
      .model = "BPE",
      .bpe = {.fuse_unk = true, .byte_fallback = true},
      .tokens = {ENDS("<s>", "</s>"), {"unk_token", "<unk>"}},
@@ -177,6 +179,7 @@ static const nb_tokenizer_class classes[] = {
      .pre_tokenizer = {nb_step_llama_words},
      .decoder = {nb_step_from_mark, nb_step_byte_fallback, nb_step_fuse, nb_step_strip_first_if}},
     {.names = "CodeLlamaTokenizer",
+     .pads_left = true,
      PIECES,
      .tokens = {ENDS("<s>", "</s>"),
                 {"unk_token", "<unk>"},
@@ -190,12 +193,14 @@ static const nb_tokenizer_class classes[] = {
      .decoder = {nb_step_from_mark, nb_step_byte_fallback, nb_step_fuse, nb_step_strip_first},
      .post_processor = nb_ends_code_llama},
     {.names = "GemmaTokenizer",
+     .pads_left = true,
      PIECES,
      .tokens = {GEMMA},
      .normalizer = {nb_step_mark},
      .pre_tokenizer = {nb_step_gemma_words},
      .decoder = {nb_step_from_mark, nb_step_byte_fallback, nb_step_fuse}},
     {.names = "Siglip2Tokenizer",
+     .pads_left = true,
      PIECES,
      .tokens = {GEMMA},
      .normalizer = {nb_step_lowercase, nb_step_mark},
@@ -337,6 +342,7 @@ static const nb_tokenizer_class classes[] = {
      CLS_AND_SEP,
      .ends_when = NB_ENDS_FOR_ANY},
     {.names = "XLNetTokenizer",
+     .pads_left = true,
      .model = "Unigram",
      .unk_rule = NB_UNK_SETTING,
      .tokens = {ENDS("<s>", "</s>"),
@@ -510,6 +516,8 @@ static nibble_status check(const nb_class_options *o) {
                    class->unread, n, class->names);
   return NIBBLE_OK;
 }
+
+bool nb_class_pads_left(const nb_tokenizer_class *class) { return class && class->pads_left; }
 
 nibble_status nb_class_apply(const char *where, const nb_tokenizer_class *class, const cJSON *settings,
                              nb_tokenizer_spec *spec, nibble_error *err) {

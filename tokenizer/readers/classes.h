@@ -30,6 +30,9 @@ nibble_status nb_class_apply(const char *where, const nb_tokenizer_class *class,
 nibble_status nb_class_add_ends(const char *where, const nb_tokenizer_class *class, const cJSON *settings,
                                 nb_tokenizer_spec *spec, nibble_error *err);
 
+/* Whether the class puts padding in front of a text, where no file says so; NULL: no class, no. */
+bool nb_class_pads_left(const nb_tokenizer_class *class);
+
 /* The special token that the class has under a key ("bos_token") where the settings have none; NULL: none. */
 const nb_class_token *nb_class_token_of(const nb_tokenizer_class *class, const char *key);
 

@@ -11,6 +11,7 @@
 #include "base/strmap.h"
 #include "model/json.h"
 #include "tokenizer/readers/classes.h"
+#include "tokenizer/readers/folder_limits.h"
 #include "tokenizer/readers/parts.h"
 #include "tokenizer/readers/readers.h"
 #include "tokenizer/readers/spm_model.h"
@@ -386,6 +387,16 @@ static void close_folder(folder *f) {
   free(f->settings_path);
 }
 
+static nibble_status apply_limits(folder *f) {
+  nb_folder_limits limits = {.where = f->settings_path,
+                             .settings = f->settings,
+                             .pad_id = find_token(f, "pad_token").id,
+                             .pads_left = nb_class_pads_left(f->class),
+                             .parts = f->spec->parts,
+                             .err = f->err};
+  return nb_folder_limits_apply(&limits);
+}
+
 nibble_status nb_tokenizer_spec_folder(const char *path, nb_tokenizer_spec *out, nibble_error *err) {
   folder f = {.path = path, .spec = out, .err = err};
   *out = (nb_tokenizer_spec){0};
@@ -395,6 +406,7 @@ nibble_status nb_tokenizer_spec_folder(const char *path, nb_tokenizer_spec *out,
   if (status == NIBBLE_OK) status = read_switches(&f);
   if (status == NIBBLE_OK) status = add_tokens(&f);
   if (status == NIBBLE_OK) status = add_ends(&f);
+  if (status == NIBBLE_OK) status = apply_limits(&f);
   close_folder(&f);
   return status;
 }
