@@ -4,15 +4,78 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/encodings.h"
 
 typedef struct options {
   cli_common common;
-  const char *model, *text;
-  bool decode, no_special, lines;
+  const char *model, *text, *pair;
+  bool decode, no_special, lines, offsets;
+  bool whole; /* one of the options asks for whole encodings */
+  bool truncates, has_length;
+  const char *truncation_side, *padding_side;
+  nibble_encode_options encode;
 } options;
 
-enum { OPT_TEXT = 0x100, OPT_DECODE, OPT_NO_SPECIAL, OPT_LINES };
+enum {
+  OPT_TEXT = 0x100,
+  OPT_DECODE,
+  OPT_NO_SPECIAL,
+  OPT_LINES,
+  OPT_PAIR, /* from here on they ask for whole encodings */
+  OPT_OFFSETS,
+  OPT_TRUNCATION,
+  OPT_MAX_LENGTH,
+  OPT_STRIDE,
+  OPT_OVERFLOW,
+  OPT_TRUNCATION_SIDE,
+  OPT_PADDING,
+  OPT_PAD_MULTIPLE,
+  OPT_PADDING_SIDE,
+};
+
+/* The index of a name in `names`, which ends with NULL; calls argp_error if it is none of them. */
+static int name_of(const struct argp_state *state, const char *option, const char *text, const char *const names[]) {
+  for (int i = 0; names[i]; i++) {
+    if (strcmp(text, names[i]) == 0) return i;
+  }
+  argp_error(state, "%s is not '%s'", option, text);
+  return 0;
+}
+
+/* The options of whole encodings; an optional argument that is not there is NULL. */
+static error_t parse_whole(int key, char *arg, struct argp_state *state, options *o) {
+  static const char *const units[] = {"characters", "bytes", NULL};
+  static const char *const strategies[] = {"longest_first", "only_first", "only_second", NULL};
+  static const char *const lengths[] = {"longest", "max_length", NULL};
+  static const char *const sides[] = {"left", "right", NULL};
+  nibble_encode_options *e = &o->encode;
+  o->whole = true;
+  switch (key) {
+    case OPT_PAIR: o->pair = arg; return 0;
+    case OPT_OFFSETS:
+      o->offsets = true;
+      e->offsets = arg ? (nibble_offsets)name_of(state, "--offsets", arg, units) : NIBBLE_OFFSETS_CHARACTERS;
+      return 0;
+    case OPT_TRUNCATION:
+      o->truncates = true;
+      e->truncation = (nibble_truncate)(1 + (arg ? name_of(state, "--truncation", arg, strategies) : 0));
+      return 0;
+    case OPT_MAX_LENGTH:
+      o->has_length = true;
+      e->max_length = (size_t)cli_int(state, "--max-length", arg, 0, INT32_MAX);
+      return 0;
+    case OPT_STRIDE: e->stride = (size_t)cli_int(state, "--stride", arg, 0, INT32_MAX); return 0;
+    case OPT_OVERFLOW: e->overflow = true; return 0;
+    case OPT_TRUNCATION_SIDE: o->truncation_side = sides[name_of(state, "--truncation-side", arg, sides)]; return 0;
+    case OPT_PADDING:
+      e->padding = arg && name_of(state, "--padding", arg, lengths) ? NIBBLE_PAD_FIXED : NIBBLE_PAD_LONGEST;
+      return 0;
+    case OPT_PAD_MULTIPLE:
+      e->pad_multiple_of = (size_t)cli_int(state, "--pad-to-multiple-of", arg, 1, INT32_MAX);
+      return 0;
+    default: o->padding_side = sides[name_of(state, "--padding-side", arg, sides)]; return 0;
+  }
+}
 
 static error_t parse(int key, char *arg, struct argp_state *state) {
   options *o = state->input;
@@ -22,7 +85,12 @@ static error_t parse(int key, char *arg, struct argp_state *state) {
     case OPT_DECODE: o->decode = true; return 0;
     case OPT_NO_SPECIAL: o->no_special = true; return 0;
     case OPT_LINES: o->lines = true; return 0;
-    default: return cli_argument(key, arg, state, slots, 1);
+    case ARGP_KEY_SUCCESS:
+      if (o->decode && o->whole) argp_error(state, "--decode goes with no option of encodings");
+      return 0;
+    default:
+      if (key >= OPT_PAIR && key <= OPT_PADDING_SIDE) return parse_whole(key, arg, state, o);
+      return cli_argument(key, arg, state, slots, 1);
   }
 }
 
@@ -32,6 +100,22 @@ static const struct argp_option own_options[] = {
     {"no-special", OPT_NO_SPECIAL, NULL, 0,
      "Leave out the special tokens that the tokenizer puts around a text; with --decode all of them", 0},
     {"lines", OPT_LINES, NULL, 0, "Each line of the input by itself", 0},
+    {0, 0, 0, 0, "Whole encodings:", 1},
+    {"pair", OPT_PAIR, "TEXT", 0, "A second text, which is encoded together with the input or each of its lines", 1},
+    {"offsets", OPT_OFFSETS, "characters|bytes", OPTION_ARG_OPTIONAL,
+     "Where each token stands in its text, from 0 (default: in characters, as Python counts)", 1},
+    {"truncation", OPT_TRUNCATION, "longest_first|only_first|only_second", OPTION_ARG_OPTIONAL,
+     "Cut to the maximum length (default: longest_first)", 1},
+    {"max-length", OPT_MAX_LENGTH, "N", 0,
+     "Tokens of an encoding, special ones included (default: the tokenizer's own). Alone it cuts, too", 1},
+    {"stride", OPT_STRIDE, "N", 0, "Tokens that what overflows shares with what comes before it (default: 0)", 1},
+    {"overflow", OPT_OVERFLOW, NULL, 0, "Print what is cut off, too: in --json as \"overflowing\", else a line each",
+     1},
+    {"truncation-side", OPT_TRUNCATION_SIDE, "left|right", 0, "Where to cut (default: the tokenizer's own)", 1},
+    {"padding", OPT_PADDING, "longest|max_length", OPTION_ARG_OPTIONAL,
+     "Fill up to the longest line, or to the maximum length (default: longest)", 1},
+    {"pad-to-multiple-of", OPT_PAD_MULTIPLE, "N", 0, "Fill up to a multiple of N", 1},
+    {"padding-side", OPT_PADDING_SIDE, "left|right", 0, "Where to fill up (default: the tokenizer's own)", 1},
     {0},
 };
 
@@ -123,6 +207,52 @@ static nibble_status decode(job *j, const char *ids_text, size_t n) {
   return NIBBLE_OK;
 }
 
+static nibble_status refuse(job *j, nibble_status status, const char *why) {
+  char name[CLI_NAME_ROOM];
+  j->err.status = status;
+  snprintf(j->err.message, sizeof j->err.message, "%.900s: %s", cli_name(name, j->o->model), why);
+  return status;
+}
+
+/* What nobody asks for otherwise is as the tokenizer's files say. */
+static nibble_status settle(job *j, nibble_encode_options *e) {
+  const options *o = j->o;
+  nibble_encode_options own = {.size = sizeof own};
+  nibble_status status = nibble_tokenizer_limits(j->tokenizer, &own, &j->err);
+  if (status != NIBBLE_OK) return status;
+  *e = o->encode;
+  e->size = sizeof *e;
+  e->context = o->common.context;
+  e->no_special = o->no_special;
+  if (!o->has_length) e->max_length = own.max_length;
+  bool alone = o->has_length && e->padding == NIBBLE_PAD_NONE && !o->truncates;
+  if (alone) e->truncation = NIBBLE_TRUNCATE_LONGEST_FIRST;
+  bool needs_length = e->truncation != NIBBLE_TRUNCATE_NONE || e->padding == NIBBLE_PAD_FIXED;
+  if (needs_length && !o->has_length && own.max_length == 0)
+    return refuse(j, NIBBLE_USAGE, "the tokenizer names no maximum length; --max-length is required");
+  e->truncate_left = o->truncation_side ? strcmp(o->truncation_side, "left") == 0 : own.truncate_left;
+  e->pad_left = o->padding_side ? strcmp(o->padding_side, "left") == 0 : own.pad_left;
+  e->pad_length = e->max_length;
+  e->pad_id = own.pad_id;
+  e->pad_type_id = own.pad_type_id;
+  if (e->padding != NIBBLE_PAD_NONE && e->pad_id < 0)
+    return refuse(j, NIBBLE_BAD_INPUT, "the tokenizer names no padding token");
+  return NIBBLE_OK;
+}
+
+static nibble_status encode_whole(job *j, const char *text, size_t n) {
+  nibble_encode_options e;
+  nibble_status status = settle(j, &e);
+  if (status != NIBBLE_OK) return status;
+  cli_encodings whole = {.tokenizer = j->tokenizer,
+                         .options = &e,
+                         .pair = j->o->pair,
+                         .offsets = j->o->offsets,
+                         .json = j->o->common.json,
+                         .lines = j->o->lines};
+  return cli_print_encodings(&whole, text, n, &j->err);
+}
+
 /* A newline ends a line: there is none behind the last. The input has a NUL behind it. */
 static nibble_status each_line(job *j, char *text, size_t n) {
   nibble_status status = NIBBLE_OK;
@@ -157,10 +287,11 @@ int cli_tokenize(int argc, char **argv) {
   nibble_status status = nibble_tokenizer_open(o.model, &j.tokenizer, &j.err);
   if (status == NIBBLE_OK) status = nibble_text_read(o.text, &text, &j.err);
   if (status == NIBBLE_OK)
-    status = o.lines    ? each_line(&j, text.data, text.length)
+    status = o.whole    ? encode_whole(&j, text.data, text.length)
+             : o.lines  ? each_line(&j, text.data, text.length)
              : o.decode ? decode(&j, text.data, text.length)
                         : encode(&j, text.data, text.length);
-  if (status == NIBBLE_OK && o.common.json)
+  if (status == NIBBLE_OK && o.common.json && !o.whole)
     print_json(&j);
   else
     cJSON_Delete(j.items);
