@@ -264,6 +264,10 @@ std::vector<WithArguments> AllWithArguments() {
          encode.size = sizeof encode;
          return nibble_tokenizer_limits(nullptr, &encode, e);
        }},
+      {"nibble_tokenizers_compare", "out is required",
+       [](nibble_error *e) { return nibble_tokenizers_compare(nullptr, 0, "a", 1, nullptr, e); }},
+      {"nibble_token_comparison_draw", "comparison is required",
+       [](nibble_error *e) { return nibble_token_comparison_draw(nullptr, nullptr, "a.svg", e); }},
       {"nibble_tokenizer_decode", "tokenizer is required",
        [](nibble_error *e) { return nibble_tokenizer_decode(nullptr, nullptr, 0, true, &text, e); }},
       {"nibble_tokenizer_decode", "out is required",
@@ -293,6 +297,7 @@ TEST(Api, ArgumentsThatAreNullAreWrongUsage) {
 
 TEST(Api, WhatFreesTakesNull) {
   nibble_encodings_free(nullptr);
+  nibble_token_comparison_free(nullptr);
   nibble_context_free(nullptr);
   nibble_inspection_free(nullptr);
   nibble_tokenizer_close(nullptr);
@@ -318,7 +323,7 @@ TEST(Api, EveryFunctionOfTheHeaderIsTried) {
                                  "nibble_inspection_free",   "nibble_tokenizer_close", "nibble_kernel_bench_free",
                                  "nibble_verification_free", "nibble_model_close",     "nibble_session_close",
                                  "nibble_chat_close",        "nibble_session_length",  "nibble_printable",
-                                 "nibble_isa_check",         "nibble_encodings_free"};
+                                 "nibble_isa_check",         "nibble_encodings_free",  "nibble_token_comparison_free"};
   for (const WithOptions &f : AllWithOptions()) tried.insert(f.name);
   for (const WithArguments &f : AllWithArguments()) tried.insert(f.name);
   std::string header = ReadFile(std::string(kSourceDir) + "/nibble.h");

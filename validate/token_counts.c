@@ -143,6 +143,7 @@ nibble_status nibble_tokenizers_compare(nibble_tokenizer *const *tokenizers, siz
 }
 
 void nibble_token_comparison_free(nibble_token_comparison *c) {
+  if (!c) return;
   for (size_t i = 0; c->scripts && i < c->count; i++) free(c->scripts[i].tokens);
   free(c->scripts);
   free(c->total.tokens);
