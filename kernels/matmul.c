@@ -5,12 +5,10 @@
 
 #include "base/checked.h"
 #include "base/parallel.h"
+#include "kernels/cpu/kernels.h"
 #include "kernels/cpu/products.h"
 
 enum {
-  /* From this many rows of x on, unpacking the weights to memory once costs less than unpacking them in registers
-   * for a few rows at a time. */
-  PREFILL_FROM = 9,
   SCALAR_BAND = 16,
   X_ROWS = 64,
   COL_TILE = 512,
@@ -50,8 +48,24 @@ static void scalar_product(const nb_product *product, int64_t n) {
   }
 }
 
+static bool few_rows(const nb_packed *w, int64_t n) {
+  const nb_format_kernels *kernels = nb_dot_kernels(w);
+  return n < (kernels && kernels->prefill_from ? kernels->prefill_from(w) : NB_PREFILL_FROM);
+}
+
+/* Each weight goes its own way, whatever company it is in. */
 static void multiply_many(const nb_product *products, int count, int64_t n, const nb_cpu_gemm *gemm) {
-  if (n < PREFILL_FROM || !nb_prefill(products, count, n, gemm)) nb_decode(products, count, n, gemm);
+  nb_product few[NB_PRODUCTS_MAX], many[NB_PRODUCTS_MAX];
+  int few_count = 0, many_count = 0;
+  for (int i = 0; i < count; i++) {
+    if (few_rows(products[i].w, n)) {
+      few[few_count++] = products[i];
+    } else {
+      many[many_count++] = products[i];
+    }
+  }
+  if (few_count) nb_decode(few, few_count, n, gemm);
+  if (many_count && !nb_prefill(many, many_count, n, gemm)) nb_decode(many, many_count, n, gemm);
 }
 
 /* ---- columns in an order of their own ---------------------------------------------------------------------------- */

@@ -196,6 +196,9 @@ static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packe
   gptq_rows rows = rows_at(m, bits, row);
   const float middle = in_place(bits, 0) ? 0 : (float)(1 << (bits - 1));
   const int64_t ahead = m->band ? NB_AHEAD / (int64_t)sizeof(uint32_t) : GPTQ_AHEAD * rows.step;
+  /* Words whose columns are multiplied before the next are loaded: one with AVX2, whose 16 registers hold no more
+   * beside the sums, unless codes cross words. */
+  const int run_words = VF == 8 && 32 % bits == 0 ? 1 : bits, run_cols = run_words * 32 / bits;
   group_params p[GPTQ_VECTORS];
   vf sums[NB_DOT_MAX][GPTQ_VECTORS];
   for (int v = 0; v < vectors; v++) {
@@ -210,22 +213,25 @@ static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packe
         p[v].zero = vf_sub(vf_set1(middle), p[v].zero);
       }
     }
-    vu words[GPTQ_VECTORS][8];
     vf part[NB_DOT_MAX][GPTQ_VECTORS];
-    const uint32_t *next = rows.words + col / CHUNK_COLS * bits * rows.step + ahead;
-    for (int w = 0; w < bits; w++) {
-      for (int v = 0; v < vectors * VF; v += 16) __builtin_prefetch(next + w * rows.step + v);
-    }
     for (int v = 0; v < vectors; v++) {
-      load_chunk(&rows, bits, col, v, words[v]);
       for (int i = 0; i < x.count; i++) part[i][v] = vf_zero();
     }
+    const uint32_t *at = rows.words + col / CHUNK_COLS * bits * rows.step;
+#pragma GCC unroll 1
+    for (int run = 0; run < bits / run_words; run++, at += run_words * rows.step) {
+      const float *from_x = x.data + col + run * run_cols;
+      vu words[GPTQ_VECTORS][8];
+      for (int w = 0; w < run_words; w++) {
+        for (int v = 0; v < vectors * VF; v += 16) __builtin_prefetch(at + ahead + w * rows.step + v);
+        for (int v = 0; v < vectors; v++) words[v][w] = vu_load(at + w * rows.step + v * VF);
+      }
 #pragma GCC unroll 32
-    for (int c = 0; c < CHUNK_COLS; c++) {
-      for (int v = 0; v < vectors; v++) {
-        vf code = dot_code(words[v], bits, c);
-        for (int i = 0; i < x.count; i++)
-          part[i][v] = vf_fma(code, vf_set1(x.data[i * x.stride + col + c]), part[i][v]);
+      for (int c = 0; c < run_cols; c++) {
+        for (int v = 0; v < vectors; v++) {
+          vf code = dot_code(words[v], bits, c);
+          for (int i = 0; i < x.count; i++) part[i][v] = vf_fma(code, vf_set1(from_x[i * x.stride + c]), part[i][v]);
+        }
       }
     }
     for (int i = 0; i < x.count; i++) {
@@ -239,11 +245,18 @@ static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packe
   }
 }
 
+/* Whether groups hold whole chunks. */
+static inline bool in_groups(const nb_packed *m) { return !m->g_idx && m->scale.block_cols % CHUNK_COLS == 0; }
+
+/* With AVX2, converting codes of 4 and 8 bits for every four rows of x is faster than storing floats and loading them.
+ * Measured. */
+static inline int64_t prefill_from_gptq(const nb_packed *m) { return in_groups(m) ? 25 : NB_PREFILL_FROM; }
+
 static inline __attribute__((always_inline)) void dot_n_gptq(const nb_packed *m, int bits, int64_t begin, int64_t end,
                                                              nb_rows x, nb_sums out) {
   const int together = x.count == 1 ? GPTQ_VECTORS : GPTQ_VECTORS / 2;
   int64_t r = begin;
-  if (!m->g_idx && m->scale.block_cols % CHUNK_COLS == 0) {
+  if (in_groups(m)) {
     for (; nb_gptq_beside(m, together * VF) && r + together * VF <= end; r += together * VF, out.data += together * VF)
       dot_groups_gptq(m, bits, together, r, x, out);
     for (; r < end; r += VF, out.data += VF) dot_groups_gptq(m, bits, 1, r, x, out);

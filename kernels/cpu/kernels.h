@@ -10,7 +10,10 @@
 enum {
   NB_DOT_MAX = 4, /* rows of x that one call of a dot kernel takes */
   NB_GROUP4 = 64, /* 4-bit weights that a dot kernel unpacks at a time: the usual block */
-  NB_STEP4 = 32,  /* and those that dequantization does */
+  /* From this many rows of x on, unpacking the weights to memory once costs less than unpacking them in registers for a
+   * few rows at a time, if a format does not know better. */
+  NB_PREFILL_FROM = 9,
+  NB_STEP4 = 32, /* and those that dequantization does */
   /* Bytes of weights to ask for ahead of those in work: one core reads half as fast without. A processor's own
    * prefetching ends at each page and is slow to follow several rows at once. */
   NB_AHEAD = 12288,
@@ -49,6 +52,8 @@ typedef struct nb_format_kernels {
   /* dequantize for a matrix that `fits` and a tile of whole panels of prefill.c, turned: column c lies at out + c *
    * stride. NULL: rows come out as easily. */
   nb_dequantize_fn columns;
+  /* Rows of x from which on prefill.c is faster than `dot`. NULL: NB_PREFILL_FROM. */
+  int64_t (*prefill_from)(const nb_packed *w);
 } nb_format_kernels;
 
 /* The dequantize function for the instruction set in use. */

@@ -23,6 +23,6 @@ const nb_format_kernels nb_kernels_avx2[NB_FORMAT_COUNT] = {
     [NB_FORMAT_Q6_K] = {nb_gguf_dequantize_avx2, .dot = dot_q6_k},
     [NB_FORMAT_GPTQ2] = {dequantize_gptq2, fits_gptq, prepare_gptq2, dot_gptq2, columns_gptq2},
     [NB_FORMAT_GPTQ3] = {dequantize_gptq3, fits_gptq, prepare_gptq3, dot_gptq3, columns_gptq3},
-    [NB_FORMAT_GPTQ4] = {dequantize_gptq4, fits_gptq, prepare_gptq4, dot_gptq4, columns_gptq4},
-    [NB_FORMAT_GPTQ8] = {dequantize_gptq8, fits_gptq, prepare_gptq8, dot_gptq8, columns_gptq8},
+    [NB_FORMAT_GPTQ4] = {dequantize_gptq4, fits_gptq, prepare_gptq4, dot_gptq4, columns_gptq4, prefill_from_gptq},
+    [NB_FORMAT_GPTQ8] = {dequantize_gptq8, fits_gptq, prepare_gptq8, dot_gptq8, columns_gptq8, prefill_from_gptq},
 };

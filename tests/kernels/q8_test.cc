@@ -95,14 +95,15 @@ TEST(Q8, KernelsComputeWhatTheSpecificationSays) {
   for (nb_format format : kFormats) {
     int64_t super = nb_format_info(format)->block.weights == 256 ? 256 : 64;
     for (int64_t rows : {16, 48, 112, 33, 5, 1}) {
-      for (int64_t cols : {super, 3 * super, 9 * super}) {
+      for (int64_t cols : {super, 3 * super, 9 * super, 17 * super}) {
+        if (cols == 17 * super && rows != 48) continue;
         Weight w(format, rows, cols);
         bool fits = nb_q8_fits(&w.m);
         EXPECT_EQ(fits, !nb_gptq_bits(format) || rows % 16 == 0) << nb_format_info(format)->name;
         if (!fits) continue;
         const Specification specification(w.m);
-        for (int64_t n : {1, 2, 3, 4, 7, 21, 32, 34}) {
-          if (n > 30 && rows < 33) continue;
+        for (int64_t n : {1, 2, 3, 4, 7, 21, 32, 34, 100}) {
+          if ((n > 30 && rows < 33) || (n == 100 && cols > super)) continue;
           auto x = RandomFloats(n * cols, unsigned(n));
           for (int64_t c = 0; c < cols; c++) x[c] *= c % 64 < 32 ? 1 : 30;  // blocks of unlike scale
           std::vector<double> want(n * rows), size(n * rows);
@@ -143,7 +144,7 @@ TEST(Q8, GptqInBandsIsMultipliedAlike) {
         ASSERT_TRUE(nb_gptq_repack(&w.m, &repacked, &memory));
         EXPECT_TRUE(nb_q8_fits(&repacked));
         const Specification specification(repacked);
-        for (int64_t n : {1, 3, 34}) {
+        for (int64_t n : {1, 3, 34, 50}) {
           auto x = RandomFloats(n * cols, unsigned(n));
           std::vector<float> ordered(x);
           for (int64_t i = 0; shuffled && i < n * cols; i++) ordered[i] = x[i / cols * cols + repacked.order[i % cols]];
