@@ -33,6 +33,10 @@ typedef struct bpe {
   char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix; "": none */
   bool fuse_unknown, byte_fallback, ignore_merges;
 
+  int32_t own;                          /* ids of the model, before added tokens */
+  enum { UNSEEN, WHOLE, PARTED } parts; /* of words: not yet looked for, none, or before the U+2581 in them, */
+  bool joins[256];                      /* but for those behind a byte that is before one in some token */
+
   nb_buf chars; /* scratch, as what follows */
   symbol *symbols;
   size_t symbol_capacity;
@@ -63,6 +67,7 @@ static nibble_status open_bpe(const char *where, const nb_tokenizer_spec *spec, 
   bpe *b = *out = calloc(1, sizeof *b);
   if (!b) return nb_fail_memory(err, sizeof *b);
   b->vocab = vocab;
+  b->own = vocab->count;
   nibble_status status = read_settings(where, nb_json_object(spec->parts, "model"), b, err);
   if (status == NIBBLE_OK) status = nb_pairs_make(where, &spec->merges, vocab, &b->pairs, err);
   if (status != NIBBLE_OK) return status;
@@ -304,11 +309,67 @@ static nibble_status find_word(bpe *b, const nb_word *word, int32_t *id, nibble_
   return NIBBLE_OK;
 }
 
+/* --- the parts of a long word ---
+ *
+ * SentencePiece's texts are one word each, with U+2581 for spaces. A merge makes a token that is spelled as its two
+ * parts together, so none reaches over a place where no token has the two characters side by side. */
+
+#define SPACE "\u2581"
+
+/* True if each character leaves a symbol: were one dropped, its neighbours would be side by side. */
+static bool keeps_all(const bpe *b) {
+  bool all = b->byte_fallback;
+  for (unsigned byte = 0; byte < 256; byte++) all = all && b->fallback_ids[byte] >= 0;
+  return all || (b->unknown.text && b->unknown.id >= 0);
+}
+
+/* True if the token may have been merged of one that stands for a byte, or for unknown characters: its spelling does
+ * not tell which text it stands for. */
+static bool is_of_others(const bpe *b, nb_str token) {
+  static const char byte[] = "<0x00>";
+  const char *unknown = b->unknown.text ? b->unknown.text : "";
+  size_t n = strlen(unknown);
+  return (token.length > strlen(byte) && memmem(token.data, token.length, byte, 3)) ||
+         (n > 0 && token.length > n && memmem(token.data, token.length, unknown, n));
+}
+
+/* Where U+2581 stands next in text[at, n); n if it does not. */
+static size_t next_space(const char *text, size_t n, size_t at) {
+  const char *space = memmem(text + at, n - at, SPACE, strlen(SPACE));
+  return space ? (size_t)(space - text) : n;
+}
+
+static void look_for_parts(bpe *b) {
+  b->parts = WHOLE;
+  bool plain = !b->prefix[0] && !b->suffix[0];
+  if (!plain || !keeps_all(b) || nb_vocab_id(b->vocab, SPACE, strlen(SPACE)) < 0) return;
+  for (int32_t id = 0; id < b->own; id++) {
+    nb_str token = nb_vocab_key(b->vocab, id);
+    if (token.length < 2) continue;
+    if (is_of_others(b, token)) return;
+    for (size_t at = 1; (at = next_space(token.data, token.length, at)) < token.length; at++)
+      b->joins[(unsigned char)token.data[at - 1]] = true;
+  }
+  b->parts = PARTED;
+}
+
+static size_t end_of_part(void *model, const nb_word *word, size_t at) {
+  bpe *b = model;
+  int32_t id = -1;
+  if (b->parts == UNSEEN) look_for_parts(b);
+  if (word->raw || b->parts == WHOLE) return word->n;
+  bool asks = at == 0 && b->ignore_merges; /* whether the whole word is a token */
+  if (asks && (find_word(b, word, &id, NULL) != NIBBLE_OK || id >= 0)) return word->n;
+  do at = next_space(word->text, word->n, at + 1);
+  while (at < word->n && b->joins[(unsigned char)word->text[at - 1]]);
+  return at;
+}
+
 static nibble_status encode_bpe(void *model, const nb_word *word, nb_ids *ids, nb_budget *budget, nibble_error *err) {
   (void)budget; /* n log n needs no bound */
   bpe *b = model;
   int32_t id = -1;
-  nibble_status status = b->ignore_merges ? find_word(b, word, &id, err) : NIBBLE_OK;
+  nibble_status status = b->ignore_merges && !word->is_part ? find_word(b, word, &id, err) : NIBBLE_OK;
   if (status == NIBBLE_OK && id >= 0) {
     put(ids, id);
     if (word->pieces) nb_places_fill(word->pieces, (nb_place){0, (uint32_t)word->n}, 1);
@@ -323,5 +384,10 @@ static nibble_status encode_bpe(void *model, const nb_word *word, nb_ids *ids, n
   return NIBBLE_OK;
 }
 
-const nb_token_model_kind nb_bpe = {
-    .type = "BPE", .has_merges = true, .reads_raw = true, .open = open_bpe, .encode = encode_bpe, .close = close_bpe};
+const nb_token_model_kind nb_bpe = {.type = "BPE",
+                                    .has_merges = true,
+                                    .reads_raw = true,
+                                    .open = open_bpe,
+                                    .encode = encode_bpe,
+                                    .part = end_of_part,
+                                    .close = close_bpe};

@@ -16,7 +16,8 @@
 typedef struct nb_word {
   const char *text;
   size_t n;
-  bool raw; /* the text is bytes, each of which stands for its character (tokenizer/bytes.h); else it is UTF-8 */
+  bool is_part; /* of a longer word, which is no token as a whole */
+  bool raw;     /* the text is bytes, each of which stands for its character (tokenizer/bytes.h); else it is UTF-8 */
   const nb_place *align; /* where the text comes from, which no model looks at; NULL: nobody asks */
   nb_places *pieces;     /* gets the bytes of the word that each id stands for; NULL: nobody asks. Not with `raw` */
 } nb_word;
@@ -38,6 +39,10 @@ typedef struct nb_token_model_kind {
    * spent. */
   nibble_status (*encode)(void *model, const nb_word *word, nb_ids *ids, nb_budget *budget, nibble_error *err);
   int32_t (*spelled)(const void *model); /* nb_token_model_spelled; NULL: there is none */
+
+  /* Where the part of a long word ends that begins at `at`: no id stands for text on both sides, so that the parts can
+   * be encoded one by one, and those that come again are in the cache. NULL: words have no parts. */
+  size_t (*part)(void *model, const nb_word *word, size_t at);
   void (*close)(void *model);
 } nb_token_model_kind;
 

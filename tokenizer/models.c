@@ -138,13 +138,14 @@ nibble_status nb_token_model_locate(nb_token_model *m, const nb_word *word, nb_i
 
 int32_t nb_token_model_spelled(const nb_token_model *m) { return m->kind->spelled ? m->kind->spelled(m->state) : -1; }
 
-nibble_status nb_token_model_encode(nb_token_model *m, const nb_word *word, nb_ids *ids, nb_budget *budget,
-                                    nibble_error *err) {
+static nibble_status encode_part(nb_token_model *m, const nb_word *word, nb_ids *ids, nb_budget *budget,
+                                 nibble_error *err) {
   cache *c = &m->cache;
   bool cached = word->n <= CACHED_WORD;
   uint32_t hash = 0;
   if (cached) {
-    hash = (uint32_t)XXH3_64bits_withSeed(word->text, word->n, c->seed) | 1u << 31; /* never 0: that slot is free */
+    hash = (uint32_t)XXH3_64bits_withSeed(word->text, word->n, c->seed);
+    hash = 1u << 31 | (hash & ~1u) | word->is_part; /* never 0: that slot is free; a part may have other ids */
     const slot *s = find(c, word, hash);
     if (s->hash) {
       if (s->id_count > 0) nb_ids_append(ids, c->ids.data + s->ids, s->id_count);
@@ -156,6 +157,21 @@ nibble_status nb_token_model_encode(nb_token_model *m, const nb_word *word, nb_i
   if (cached) add(c, hash, word, &m->fresh);
   nb_ids_append(ids, m->fresh.data, m->fresh.length);
   return NIBBLE_OK;
+}
+
+nibble_status nb_token_model_encode(nb_token_model *m, const nb_word *word, nb_ids *ids, nb_budget *budget,
+                                    nibble_error *err) {
+  if (word->n <= CACHED_WORD || !m->kind->part) return encode_part(m, word, ids, budget, err);
+  nibble_status status = NIBBLE_OK;
+  for (size_t at = 0, end; at < word->n && status == NIBBLE_OK; at = end) {
+    nb_word part = *word;
+    end = m->kind->part(m->state, word, at);
+    part.text += at;
+    part.n = end - at;
+    part.is_part = part.n < word->n;
+    status = encode_part(m, &part, ids, budget, err);
+  }
+  return status;
 }
 
 nibble_status nb_token_model_string(const char *where, const cJSON *model, const char *key, char **out,

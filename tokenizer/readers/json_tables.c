@@ -177,7 +177,7 @@ static nibble_status read_merge(reader *r, nb_tokenizer_spec *spec, char *text) 
  * part, or just not as it usually is, the list is read from the front, merge by merge, which finds what to say of it.
  */
 
-enum { BATCH = NB_VOCAB_MANY / 2, PART = 1 << 18 /* bytes of a list that are worth a part */, PARTS = 8 };
+enum { BATCH = NB_VOCAB_MANY / 2, PART = 1 << 17 /* bytes of a list that are worth a part */, PARTS = 8 };
 
 typedef struct part {
   const nb_vocab *vocab;
