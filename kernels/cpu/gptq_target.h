@@ -199,6 +199,7 @@ static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packe
   /* Words whose columns are multiplied before the next are loaded: one with AVX2, whose 16 registers hold no more
    * beside the sums, unless codes cross words. */
   const int run_words = VF == 8 && 32 % bits == 0 ? 1 : bits, run_cols = run_words * 32 / bits;
+  const int runs = bits / run_words;
   group_params p[GPTQ_VECTORS];
   vf sums[NB_DOT_MAX][GPTQ_VECTORS];
   for (int v = 0; v < vectors; v++) {
@@ -219,7 +220,7 @@ static inline __attribute__((always_inline)) void dot_groups_gptq(const nb_packe
     }
     const uint32_t *at = rows.words + col / CHUNK_COLS * bits * rows.step;
 #pragma GCC unroll 1
-    for (int run = 0; run < bits / run_words; run++, at += run_words * rows.step) {
+    for (int run = 0; run < runs; run++, at += run_words * rows.step) {
       const float *from_x = x.data + col + run * run_cols;
       vu words[GPTQ_VECTORS][8];
       for (int w = 0; w < run_words; w++) {
