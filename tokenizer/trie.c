@@ -69,7 +69,7 @@ static bool sort_keys(key *keys, size_t n) {
 
 /* A byte of a key's text; of the first eight, without a look at the text. */
 static unsigned char byte_at(const key *k, size_t at) {
-  return at < 8 ? (unsigned char)(k->head >> (56 - 8 * at)) : (unsigned char)k->text.data[at];
+  return (unsigned char)(at < 8 ? k->head >> (56 - 8 * at) & 0xff : (uint64_t)(unsigned char)k->text.data[at]);
 }
 
 /* Bytes that two keys have in common, as far as their heads tell. */
