@@ -21,7 +21,7 @@ void *nb_alloc_aligned(uint64_t count, uint64_t size) {
 void *nb_alloc_table(uint64_t count, uint64_t size) {
   uint64_t bytes;
   if (!nb_mul_u64(count, size, &bytes) || bytes > PTRDIFF_MAX - HUGE_PAGE) return NULL;
-  if (bytes < 2 * HUGE_PAGE) return malloc(bytes ? (size_t)bytes : 1);
+  if (bytes / 2 < HUGE_PAGE) return malloc(bytes ? (size_t)bytes : 1);
   bytes = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
   void *table = aligned_alloc(HUGE_PAGE, (size_t)bytes);
   if (table) madvise(table, (size_t)bytes, MADV_HUGEPAGE); /* a hint: small pages will do */
