@@ -43,8 +43,7 @@ static const struct argp argp = {
     .args_doc = "--compare MODEL ...",
     .doc =
         "Prints how many tokens a word, a character and a byte of a text is under several tokenizers, by script. A "
-        "line "
-        "counts for the script that most of its letters are in, without special tokens around it.\v"
+        "line counts for the script that most of its letters are in, without special tokens around it.\v"
         "Example: nibble tokenize --compare ./SmolLM2-135M ./bert-base-cased --text page.txt --svg tokens.svg",
 };
 

@@ -1,7 +1,6 @@
 /* Byte-pair encoding of one word (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909): of all neighbouring pairs
  * that have a merge, the one of the lowest rank is joined, the leftmost first, until none is left. Short words rescan
  * their pairs, which is fastest; long ones keep them in a heap, so that a word of n symbols costs n log n. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,7 +27,7 @@ typedef struct bpe {
   const nb_vocab *vocab;
   nb_pairs *pairs;
   int32_t byte_ids[256];     /* id of a byte's character; -1: none */
-  int32_t fallback_ids[256]; /* id of "<0xHH>"; -1: none */
+  int32_t fallback_ids[256]; /* nb_fallback_find */
   nb_unknown unknown;
   char *prefix, *suffix; /* continuing_subword_prefix, end_of_word_suffix; "": none */
   bool fuse_unknown, byte_fallback, ignore_merges;
@@ -71,12 +70,11 @@ static nibble_status open_bpe(const char *where, const nb_tokenizer_spec *spec, 
   nibble_status status = read_settings(where, nb_json_object(spec->parts, "model"), b, err);
   if (status == NIBBLE_OK) status = nb_pairs_make(where, &spec->merges, vocab, &b->pairs, err);
   if (status != NIBBLE_OK) return status;
-  char name[16];
   for (unsigned byte = 0; byte < 256; byte++) {
-    b->byte_ids[byte] = nb_vocab_id(vocab, name, nb_byte_char((unsigned char)byte, name));
-    snprintf(name, sizeof name, "<0x%02X>", byte);
-    b->fallback_ids[byte] = nb_vocab_id(vocab, name, 6);
+    char two[2];
+    b->byte_ids[byte] = nb_vocab_id(vocab, two, nb_byte_char((unsigned char)byte, two));
   }
+  nb_fallback_find(vocab, b->fallback_ids);
   return NIBBLE_OK;
 }
 
@@ -113,13 +111,9 @@ static void put_piece(speller *s, int32_t id, size_t length) {
 /* A character that is `length` bytes of the word. */
 static nibble_status unknown_char(speller *s, nb_str text, size_t length) {
   bpe *b = s->b;
-  if (b->byte_fallback) {
-    size_t have = 0;
-    while (have < text.length && b->fallback_ids[(unsigned char)text.data[have]] >= 0) have++;
-    if (have == text.length) {
-      for (size_t i = 0; i < have; i++) put_piece(s, b->fallback_ids[(unsigned char)text.data[i]], 1);
-      return NIBBLE_OK;
-    }
+  if (b->byte_fallback && nb_fallback_covers(b->fallback_ids, text.data, text.length)) {
+    for (size_t i = 0; i < text.length; i++) put_piece(s, b->fallback_ids[(unsigned char)text.data[i]], 1);
+    return NIBBLE_OK;
   }
   if (!b->unknown.text) return NIBBLE_OK; /* dropped, as the reference does */
   if (b->unknown.id < 0) return nb_unknown_refuse(&b->unknown, s->err);

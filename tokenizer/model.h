@@ -92,6 +92,10 @@ nibble_status nb_unknown_need(const char *where, const cJSON *model, const nb_vo
 /* The error of a text that needs the token where it is not in the vocabulary. */
 nibble_status nb_unknown_refuse(const nb_unknown *unknown, nibble_error *err);
 
+/* Byte fallback: the ids of "<0x00>" to "<0xFF>", -1 where one is no token; and whether each byte of a text has one. */
+void nb_fallback_find(const nb_vocab *vocab, int32_t ids[256]);
+bool nb_fallback_covers(const int32_t ids[256], const char *text, size_t n);
+
 /* Takes the steps of a walk through a trie from the budget, or fails. */
 nibble_status nb_token_model_pay(nb_budget *budget, size_t steps, nibble_error *err);
 

@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -200,6 +201,20 @@ nibble_status nb_unknown_need(const char *where, const cJSON *model, const nb_vo
 nibble_status nb_unknown_refuse(const nb_unknown *unknown, nibble_error *err) {
   return nb_fail(err, NIBBLE_BAD_INPUT, "the text has a character without a token, and unk_token '%s' is no token",
                  unknown->text);
+}
+
+void nb_fallback_find(const nb_vocab *vocab, int32_t ids[256]) {
+  for (unsigned byte = 0; byte < 256; byte++) {
+    char name[16];
+    int length = snprintf(name, sizeof name, "<0x%02X>", byte);
+    ids[byte] = nb_vocab_id(vocab, name, (size_t)length);
+  }
+}
+
+bool nb_fallback_covers(const int32_t ids[256], const char *text, size_t n) {
+  size_t have = 0;
+  while (have < n && ids[(unsigned char)text[have]] >= 0) have++;
+  return have == n;
 }
 
 nibble_status nb_token_model_pay(nb_budget *budget, size_t steps, nibble_error *err) {

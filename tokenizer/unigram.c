@@ -2,7 +2,6 @@
  * a word is cut so that the sum is the largest (Viterbi's algorithm over the pieces that begin at each character).
  * Sums are rounded in the reference's order, and of two equal ones the first counts, as there. */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/grow.h"
@@ -23,7 +22,7 @@ typedef struct unigram {
   nb_trie trie;
   int32_t unknown_id;        /* -1: none */
   double unknown_score;      /* of a character that is no piece */
-  int32_t fallback_ids[256]; /* id of "<0xHH>"; -1: none */
+  int32_t fallback_ids[256]; /* nb_fallback_find */
   bool byte_fallback;
 
   step *steps; /* scratch: to each byte of a word */
@@ -58,11 +57,7 @@ static nibble_status open_unigram(const char *where, const nb_tokenizer_spec *sp
   if (vocab->count > 0 && !vocab->scores) return nb_fail(err, NIBBLE_BAD_INPUT, "%s: the pieces have no scores", where);
   nibble_status status = read_settings(where, nb_json_object(spec->parts, "model"), u, err);
   if (status == NIBBLE_OK) status = nb_trie_make(&u->trie, vocab, err);
-  for (unsigned byte = 0; byte < 256; byte++) {
-    char name[16];
-    snprintf(name, sizeof name, "<0x%02X>", byte);
-    u->fallback_ids[byte] = nb_vocab_id(vocab, name, 6);
-  }
+  nb_fallback_find(vocab, u->fallback_ids);
   return status;
 }
 
@@ -104,10 +99,8 @@ static void put_unknown(const unigram *u, nb_str part, nb_ids *ids) {
   const char *text = part.data;
   size_t n = part.length;
   int32_t id = nb_vocab_id(u->vocab, text, n);
-  size_t have = 0;
-  while (id < 0 && u->byte_fallback && have < n && u->fallback_ids[(unsigned char)text[have]] >= 0) have++;
-  if (have == n) {
-    while (have > 0) nb_ids_append(ids, &u->fallback_ids[(unsigned char)text[--have]], 1);
+  if (id < 0 && u->byte_fallback && nb_fallback_covers(u->fallback_ids, text, n)) {
+    while (n > 0) nb_ids_append(ids, &u->fallback_ids[(unsigned char)text[--n]], 1);
     return;
   }
   nb_ids_append(ids, id >= 0 ? &id : &u->unknown_id, 1);

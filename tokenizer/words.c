@@ -1,6 +1,5 @@
 /* SentencePiece's model of whole words: the text is cut before every U+2581, each part is a token or unknown, and
  * unknown neighbours are one. tokenizer.json has no such type; readers/sentencepiece.c asks for it. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,7 +11,7 @@
 typedef struct words {
   const nb_vocab *vocab;
   int32_t unknown_id;
-  int32_t fallback_ids[256]; /* id of "<0xHH>"; -1: none */
+  int32_t fallback_ids[256]; /* nb_fallback_find */
   bool byte_fallback;
 } words;
 
@@ -27,19 +26,13 @@ static nibble_status open_words(const char *where, const nb_tokenizer_spec *spec
       nb_json_need_int(where, model, "unk_id", (nb_range){0, vocab->count > 0 ? vocab->count - 1 : 0}, &unknown, err);
   if (status == NIBBLE_OK) status = nb_json_bool(where, model, "byte_fallback", &w->byte_fallback, err);
   w->unknown_id = (int32_t)unknown;
-  for (unsigned byte = 0; byte < 256; byte++) {
-    char name[16];
-    snprintf(name, sizeof name, "<0x%02X>", byte);
-    w->fallback_ids[byte] = nb_vocab_id(vocab, name, 6);
-  }
+  nb_fallback_find(vocab, w->fallback_ids);
   return status;
 }
 
 /* Appends the bytes' ids; false, and none of them, if one is no token. */
 static bool put_bytes(const words *w, const char *text, size_t n, nb_ids *ids) {
-  for (size_t i = 0; i < n; i++) {
-    if (w->fallback_ids[(unsigned char)text[i]] < 0) return false;
-  }
+  if (!nb_fallback_covers(w->fallback_ids, text, n)) return false;
   for (size_t i = 0; i < n; i++) nb_ids_append(ids, &w->fallback_ids[(unsigned char)text[i]], 1);
   return true;
 }
