@@ -21,7 +21,7 @@ os.environ["RUST_BACKTRACE"] = "0"
 import encoding_kinds  # noqa: E402
 import tokenizer_kinds as kinds  # noqa: E402
 import tokenizers  # noqa: E402
-from make_tokenizer import OUT, hard_lines, text_of  # noqa: E402
+from make_tokenizer import OUT, apply_patch, hard_lines, text_of  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 BATCH = 8
@@ -93,7 +93,7 @@ def main():
     lines, out = hard_lines(), []
     for name, base, patch in encoding_kinds.configurations():
         made = json.loads((OUT / f"{base}.json").read_text())
-        t = Tokenizer.from_str(json.dumps(kinds.patched(made, patch)))
+        t = Tokenizer.from_str(json.dumps(apply_patch(made, patch)))
         out.append({"name": name, "base": base, "patch": patch, "crc": [crcs(t, o, lines) for o in OPTIONS]})
     text = json.dumps({"tokenizers": tokenizers.__version__, "batch": BATCH, "short": SHORT, "pad_id": PAD_ID, "options": OPTIONS, "cases": out}, separators=(",", ":"))
     with open(OUT / "encodings.json.gz", "wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as f:

@@ -13,7 +13,7 @@ import zlib
 
 import tokenizer_kinds as kinds
 import tokenizers
-from make_tokenizer import OUT, attempt, crc, encode, hard_lines
+from make_tokenizer import OUT, apply_patch, attempt, crc, encode, hard_lines
 from tokenizers import Tokenizer
 
 
@@ -31,7 +31,7 @@ def main():
         bases[name] = json.loads(path.read_text())
     lines, out = hard_lines(), []
     for name, base, patch in kinds.configurations():
-        t = Tokenizer.from_str(json.dumps(kinds.patched(bases[base], patch)))
+        t = Tokenizer.from_str(json.dumps(apply_patch(bases[base], patch)))
         ids = [encode(t, raw) for raw in lines]
         out.append({"name": name, "base": base, "patch": patch, "ids": [crc(some) for some in ids],
                     "decoded": [some and decoded(t, some) for some in ids]})

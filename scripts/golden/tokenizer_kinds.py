@@ -1,7 +1,6 @@
 """Small tokenizers of every kind, trained by Hugging Face's tokenizers, and what can be changed about them: for the
 golden data (make_tokenizer_kinds.py) and for scripts/fuzz-tokenizer."""
 import base64
-import copy
 import json
 import struct
 from collections import Counter
@@ -56,16 +55,6 @@ def train_wordlevel():
 
 
 BASES = {"wordpiece": train_wordpiece, "unigram": train_unigram, "wordlevel": train_wordlevel}
-
-
-def patched(base, patch):
-    d = copy.deepcopy(base)
-    for key, value in patch.items():
-        if key == "model":
-            d["model"].update(value)
-        else:
-            d[key] = value
-    return d
 
 
 # ---- a charsmap -----------------------------------------------------------------------------------------------------

@@ -5,21 +5,14 @@
 #include <string>
 
 #include "tests/cli/byte_model.h"
+#include "tests/json.h"
 
 extern "C" {
-#include <cjson/cJSON.h>
-
 #include "tokenizer/script.h"
 }
 
 namespace {
 
-struct DeleteJson {
-  void operator()(cJSON *json) const { cJSON_Delete(json); }
-};
-using Json = std::unique_ptr<cJSON, DeleteJson>;
-
-const cJSON *Get(const cJSON *json, const char *key) { return cJSON_GetObjectItemCaseSensitive(json, key); }
 double Number(const cJSON *json, const char *key) { return cJSON_GetNumberValue(Get(json, key)); }
 
 // A token for every word.

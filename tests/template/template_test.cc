@@ -6,21 +6,15 @@
 #include <memory>
 #include <string>
 
+#include "tests/json.h"
 #include "tests/support.h"
 
 extern "C" {
-#include <cjson/cJSON.h>
-
 #include "model/json.h"
 #include "template/template.h"
 }
 
 namespace {
-
-struct DeleteJson {
-  void operator()(cJSON *json) const { cJSON_Delete(json); }
-};
-using Json = std::unique_ptr<cJSON, DeleteJson>;
 
 Json Parse(const std::string &text) {
   cJSON *json = nullptr;

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-extern "C" {
-#include <cjson/cJSON.h>
+#include "tests/json.h"
 
+extern "C" {
 #include "model/json.h"
 #include "runner/text.h"
 }
@@ -24,14 +24,7 @@ inline std::string ReadText(const std::string &path) {
   return out;
 }
 
-struct DeleteJson {
-  void operator()(cJSON *json) const { cJSON_Delete(json); }
-};
-using Json = std::unique_ptr<cJSON, DeleteJson>;
-
 inline Json Parse(const std::string &text) { return Json(cJSON_ParseWithLength(text.data(), text.size())); }
-
-inline const cJSON *Get(const cJSON *json, const char *key) { return cJSON_GetObjectItemCaseSensitive(json, key); }
 
 inline std::vector<std::string> Lines(const std::string &text) {
   std::vector<std::string> lines;

@@ -8,12 +8,10 @@
 #include <vector>
 
 #include "tests/support.h"
+#include "tests/tokenizer/golden_cases.h"
 
 extern "C" {
-#include <cjson/cJSON.h>
-
 #include "convert/tokenizer_open.h"
-#include "runner/text.h"
 #include "tokenizer/readers/readers.h"
 }
 
@@ -23,31 +21,6 @@ struct CloseTokenizer {
   void operator()(nb_tokenizer *t) const { nb_tokenizer_close(t); }
 };
 using Tokenizer = std::unique_ptr<nb_tokenizer, CloseTokenizer>;
-
-struct DeleteJson {
-  void operator()(cJSON *json) const { cJSON_Delete(json); }
-};
-using Json = std::unique_ptr<cJSON, DeleteJson>;
-
-const cJSON *Get(const cJSON *json, const char *key) { return cJSON_GetObjectItemCaseSensitive(json, key); }
-
-std::string ReadText(const std::string &path) {
-  nb_buf text = {};
-  nibble_error err;
-  EXPECT_EQ(nb_text_read(path.c_str(), &text, &err), NIBBLE_OK) << err.message;
-  std::string out(text.data ? text.data : "", text.length);
-  nb_buf_free(&text);
-  return out;
-}
-
-std::vector<std::string> Lines(const std::string &text) {
-  std::vector<std::string> lines;
-  size_t begin = 0;
-  for (size_t end; (end = text.find('\n', begin)) != std::string::npos; begin = end + 1)
-    lines.push_back(text.substr(begin, end - begin));
-  lines.push_back(text.substr(begin));
-  return lines;
-}
 
 Tokenizer Open(const std::string &path) {
   nb_tokenizer *t = nullptr;

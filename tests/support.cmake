@@ -1,0 +1,10 @@
+# support.cc in a program of tests that runs neither nibble nor what is preloaded into it: those paths are empty.
+function(nibble_tests_without_commands target)
+  set(support ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/support.cc)
+  target_sources(${target} PRIVATE ${support})
+  set(definitions NIBBLE_SOURCE_DIR="${CMAKE_CURRENT_FUNCTION_LIST_DIR}/..")
+  foreach(path BINARY FAIL_ALLOC SLOW_SYNC OTHER_MODULE OLDER_MODULE)
+    list(APPEND definitions NIBBLE_${path}="")
+  endforeach()
+  set_source_files_properties(${support} PROPERTIES COMPILE_DEFINITIONS "${definitions}")
+endfunction()
