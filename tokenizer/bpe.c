@@ -308,8 +308,6 @@ static nibble_status find_word(bpe *b, const nb_word *word, int32_t *id, nibble_
  * SentencePiece's texts are one word each, with U+2581 for spaces. A merge makes a token that is spelled as its two
  * parts together, so none reaches over a place where no token has the two characters side by side. */
 
-#define SPACE "\u2581"
-
 /* True if each character leaves a symbol: were one dropped, its neighbours would be side by side. */
 static bool keeps_all(const bpe *b) {
   bool all = b->byte_fallback;
@@ -329,14 +327,14 @@ static bool is_of_others(const bpe *b, nb_str token) {
 
 /* Where U+2581 stands next in text[at, n); n if it does not. */
 static size_t next_space(const char *text, size_t n, size_t at) {
-  const char *space = memmem(text + at, n - at, SPACE, strlen(SPACE));
+  const char *space = memmem(text + at, n - at, NB_METASPACE, strlen(NB_METASPACE));
   return space ? (size_t)(space - text) : n;
 }
 
 static void look_for_parts(bpe *b) {
   b->parts = WHOLE;
   bool plain = !b->prefix[0] && !b->suffix[0];
-  if (!plain || !keeps_all(b) || nb_vocab_id(b->vocab, SPACE, strlen(SPACE)) < 0) return;
+  if (!plain || !keeps_all(b) || nb_vocab_id(b->vocab, NB_METASPACE, strlen(NB_METASPACE)) < 0) return;
   for (int32_t id = 0; id < b->own; id++) {
     nb_str token = nb_vocab_key(b->vocab, id);
     if (token.length < 2) continue;

@@ -14,6 +14,9 @@
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/vocab.h"
 
+/* SentencePiece's mark of a space, which stands for it inside tokens. */
+#define NB_METASPACE "\u2581"
+
 typedef struct nb_tokenizer_spec {
   nb_vocab vocab;
   nb_merges merges; /* none where the kind of model has none */

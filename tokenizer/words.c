@@ -6,8 +6,6 @@
 #include "model/json.h"
 #include "tokenizer/model.h"
 
-#define SPACE "\u2581"
-
 typedef struct words {
   const nb_vocab *vocab;
   int32_t unknown_id;
@@ -48,7 +46,7 @@ static nibble_status encode_words(void *model, const nb_word *word, nb_ids *ids,
   const char *end = word->text + word->n;
   bool after_unknown = false;
   for (const char *at = word->text, *next; at < end; at = next) {
-    next = memmem(at + 1, (size_t)(end - at) - 1, SPACE, sizeof SPACE - 1);
+    next = memmem(at + 1, (size_t)(end - at) - 1, NB_METASPACE, sizeof NB_METASPACE - 1);
     if (!next) next = end;
     size_t n = (size_t)(next - at), before = ids->length;
     int32_t id = nb_vocab_id(w->vocab, at, n);

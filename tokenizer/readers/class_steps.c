@@ -6,7 +6,6 @@
 #include "base/buf.h"
 #include "model/json.h"
 
-#define SPACE "\u2581"
 #define QWEN(letters, signs)                                                             \
   "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?" letters "+|\\p{N}| ?[^\\s" signs \
   "]+[\\r\\n]*|"                                                                         \
@@ -64,12 +63,12 @@ PLAIN_STEP(nb_step_strip_accents, "StripAccents")
 PLAIN_STEP(nb_step_lowercase, "Lowercase")
 
 REGEX_STEP(nb_step_spaces, " {2,}", " ")
-REGEX_STEP(nb_step_mark_spaces, " {2,}", SPACE)
+REGEX_STEP(nb_step_mark_spaces, " {2,}", NB_METASPACE)
 REGEX_STEP(nb_step_blanks, "\\s{2,}|[\\n\\r\\t]", " ")
 REGEX_STEP(nb_step_any_space, "\\s+", " ")
 REGEX_STEP(nb_step_breaks, "[\\n\\r\\t]", " ")
-REGEX_STEP(nb_step_before_mark, " +" SPACE, SPACE)
-REGEX_STEP(nb_step_only_marks, "^" SPACE "+$", "")
+REGEX_STEP(nb_step_before_mark, " +" NB_METASPACE, NB_METASPACE)
+REGEX_STEP(nb_step_only_marks, "^" NB_METASPACE "+$", "")
 
 cJSON *nb_step_nfkd_if(const nb_class_options *o) { return o->keep_accents ? cJSON_CreateNull() : nb_step_nfkd(o); }
 
@@ -90,7 +89,7 @@ cJSON *nb_step_quotes(const nb_class_options *o) {
 
 cJSON *nb_step_mark(const nb_class_options *o) {
   (void)o;
-  return nb_part_replace(" ", SPACE);
+  return nb_part_replace(" ", NB_METASPACE);
 }
 
 cJSON *nb_step_strip_right(const nb_class_options *o) {
@@ -194,34 +193,30 @@ cJSON *nb_step_punctuation_if(const nb_class_options *o) {
   return o->split_by_punct ? nb_json_make("type:s behavior:s", "Punctuation", "Isolated") : cJSON_CreateNull();
 }
 
-static cJSON *metaspace(const char *scheme, bool split) {
-  return nb_json_make("type:s replacement:s prepend_scheme:s split:b", "Metaspace", SPACE, scheme, split);
-}
-
 cJSON *nb_step_metaspace(const nb_class_options *o) {
-  return metaspace(o->add_prefix_space ? "always" : "never", true);
+  return nb_part_metaspace(o->add_prefix_space ? "always" : "never", true);
 }
 
 cJSON *nb_step_metaspace_always(const nb_class_options *o) {
   (void)o;
-  return metaspace("always", true);
+  return nb_part_metaspace("always", true);
 }
 
 cJSON *nb_step_metaspace_first(const nb_class_options *o) {
   (void)o;
-  return metaspace("first", true);
+  return nb_part_metaspace("first", true);
 }
 
 cJSON *nb_step_metaspace_or_first(const nb_class_options *o) {
-  return metaspace(o->add_prefix_space ? "always" : "first", true);
+  return nb_part_metaspace(o->add_prefix_space ? "always" : "first", true);
 }
 
 cJSON *nb_step_llama_words(const nb_class_options *o) {
-  return metaspace(!o->add_prefix_space ? "never" : o->legacy ? "always" : "first", false);
+  return nb_part_metaspace(!o->add_prefix_space ? "never" : o->legacy ? "always" : "first", false);
 }
 
 cJSON *nb_step_code_llama_words(const nb_class_options *o) {
-  return metaspace(o->add_prefix_space ? "first" : "never", false);
+  return nb_part_metaspace(o->add_prefix_space ? "first" : "never", false);
 }
 
 cJSON *nb_step_gemma_words(const nb_class_options *o) {
@@ -258,7 +253,7 @@ cJSON *nb_step_from_bytes(const nb_class_options *o) {
 
 cJSON *nb_step_from_mark(const nb_class_options *o) {
   (void)o;
-  return nb_part_replace(SPACE, " ");
+  return nb_part_replace(NB_METASPACE, " ");
 }
 
 cJSON *nb_step_strip_first(const nb_class_options *o) {

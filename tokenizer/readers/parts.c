@@ -21,6 +21,11 @@ cJSON *nb_part_split(const char *regex) {
                       false);
 }
 
+cJSON *nb_part_metaspace(const char *prepend_scheme, bool split) {
+  return nb_json_make("type:s replacement:s prepend_scheme:s split:b", "Metaspace", NB_METASPACE, prepend_scheme,
+                      split);
+}
+
 cJSON *nb_part_byte_level(bool add_prefix_space, bool trim_offsets, bool use_regex) {
   return nb_json_make("type:s add_prefix_space:b trim_offsets:b use_regex:b", "ByteLevel", add_prefix_space,
                       trim_offsets, use_regex);

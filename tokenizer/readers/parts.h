@@ -10,6 +10,7 @@ cJSON *nb_part_sequence(const char *key, cJSON *steps); /* {"type": "Sequence", 
 cJSON *nb_part_replace(const char *what, const char *by);
 cJSON *nb_part_replace_regex(const char *regex, const char *by);
 cJSON *nb_part_split(const char *regex); /* every match becomes a word, and what lies between them */
+cJSON *nb_part_metaspace(const char *prepend_scheme, bool split);
 cJSON *nb_part_byte_level(bool add_prefix_space, bool trim_offsets, bool use_regex);
 cJSON *nb_part_strip_first(const char *content); /* decoder: one from the start of the text */
 

@@ -10,8 +10,6 @@
 #include "tokenizer/readers/parts.h"
 #include "tokenizer/readers/spm_model.h"
 
-#define SPACE "\u2581"
-
 /* ---- merges ---- */
 
 typedef struct scored {
@@ -144,9 +142,9 @@ static bool is_own(const nb_spm_model *m) { return m->kind == NB_SPM_WORD || m->
 static cJSON *push_end(cJSON *steps, const nb_spm_model *m) {
   bool adds = m->space_as_suffix && m->add_dummy_prefix;
   if (m->remove_extra_whitespaces && adds)
-    return nb_json_push(steps, nb_part_replace_regex(SPACE "+\\z|(?<=[^" SPACE "])\\z", SPACE));
-  if (m->remove_extra_whitespaces) return nb_json_push(steps, nb_part_replace_regex(SPACE "+\\z", ""));
-  return adds ? nb_json_push(steps, nb_part_replace_regex("(?<=[\\s\\S])\\z", SPACE)) : steps;
+    return nb_json_push(steps, nb_part_replace_regex(NB_METASPACE "+\\z|(?<=[^" NB_METASPACE "])\\z", NB_METASPACE));
+  if (m->remove_extra_whitespaces) return nb_json_push(steps, nb_part_replace_regex(NB_METASPACE "+\\z", ""));
+  return adds ? nb_json_push(steps, nb_part_replace_regex("(?<=[\\s\\S])\\z", NB_METASPACE)) : steps;
 }
 
 static cJSON *normalizer(const nb_spm_model *m, bool legacy) {
@@ -159,11 +157,11 @@ static cJSON *normalizer(const nb_spm_model *m, bool legacy) {
     steps = nb_json_push(steps, nb_part_replace_regex("\\A +| +\\z", ""));
     steps = nb_json_push(steps, nb_part_replace_regex(" {2,}", " "));
   }
-  if (m->escape_whitespaces) steps = nb_json_push(steps, nb_part_replace(" ", SPACE));
+  if (m->escape_whitespaces) steps = nb_json_push(steps, nb_part_replace(" ", NB_METASPACE));
   if (is_own(m) && m->escape_whitespaces) steps = push_end(steps, m);
   /* Metaspace leaves a text alone that begins with U+2581 already; SentencePiece does not. */
   if (m->add_dummy_prefix && !m->space_as_suffix && legacy)
-    steps = nb_json_push(steps, nb_part_replace_regex("\\A" SPACE, SPACE SPACE));
+    steps = nb_json_push(steps, nb_part_replace_regex("\\A" NB_METASPACE, NB_METASPACE NB_METASPACE));
   return nb_part_sequence("normalizers", steps);
 }
 
@@ -171,9 +169,7 @@ static cJSON *pre_tokenizer(const nb_spm_model *m, bool legacy, const nb_buf *us
   cJSON *steps = cJSON_CreateArray();
   bool has_prefix = m->add_dummy_prefix && !m->space_as_suffix;
   bool has_users = users->length > 0 && m->kind != NB_SPM_WORD; /* a word is whole anyway */
-  if (has_prefix)
-    steps = nb_json_push(steps, nb_json_make("type:s replacement:s prepend_scheme:s split:b", "Metaspace", SPACE,
-                                             legacy ? "always" : "first", false));
+  if (has_prefix) steps = nb_json_push(steps, nb_part_metaspace(legacy ? "always" : "first", false));
   if (has_users) steps = nb_json_push(steps, nb_part_split(users->data));
   if (has_prefix || has_users) return nb_part_sequence("pretokenizers", steps);
   cJSON_Delete(steps);
@@ -181,7 +177,7 @@ static cJSON *pre_tokenizer(const nb_spm_model *m, bool legacy, const nb_buf *us
 }
 
 static cJSON *decoder(const nb_spm_model *m) {
-  cJSON *steps = nb_json_push(cJSON_CreateArray(), nb_part_replace(SPACE, " "));
+  cJSON *steps = nb_json_push(cJSON_CreateArray(), nb_part_replace(NB_METASPACE, " "));
   if (m->byte_fallback) steps = nb_json_push(steps, nb_json_make("type:s", "ByteFallback"));
   if (m->byte_fallback || m->add_dummy_prefix) steps = nb_json_push(steps, nb_json_make("type:s", "Fuse"));
   if (m->add_dummy_prefix) steps = nb_json_push(steps, nb_part_strip_first(" "));
